@@ -1,0 +1,1 @@
+"""Checkpoint → bundle: reads a sentence-transformers EmbeddingGemma and writes graphs for devices."""

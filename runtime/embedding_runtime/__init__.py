@@ -1,0 +1,1 @@
+"""Bundle → vectors, on the device: numpy and one engine, never torch."""

@@ -1,0 +1,290 @@
+"""The bundle's manifest as frozen dataclasses: the one format that exporter, runtime and validator share.
+
+Knows nothing of engines, tokenizers or checkpoints; only the exporter writes a manifest (`Manifest.to_json`).
+"""
+
+import base64
+import dataclasses
+import json
+import types
+import typing
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedding_runtime.errors import BundleError
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+
+Format = Literal["onnx", "litert"]
+Precision = Literal["fp32", "fp16", "int8", "int4", "mixed"]
+Status = Literal["passed", "failed", "not run"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the weights came from: `weights_sha256` covers every tensor's name, shape, dtype and bytes."""
+
+    name: str
+    revision: str | None
+    weights_sha256: str
+    dtype: str
+    qat: str | None
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Figures of the encoder; `window` is the largest |i - j| that a local layer attends over."""
+
+    model_type: str
+    parameters: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    vocab_size: int
+    layer_types: tuple[Literal["local", "global"], ...]
+    window: int
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage after the encoder, in order; sizes are set for `dense` only."""
+
+    type: Literal["mean_pooling", "dense", "normalize"]
+    in_features: int | None = None
+    out_features: int | None = None
+    bias: bool = False
+    activation: Literal["identity", "tanh"] = "identity"
+
+
+@dataclass(frozen=True)
+class GoldenIds:
+    """A text and the token ids (`<bos>` and `<eos>` included) that the bundle's tokenizer must give for it."""
+
+    text: str
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TokenizerInfo:
+    """The tokenizer the runtime opens, its control tokens, and texts for a self-check."""
+
+    file: str
+    vocab_size: int
+    bos_id: int
+    eos_id: int
+    pad_id: int
+    do_lower_case: bool
+    golden: tuple[GoldenIds, ...]
+
+
+@dataclass(frozen=True)
+class GoldenVector:
+    """Token ids and the vector this very graph gave for them at export (base64 of little-endian float32)."""
+
+    ids: tuple[int, ...]
+    vector_base64: str
+
+    @classmethod
+    def of(cls, ids: typing.Iterable[int], vector: NDArray[np.float32]) -> "GoldenVector":
+        """Pack a float32 vector of shape (dim,)."""
+        return cls(tuple(ids), base64.b64encode(vector.astype("<f4").tobytes()).decode("ascii"))
+
+    @property
+    def vector(self) -> NDArray[np.float32]:
+        """The vector, float32 of shape (dim,)."""
+        return np.frombuffer(base64.b64decode(self.vector_base64), dtype="<f4").astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Parity:
+    """What the exporter's gate found for one graph; `reason` says why a check was not run or failed."""
+
+    status: Status
+    reason: str | None = None
+    texts: int = 0
+    cosine_min: float | None = None
+    max_abs_error: float | None = None
+    thresholds: dict[str, float] = dataclasses.field(default_factory=dict)
+    versions: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One graph: `file` and `external_data` name entries of `Manifest.files`.
+
+    `golden_tolerance` is the largest absolute difference allowed to a golden vector, per kind of CPU
+    ("any" where one figure serves all).
+    """
+
+    format: Format
+    precision: Precision
+    recipe: dict[str, str]
+    file: str
+    external_data: tuple[str, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    buckets: tuple[int, ...]
+    opset: int | None
+    engine: str
+    engine_min_version: str
+    variant_id: str
+    golden: tuple[GoldenVector, ...]
+    golden_tolerance: dict[str, float]
+    parity: Parity
+
+    @property
+    def key(self) -> str:
+        """Its name in reports, e.g. `onnx/fp32`."""
+        return f"{self.format}/{self.precision}"
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """Size in bytes and SHA-256 (hex) of one file of the bundle."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything a client must know about a bundle."""
+
+    schema_version: int
+    space_id: str
+    source: Source
+    versions: dict[str, str]
+    architecture: Architecture
+    stages: tuple[Stage, ...]
+    max_seq_length: int
+    embedding_dim: int
+    dims: tuple[int, ...]
+    prompts: dict[str, str]
+    aliases: dict[str, str]
+    default_prompt_name: str | None
+    similarity_fn_name: Literal["cosine", "dot", "euclidean", "manhattan"]
+    tokenizer: TokenizerInfo
+    graphs: tuple[Graph, ...]
+    files: dict[str, FileRecord]
+
+    def to_json(self) -> str:
+        """The manifest as it stands in the bundle."""
+        return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, where: str = MANIFEST) -> "Manifest":
+        """Read a manifest, refusing what this version does not know.
+
+        Raises:
+            BundleError: not JSON, another schema version, a field missing, unknown, or of a wrong type, a
+                path that leaves the bundle, or a graph that names a file without a record.
+        """
+        try:
+            data = json.loads(text)
+        except ValueError as e:
+            raise BundleError(
+                f"{where} is not valid JSON ({e}). The bundle is damaged: export it again."
+            ) from e
+        found = data.get("schema_version") if isinstance(data, dict) else None
+        if found != SCHEMA_VERSION:
+            raise BundleError(
+                f"{where} has schema_version {found!r}; this version of embedding-edge reads {SCHEMA_VERSION}. "
+                + (
+                    "Upgrade embedding-edge."
+                    if isinstance(found, int) and found > SCHEMA_VERSION
+                    else "Export the bundle again."
+                )
+            )
+        manifest: Manifest = _decode(cls, data, where)
+        _check_paths(manifest, where)
+        return manifest
+
+
+def load_manifest(bundle: Path) -> Manifest:
+    """Read `manifest.json` of a bundle folder.
+
+    Raises:
+        BundleError: the folder or its manifest is missing, unreadable or damaged.
+    """
+    path = bundle / MANIFEST
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as e:
+        what = "has no manifest.json" if bundle.is_dir() else "is not a folder"
+        raise BundleError(
+            f"{bundle} {what}. Expected a bundle written by export-embedding; "
+            "check the path, or create one with: export-embedding CHECKPOINT BUNDLE"
+        ) from e
+    except (OSError, UnicodeDecodeError) as e:
+        raise BundleError(
+            f"{path} cannot be read ({e}). Check its permissions, or export the bundle again."
+        ) from e
+    return Manifest.from_json(text, str(path))
+
+
+def _check_paths(manifest: Manifest, where: str) -> None:
+    for name in manifest.files:
+        parts = PurePosixPath(name).parts
+        if not parts or name.startswith("/") or "\\" in name or ":" in name or ".." in parts:
+            raise BundleError(
+                f"{where} names the file {name!r}, which lies outside the bundle. Do not use this bundle: "
+                "it was not written by export-embedding."
+            )
+    graph_files = [f for g in manifest.graphs for f in (g.file, *g.external_data)]
+    for name in [manifest.tokenizer.file, *graph_files]:
+        if name not in manifest.files:
+            raise BundleError(
+                f"{where} uses {name!r} but has no size and hash for it. Export the bundle again."
+            )
+
+
+def _decode(tp: Any, value: Any, where: str) -> Any:
+    """Decode JSON into the annotated type `tp`; `where` is the path for error messages."""
+    origin, args = typing.get_origin(tp), typing.get_args(tp)
+    if dataclasses.is_dataclass(tp):
+        return _decode_dataclass(tp, value, where)
+    if origin is types.UnionType:
+        return None if value is None else _decode(args[0], value, where)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_decode(args[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+    if origin is dict and isinstance(value, dict):
+        return {k: _decode(args[1], v, f"{where}[{k!r}]") for k, v in value.items()}
+    if origin is Literal and value in args and type(value) is str:
+        return value
+    if tp is float and type(value) in (int, float):
+        return float(value)
+    if type(value) is tp:
+        return value
+    expected = f"one of {args}" if origin is Literal else getattr(tp, "__name__", str(tp))
+    raise BundleError(
+        f"{where} is {str(value)[:80]!r}; expected {expected}. The bundle is damaged: export it again."
+    )
+
+
+def _decode_dataclass(tp: Any, value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise BundleError(
+            f"{where} is {str(value)[:80]!r}; expected an object. The bundle is damaged: export it again."
+        )
+    hints = typing.get_type_hints(tp)
+    if unknown := sorted(set(value) - set(hints)):
+        raise BundleError(
+            f"{where} has unknown fields {unknown}. Upgrade embedding-edge, or export the bundle again."
+        )
+    optional = {f.name for f in dataclasses.fields(tp) if not _required(f)}
+    if missing := sorted(set(hints) - set(value) - optional):
+        raise BundleError(f"{where} lacks the fields {missing}. The bundle is damaged: export it again.")
+    return tp(**{k: _decode(hints[k], v, f"{where}: {k}") for k, v in value.items()})
+
+
+def _required(field: "dataclasses.Field[Any]") -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING

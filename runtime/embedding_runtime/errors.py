@@ -1,0 +1,21 @@
+"""Every error this project raises on purpose; each message says what was found, what was expected, what to do."""
+
+
+class EmbeddingError(Exception):
+    """Base of all errors raised on purpose by the runtime, the exporter and the validator."""
+
+
+class BundleError(EmbeddingError):
+    """A bundle is missing, damaged, incomplete, or written in a schema this version does not know."""
+
+
+class EngineError(EmbeddingError):
+    """The inference engine is missing, too old, or failed on a graph."""
+
+
+class InputError(EmbeddingError, ValueError):
+    """A value the caller passed is outside what the function accepts."""
+
+
+class InputTypeError(EmbeddingError, TypeError):
+    """An argument the caller passed has a type the function does not accept."""

@@ -1,0 +1,1 @@
+"""Bundle against reference: says whether a bundle gives the vectors that sentence-transformers gives."""
