@@ -67,7 +67,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class GoldenIds:
-    """A text and the token ids (`<bos>` and `<eos>` included) that the bundle's tokenizer must give for it."""
+    """A text and the token ids (`<bos>`, `<eos>` included) that the tokenizer must give for it."""
 
     text: str
     ids: tuple[int, ...]
@@ -197,7 +197,7 @@ class Manifest:
         found = data.get("schema_version") if isinstance(data, dict) else None
         if found != SCHEMA_VERSION:
             raise BundleError(
-                f"{where} has schema_version {found!r}; this version of embedding-edge reads {SCHEMA_VERSION}. "
+                f"{where} has schema_version {found!r}; this version reads {SCHEMA_VERSION}. "
                 + (
                     "Upgrade embedding-edge."
                     if isinstance(found, int) and found > SCHEMA_VERSION

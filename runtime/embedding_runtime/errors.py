@@ -1,4 +1,4 @@
-"""Every error this project raises on purpose; each message says what was found, what was expected, what to do."""
+"""Errors raised on purpose; each message says what was found, what was expected, what to do."""
 
 
 class EmbeddingError(Exception):
