@@ -1,0 +1,270 @@
+"""A byte-fallback BPE tokenizer of Gemma 3's construction, synthesised from a seed.
+
+Knows nothing of weights or models, and of language no more than an alphabet per script and a short list
+of English words: pieces of several characters come from a seeded closure in which a new piece is always
+two earlier pieces joined, so that every merge's parts are entries too.
+"""
+
+import json
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+CONTROL = ("<pad>", "<eos>", "<bos>", "<unk>", "<mask>")
+SPACE = "▁"
+LONGEST_RUN = 31
+LONGEST_PIECE = 9
+LEADING_UNUSED = 99
+
+_BLOCK_TAGS = "table caption thead tbody tfoot tr th td h1 h2 h3 h4 h5 h6 blockquote"
+_INLINE_TAGS = "strong em b i u s sub sup code a img p ul ol li br hr div span pre"
+_TAGS = f"{_BLOCK_TAGS} {_INLINE_TAGS}".split()
+
+_WORDS = (
+    "the of and to in is for that on with as are this be by or from an at it was not have which can will has "
+    "one all their more when you use if we there they he his her also may other new two first time these into "
+    "only some about than most such been where who its no but what how your out up like each used many make "
+    "way then between under after because people world water year day work part place right number language "
+    "system text model data file function return import class def self value name type list string int print "
+    "query task search result title none document sentence similarity classification clustering code "
+    "retrieval question answering planet red known weather today"
+).split()
+
+
+@dataclass(frozen=True)
+class Script:
+    """Characters in `ranges` (inclusive code points), and its share of the pieces of several characters."""
+
+    name: str
+    ranges: tuple[tuple[int, int], ...]
+    share: float
+    most: int = 100_000
+
+
+SCRIPTS = (
+    Script("latin", ((0x61, 0x7A), (0x41, 0x5A)), 34),
+    Script(
+        "latin extended", ((0x61, 0x7A), (0xC0, 0x17F), (0x1A0, 0x1B0), (0x300, 0x36F), (0x1E00, 0x1EFF)), 10
+    ),
+    Script("punctuation", ((0x21, 0x2F), (0x3A, 0x40), (0x5B, 0x60), (0x7B, 0x7E)), 2),
+    Script("digits", ((0x30, 0x39),), 0),
+    Script("cyrillic", ((0x430, 0x45F), (0x400, 0x42F), (0x460, 0x4FF)), 11),
+    Script("greek", ((0x3B1, 0x3CE), (0x386, 0x3AB), (0x1F00, 0x1FFF)), 3),
+    Script("armenian", ((0x561, 0x587), (0x531, 0x556)), 1),
+    Script("hebrew", ((0x5D0, 0x5EA), (0x5B0, 0x5C4)), 2),
+    Script("arabic", ((0x621, 0x652), (0x660, 0x6D3)), 5),
+    Script("syriac", ((0x710, 0x72C),), 0.2),
+    Script("devanagari", ((0x901, 0x96F),), 4),
+    Script("bengali", ((0x981, 0x9FA),), 2),
+    Script("gurmukhi", ((0xA01, 0xA74),), 1),
+    Script("gujarati", ((0xA81, 0xAEF),), 1),
+    Script("oriya", ((0xB01, 0xB70),), 0.5),
+    Script("tamil", ((0xB82, 0xBF2),), 1.5),
+    Script("telugu", ((0xC01, 0xC6F),), 1),
+    Script("kannada", ((0xC82, 0xCEF),), 1),
+    Script("malayalam", ((0xD02, 0xD6F),), 1),
+    Script("sinhala", ((0xD82, 0xDF4),), 0.5),
+    Script("thai", ((0xE01, 0xE5B),), 2),
+    Script("lao", ((0xE81, 0xEDD),), 0.3),
+    Script("tibetan", ((0xF00, 0xFCF),), 0.3),
+    Script("myanmar", ((0x1000, 0x1059),), 0.5),
+    Script("georgian", ((0x10D0, 0x10F8),), 1),
+    Script("ethiopic", ((0x1200, 0x137C),), 0.5),
+    Script("cherokee", ((0x13A0, 0x13F4),), 0.2),
+    Script("khmer", ((0x1780, 0x17E9),), 0.5),
+    Script("mongolian", ((0x1800, 0x18A9),), 0.2),
+    Script("kana", ((0x3041, 0x3096), (0x30A1, 0x30FE)), 3),
+    Script("hangul", ((0xAC00, 0xD7A3),), 4, most=2_500),
+    Script("han", ((0x4E00, 0x9FA5),), 6, most=8_000),
+    Script(
+        "signs", ((0xA1, 0xBF), (0x2010, 0x2057), (0x2070, 0x2BFF), (0x3000, 0x303F), (0xFF01, 0xFF65)), 0.3
+    ),
+    Script("emoji", ((0x1F300, 0x1F64F), (0x1F680, 0x1F6C5), (0x1F910, 0x1F96B), (0xFE0F, 0xFE0F)), 0.2),
+)
+# Kept as text but never an entry, so that byte fallback has work in ordinary text: é and ü stay entries.
+_FALLBACK = frozenset("ÿŦŋʼ☃漢")
+
+
+def write(folder: Path, vocab_size: int, seed: int) -> None:
+    """Write tokenizer.json, tokenizer_config.json and special_tokens_map.json with `vocab_size` entries.
+
+    Raises ValueError when `vocab_size` leaves no room for pieces beside the fixed entries and characters.
+    """
+    vocabulary, merged = _vocabulary(vocab_size, seed)
+    document = _document(vocabulary, _merges(vocabulary, merged))
+    (folder / "tokenizer.json").write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
+    names = {f"{token[1:-1]}_token": token for token in CONTROL}
+    (folder / "special_tokens_map.json").write_text(json.dumps(names, indent=1), encoding="utf-8")
+    config = names | {
+        "add_bos_token": True,
+        "add_eos_token": True,
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": 2048,
+        "padding_side": "right",
+        "spaces_between_special_tokens": False,
+        "tokenizer_class": "GemmaTokenizer",
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
+
+
+def _added() -> list[str]:
+    """The added tokens in order of id, without the unused ones at the end of the table."""
+    unused = [f"<unused{i}>" for i in range(LEADING_UNUSED)]
+    newlines = ["\n" * n for n in range(1, LONGEST_RUN + 1)]
+    spaces = [SPACE * n for n in range(2, LONGEST_RUN + 1)]
+    tags = [f"<{tag}>" for tag in _TAGS] + [f"</{tag}>" for tag in _TAGS]
+    return [*CONTROL, "[multimodal]", *unused, "<start_of_turn>", "<end_of_turn>", *newlines, *spaces, *tags]
+
+
+def _vocabulary(vocab_size: int, seed: int) -> tuple[list[str], list[str]]:
+    """All entries in order of id, and those among them that merges make, in order of rank."""
+    rng = np.random.default_rng([seed, 1])
+    fixed = _added() + [f"<0x{byte:02X}>" for byte in range(256)]
+    # A small table takes a few characters of each script: byte fallback then does the rest.
+    most = max(26, (vocab_size - len(fixed)) // 80)
+    alphabets = [_alphabet(script, most, rng) for script in SCRIPTS]
+    characters = list(dict.fromkeys([SPACE, *(char for alphabet in alphabets for char in alphabet)]))
+    trailing = max(8, vocab_size // 42)
+    room = vocab_size - len(fixed) - len(characters) - trailing
+    if room < 500:
+        raise ValueError(f"vocab_size {vocab_size} leaves {room} entries for pieces: take at least 4,096")
+    pieces = _pieces(alphabets, room, rng)
+    unused = (f"<unused{LEADING_UNUSED + i}>" for i in range(trailing))
+    runs = [char * n for n in range(LONGEST_RUN, 1, -1) for char in ("\n", SPACE)]
+    return [*fixed, *pieces, *characters, *unused], [*runs, *pieces]
+
+
+def _alphabet(script: Script, most: int, rng: np.random.Generator) -> list[str]:
+    """The characters of a script, commonest first; by Unicode 3.2, which no Python version changes."""
+    codes = [code for first, last in script.ranges for code in range(first, last + 1)]
+    assigned = [chr(c) for c in codes if c > 0xFFFF or unicodedata.ucd_3_2_0.category(chr(c)) != "Cn"]
+    kept = [char for char in assigned if char not in _FALLBACK]
+    if script.name == "latin":
+        return sorted(kept, key="etaoinshrdlcumwfgypbvkjxqz".upper().swapcase().find)
+    if script.name in ("punctuation", "digits"):
+        return kept
+    shuffled = rng.permutation(len(kept))[: min(most, script.most)]
+    return [kept[i] for i in shuffled]
+
+
+def _pieces(alphabets: list[list[str]], room: int, rng: np.random.Generator) -> list[str]:
+    """`room` pieces of two or more characters; the common ones of every script come early."""
+    total = sum(script.share for script in SCRIPTS)
+    taken: set[str] = set()
+    ranked: list[tuple[float, str]] = []
+    for script, alphabet in zip(SCRIPTS, alphabets, strict=True):
+        quota = int(room * script.share / total)
+        words = _WORDS if script.name == "latin" else []
+        made = _closure(alphabet, words, quota, taken, rng)
+        ranked += [(i / quota, piece) for i, piece in enumerate(made)]
+    made = _closure(alphabets[0], [], room - len(ranked), taken, rng)
+    ranked.sort(key=lambda entry: entry[0])
+    return [piece for _, piece in ranked] + made
+
+
+def _closure(
+    alphabet: list[str], words: list[str], quota: int, taken: set[str], rng: np.random.Generator
+) -> list[str]:
+    """`quota` new pieces, each two earlier ones joined; the earlier a piece, the likelier a part."""
+    parts = [SPACE, *alphabet]
+    made: list[str] = []
+
+    def add(piece: str) -> None:
+        if piece not in taken and len(made) < quota:
+            taken.add(piece)
+            parts.append(piece)
+            made.append(piece)
+
+    for word in words[: quota // 12]:
+        for end in range(2, len(word) + 1):
+            add(word[:end])
+        add(SPACE + word)
+    while len(made) < quota:
+        # Cubing the draw makes early parts common, much as Zipf's law has it.
+        draws = (len(parts) * rng.random((4096, 2)) ** 3).astype(int)
+        for left, right in draws.tolist():
+            if _joins(parts[left], parts[right]):
+                add(parts[left] + parts[right])
+    return made
+
+
+def _joins(left: str, right: str) -> bool:
+    """Whether a piece may be made of these: a space only begins one, a capital never follows a small letter."""
+    return (
+        len(left) + len(right) <= LONGEST_PIECE
+        and not right.startswith(SPACE)
+        and not (left[-1].islower() and right[0].isupper())
+    )
+
+
+def _merges(vocabulary: list[str], merged: list[str]) -> Iterator[tuple[str, str]]:
+    """Every split of every piece into two entries, ranked by the piece, as SentencePiece tables convert."""
+    ids = {piece: i for i, piece in enumerate(vocabulary)}
+    for piece in merged:
+        splits = [(piece[:i], piece[i:]) for i in range(1, len(piece))]
+        known = [split for split in splits if split[0] in ids and split[1] in ids]
+        yield from sorted(known, key=lambda split: (ids[split[0]], ids[split[1]]))
+
+
+def _document(vocabulary: list[str], merges: Iterator[tuple[str, str]]) -> dict[str, Any]:
+    """The tokenizer.json of the `tokenizers` library."""
+    ids = {piece: i for i, piece in enumerate(vocabulary)}
+    unused = [token for token in vocabulary[len(_added()) :] if token.startswith("<unused")]
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [_added_token(token, ids[token]) for token in [*_added(), *unused]],
+        "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": SPACE},
+        "pre_tokenizer": {
+            "type": "Split",
+            "pattern": {"String": " "},
+            "behavior": "MergedWithPrevious",
+            "invert": False,
+        },
+        "post_processor": _template(ids),
+        "decoder": {
+            "type": "Sequence",
+            "decoders": [
+                {"type": "Replace", "pattern": {"String": SPACE}, "content": " "},
+                {"type": "ByteFallback"},
+                {"type": "Fuse"},
+            ],
+        },
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": "<unk>",
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": True,
+            "byte_fallback": True,
+            "ignore_merges": False,
+            "vocab": ids,
+            "merges": [list(pair) for pair in merges],
+        },
+    }
+
+
+def _added_token(token: str, token_id: int) -> dict[str, Any]:
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return {"id": token_id, "content": token, **flags, "special": token in CONTROL}
+
+
+def _template(ids: dict[str, int]) -> dict[str, Any]:
+    """`<bos> text <eos>`, and the same twice for pairs."""
+
+    def one(sequence: str, type_id: int) -> list[dict[str, Any]]:
+        bos, eos = ({"SpecialToken": {"id": t, "type_id": type_id}} for t in ("<bos>", "<eos>"))
+        return [bos, {"Sequence": {"id": sequence, "type_id": type_id}}, eos]
+
+    return {
+        "type": "TemplateProcessing",
+        "single": one("A", 0),
+        "pair": one("A", 0) + one("B", 1),
+        "special_tokens": {t: {"id": t, "ids": [ids[t]], "tokens": [t]} for t in ("<bos>", "<eos>")},
+    }

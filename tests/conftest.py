@@ -1,0 +1,14 @@
+"""Fixtures that several test modules share."""
+
+from pathlib import Path
+
+import pytest
+import standin
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny stand-in with all defaults; tests must not change it."""
+    folder = tmp_path_factory.mktemp("checkpoints") / "tiny"
+    standin.write(folder, standin.Options())
+    return folder
