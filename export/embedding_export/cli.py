@@ -1,0 +1,181 @@
+"""`export-embedding`: checkpoint → bundle, proved before it gets its name."""
+
+import argparse
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from embedding_runtime.bundle import Manifest
+from embedding_runtime.errors import EmbeddingError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; 0 exported, 1 a check failed or writing did, 2 usage or input, 130 interrupted."""
+    options = _parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return _run(options)
+    except KeyboardInterrupt:
+        print("export-embedding: interrupted, nothing was written", file=sys.stderr)
+        return 130
+    except EmbeddingError as e:
+        print(f"export-embedding: error: {e}", file=sys.stderr)
+        return 1 if type(e).__name__ in ("AuditError", "ParityError", "ExportError", "EngineError") else 2
+    except OSError as e:
+        where = f" ({e.filename})" if e.filename else ""
+        print(f"export-embedding: error: {e.strerror or e}{where}; nothing was written", file=sys.stderr)
+        return 1
+
+
+def _run(options: argparse.Namespace) -> int:
+    try:
+        from embedding_export.checkpoint import load_checkpoint
+        from embedding_export.pipeline import ExportOptions, export_bundle, summary
+        from embedding_export.staging import Existing, check_target
+    except ImportError as e:
+        print(
+            f"export-embedding: error: {e.name} is not installed. "
+            "Install it with: pip install 'embedding-edge[export]'",
+            file=sys.stderr,
+        )
+        return 2
+    existing: Existing = "extend" if options.add else "replace" if options.overwrite else "refuse"
+    check_target(options.bundle, existing)
+    started = time.monotonic()
+    _say(f"reading {options.checkpoint}")
+    checkpoint = load_checkpoint(
+        options.checkpoint, revision=options.revision, sliding_window=options.sliding_window
+    )
+    for note in checkpoint.source.notes:
+        _say(f"note: {note}")
+    export_options = ExportOptions(
+        precisions=options.precision,
+        existing=existing,
+        dims=options.dims,
+        client_files=not options.no_client_files,
+        keep_failed=options.keep_failed,
+    )
+    manifest = export_bundle(checkpoint, options.bundle, export_options, _gate(checkpoint), _reporter())
+    seconds = time.monotonic() - started
+    for line in _verdict(manifest, options.bundle, seconds):
+        _say(line)
+    if options.json:
+        print(json.dumps(summary(manifest, options.bundle, seconds), indent=2, ensure_ascii=False))
+    return 0
+
+
+def _gate(checkpoint: Any) -> Any:
+    """The validator's gate, or the reason why it cannot run here. Imported late: only this needs PyTorch."""
+    try:
+        from embedding_validate.reference import unavailable
+    except ImportError as e:
+        return f"{e.name} is not installed"
+    if reason := unavailable():
+        return reason
+    from embedding_validate.parity import gate
+
+    return gate(checkpoint)
+
+
+def _parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="export-embedding",
+        description="Turn an EmbeddingGemma checkpoint into a bundle for devices, compared with "
+        "sentence-transformers before it gets its name.",
+    )
+    p.add_argument("checkpoint", metavar="CHECKPOINT", help="a sentence-transformers folder, or a hub id")
+    p.add_argument("bundle", metavar="BUNDLE", type=Path, help="the folder to write")
+    p.add_argument(
+        "--precision",
+        type=_precisions,
+        default=("fp32",),
+        metavar="LIST",
+        help="graphs to write, comma-separated: fp32 (default: fp32)",
+    )
+    there = p.add_mutually_exclusive_group()
+    there.add_argument("--add", action="store_true", help="add the graphs to a bundle of the same checkpoint")
+    there.add_argument("--overwrite", action="store_true", help="replace the bundle")
+    p.add_argument(
+        "--dims", type=_ints, metavar="LIST", help="Matryoshka dimensions to record, comma-separated"
+    )
+    p.add_argument("--revision", help="commit, tag or branch of a hub id")
+    p.add_argument(
+        "--sliding-window",
+        type=int,
+        metavar="N",
+        help="the sliding_window to take where the checkpoint's own is in doubt",
+    )
+    p.add_argument(
+        "--no-client-files",
+        action="store_true",
+        help="leave out config.json and tokenizer files for other clients",
+    )
+    p.add_argument(
+        "--keep-failed",
+        type=Path,
+        metavar="DIR",
+        help="keep a bundle that fails its comparison here, for study",
+    )
+    p.add_argument("--json", action="store_true", help="print the result as one JSON document")
+    return p
+
+
+def _precisions(text: str) -> tuple[str, ...]:
+    from embedding_export.precisions import PRECISIONS
+
+    names = tuple(dict.fromkeys(text.split(",")))
+    if unknown := [n for n in names if n not in PRECISIONS]:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not one of {', '.join(PRECISIONS)}")
+    return names
+
+
+def _ints(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(n) for n in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list such as 512,256,128") from None
+
+
+def _reporter() -> Any:
+    from tqdm import tqdm
+
+    from embedding_export.pipeline import Reporter
+
+    def weights(total: int) -> Callable[[int], None]:
+        bar = tqdm(total=total, unit="B", unit_scale=True, file=sys.stderr, leave=False, disable=None)
+        return lambda n: _advance(bar, n)
+
+    return Reporter(_say, weights)
+
+
+def _advance(bar: Any, n: int) -> None:
+    bar.update(n)
+    if bar.n >= bar.total:
+        bar.close()
+
+
+def _verdict(manifest: Manifest, bundle: Path, seconds: float) -> list[str]:
+    lines = [f"wrote {bundle} in {seconds:.1f} s"]
+    for graph in manifest.graphs:
+        size = sum(manifest.files[f].size for f in (graph.file, *graph.external_data))
+        parity = graph.parity
+        lines.append(f"  {graph.key:12} {size / 1e6:9,.1f} MB   parity: {parity.status}")
+        if parity.status == "passed":
+            error = f"cosine >= {parity.cosine_min:.7f}, error <= {parity.max_abs_error:.1e}"
+            lines[-1] += f" ({parity.texts} texts, {error})"
+        elif parity.reason:
+            lines[-1] += f" ({parity.reason})"
+    return lines
+
+
+def _interrupt(*_: object) -> None:
+    """A termination signal cleans up as Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,62 @@
+"""The files that travel with the graphs: what other clients read, and the checkpoint's licence.
+
+Knows nothing of tensors: it copies, and states what was modified.
+"""
+
+import json
+import shutil
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from embedding_export.checkpoint import Checkpoint
+
+NOTICE = "NOTICE"
+
+
+def write_client_files(checkpoint: Checkpoint, bundle: Path, onnx_files: dict[str, Path]) -> None:
+    """Copy config and tokenizer files; `onnx_files` maps a graph's path in the bundle to its external data.
+
+    config.json gains `transformers.js_config.use_external_data_format`, by which transformers.js learns that
+    a graph's weights lie in `<graph>_data`; a repaired value (`sliding_window`) is written as repaired.
+    """
+    for source in checkpoint.client_files:
+        if source.name != "config.json":
+            replace_file(bundle / source.name, source)
+    config: dict[str, Any] = json.loads((checkpoint.path / "config.json").read_text(encoding="utf-8"))
+    config.update(checkpoint.config_overrides)
+    config["transformers.js_config"] = {
+        "use_external_data_format": {Path(f).name: 1 for f in sorted(onnx_files)}
+    }
+    write_text(bundle / "config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_notices(checkpoint: Checkpoint, bundle: Path, precisions: Iterable[str]) -> None:
+    """Copy the checkpoint's licence files and state the modification, as such licences ask."""
+    notice = ""
+    for source in checkpoint.license_files:
+        if source.name == NOTICE:
+            notice = source.read_text(encoding="utf-8").rstrip() + "\n\n"
+        else:
+            replace_file(bundle / source.name, source)
+    revision = f", revision {checkpoint.source.revision}" if checkpoint.source.revision else ""
+    write_text(
+        bundle / NOTICE,
+        f"{notice}Modified from {checkpoint.source.name}{revision} "
+        f"(weights sha256 {checkpoint.source.weights_sha256}): converted to inference graphs "
+        f"({', '.join(precisions)}) by embedding-edge {version('embedding-edge')}. "
+        "The checkpoint's own licence applies to the weights.\n",
+    )
+
+
+def replace_file(path: Path, source: Path) -> None:
+    """Copy `source` to `path` as a new file (never through a hard link to another bundle's file)."""
+    path.unlink(missing_ok=True)
+    shutil.copyfile(source, path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `path` as a new file (never through a hard link to another bundle's file)."""
+    path.unlink(missing_ok=True)
+    path.write_text(text, encoding="utf-8")

@@ -1,0 +1,19 @@
+"""Errors raised on purpose by the exporter; each message says what was found, expected, and to do."""
+
+from embedding_runtime.errors import EmbeddingError
+
+
+class CheckpointError(EmbeddingError):
+    """A checkpoint is missing, damaged, or of a kind that this version does not understand."""
+
+
+class ExportError(EmbeddingError):
+    """The bundle cannot be written: the target, the disk, or an option stands in the way."""
+
+
+class AuditError(EmbeddingError):
+    """A written graph does not hold the checkpoint's weights."""
+
+
+class ParityError(EmbeddingError):
+    """A written bundle does not give the reference's vectors."""

@@ -1,0 +1,80 @@
+"""What a bundle carries to check itself: texts with their ids, and ids with this graph's vectors.
+
+The ids come from the `tokenizers` library, the oracle; the vectors from the graph itself, run once after
+writing. Whether those vectors are right is the gate's question, not this module's.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from embedding_export.checkpoint import Checkpoint
+from embedding_export.errors import CheckpointError
+from embedding_runtime.bundle import GoldenIds, GoldenVector
+from embedding_runtime.onnx_session import OnnxSession
+from embedding_runtime.threads import available_cpus
+
+# Each line for a trap: prompts, space runs, bytes behind no piece, joined emoji, control tokens as text,
+# scripts.
+TEXTS = (
+    "",
+    "apple",
+    "task: search result | query: Which planet is known as the Red Planet?",
+    "title: none | text:  two  spaces,\ttab\nand\n\nlines ",
+    "\u4f60\u597d\uff0c\u4e16\u754c \u3053\u3093\u306b\u3061\u306f \ud55c\uad6d\uc5b4",
+    "\u041f\u0440\u0438\u0432\u0435\u0442 \u0645\u0631\u062d\u0628\u0627"
+    " \u0928\u092e\u0938\u094d\u0924\u0947",
+    "\U0001f469\u200d\U0001f4bb e\u0301 \u00e9 \ue000 \x00",
+    "<bos> <eos> <pad> are text \u2581\u2581 too",
+)
+# Lengths of the golden vectors' inputs; the last passes the local layers' window, or nearly so.
+LENGTHS = (1, 24, 301)
+
+
+@dataclass(frozen=True)
+class SpecialIds:
+    """Control tokens and golden ids as the `tokenizers` library gives them."""
+
+    bos_id: int
+    eos_id: int
+    pad_id: int
+    golden: tuple[GoldenIds, ...]
+
+
+def golden_ids(checkpoint: Checkpoint) -> SpecialIds:
+    """Control tokens from the tokenizer's own template, and ids for `TEXTS`, control tokens in them taken as
+    text.
+
+    Raises:
+        CheckpointError: the template is not `<bos> … <eos>`, or there is no `<pad>`.
+    """
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(checkpoint.tokenizer_json))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True
+    ends = tokenizer.encode("").ids
+    pad = tokenizer.token_to_id("<pad>")
+    if len(ends) != 2 or pad is None:
+        raise CheckpointError(
+            f"{checkpoint.tokenizer_json} gives {ends} for an empty text and {pad} for <pad>; expected "
+            "[<bos>, <eos>] and an id. Only tokenizers built as Gemma's are supported."
+        )
+    texts = [t.lower() for t in TEXTS] if checkpoint.do_lower_case else TEXTS
+    ids = [tuple(tokenizer.encode(t).ids) for t in texts]
+    golden = tuple(GoldenIds(t, i) for t, i in zip(TEXTS, ids, strict=True))
+    return SpecialIds(ends[0], ends[1], pad, golden)
+
+
+def golden_vectors(graph: Path, checkpoint: Checkpoint) -> tuple[GoldenVector, ...]:
+    """Run the written graph on seeded ids of a few lengths, alone and unpadded."""
+    session = OnnxSession(graph, available_cpus())
+    rng = np.random.default_rng(0)
+    found = []
+    for length in (n for n in LENGTHS if n <= checkpoint.max_seq_length):
+        ids = rng.integers(5, checkpoint.config.vocab_size, (1, length), dtype=np.int64)
+        (vectors,) = session.run(ids, np.ones_like(ids), ("sentence_embedding",))
+        found.append(GoldenVector.of(ids[0].tolist(), vectors[0]))
+    return tuple(found)

@@ -1,0 +1,249 @@
+"""`Ops` that emit ONNX nodes for ONNX Runtime, fp32.
+
+Besides standard operators it uses three that every ONNX Runtime build carries (web builds included):
+`SimplifiedLayerNormalization` (RMSNorm), and `RotaryEmbedding` and `Gelu` in their long-standing forms.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedding_export.checkpoint import DenseStage, EncoderConfig
+from embedding_export.folding import Weight, Weights
+from embedding_export.onnx_graph import OnnxGraph
+
+MICROSOFT = "com.microsoft"
+# Added to the scores of masked keys: far below any score, yet finite, so that a row with no key at all stays
+# finite.
+NEG = np.float32(-1e9)
+# Up to this many tokens one block is fastest, beyond it blocks of CHUNK queries (measured on two x86 cores:
+# 64 and 256 are within 7 % of 128).
+BLOCK_LOCAL_ABOVE = 512
+CHUNK = 128
+# Rows of the embedding table held in memory at a time.
+TABLE_ROWS = 8192
+
+
+class OnnxOps:
+    """Emits the forward pass into `graph`; the inputs are `input_ids` and `attention_mask`, int64 [B, S]."""
+
+    def __init__(self, graph: OnnxGraph, config: EncoderConfig, weights: Weights) -> None:
+        self.g, self.config, self.weights = graph, config, weights
+        self._blocks = _Blocks(graph, config)
+        self._biases: dict[int | None, str] = {}
+        self._token_mask = graph.node("Cast", self._blocks.mask, to=1)
+
+    def embedding(self, weight: str, scale: float) -> str:
+        table = self.weights.tensors[weight]
+        self.g.weight(weight, np.float32, table.shape, _row_blocks(table))
+        rows = self.g.node("Gather", weight, self._blocks.ids)
+        return self.g.node("Mul", rows, self._float(scale), out="embeddings")
+
+    def linear(self, x: str, *weights: str) -> tuple[str, ...]:
+        return tuple(
+            self.g.node("MatMul", x, self._matrix(name), out=name.removesuffix(".weight")) for name in weights
+        )
+
+    def rms_norm(self, x: str, weight: str) -> str:
+        return self._norm(x, weight, 1.0, weight.removesuffix(".weight"))
+
+    def head_norm(self, x: str, weight: str, scale: float) -> str:
+        heads = self.g.node("Reshape", x, self._ints(0, 0, -1, self.config.head_dim))
+        normed = self._norm(heads, weight, scale, weight.removesuffix(".weight"))
+        return self.g.node("Reshape", normed, self._ints(0, 0, -1))
+
+    def rope(self, x: str, theta: float) -> str:
+        cos, sin = rope_tables(theta, self.config.head_dim, self.config.max_position_embeddings)
+        return self.g.node(
+            "RotaryEmbedding",
+            x,
+            self._ints(0),
+            self.g.constant(cos),
+            self.g.constant(sin),
+            domain=MICROSOFT,
+        )
+
+    def attention(self, q: str, k: str, v: str, window: int | None) -> str:
+        """Queries that share a key head stand together, [B, blocks, KV, block * group, D]: one GEMM."""
+        g, c = self.g, self.config
+        group = c.num_attention_heads // c.num_key_value_heads
+        q = self._queries(q, window, group)
+        k, v = (self._keys(x, window) for x in (k, v))
+        scores = g.node("MatMul", q, g.node("Transpose", k, perm=[0, 1, 2, 4, 3]))
+        bias = self._bias(window)
+        shape = g.node("Shape", scores)
+        keys = g.node("Slice", shape, self._ints(4), self._ints(5), self._ints(0))
+        split = g.node("Concat", self._ints(0, 0, c.num_key_value_heads, -1, group), keys, axis=0)
+        scores = g.node("Add", g.node("Reshape", scores, split), bias)
+        weights = g.node("Reshape", g.node("Softmax", scores, axis=-1), shape)
+        out = g.node("MatMul", weights, v)
+        return self._join_heads(out, group)
+
+    def gelu_gate(self, gate: str, up: str) -> str:
+        return self.g.node("Mul", self.g.node("Gelu", gate, approximate="tanh"), up)
+
+    def residual(self, x: str, update: str, name: str) -> str:
+        return self.g.node("Add", x, update, out=name)
+
+    def mean_pool(self, x: str) -> str:
+        g = self.g
+        weights = g.node("Unsqueeze", self._token_mask, self._ints(1))
+        total = g.node("Squeeze", g.node("MatMul", weights, x), self._ints(1))
+        count = g.node("ReduceSum", self._token_mask, self._ints(1), keepdims=1)
+        return g.node("Div", total, g.node("Max", count, self._float(1e-9)), out="mean_pooling")
+
+    def dense(self, x: str, stage: DenseStage) -> str:
+        x = self.g.node("MatMul", x, self._matrix(stage.weight), out=stage.weight.removesuffix(".weight"))
+        if stage.bias is not None:
+            x = self.g.node("Add", x, self._vector(stage.bias))
+        return self.g.node("Tanh", x) if stage.activation == "tanh" else x
+
+    def l2_normalize(self, x: str) -> str:
+        norm = self.g.node("ReduceL2", x, self._ints(-1), keepdims=1)
+        return self.g.node("Div", x, self.g.node("Max", norm, self._float(1e-12)))
+
+    def finish(self, hidden: str, vector: str) -> None:
+        """Name the graph's outputs; positions that only fill the last block are cut off."""
+        self.g.node(
+            "Slice", hidden, self._ints(0), self._blocks.length, self._ints(1), out="last_hidden_state"
+        )
+        self.g.node("Identity", vector, out="sentence_embedding")
+
+    def _norm(self, x: str, weight: str, scale: float, out: str) -> str:
+        if not self.g.has(weight):
+            values = (1.0 + self.weights.tensors[weight].array()) * np.float32(scale)
+            self.g.weight(weight, np.float32, values.shape, [values])
+        return self.g.node(
+            "SimplifiedLayerNormalization", x, weight, out=out, axis=-1, epsilon=self.config.rms_norm_eps
+        )
+
+    def _queries(self, q: str, window: int | None, group: int) -> str:
+        kv, d = self.config.num_key_value_heads, self.config.head_dim
+        blocks = self._blocks.count if window is not None else self._ints(1)
+        if kv == 1:  # heads lie beside each other within a token already
+            tail = self._ints(1, -1, d)
+            return self.g.node("Reshape", q, self.g.node("Concat", self._ints(0), blocks, tail, axis=0))
+        shape = self.g.node("Concat", self._ints(0), blocks, self._ints(-1, kv, group * d), axis=0)
+        q = self.g.node("Transpose", self.g.node("Reshape", q, shape), perm=[0, 1, 3, 2, 4])
+        return self.g.node("Reshape", q, self._ints(0, 0, kv, -1, d))
+
+    def _join_heads(self, out: str, group: int) -> str:
+        kv, d = self.config.num_key_value_heads, self.config.head_dim
+        if kv > 1:
+            out = self.g.node("Reshape", out, self._ints(0, 0, kv, -1, group * d))
+            out = self.g.node("Transpose", out, perm=[0, 1, 3, 2, 4])
+        shape = self.g.node("Concat", self._ints(0), self._blocks.padded, self._ints(kv * group * d), axis=0)
+        return self.g.node("Reshape", out, shape)
+
+    def _keys(self, x: str, window: int | None) -> str:
+        """Keys or values [B, S, KV * D] as [B, blocks, KV, keys, D]."""
+        kv, d = self.config.num_key_value_heads, self.config.head_dim
+        if window is not None:
+            x = self.g.node("Gather", x, self._blocks.key_index, axis=1)
+        else:
+            x = self.g.node("Unsqueeze", x, self._ints(1))
+        if kv == 1:
+            return self.g.node("Unsqueeze", x, self._ints(2))
+        x = self.g.node("Reshape", x, self._ints(0, 0, 0, kv, d))
+        return self.g.node("Transpose", x, perm=[0, 1, 3, 2, 4])
+
+    def _bias(self, window: int | None) -> str:
+        """0 where attention goes, NEG where not, for scores [B, blocks, KV, block, group, keys]."""
+        if window not in self._biases:
+            self._biases[window] = self._blocks.bias(window)
+        return self._biases[window]
+
+    def _matrix(self, name: str) -> str:
+        """The weight transposed to [in, out], as MatMul wants it."""
+        if not self.g.has(name):
+            values = self.weights.tensors[name].array().T
+            self.g.weight(name, np.float32, values.shape, [values])
+        return name
+
+    def _vector(self, name: str) -> str:
+        values = self.weights.tensors[name].array()
+        return self.g.weight(name, np.float32, values.shape, [values])
+
+    def _ints(self, *values: int) -> str:
+        return self.g.constant(np.array(values, np.int64))
+
+    def _float(self, value: float) -> str:
+        return self.g.constant(np.array(value, np.float32))
+
+
+class _Blocks:
+    """How the tokens are cut into blocks for local attention, computed in the graph from the input's length.
+
+    Up to BLOCK_LOCAL_ABOVE tokens there is one block and its keys are all tokens. Beyond, there are
+    ceil(S / CHUNK) equal blocks (S is padded by less than one token per block), and the keys of a block are
+    its own tokens and `window` more on either side.
+    """
+
+    def __init__(self, graph: OnnxGraph, config: EncoderConfig) -> None:
+        self.g = graph
+        node, ints = graph.node, self._ints
+        self.length = node("Shape", "input_ids", start=1, end=2, out="length")
+        single = node("LessOrEqual", self.length, ints(BLOCK_LOCAL_ABOVE))
+        chunks = node("Div", node("Add", self.length, ints(CHUNK - 1)), ints(CHUNK))
+        self.count = node("Where", single, ints(1), chunks, out="blocks")
+        one_less = node("Sub", self.count, ints(1))
+        self._block = node("Div", node("Add", self.length, one_less), self.count, out="block")
+        self.padded = node("Mul", self.count, self._block, out="padded_length")
+        self._side = node("Where", single, ints(0), ints(config.window), out="side")
+        pads = node("Concat", ints(0, 0, 0), node("Sub", self.padded, self.length), axis=0)
+        self.ids = node("Pad", "input_ids", pads)
+        self.mask = node("Pad", "attention_mask", pads)
+        self._index_keys()
+
+    def _index_keys(self) -> None:
+        """`key_index` [blocks, keys]: the token behind each key of each block, clipped into the text."""
+        keys = self.g.node("Add", self._block, self.g.node("Mul", self._side, self._ints(2)))
+        self._offset = self.g.node("Sub", self._range(keys), self._side)  # from the block's first token
+        first = self.g.node("Mul", self._range(self.count), self._block)
+        raw = self.g.node("Add", self.g.node("Unsqueeze", first, self._ints(1)), self._offset)
+        last = self.g.node("Sub", self.padded, self._ints(1))
+        self.key_index = self.g.node("Max", self.g.node("Min", raw, last), self._ints(0), out="key_index")
+        self._inside = self.g.node("Equal", raw, self.key_index)
+
+    def bias(self, window: int | None) -> str:
+        """The additive mask, [B, blocks, 1, block or 1, 1, keys]."""
+        node, ints = self.g.node, self._ints
+        allowed = node("Cast", self.mask, to=9)
+        if window is None:
+            allowed = node("Unsqueeze", allowed, ints(1, 2, 3, 4))
+        else:
+            allowed = node("And", node("Gather", allowed, self.key_index, axis=1), self._inside)
+            query = node("Unsqueeze", self._range(self._block), ints(1))
+            distance = node("Abs", node("Sub", self._offset, query))
+            near = node("Unsqueeze", node("LessOrEqual", distance, ints(window)), ints(1))
+            allowed = node("And", node("Unsqueeze", allowed, ints(2, 3, 4)), near)
+        zero, neg = (self.g.constant(np.array(x, np.float32)) for x in (0, NEG))
+        return node("Where", allowed, zero, neg, out="bias_global" if window is None else "bias_local")
+
+    def _range(self, stop: str) -> str:
+        """0 … stop - 1, for a `stop` of shape [1]."""
+        scalar = self.g.node("Squeeze", stop, self._ints(0))
+        zero, one = (self.g.constant(np.array(i, np.int64)) for i in (0, 1))
+        return self.g.node("Range", zero, scalar, one)
+
+    def _ints(self, *values: int) -> str:
+        return self.g.constant(np.array(values, np.int64))
+
+
+def rope_tables(theta: float, head_dim: int, positions: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Cosines and sines, float32 [positions, head_dim / 2], of position * theta^(-2i / head_dim) (RoFormer,
+    eq. 15).
+
+    The angles are formed in float32, as the reference does.
+    """
+    exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
+    frequencies = np.float32(1.0) / np.power(np.float32(theta), exponents, dtype=np.float32)
+    angles = np.arange(positions, dtype=np.float32)[:, None] * frequencies[None, :]
+    return np.cos(angles), np.sin(angles)
+
+
+def _row_blocks(table: Weight) -> Iterator[NDArray[np.float32]]:
+    for start in range(0, table.shape[0], TABLE_ROWS):
+        yield table.rows(start, min(start + TABLE_ROWS, table.shape[0]))

@@ -1,0 +1,231 @@
+"""The order of an export: read → build → weight audit → golden vectors → gate → write.
+
+The only file that knows it. What each step does is the business of the module it calls; the gate comes from
+outside, because the exporter does not know the validator.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from embedding_export import companions, describe
+from embedding_export.audit import audit_onnx
+from embedding_export.checkpoint import Checkpoint
+from embedding_export.errors import ExportError, ParityError
+from embedding_export.folding import folded
+from embedding_export.golden import golden_ids, golden_vectors
+from embedding_export.precisions import PRECISIONS
+from embedding_export.staging import Existing, require_space, staged
+from embedding_export.to_onnx import ENGINE_MIN_VERSION, INPUTS, OPSET, OUTPUTS, Encoder, write_onnx
+from embedding_runtime.bundle import (
+    MANIFEST,
+    SCHEMA_VERSION,
+    Graph,
+    Manifest,
+    Parity,
+    Precision,
+    TokenizerInfo,
+    load_manifest,
+)
+
+Verdict = Mapping[str, Parity]
+Gate = Callable[[Path], Verdict]
+"""Takes a finished bundle that has not got its name yet; gives a verdict for each `Graph.key`."""
+
+TOKENIZER = "tokenizer.json"
+# Everything but the weights: tokenizer files, manifest, graph files, and room for the file system.
+OVERHEAD_BYTES = 64_000_000
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What to write: graphs by precision, and how to treat a bundle that is there already."""
+
+    precisions: tuple[Precision, ...] = ("fp32",)
+    existing: Existing = "refuse"
+    dims: tuple[int, ...] | None = None
+    client_files: bool = True
+    keep_failed: Path | None = None
+
+
+@dataclass(frozen=True)
+class Reporter:
+    """Where progress goes: `step` gets a line; `weights` makes a byte counter for a total."""
+
+    step: Callable[[str], None]
+    weights: Callable[[int], Callable[[int], None]]
+
+
+SILENT = Reporter(lambda _: None, lambda _: lambda _: None)
+
+
+def export_bundle(
+    checkpoint: Checkpoint,
+    bundle: Path,
+    options: ExportOptions,
+    gate: Gate | str,
+    report: Reporter = SILENT,
+) -> Manifest:
+    """Write a bundle, prove it, and only then give it its name.
+
+    `gate` compares the finished bundle with the reference; a str instead says why that cannot be done here,
+    and becomes the reason of the verdict "not run".
+
+    Raises:
+        ExportError: the target may not be written, or the disk has no room.
+        AuditError: a stored tensor is not the checkpoint's.
+        ParityError: the bundle does not give the reference's vectors; nothing is left under the target's
+        name.
+    """
+    parameters = describe.architecture(checkpoint).parameters
+    needed = sum(int(PRECISIONS[p].bytes_per_parameter * parameters) for p in options.precisions)
+    require_space(bundle.parent.resolve(), needed + OVERHEAD_BYTES)
+    with staged(bundle, options.existing) as staging:
+        before = _existing_graphs(checkpoint, staging.path, options)
+        written = [_write_graph(checkpoint, staging.path, p, report) for p in options.precisions]
+        manifest = _finish(checkpoint, staging.path, (*before, *written), options)
+        if isinstance(gate, str):
+            verdict: Verdict = {g.key: Parity("not run", gate) for g in written}
+        else:
+            report.step("comparing with the reference")
+            verdict = gate(staging.path)
+        manifest = replace(manifest, graphs=tuple(_judged(g, verdict) for g in manifest.graphs))
+        companions.write_text(staging.path / MANIFEST, manifest.to_json())
+        if failed := [g for g in manifest.graphs if g.parity.status == "failed"]:
+            if options.keep_failed:
+                staging.keep(options.keep_failed)
+            raise ParityError(_failure(failed, bundle, options.keep_failed))
+    return manifest
+
+
+def _existing_graphs(checkpoint: Checkpoint, folder: Path, options: ExportOptions) -> tuple[Graph, ...]:
+    """Graphs that stay when others are added; a graph exported anew replaces its namesake."""
+    if options.existing != "extend":
+        return ()
+    old = load_manifest(folder)
+    if old.source.weights_sha256 != checkpoint.source.weights_sha256:
+        raise ExportError(
+            f"The bundle was made from other weights ({old.source.name}, {old.source.weights_sha256[:8]}…) "
+            f"than this checkpoint's ({checkpoint.source.weights_sha256[:8]}…). --overwrite replaces it."
+        )
+    for stale in ("parity.json", "parity.html"):
+        (folder / stale).unlink(missing_ok=True)
+    return tuple(g for g in old.graphs if g.precision not in options.precisions)
+
+
+def _write_graph(checkpoint: Checkpoint, folder: Path, precision: Precision, report: Reporter) -> Graph:
+    row = PRECISIONS[precision]
+    path = folder / "onnx" / row.onnx_file
+    path.parent.mkdir(exist_ok=True)
+    for old in (path, path.with_name(path.name + "_data")):
+        old.unlink(missing_ok=True)
+    started = time.monotonic()
+    weights = folded(checkpoint)
+    encoder = Encoder(checkpoint.config, weights, checkpoint.normalize, describe.embedding_dim(checkpoint))
+    total = int(row.bytes_per_parameter * describe.architecture(checkpoint).parameters)
+    report.step(f"writing onnx/{precision}")
+    data = write_onnx(encoder, path, report.weights(total))
+    report.step(f"auditing the weights of onnx/{precision}")
+    compared = audit_onnx(path, checkpoint)
+    report.step(f"{compared} tensors equal the checkpoint's ({time.monotonic() - started:.1f} s)")
+    return Graph(
+        format="onnx",
+        precision=precision,
+        recipe=row.recipe,
+        file=path.relative_to(folder).as_posix(),
+        external_data=(data.relative_to(folder).as_posix(),),
+        inputs=INPUTS,
+        outputs=OUTPUTS,
+        buckets=(),
+        opset=OPSET,
+        engine="onnxruntime",
+        engine_min_version=ENGINE_MIN_VERSION,
+        variant_id=_variant_id(path, data),
+        golden=golden_vectors(path, checkpoint),
+        golden_tolerance=row.golden_tolerance,
+        parity=Parity("not run", "the export has not got there"),
+    )
+
+
+def _finish(
+    checkpoint: Checkpoint, folder: Path, graphs: Iterable[Graph], options: ExportOptions
+) -> Manifest:
+    """Everything beside the graphs, then the manifest that vouches for all of it."""
+    graphs = tuple(graphs)
+    companions.replace_file(folder / TOKENIZER, checkpoint.tokenizer_json)
+    if options.client_files:
+        companions.write_client_files(
+            checkpoint, folder, {g.file: folder / g.external_data[0] for g in graphs if g.format == "onnx"}
+        )
+    companions.write_notices(checkpoint, folder, [g.key for g in graphs])
+    (folder / MANIFEST).unlink(missing_ok=True)
+    tokenizer, vocab_size, special = folder / TOKENIZER, checkpoint.config.vocab_size, golden_ids(checkpoint)
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
+        space_id=describe.space_id(checkpoint, tokenizer),
+        source=checkpoint.source,
+        versions=describe.versions(),
+        architecture=describe.architecture(checkpoint),
+        stages=describe.stages(checkpoint),
+        max_seq_length=checkpoint.max_seq_length,
+        embedding_dim=describe.embedding_dim(checkpoint),
+        dims=describe.dims(checkpoint, options.dims),
+        prompts=checkpoint.prompts,
+        aliases=describe.aliases(checkpoint.prompts),
+        default_prompt_name=checkpoint.default_prompt_name,
+        similarity_fn_name=checkpoint.similarity_fn_name,
+        tokenizer=TokenizerInfo(
+            TOKENIZER,
+            vocab_size,
+            special.bos_id,
+            special.eos_id,
+            special.pad_id,
+            checkpoint.do_lower_case,
+            special.golden,
+        ),
+        graphs=graphs,
+        files=describe.file_records(folder),
+    )
+    companions.write_text(folder / MANIFEST, manifest.to_json())
+    return manifest
+
+
+def _judged(graph: Graph, verdict: Verdict) -> Graph:
+    return replace(graph, parity=verdict[graph.key]) if graph.key in verdict else graph
+
+
+def _variant_id(path: Path, data: Path) -> str:
+    """Hash of the graph file and its weights: this very graph."""
+    digests = [describe.sha256(p) for p in (path, data)]
+    return hashlib.sha256(json.dumps(digests).encode()).hexdigest()[:32]
+
+
+def _failure(failed: list[Graph], bundle: Path, kept: Path | None) -> str:
+    lines = [f"{g.key}: {g.parity.reason}" for g in failed]
+    where = (
+        f"It was kept as {kept} for study." if kept else "Nothing was written; --keep-failed DIR keeps it."
+    )
+    return f"{bundle} was refused, it does not give the reference's vectors. {' '.join(lines)} {where}"
+
+
+def summary(manifest: Manifest, bundle: Path, seconds: float) -> dict[str, object]:
+    """What `export-embedding --json` prints."""
+    return {
+        "bundle": str(bundle),
+        "space_id": manifest.space_id,
+        "source": asdict(manifest.source),
+        "seconds": round(seconds, 1),
+        "bytes": sum(f.size for f in manifest.files.values()),
+        "graphs": [
+            {
+                "graph": g.key,
+                "variant_id": g.variant_id,
+                "bytes": sum(manifest.files[f].size for f in (g.file, *g.external_data)),
+                "parity": asdict(g.parity),
+            }
+            for g in manifest.graphs
+        ],
+    }
