@@ -1,0 +1,103 @@
+"""From what the user typed to a local folder; the only module that knows the hub, imported lazily."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from embedding_export.errors import CheckpointError
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_FILES = [
+    "*.json",
+    "*.safetensors",
+    "*.model",
+    "LICEN[SC]E*",
+    "NOTICE*",
+    "COPYING*",
+    "USE_POLICY*",
+    "TERMS*",
+]
+_OTHER_FORMATS = ["onnx/*", "openvino/*", "coreml/*"]
+
+
+@dataclass(frozen=True)
+class Location:
+    """A checkpoint's folder, what to call it, and the commit it is pinned to where it came from a hub."""
+
+    folder: Path
+    name: str
+    revision: str | None
+
+
+def locate(name_or_path: str | Path, revision: str | None = None) -> Location:
+    """Find a checkpoint: an existing folder wins, else a hub id `organisation/name` is fetched.
+
+    Raises:
+        CheckpointError: neither of both, a revision given for a folder, or the hub does not deliver.
+    """
+    path = Path(name_or_path).expanduser()
+    if path.is_dir():
+        if revision is not None:
+            raise CheckpointError(
+                f"{path} is a folder, so revision {revision!r} cannot be chosen. Leave it out, or give a hub "
+                "id."
+            )
+        return _local(path)
+    if path.exists():
+        raise CheckpointError(
+            f"{path} is a file; expected the checkpoint's folder: give {path.parent} instead."
+        )
+    if not isinstance(name_or_path, str) or not _HUB_ID.fullmatch(name_or_path) or ".." in name_or_path:
+        raise CheckpointError(
+            f"No such folder: {name_or_path}. Expected a sentence-transformers folder, or a hub id such as "
+            "google/embeddinggemma-300m."
+        )
+    folder = _download(name_or_path, revision)
+    return Location(folder, name_or_path, folder.name)
+
+
+def _local(path: Path) -> Location:
+    """A folder; one inside the hub's own cache keeps its id and commit."""
+    path = path.resolve()
+    repository = path.parent.parent.name
+    if path.parent.name == "snapshots" and repository.startswith("models--"):
+        return Location(path, repository.removeprefix("models--").replace("--", "/"), path.name)
+    return Location(path, path.name, None)
+
+
+def _download(hub_id: str, revision: str | None) -> Path:
+    try:
+        import huggingface_hub
+        from huggingface_hub import errors
+    except ImportError as e:
+        raise CheckpointError(
+            f"No such folder: {hub_id}. To fetch it as a hub id: pip install 'embedding-edge[export]'"
+        ) from e
+    where = hub_id if revision is None else f"{hub_id} at revision {revision}"
+    try:
+        return Path(
+            huggingface_hub.snapshot_download(
+                hub_id, revision=revision, allow_patterns=_FILES, ignore_patterns=_OTHER_FORMATS
+            )
+        )
+    except errors.GatedRepoError as e:
+        raise CheckpointError(
+            f"{hub_id} is gated, and this account may not read it. Accept its terms on the model's page, "
+            "then log in with `hf auth login` or set HF_TOKEN to a token of that account."
+        ) from e
+    except errors.RevisionNotFoundError as e:
+        raise CheckpointError(
+            f"{where} does not exist, though the repository does. Check the revision."
+        ) from e
+    except errors.RepositoryNotFoundError as e:
+        raise CheckpointError(
+            f"No such folder, and the hub has no {hub_id} that this account may see. Check the spelling; "
+            "for a private repository log in with `hf auth login` or set HF_TOKEN."
+        ) from e
+    except errors.HfHubHTTPError as e:
+        raise CheckpointError(f"The hub refused {where}: {e}. Check the token, or try again later.") from e
+    except (OSError, errors.RevisionResolutionError) as e:
+        raise CheckpointError(
+            f"{where} is no folder, is not complete in the local cache, and cannot be fetched ({e}). Connect "
+            "to the network, or copy the checkpoint here and give its folder."
+        ) from e

@@ -1,0 +1,162 @@
+"""How a checkpoint treats text: length, case, prompts, similarity, ids; knows nothing of weights."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from embedding_export.errors import CheckpointError
+from embedding_export.json_files import Fields, read_fields_if_present, read_json
+
+SimilarityName = Literal["cosine", "dot", "euclidean", "manhattan"]
+
+_SIMILARITIES: tuple[SimilarityName, ...] = ("cosine", "dot", "euclidean", "manhattan")
+_TEXT_MODALITY = {"method": "forward", "method_output_name": "last_hidden_state"}
+_LOADING = (
+    "model_args",
+    "model_kwargs",
+    "tokenizer_args",
+    "processor_kwargs",
+    "config_args",
+    "config_kwargs",
+)
+_KNOWN = {
+    "max_seq_length",
+    "do_lower_case",
+    "transformer_task",
+    "modality_config",
+    "module_output_name",
+    "unpad_inputs",
+}
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """Length in tokens (`<bos>` and `<eos>` included) and case folding, from `sentence_bert_config.json`."""
+
+    max_seq_length: int
+    do_lower_case: bool
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PromptConfig:
+    """Prompts by name, and what is used by default, from `config_sentence_transformers.json`."""
+
+    prompts: dict[str, str]
+    default_prompt_name: str | None
+    similarity_fn_name: SimilarityName
+
+
+def read_text_config(folder: Path, max_position_embeddings: int) -> TextConfig:
+    """Read `sentence_bert_config.json`; the length falls back to that of `tokenizer_config.json`.
+
+    Raises:
+        CheckpointError: a setting that changes how text is read and is not supported.
+    """
+    fields = read_fields_if_present(folder / "sentence_bert_config.json")
+    _refuse_special(fields)
+    if fields.values.get("max_seq_length") is None:
+        length = min(_tokenizer_length(folder) or max_position_embeddings, max_position_embeddings)
+    else:
+        length = fields.integer("max_seq_length")
+    notes: tuple[str, ...] = ()
+    if length > max_position_embeddings:
+        notes = (
+            f"max_seq_length {length} reduced to {max_position_embeddings}, the positions of the encoder",
+        )
+        length = max_position_embeddings
+    if length < 2:
+        raise fields.wrong("max_seq_length", length, "2 or more: <bos> and <eos> count")
+    return TextConfig(length, fields.boolean("do_lower_case", False), notes)
+
+
+def read_prompt_config(folder: Path) -> PromptConfig:
+    """Read `config_sentence_transformers.json`; as in the reference, `query` and `document` always exist.
+
+    Raises:
+        CheckpointError: another kind of model, prompts that are no text, or an unknown default prompt.
+    """
+    fields = read_fields_if_present(folder / "config_sentence_transformers.json")
+    if (kind := fields.values.get("model_type")) not in (None, "SentenceTransformer"):
+        raise CheckpointError(
+            f"{fields.file}: model_type is {kind}; expected SentenceTransformer (dense vectors)."
+        )
+    if (dim := fields.values.get("truncate_dim")) is not None:
+        raise CheckpointError(
+            f"{fields.file}: truncate_dim is {dim}, so the reference cuts every vector. A bundle keeps the "
+            f"whole vector: remove the key, and pass dim={dim} when embedding."
+        )
+    saved = fields.nested("prompts").values
+    for name, text in saved.items():
+        if type(text) is not str and text is not None:
+            raise fields.wrong(f"prompts: {name}", text, "a string")
+    prompts = {"query": "", "document": ""} | {name: text or "" for name, text in saved.items()}
+    default = fields.values.get("default_prompt_name")
+    if default is not None and default not in prompts:
+        raise fields.wrong("default_prompt_name", default, f"one of {', '.join(prompts)}")
+    return PromptConfig(prompts, default, _similarity(fields))
+
+
+def check_tokenizer(folder: Path, vocab_size: int) -> Path:
+    """The path of `tokenizer.json`, once its ids are known to fit a table of `vocab_size` rows.
+
+    Raises:
+        CheckpointError: missing, damaged, another kind of model than BPE, or ids beyond the table.
+    """
+    path = folder / "tokenizer.json"
+    if not path.exists() and (folder / "tokenizer.model").exists():
+        raise CheckpointError(
+            f"{folder} has tokenizer.model but no tokenizer.json. Write it where transformers is installed: "
+            "AutoTokenizer.from_pretrained(CHECKPOINT).save_pretrained(CHECKPOINT)"
+        )
+    # Only the ids count here: read as Latin-1, the text takes one byte per character, whatever the script.
+    data = read_json(path, "latin-1")
+    try:
+        kind, vocab = data["model"]["type"], data["model"]["vocab"]
+        if kind != "BPE":
+            raise CheckpointError(f"{path}: the tokenizer is of type {kind}; expected BPE, as Gemma's is.")
+        ids = [*vocab.values(), *(token["id"] for token in data.get("added_tokens") or [])]
+        largest = max(ids)
+    except (KeyError, TypeError, AttributeError, ValueError) as e:
+        raise CheckpointError(f"{path} is not a tokenizer's file ({e!r}). Fetch it again.") from e
+    if largest >= vocab_size:
+        raise CheckpointError(
+            f"{path} has ids up to {largest}, but the embedding table has {vocab_size} rows. Tokens were "
+            "added without resizing the model: use the tokenizer the model was trained with."
+        )
+    return path
+
+
+def _refuse_special(fields: Fields) -> None:
+    for key in ("processing_kwargs", "query_length", "document_length", "query_expansion", *_LOADING):
+        harmless = {"attn_implementation", "dtype", "torch_dtype"} if key.startswith("model_") else set()
+        value = fields.values.get(key)
+        if value and not (isinstance(value, dict) and set(value) <= harmless):
+            raise CheckpointError(
+                f"{fields.file}: {key} is {value}, which is not supported: it may change the vectors."
+            )
+    expected: tuple[tuple[str, Any], ...] = (
+        ("transformer_task", "feature-extraction"),
+        ("module_output_name", "token_embeddings"),
+    )
+    for key, value in expected:
+        if fields.values.get(key) not in (None, value):
+            raise fields.wrong(key, None, repr(value))
+    modality = fields.nested("modality_config").values
+    if modality and modality.get("text") != _TEXT_MODALITY:
+        raise fields.wrong("modality_config", modality, f"'text': {_TEXT_MODALITY}")
+    fields.refuse_unknown(
+        {*_KNOWN, *_LOADING, "processing_kwargs", "query_length", "document_length", "query_expansion"}
+    )
+
+
+def _tokenizer_length(folder: Path) -> int | None:
+    """`model_max_length`, where the tokenizer has one; saved as a float of 1e30 where it has none."""
+    value = read_fields_if_present(folder / "tokenizer_config.json").values.get("model_max_length")
+    return int(value) if isinstance(value, int | float) else None
+
+
+def _similarity(fields: Fields) -> SimilarityName:
+    """The saved name; the reference falls back to cosine for none and for names it does not know."""
+    saved = fields.values.get("similarity_fn_name")
+    return next((name for name in _SIMILARITIES if name == saved), "cosine")
