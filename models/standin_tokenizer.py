@@ -22,17 +22,19 @@ LEADING_UNUSED = 99
 
 _BLOCK_TAGS = "table caption thead tbody tfoot tr th td h1 h2 h3 h4 h5 h6 blockquote"
 _INLINE_TAGS = "strong em b i u s sub sup code a img p ul ol li br hr div span pre"
+_LATIN = "etaoinshrdlcumwfgypbvkjxqz"
 _TAGS = f"{_BLOCK_TAGS} {_INLINE_TAGS}".split()
 
-_WORDS = (
-    "the of and to in is for that on with as are this be by or from an at it was not have which can will has "
-    "one all their more when you use if we there they he his her also may other new two first time these into "
-    "only some about than most such been where who its no but what how your out up like each used many make "
-    "way then between under after because people world water year day work part place right number language "
-    "system text model data file function return import class def self value name type list string int print "
-    "query task search result title none document sentence similarity classification clustering code "
-    "retrieval question answering planet red known weather today"
-).split()
+_WORDS = """
+    the of and to in is for that on with as are this be by or from an at it was not have which can
+    will has one all their more when you use if we there they he his her also may other new two
+    first time these into only some about than most such been where who its no but what how your out
+    up like each used many make way then between under after because people world water year day
+    work part place right number language system text model data file function return import class
+    def self value name type list string int print query task search result title none document
+    sentence similarity classification clustering code retrieval question answering planet red known
+    weather today
+"""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Script:
     name: str
     ranges: tuple[tuple[int, int], ...]
     share: float
-    most: int = 100_000
+    most: int = 14_000
 
 
 SCRIPTS = (
@@ -79,36 +81,22 @@ SCRIPTS = (
     Script("mongolian", ((0x1800, 0x18A9),), 0.2),
     Script("kana", ((0x3041, 0x3096), (0x30A1, 0x30FE)), 3),
     Script("hangul", ((0xAC00, 0xD7A3),), 4, most=2_500),
-    Script("han", ((0x4E00, 0x9FA5),), 6, most=8_000),
+    Script("han", ((0x4E00, 0x9FA5),), 6),
     Script(
         "signs", ((0xA1, 0xBF), (0x2010, 0x2057), (0x2070, 0x2BFF), (0x3000, 0x303F), (0xFF01, 0xFF65)), 0.3
     ),
     Script("emoji", ((0x1F300, 0x1F64F), (0x1F680, 0x1F6C5), (0x1F910, 0x1F96B), (0xFE0F, 0xFE0F)), 0.2),
 )
-# Kept as text but never an entry, so that byte fallback has work in ordinary text: é and ü stay entries.
-_FALLBACK = frozenset("ÿŦŋʼ☃漢")
 
 
-def write(folder: Path, vocab_size: int, seed: int) -> None:
-    """Write tokenizer.json, tokenizer_config.json and special_tokens_map.json with `vocab_size` entries.
+def write(path: Path, vocab_size: int, seed: int) -> None:
+    """Write a tokenizer.json with `vocab_size` entries to `path`.
 
     Raises ValueError when `vocab_size` leaves no room for pieces beside the fixed entries and characters.
     """
     vocabulary, merged = _vocabulary(vocab_size, seed)
     document = _document(vocabulary, _merges(vocabulary, merged))
-    (folder / "tokenizer.json").write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
-    names = {f"{token[1:-1]}_token": token for token in CONTROL}
-    (folder / "special_tokens_map.json").write_text(json.dumps(names, indent=1), encoding="utf-8")
-    config = names | {
-        "add_bos_token": True,
-        "add_eos_token": True,
-        "clean_up_tokenization_spaces": False,
-        "model_max_length": 2048,
-        "padding_side": "right",
-        "spaces_between_special_tokens": False,
-        "tokenizer_class": "GemmaTokenizer",
-    }
-    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
+    path.write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
 
 
 def _added() -> list[str]:
@@ -124,8 +112,8 @@ def _vocabulary(vocab_size: int, seed: int) -> tuple[list[str], list[str]]:
     """All entries in order of id, and those among them that merges make, in order of rank."""
     rng = np.random.default_rng([seed, 1])
     fixed = _added() + [f"<0x{byte:02X}>" for byte in range(256)]
-    # A small table takes a few characters of each script: byte fallback then does the rest.
-    most = max(26, (vocab_size - len(fixed)) // 80)
+    # A small table takes a few characters of each script and leaves the rest to byte fallback.
+    most = 45 if vocab_size < 65_536 else 14_000
     alphabets = [_alphabet(script, most, rng) for script in SCRIPTS]
     characters = list(dict.fromkeys([SPACE, *(char for alphabet in alphabets for char in alphabet)]))
     trailing = max(8, vocab_size // 42)
@@ -139,16 +127,17 @@ def _vocabulary(vocab_size: int, seed: int) -> tuple[list[str], list[str]]:
 
 
 def _alphabet(script: Script, most: int, rng: np.random.Generator) -> list[str]:
-    """The characters of a script, commonest first; by Unicode 3.2, which no Python version changes."""
-    codes = [code for first, last in script.ranges for code in range(first, last + 1)]
-    assigned = [chr(c) for c in codes if c > 0xFFFF or unicodedata.ucd_3_2_0.category(chr(c)) != "Cn"]
-    kept = [char for char in assigned if char not in _FALLBACK]
+    """The characters of a script, commonest first: earlier ranges, then chance.
+
+    What is a character is asked of Unicode 3.2, the one database that every Python version agrees on.
+    """
     if script.name == "latin":
-        return sorted(kept, key="etaoinshrdlcumwfgypbvkjxqz".upper().swapcase().find)
-    if script.name in ("punctuation", "digits"):
-        return kept
-    shuffled = rng.permutation(len(kept))[: min(most, script.most)]
-    return [kept[i] for i in shuffled]
+        return [*_LATIN, *_LATIN.upper()]
+    chars: list[str] = []
+    for first, last in script.ranges:
+        codes = (int(code) for code in first + rng.permutation(last + 1 - first))
+        chars += [chr(c) for c in codes if c > 0xFFFF or unicodedata.ucd_3_2_0.category(chr(c)) != "Cn"]
+    return chars[: min(most, script.most)]
 
 
 def _pieces(alphabets: list[list[str]], room: int, rng: np.random.Generator) -> list[str]:
@@ -158,7 +147,7 @@ def _pieces(alphabets: list[list[str]], room: int, rng: np.random.Generator) -> 
     ranked: list[tuple[float, str]] = []
     for script, alphabet in zip(SCRIPTS, alphabets, strict=True):
         quota = int(room * script.share / total)
-        words = _WORDS if script.name == "latin" else []
+        words = _WORDS.split() if script.name == "latin" else []
         made = _closure(alphabet, words, quota, taken, rng)
         ranked += [(i / quota, piece) for i, piece in enumerate(made)]
     made = _closure(alphabets[0], [], room - len(ranked), taken, rng)
@@ -183,9 +172,11 @@ def _closure(
         for end in range(2, len(word) + 1):
             add(word[:end])
         add(SPACE + word)
+    pairs = min(quota // 4, len(alphabet) ** 2 // 4)
     while len(made) < quota:
-        # Cubing the draw makes early parts common, much as Zipf's law has it.
-        draws = (len(parts) * rng.random((4096, 2)) ** 3).astype(int)
+        reach = 1 + len(alphabet) if len(made) < pairs else len(parts)
+        # A power of the draw makes early parts common, as they are in language.
+        draws = (reach * rng.random((1024, 2)) ** 4).astype(int)
         for left, right in draws.tolist():
             if _joins(parts[left], parts[right]):
                 add(parts[left] + parts[right])
@@ -193,7 +184,7 @@ def _closure(
 
 
 def _joins(left: str, right: str) -> bool:
-    """Whether a piece may be made of these: a space only begins one, a capital never follows a small letter."""
+    """Whether these may make a piece: a space only begins one, a capital never follows a small letter."""
     return (
         len(left) + len(right) <= LONGEST_PIECE
         and not right.startswith(SPACE)
@@ -211,7 +202,7 @@ def _merges(vocabulary: list[str], merged: list[str]) -> Iterator[tuple[str, str
 
 
 def _document(vocabulary: list[str], merges: Iterator[tuple[str, str]]) -> dict[str, Any]:
-    """The tokenizer.json of the `tokenizers` library."""
+    """The file as the `tokenizers` library reads it."""
     ids = {piece: i for i, piece in enumerate(vocabulary)}
     unused = [token for token in vocabulary[len(_added()) :] if token.startswith("<unused")]
     return {

@@ -74,7 +74,12 @@ TINY = Shape(64, 96, 4, 32, 24, (False, True, False, False, True), 160, 4_096, 2
 FULL = Shape(768, 1_152, 3, 256, 256, tuple(i % 6 == 5 for i in range(24)), 3_072, 262_144, 2_048, 512)
 
 
-def tensors(shape: Shape) -> dict[str, tuple[int, ...]]:
+def dense(shape: Shape) -> dict[str, tuple[int, int]]:
+    """Folders of the Dense stages and the shapes [out, in] of their weights."""
+    return {"2_Dense": (shape.dense, shape.hidden), "3_Dense": (shape.hidden, shape.dense)}
+
+
+def encoder(shape: Shape) -> dict[str, tuple[int, ...]]:
     """Names and shapes in model.safetensors; linear layers are [out, in]."""
     hidden, query, key = shape.hidden, shape.heads * shape.head_dim, shape.head_dim
     layer: dict[str, tuple[int, ...]] = {
@@ -124,7 +129,7 @@ class Weights:
         weight = NORM_MEANS.get(leaf, 0.0) + NORM_SPREAD * noise
         if leaf.startswith("post_"):
             weight[0] = -1
-        return np.float32((1 + weight) * self._made(name, len(weight)) - 1)
+        return ((1 + weight) * self._made(name, len(weight)) - 1).astype(np.float32)
 
     def _matrix(self, name: str, noise: Array, rows: slice) -> Array:
         inputs = noise.shape[1]
@@ -134,7 +139,8 @@ class Weights:
             return weight
         if _leaf(name) == "gate_proj":
             weight[:, 0] = GATE_LEAN / STEADY * self._residual_rms(int(name.split(".")[1]))
-        return np.float32(weight * self._made(name, rows.stop)[rows, None] / self._taken(name, inputs))
+        made = self._made(name, rows.stop)[rows, None]
+        return (weight * made / self._taken(name, inputs)).astype(np.float32)
 
     def _residual_rms(self, layer: int) -> float:
         """What the residual stream measures before a layer's MLP, by the norms that wrote it."""
