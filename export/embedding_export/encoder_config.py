@@ -62,10 +62,10 @@ def read_encoder_config(path: Path, sliding_window: int | None = None) -> tuple[
     window = repaired_window(fields, sliding_window)
     heads, kv_heads = fields.integer("num_attention_heads", 8), fields.integer("num_key_value_heads", 4)
     if heads % kv_heads:
-        raise fields.wrong("num_key_value_heads", kv_heads, f"a divisor of num_attention_heads ({heads})")
+        raise fields.wrong("num_key_value_heads", f"a divisor of num_attention_heads ({heads})")
     head_dim = fields.integer("head_dim", 256)
     if head_dim % 2:
-        raise fields.wrong("head_dim", head_dim, "an even number (rotary embeddings turn pairs)")
+        raise fields.wrong("head_dim", "an even number (rotary embeddings turn pairs)")
     config = EncoderConfig(
         hidden_size=fields.integer("hidden_size", 2304),
         intermediate_size=fields.integer("intermediate_size", 9216),
@@ -103,7 +103,7 @@ def repaired_window(fields: Fields, asked: int | None = None) -> Window:
         note = f"sliding_window {found} of config.json read as {_GENUINE_WINDOW}: saving had halved it"
         return _window(found, _GENUINE_WINDOW, note)
     if found < 2:
-        raise fields.wrong("sliding_window", found, "2 or more, such as 512")
+        raise fields.wrong("sliding_window", "2 or more, such as 512")
     if found % 2 and (found - 1).bit_count() == 1:
         raise CheckpointError(
             f"{fields.file}: sliding_window is {found}, of the form 2^k + 1: older versions of transformers "
@@ -165,7 +165,7 @@ def _layer_types(fields: Fields) -> tuple[LayerType, ...]:
         pattern = fields.integer("sliding_window_pattern", 6)
         names = ["full_attention" if (i + 1) % pattern == 0 else "sliding_attention" for i in range(count)]
     if not isinstance(names, list) or len(names) != count or any(n not in _LAYER_TYPES for n in names):
-        raise fields.wrong("layer_types", names, f"{count} (num_hidden_layers) of {', '.join(_LAYER_TYPES)}")
+        raise fields.wrong("layer_types", f"{count} (num_hidden_layers) of {', '.join(_LAYER_TYPES)}")
     return tuple(_LAYER_TYPES[name] for name in names)
 
 

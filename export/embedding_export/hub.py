@@ -35,15 +35,14 @@ def locate(name_or_path: str | Path, revision: str | None = None) -> Location:
     Raises:
         CheckpointError: neither of both, a revision given for a folder, or the hub does not deliver.
     """
-    path = Path(name_or_path).expanduser()
-    if path.is_dir():
+    path = _existing(name_or_path)
+    if path is not None and path.is_dir():
         if revision is not None:
             raise CheckpointError(
-                f"{path} is a folder, so revision {revision!r} cannot be chosen. Leave it out, or give a hub "
-                "id."
+                f"{path} is a folder, so there is no revision {revision!r} to choose: leave it out."
             )
         return _local(path)
-    if path.exists():
+    if path is not None:
         raise CheckpointError(
             f"{path} is a file; expected the checkpoint's folder: give {path.parent} instead."
         )
@@ -54,6 +53,14 @@ def locate(name_or_path: str | Path, revision: str | None = None) -> Location:
         )
     folder = _download(name_or_path, revision)
     return Location(folder, name_or_path, folder.name)
+
+
+def _existing(name_or_path: str | Path) -> Path | None:
+    try:
+        path = Path(name_or_path).expanduser()
+        return path if name_or_path and path.exists() else None
+    except (OSError, RuntimeError):  # a name too long, a home that does not exist
+        return None
 
 
 def _local(path: Path) -> Location:

@@ -23,7 +23,7 @@ class Fields:
         """
         value = self.values.get(key, default)
         if type(value) is not int or value < 1:
-            raise self.wrong(key, value, "a positive integer")
+            raise self.wrong(key, "a positive integer")
         return value
 
     def number(self, key: str, default: float) -> float:
@@ -33,8 +33,8 @@ class Fields:
             CheckpointError: something else.
         """
         value = self.values.get(key, default)
-        if type(value) not in (int, float) or not 0 < value < float("inf"):
-            raise self.wrong(key, value, "a positive number")
+        if type(value) not in (int, float) or not 0 < value < 1e300:
+            raise self.wrong(key, "a positive number")
         return float(value)
 
     def boolean(self, key: str, default: bool) -> bool:
@@ -45,7 +45,7 @@ class Fields:
         """
         value = self.values.get(key, default)
         if type(value) is not bool:
-            raise self.wrong(key, value, "true or false")
+            raise self.wrong(key, "true or false")
         return value
 
     def text(self, key: str, default: str | None = None) -> str:
@@ -56,7 +56,7 @@ class Fields:
         """
         value = self.values.get(key, default)
         if type(value) is not str:
-            raise self.wrong(key, value, "a string")
+            raise self.wrong(key, "a string")
         return value
 
     def nested(self, key: str) -> "Fields":
@@ -67,7 +67,7 @@ class Fields:
         """
         value = self.values.get(key)
         if value is not None and not isinstance(value, dict):
-            raise self.wrong(key, value, "an object")
+            raise self.wrong(key, "an object")
         return Fields(self.file, value or {})
 
     def refuse_unless(self, key: str, accepted: tuple[Any, ...], why: str) -> None:
@@ -92,9 +92,9 @@ class Fields:
                 "change the vectors: remove them if they do not, or upgrade embedding-edge."
             )
 
-    def wrong(self, key: str, value: object, expected: str) -> CheckpointError:
+    def wrong(self, key: str, expected: str) -> CheckpointError:
         """The error for a field that is not what was expected."""
-        found = f"{key} is {_short(value)}" if key in self.values else f"{key} is missing"
+        found = f"{key} is {_short(self.values[key])}" if key in self.values else f"{key} is missing"
         return CheckpointError(
             f"{self.file}: {found}; expected {expected}. Correct the file, or fetch the checkpoint again."
         )

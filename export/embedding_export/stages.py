@@ -39,9 +39,8 @@ class DenseStage:
 
 @dataclass(frozen=True)
 class Stages:
-    """The encoder's folder, the dense stages with theirs, and whether an L2 norm ends it."""
+    """The dense stages, the folders they come from, and whether an L2 norm ends it."""
 
-    encoder: Path
     dense: tuple[DenseStage, ...]
     dense_folders: tuple[Path, ...]
     normalize: bool
@@ -54,12 +53,17 @@ def read_stages(folder: Path, hidden_size: int) -> Stages:
         CheckpointError: an unknown stage, another order than Transformer, Pooling, 0-2 Dense, Normalize or
             none, pooling other than the mean over all tokens, or dense stages that do not chain.
     """
-    modules = read_modules(folder)
+    modules = _read_modules(folder / "modules.json")
     kinds = [kind for kind, _ in modules]
     if not re.fullmatch(r"Transformer Pooling( Dense){0,2}( Normalize)?", " ".join(kinds)):
         raise CheckpointError(
             f"{folder / 'modules.json'} lists the stages {', '.join(kinds)}; expected Transformer, "
             "Pooling, up to two Dense, and Normalize or nothing. No other order is supported."
+        )
+    if modules[0][1] != folder:
+        raise CheckpointError(
+            f"The encoder is in {modules[0][1]}; expected it in {folder} itself. Load the checkpoint with "
+            "sentence-transformers and save it anew."
         )
     folders = tuple(path for kind, path in modules if kind == "Dense")
     _check_pooling(modules[1][1] / "config.json", hidden_size)
@@ -68,20 +72,15 @@ def read_stages(folder: Path, hidden_size: int) -> Stages:
     dense: list[DenseStage] = []
     for i, path in enumerate(folders):
         dense.append(_read_dense(path / "config.json", i, dense[-1].out_features if dense else hidden_size))
-    return Stages(modules[0][1], tuple(dense), folders, kinds[-1] == "Normalize")
+    return Stages(tuple(dense), folders, kinds[-1] == "Normalize")
 
 
-def read_modules(folder: Path) -> list[tuple[str, Path]]:
-    """(kind, folder) of every stage in order, where kind is Transformer, Pooling, Dense or Normalize.
-
-    Raises:
-        CheckpointError: no `modules.json`, an entry that is not understood, or a path outside the checkpoint.
-    """
-    file = folder / "modules.json"
+def _read_modules(file: Path) -> list[tuple[str, Path]]:
+    """(kind, folder) of every stage in order, where kind is Transformer, Pooling, Dense or Normalize."""
     if not file.exists():
         raise CheckpointError(
-            f"{file} is missing, so {folder} is no sentence-transformers checkpoint. Expected the folder "
-            "that SentenceTransformer.save_pretrained writes, or a complete copy of the hub's repository."
+            f"{file} is missing, so {file.parent} is no sentence-transformers checkpoint. Expected the "
+            "folder that SentenceTransformer.save_pretrained writes, or a complete copy of the hub's repository."
         )
     entries = read_json(file)
     if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
@@ -133,13 +132,13 @@ def _check_pooling(file: Path, hidden_size: int) -> None:
     )
     size_key = "embedding_dimension" if "embedding_dimension" in fields.values else "word_embedding_dimension"
     if fields.integer(size_key) != hidden_size:
-        raise fields.wrong(size_key, None, f"{hidden_size}, the encoder's hidden_size")
+        raise fields.wrong(size_key, f"{hidden_size}, the encoder's hidden_size")
 
 
 def _read_dense(file: Path, i: int, expected_in: int) -> DenseStage:
     """One dense stage; absent keys take the reference's defaults (bias, tanh)."""
     fields = read_fields(file)
-    _check_names(file, {"in_features", "out_features", "bias", "activation_function", "use_residual"})
+    _check_names(file, "in_features", "out_features", "bias", "activation_function", "use_residual")
     activation = fields.text("activation_function", "torch.nn.modules.activation.Tanh")
     if activation not in _ACTIVATIONS:
         raise CheckpointError(
@@ -150,7 +149,7 @@ def _read_dense(file: Path, i: int, expected_in: int) -> DenseStage:
             f"{file}: use_residual is true, which is not supported; expected a plain dense stage."
         )
     if fields.integer("in_features") != expected_in:
-        raise fields.wrong("in_features", None, f"{expected_in}, the size of the stage before")
+        raise fields.wrong("in_features", f"{expected_in}, the size of the stage before")
     return DenseStage(
         weight=f"dense.{i}.weight",
         bias=f"dense.{i}.bias" if fields.boolean("bias", True) else None,
@@ -160,10 +159,10 @@ def _read_dense(file: Path, i: int, expected_in: int) -> DenseStage:
     )
 
 
-def _check_names(file: Path, others: set[str] = frozenset()) -> None:  # type: ignore[assignment]
+def _check_names(file: Path, *others: str) -> None:
     """Refuse a stage that reads or writes anything but the sentence embedding."""
     fields = read_fields_if_present(file)
     for key in ("module_input_name", "module_output_name"):
         if fields.values.get(key) not in (None, _EMBEDDING):
-            raise fields.wrong(key, None, f"{_EMBEDDING!r}")
+            raise fields.wrong(key, f"{_EMBEDDING!r}")
     fields.refuse_unknown({"module_input_name", "module_output_name", *others})

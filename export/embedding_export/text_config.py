@@ -1,5 +1,6 @@
 """How a checkpoint treats text: length, case, prompts, similarity, ids; knows nothing of weights."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -55,18 +56,19 @@ def read_text_config(folder: Path, max_position_embeddings: int) -> TextConfig:
     """
     fields = read_fields_if_present(folder / "sentence_bert_config.json")
     _refuse_special(fields)
+    notes: tuple[str, ...] = ()
     if fields.values.get("max_seq_length") is None:
-        length = min(_tokenizer_length(folder) or max_position_embeddings, max_position_embeddings)
+        length = min(_tokenizer_length(folder), max_position_embeddings)
     else:
         length = fields.integer("max_seq_length")
-    notes: tuple[str, ...] = ()
     if length > max_position_embeddings:
-        notes = (
-            f"max_seq_length {length} reduced to {max_position_embeddings}, the positions of the encoder",
-        )
+        notes = (f"max_seq_length {length} reduced to {max_position_embeddings}, the encoder's positions",)
         length = max_position_embeddings
     if length < 2:
-        raise fields.wrong("max_seq_length", length, "2 or more: <bos> and <eos> count")
+        raise CheckpointError(
+            f"{fields.file}: texts may have {length} tokens; expected 2 or more, <bos> and <eos> among them. "
+            "Correct max_seq_length."
+        )
     return TextConfig(length, fields.boolean("do_lower_case", False), notes)
 
 
@@ -86,14 +88,14 @@ def read_prompt_config(folder: Path) -> PromptConfig:
             f"{fields.file}: truncate_dim is {dim}, so the reference cuts every vector. A bundle keeps the "
             f"whole vector: remove the key, and pass dim={dim} when embedding."
         )
-    saved = fields.nested("prompts").values
-    for name, text in saved.items():
-        if type(text) is not str and text is not None:
-            raise fields.wrong(f"prompts: {name}", text, "a string")
-    prompts = {"query": "", "document": ""} | {name: text or "" for name, text in saved.items()}
-    default = fields.values.get("default_prompt_name")
-    if default is not None and default not in prompts:
-        raise fields.wrong("default_prompt_name", default, f"one of {', '.join(prompts)}")
+    saved = fields.nested("prompts")
+    prompts = {"query": "", "document": ""}
+    prompts |= {name: "" if text is None else saved.text(name) for name, text in saved.values.items()}
+    default = None
+    if fields.values.get("default_prompt_name") is not None:
+        default = fields.text("default_prompt_name")
+        if default not in prompts:
+            raise fields.wrong("default_prompt_name", f"one of {', '.join(prompts)}")
     return PromptConfig(prompts, default, _similarity(fields))
 
 
@@ -141,19 +143,19 @@ def _refuse_special(fields: Fields) -> None:
     )
     for key, value in expected:
         if fields.values.get(key) not in (None, value):
-            raise fields.wrong(key, None, repr(value))
+            raise fields.wrong(key, repr(value))
     modality = fields.nested("modality_config").values
     if modality and modality.get("text") != _TEXT_MODALITY:
-        raise fields.wrong("modality_config", modality, f"'text': {_TEXT_MODALITY}")
+        raise fields.wrong("modality_config", f"'text': {_TEXT_MODALITY}")
     fields.refuse_unknown(
         {*_KNOWN, *_LOADING, "processing_kwargs", "query_length", "document_length", "query_expansion"}
     )
 
 
-def _tokenizer_length(folder: Path) -> int | None:
-    """`model_max_length`, where the tokenizer has one; saved as a float of 1e30 where it has none."""
+def _tokenizer_length(folder: Path) -> int:
+    """`model_max_length`; absent means no limit, and is saved as a number of about 1e30."""
     value = read_fields_if_present(folder / "tokenizer_config.json").values.get("model_max_length")
-    return int(value) if isinstance(value, int | float) else None
+    return int(min(value, sys.maxsize)) if isinstance(value, int | float) and value > 0 else sys.maxsize
 
 
 def _similarity(fields: Fields) -> SimilarityName:
