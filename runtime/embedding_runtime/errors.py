@@ -1,4 +1,4 @@
-"""Errors raised on purpose; each message says what was found, what was expected, what to do."""
+"""Errors and warnings raised on purpose; each message says what was found, what was expected, what to do."""
 
 
 class EmbeddingError(Exception):
@@ -10,7 +10,7 @@ class BundleError(EmbeddingError):
 
 
 class EngineError(EmbeddingError):
-    """The inference engine is missing, too old, or failed on a graph."""
+    """The inference engine is missing, too old, closed, or failed on a graph."""
 
 
 class InputError(EmbeddingError, ValueError):
@@ -19,3 +19,15 @@ class InputError(EmbeddingError, ValueError):
 
 class InputTypeError(EmbeddingError, TypeError):
     """An argument the caller passed has a type the function does not accept."""
+
+
+class EmbeddingWarning(UserWarning):
+    """Base of the runtime's own warnings: the result is as asked, but perhaps not as meant."""
+
+
+class ParityWarning(EmbeddingWarning):
+    """A graph was loaded that nobody has compared with its reference."""
+
+
+class OverflowWarning(EmbeddingWarning):
+    """A text was longer than max_seq_length and was cut."""

@@ -1,0 +1,47 @@
+"""What kind of CPU this is, as far as it changes what an engine computes. Knows nothing of engines."""
+
+import hashlib
+import platform
+from functools import cache
+from pathlib import Path
+
+_CPUINFO = Path("/proc/cpuinfo")
+_X86 = ("x86_64", "amd64", "i386", "i686")
+_ARM = ("aarch64", "arm64", "armv7l", "armv8l")
+
+
+@cache
+def cpu_kind() -> str:
+    """`x86-vnni`, `x86`, `arm-dotprod`, `arm`, or the machine's own name.
+
+    Int8 kernels differ along these lines: without VNNI, u8 x s8 products may saturate on x86; without the
+    dot-product instructions, 4-bit kernels compute in another precision on ARM.
+    """
+    machine = platform.machine().lower()
+    flags = _flags()
+    if machine in _X86:
+        return "x86-vnni" if flags & {"avx512_vnni", "avx_vnni"} else "x86"
+    if machine in _ARM:
+        # macOS has no /proc; every Apple silicon core has the dot-product instructions.
+        return "arm-dotprod" if "asimddp" in flags or platform.system() == "Darwin" else "arm"
+    return machine
+
+
+@cache
+def cpu_fingerprint() -> str:
+    """Changes when the machine's kind of CPU or its instruction set changes; 16 hex digits."""
+    text = "\n".join([platform.machine(), platform.processor(), cpu_kind(), *sorted(_flags())])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _flags() -> frozenset[str]:
+    """The instruction-set flags of the first CPU, empty where /proc/cpuinfo does not tell."""
+    try:
+        lines = _CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    for line in lines:
+        key, _, value = line.partition(":")
+        if key.strip().lower() in ("flags", "features"):
+            return frozenset(value.lower().split())
+    return frozenset()

@@ -1,0 +1,393 @@
+"""Texts to vectors: the runtime's front door, with sentence-transformers' names.
+
+Knows nothing of checkpoints or of how a bundle is made.
+"""
+
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Unpack, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedding_runtime import prompts as prompting
+from embedding_runtime import similarity
+from embedding_runtime.bundle import Format, Precision
+from embedding_runtime.collect import Result, collect, stored
+from embedding_runtime.encoder import Encoder
+from embedding_runtime.errors import InputError
+from embedding_runtime.inputs import Texts, as_texts, is_single
+from embedding_runtime.integrity import Verify
+from embedding_runtime.opened import Choice, open_bundle
+from embedding_runtime.options import (
+    Device,
+    EncodeOptions,
+    LoadOptions,
+    Options,
+    VectorOptions,
+    check_device,
+    check_overflow,
+)
+from embedding_runtime.overflow import Overflow, Request
+from embedding_runtime.progress import Progress, wanted
+from embedding_runtime.prompts import PromptChoice
+from embedding_runtime.requested import Titles, joined, one_title
+from embedding_runtime.similarity import Scores, SimilarityName, Vectors
+from embedding_runtime.stream import Window, pad
+
+
+class Embedder:
+    """A bundle, opened and checked, that turns texts into vectors.
+
+    One Embedder may be used from several threads at once. `close()`, or leaving a `with` block, frees it.
+
+    Attributes:
+        manifest: what the bundle says of itself.
+        graph: the graph in use.
+        prompts: name to text; may be changed between calls.
+        default_prompt_name, truncate_dim, overflow: used where a call does not say otherwise.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        format: Format | None = None,
+        precision: Precision | None = None,
+        threads: int | None = None,
+        device: Device | None = None,
+        prompts: dict[str, str] | None = None,
+        default_prompt_name: str | None = None,
+        similarity_fn_name: SimilarityName | None = None,
+        truncate_dim: int | None = None,
+        overflow: Overflow = "truncate",
+        verify: Verify = "cached",
+        allow_failed: bool = False,
+    ) -> None:
+        """Open a bundle folder.
+
+        Args:
+            format: of the graph; None takes one that has an engine installed.
+            precision: of the graph; None takes int8, else mixed, else fp32, else fp16.
+            threads: for the engine; None takes every CPU this process may use.
+            device: "cpu" or None: the only one there is.
+            prompts: added to the checkpoint's own, and before them where names are equal.
+            default_prompt_name, similarity_fn_name: None takes the checkpoint's own.
+            truncate_dim: components kept of each vector, unless a call says otherwise.
+            overflow: what happens to longer texts, unless a call says otherwise; see `encode`.
+            verify: "cached" hashes files that changed since they were last found right, "always" all of them.
+            allow_failed: load a graph even though its comparison with the reference failed.
+
+        Raises:
+            BundleError: missing, damaged, changed since export, or found wrong.
+            EngineError: the engine is missing, too old, or does not load the graph.
+            InputError, InputTypeError: a bad argument.
+        """
+        check_device(device)
+        check_overflow(overflow)
+        opened = open_bundle(Path(path), Choice(format, precision, threads, verify, allow_failed))
+        self._encoder = Encoder(opened)
+        self.manifest, self.graph = opened.manifest, opened.graph
+        self.prompts = {"query": "", "document": "", **self.manifest.prompts, **(prompts or {})}
+        self.default_prompt_name = default_prompt_name or self.manifest.default_prompt_name
+        if self.default_prompt_name is not None:
+            prompting.named(self.default_prompt_name, self.prompts)
+        self.similarity_fn_name = similarity_fn_name or self.manifest.similarity_fn_name
+        self.overflow = overflow
+        self.truncate_dim = truncate_dim
+        self._encoder.check_dim(truncate_dim)
+
+    @classmethod
+    def load(cls, path: str | Path, **options: Unpack[LoadOptions]) -> "Embedder":
+        """Open a bundle folder; the same as `Embedder(path, ...)`."""
+        return cls(path, **options)
+
+    @overload
+    def encode(
+        self,
+        inputs: Texts,
+        prompt_name: str | None = ...,
+        prompt: str | None = ...,
+        batch_size: int = ...,
+        show_progress_bar: bool | None = ...,
+        **options: Unpack[VectorOptions],
+    ) -> NDArray[Any]: ...
+    @overload
+    def encode(
+        self,
+        inputs: Texts,
+        prompt_name: str | None = ...,
+        prompt: str | None = ...,
+        batch_size: int = ...,
+        show_progress_bar: bool | None = ...,
+        **options: Unpack[EncodeOptions],
+    ) -> Result: ...
+    def encode(
+        self,
+        inputs: Texts,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        show_progress_bar: bool | None = None,
+        **options: Unpack[EncodeOptions],
+    ) -> Result:
+        """Vectors of one text (D,) or of many (N, D), float32; no texts give an empty array of shape (0,).
+
+        Args:
+            inputs: a str, or any iterable of str; a generator is read window by window.
+            prompt_name: of one of `prompts`; the default prompt where None.
+            prompt: goes before each text; beats `prompt_name`.
+            batch_size: texts per run of the engine, fewer where they are long.
+            show_progress_bar: on stderr; None shows it where the log level is INFO or DEBUG.
+            output_value: "sentence_embedding"; "token_embeddings" for one array (S, H) per text; None for a
+                dict per text with both and the ids.
+            precision: of the vectors: float32, int8, uint8, binary or ubinary; see `quantize_embeddings`.
+            convert_to_numpy: False gives a list of arrays instead of one array.
+            normalize_embeddings: None divides by the length where `dim` has shortened vectors of length 1,
+                True always, False never.
+            dim, truncate_dim: the same thing: the first components that are kept.
+            task: a prompt's name or alias, in any case of letters.
+            overflow: for texts of more than `max_seq_length` tokens: "truncate" cuts them (and warns once),
+                "error" refuses them, "chunk" averages the vectors of their pieces, weighted by tokens.
+            allow_special: `<bos>`, `<eos>`, `<pad>` ... in a text are control tokens rather than text.
+            convert_to_tensor, device, pool, chunk_size: accepted where they ask for what is done anyway.
+
+        Raises:
+            InputError: a value out of range, an unknown name, a text that is not Unicode or too long.
+            InputTypeError: something that is not text, naming its index and type.
+            EngineError: the engine failed, or the Embedder is closed.
+        """
+        choice = PromptChoice(prompt, prompt_name, options.get("task"))
+        return self._encode(inputs, choice, Options.of(batch_size, show_progress_bar, options))
+
+    @overload
+    def encode_query(
+        self,
+        inputs: Texts,
+        prompt_name: str | None = ...,
+        prompt: str | None = ...,
+        batch_size: int = ...,
+        show_progress_bar: bool | None = ...,
+        **options: Unpack[VectorOptions],
+    ) -> NDArray[Any]: ...
+    @overload
+    def encode_query(
+        self,
+        inputs: Texts,
+        prompt_name: str | None = ...,
+        prompt: str | None = ...,
+        batch_size: int = ...,
+        show_progress_bar: bool | None = ...,
+        **options: Unpack[EncodeOptions],
+    ) -> Result: ...
+    def encode_query(
+        self,
+        inputs: Texts,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        show_progress_bar: bool | None = None,
+        **options: Unpack[EncodeOptions],
+    ) -> Result:
+        """As `encode`, with the prompt "query" unless another is asked for."""
+        choice = PromptChoice(prompt, prompt_name, options.get("task"), prompting.QUERY_NAMES)
+        return self._encode(inputs, choice, Options.of(batch_size, show_progress_bar, options))
+
+    @overload
+    def encode_document(
+        self,
+        inputs: Texts,
+        prompt_name: str | None = ...,
+        prompt: str | None = ...,
+        batch_size: int = ...,
+        show_progress_bar: bool | None = ...,
+        *,
+        titles: Titles = ...,
+        **options: Unpack[VectorOptions],
+    ) -> NDArray[Any]: ...
+    @overload
+    def encode_document(
+        self,
+        inputs: Texts,
+        prompt_name: str | None = ...,
+        prompt: str | None = ...,
+        batch_size: int = ...,
+        show_progress_bar: bool | None = ...,
+        *,
+        titles: Titles = ...,
+        **options: Unpack[EncodeOptions],
+    ) -> Result: ...
+    def encode_document(
+        self,
+        inputs: Texts,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        show_progress_bar: bool | None = None,
+        *,
+        titles: Titles = None,
+        **options: Unpack[EncodeOptions],
+    ) -> Result:
+        """As `encode`, with the first prompt of "document", "passage", "corpus" unless another is asked for.
+
+        `titles` (one str for one text, else one str or None per text) take the place of "none" in the prompt
+        `title: none | text: `.
+
+        Raises:
+            InputError: also for more or fewer titles than texts, or a prompt without a place for a title.
+        """
+        choice = PromptChoice(prompt, prompt_name, options.get("task"), prompting.DOCUMENT_NAMES)
+        return self._encode(inputs, choice, Options.of(batch_size, show_progress_bar, options), titles)
+
+    def encode_iter(
+        self,
+        inputs: Iterable[str],
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        **options: Unpack[VectorOptions],
+    ) -> Iterator[tuple[int, NDArray[Any]]]:
+        """(index, vector (D,)) for each text, in order, while `inputs` is still being read.
+
+        Texts are read in windows of 32 batches, so memory stays flat however many there are.
+
+        Raises:
+            InputError: as `encode`; also for a precision that needs ranges.
+        """
+        asked = Options.of(batch_size, False, options)
+        if asked.precision in ("int8", "uint8"):
+            raise InputError(
+                f"precision {asked.precision!r} needs the ranges of all vectors. Take float32 and use "
+                "quantize_embeddings(vector, precision, ranges) with ranges from quantization_ranges()."
+            )
+        choice = PromptChoice(prompt, prompt_name, options.get("task"))
+        windows = self.windows(joined(as_texts(inputs), self._prompt(choice)), asked)
+        return ((w.start + i, v) for w in windows for i, v in enumerate(stored(w.vectors, asked)))
+
+    def windows(
+        self, requested: Iterable[Request], options: Options, *, strict: bool = True
+    ) -> Iterator[Window]:
+        """Results window by window, with token counts and which texts were too long: what `embed-text` uses.
+
+        Without `strict` a bad text becomes an entry of `Window.errors` instead of being raised.
+        """
+        prefixes = prompting.known_prefixes(self.prompts)
+        asked = self._with_defaults(options)
+        return self._encoder.windows(requested, asked, prefixes=prefixes, strict=strict)
+
+    def tokenize(self, texts: Texts) -> dict[str, NDArray[np.int64]]:
+        """`input_ids` and `attention_mask`, int64 (N, S): right-padded, cut, and without a prompt."""
+        cutter = self._encoder.cutter("truncate", allow_special=False)
+        pieces = [cutter.pieces(Request("", text), i) for i, text in enumerate(as_texts(texts))]
+        ids, mask = pad([piece.ids[0] for piece in pieces], self.manifest.tokenizer.pad_id)
+        return {"input_ids": ids, "attention_mask": mask}
+
+    def similarity(self, embeddings1: Vectors, embeddings2: Vectors) -> Scores:
+        """Scores (N, M) of all pairs of (N, D) and (M, D), by `similarity_fn_name`."""
+        return similarity.ALL_PAIRS[self.similarity_fn_name](embeddings1, embeddings2)
+
+    def similarity_pairwise(self, embeddings1: Vectors, embeddings2: Vectors) -> Scores:
+        """Scores (N,) of row i of one with row i of the other, both (N, D), by `similarity_fn_name`."""
+        return similarity.PAIRWISE[self.similarity_fn_name](embeddings1, embeddings2)
+
+    @property
+    def similarity_fn_name(self) -> SimilarityName:
+        """cosine, dot, euclidean or manhattan; may be set."""
+        return self._similarity_fn_name
+
+    @similarity_fn_name.setter
+    def similarity_fn_name(self, value: SimilarityName) -> None:
+        self._similarity_fn_name = similarity.similarity_name(value)
+
+    @property
+    def max_seq_length(self) -> int:
+        """Tokens read of each text, prompt, `<bos>` and `<eos>` included; may be lowered."""
+        return self._encoder.max_length
+
+    @max_seq_length.setter
+    def max_seq_length(self, value: int) -> None:
+        self._encoder.set_max_length(value)
+
+    @property
+    def device(self) -> str:
+        """Always "cpu"."""
+        return "cpu"
+
+    def to(self, device: Device) -> "Embedder":
+        """This Embedder, where the device is the CPU."""
+        check_device(device)
+        return self
+
+    def get_embedding_dimension(self) -> int:
+        """Components of a vector, as `truncate_dim` has it."""
+        return self.truncate_dim or self.manifest.embedding_dim
+
+    def get_sentence_embedding_dimension(self) -> int:
+        """The older name of `get_embedding_dimension`."""
+        warnings.warn(
+            "get_sentence_embedding_dimension is the older name of get_embedding_dimension.",
+            FutureWarning,
+            stacklevel=2,
+        )
+        return self.get_embedding_dimension()
+
+    @contextmanager
+    def truncate_embeddings(self, truncate_dim: int | None) -> Iterator[None]:
+        """Within the `with` block, `truncate_dim` is the default dimension; for one thread at a time."""
+        self._encoder.check_dim(truncate_dim)
+        before = self.truncate_dim
+        self.truncate_dim = truncate_dim
+        try:
+            yield
+        finally:
+            self.truncate_dim = before
+
+    def check_golden(self) -> float:
+        """Largest absolute difference to the vectors stored at export.
+
+        Raises:
+            BundleError: it passes the tolerance of this kind of CPU.
+        """
+        return self._encoder.opened.check_golden()
+
+    def close(self) -> None:
+        """Free the graph; calls still running finish, later ones raise EngineError."""
+        self._encoder.close()
+
+    def __enter__(self) -> "Embedder":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return (
+            f"Embedder({self.manifest.source.name!r}, {self.graph.key}, dim={self.get_embedding_dimension()})"
+        )
+
+    def _prompt(self, choice: PromptChoice) -> str:
+        return prompting.resolve(choice, self.prompts, self.manifest.aliases, self.default_prompt_name)
+
+    def _with_defaults(self, options: Options) -> Options:
+        dim = options.asked_dim()
+        return replace(
+            options,
+            dim=self.truncate_dim if dim is None else dim,
+            truncate_dim=None,
+            overflow=options.overflow or self.overflow,
+        )
+
+    def _encode(self, inputs: Texts, choice: PromptChoice, options: Options, titles: Titles = None) -> Result:
+        single = is_single(inputs)
+        texts = as_texts(inputs)
+        requested = joined(texts, self._prompt(choice), one_title(titles) if single else titles)
+        total = len(texts) if isinstance(texts, list) else None
+        asked = self._with_defaults(options)
+        with Progress(total, wanted(options.show_progress_bar)) as progress:
+            return collect(progress.counted(self.windows(requested, asked)), total, asked, single)

@@ -1,0 +1,32 @@
+"""Warnings that are given once. Knows nothing of what they are about."""
+
+import sys
+import threading
+import warnings
+from pathlib import Path
+
+_PACKAGE = str(Path(__file__).parent)
+
+
+class Notices:
+    """Gives each kind of warning once, whichever thread comes first."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+        self._lock = threading.Lock()
+
+    def once(self, kind: str, message: str, category: type[Warning]) -> None:
+        """Warn, at the line of the caller outside this package, unless this kind was told before."""
+        with self._lock:
+            if kind in self._told:
+                return
+            self._told.add(kind)
+        warn(message, category)
+
+
+def warn(message: str, category: type[Warning]) -> None:
+    """Warn at the first line up the stack that is not in this package."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)

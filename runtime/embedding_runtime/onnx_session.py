@@ -1,0 +1,100 @@
+"""One ONNX graph, ready to run. Knows token ids and arrays, nothing of texts, prompts or dimensions."""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedding_runtime.bundle import Graph
+from embedding_runtime.errors import EngineError
+from embedding_runtime.vectors import Floats
+
+Ids = NDArray[np.int64]
+
+
+def engine() -> Any:
+    """The onnxruntime module.
+
+    Raises:
+        EngineError: not installed, or it cannot be imported here.
+    """
+    try:
+        return importlib.import_module("onnxruntime")
+    except ImportError as e:
+        raise EngineError(
+            f"onnxruntime cannot be imported ({e}). Install it with: pip install onnxruntime"
+        ) from e
+
+
+def check_engine_version(graph: Graph) -> str:
+    """The engine's version, refused when older than the graph needs.
+
+    Raises:
+        EngineError: missing or too old.
+    """
+    found = str(engine().__version__)
+    if _release(found) < _release(graph.engine_min_version):
+        raise EngineError(
+            f"The graph {graph.key} needs onnxruntime >= {graph.engine_min_version}; {found} is installed. "
+            f"Upgrade with: pip install 'onnxruntime>={graph.engine_min_version}'"
+        )
+    return found
+
+
+def _release(version: str) -> tuple[int, ...]:
+    parts = []
+    for part in version.split("+")[0].split("."):
+        digits = part[: len(part) - len(part.lstrip("0123456789"))]
+        if not digits:
+            break
+        parts.append(int(digits))
+    return tuple(parts)
+
+
+class OnnxSession:
+    """Runs one graph on the CPU. `run` may be called from several threads at once."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        """Open a graph; its external data is memory-mapped by ONNX Runtime.
+
+        Raises:
+            EngineError: onnxruntime is missing, or does not load the graph.
+        """
+        ort = engine()
+        ort.disable_telemetry_events()
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        # Lengths vary from call to call: plans made for one shape only hold memory.
+        options.enable_mem_pattern = False
+        try:
+            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as e:  # onnxruntime raises classes of its own without a common base
+            raise EngineError(
+                f"onnxruntime {ort.__version__} does not load {path} ({_first_line(e)}). Export the bundle "
+                "again, or install another version of onnxruntime."
+            ) from e
+
+    def run(self, ids: Ids, mask: Ids, outputs: tuple[str, ...]) -> list[Floats]:
+        """Outputs by name for ids and mask, int64 of shape (B, S), right-padded.
+
+        Raises:
+            EngineError: the engine failed, for instance for want of memory.
+        """
+        try:
+            results: list[Floats] = self._session.run(
+                list(outputs), {"input_ids": ids, "attention_mask": mask}
+            )
+        except Exception as e:
+            raise EngineError(
+                f"onnxruntime failed on a batch of {ids.shape[0]} x {ids.shape[1]} tokens "
+                f"({_first_line(e)}). Use a smaller batch_size if memory is short."
+            ) from e
+        return results
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0][:300]

@@ -1,0 +1,85 @@
+"""Which graph of a bundle to load, and whether its verdict allows it. Opens no graph."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from embedding_runtime.bundle import Format, Graph, Manifest, Precision
+from embedding_runtime.errors import BundleError, EngineError, InputError, ParityWarning
+from embedding_runtime.notices import warn
+
+PARITY = "parity.json"
+PARITY_SCHEMA_VERSION = 1
+ENGINES: dict[Format, str] = {"onnx": "onnxruntime"}
+# Best first; int4 is only ever taken when asked for.
+PRECISION_ORDER: tuple[Precision, ...] = ("int8", "mixed", "fp32", "fp16")
+
+_warned: set[tuple[str, str]] = set()
+
+
+def choose_graph(manifest: Manifest, format: str | None, precision: str | None) -> Graph:
+    """The graph for a format and a precision, each None for the best that this version can run.
+
+    Raises:
+        InputError: the bundle has no such graph.
+        EngineError: the format is one this version has no engine for.
+    """
+    have = ", ".join(g.key for g in manifest.graphs) or "none"
+    if format is not None and format not in ENGINES and any(g.format == format for g in manifest.graphs):
+        raise EngineError(f"This version runs {list(ENGINES)}, not {format!r}. The bundle has: {have}.")
+    wanted = [precision] if precision is not None else list(PRECISION_ORDER)
+    formats = [format] if format is not None else list(ENGINES)
+    for kind in formats:
+        for level in wanted:
+            for graph in manifest.graphs:
+                if (graph.format, graph.precision) == (kind, level):
+                    return graph
+    asked = f"{format or 'any format'} in {precision or 'the default precisions'}"
+    raise InputError(f"The bundle has no graph for {asked}; it has: {have}. Export one with --add.")
+
+
+def check_parity(bundle: Path, graph: Graph, allow_failed: bool) -> None:
+    """Refuse a graph that was found wrong; warn once per process about one that nobody has checked.
+
+    The verdict is the one in `parity.json` when it is about this very graph, else the manifest's.
+
+    Raises:
+        BundleError: the verdict is "failed" and `allow_failed` is false, or `parity.json` is unreadable.
+    """
+    verdict = _reported(bundle, graph)
+    status = verdict["status"] if verdict else graph.parity.status
+    reason = (verdict.get("reason") if verdict else graph.parity.reason) or "no reason given"
+    if status == "failed" and not allow_failed:
+        raise BundleError(
+            f"The graph {graph.key} of {bundle} failed its comparison with the reference ({reason}). "
+            "Export it again, choose another precision, or pass allow_failed=True to study it."
+        )
+    key = (str(bundle.resolve()), graph.variant_id)
+    if status == "not run" and key not in _warned:
+        _warned.add(key)
+        warn(
+            f"The graph {graph.key} of {bundle} has not been compared with its reference ({reason}). "
+            "Run: validate-embedding BUNDLE --reference CHECKPOINT",
+            ParityWarning,
+        )
+
+
+def _reported(bundle: Path, graph: Graph) -> dict[str, Any] | None:
+    """This graph's entry in `parity.json`; None when there is none for this `variant_id`."""
+    path = bundle / PARITY
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if data["schema_version"] != PARITY_SCHEMA_VERSION:
+            raise ValueError(f"schema_version {data['schema_version']!r}")
+        entry: dict[str, Any] | None = data["graphs"].get(graph.key)
+        if entry is None or entry["variant_id"] != graph.variant_id:
+            return None
+        if entry["status"] not in ("passed", "failed", "not run"):
+            raise ValueError(f"status {entry['status']!r}")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+        raise BundleError(
+            f"{path} cannot be read ({type(e).__name__}: {e}). Run validate-embedding again, or remove it."
+        ) from e
+    return entry

@@ -1,0 +1,162 @@
+"""Texts in, vectors out, in flat memory: windows of texts, sorted by length, batched, put back in order.
+
+Knows nothing of bundles, dimensions' names, files or quantized vectors.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedding_runtime.errors import EmbeddingError
+from embedding_runtime.inputs import check_encodable
+from embedding_runtime.onnx_session import OnnxSession
+from embedding_runtime.overflow import Cutter, Pieces, Request
+from embedding_runtime.vectors import Floats, l2_normalize, truncate, weighted_mean
+
+# Padded tokens per run of the engine: beyond about a thousand the rate does not grow, only the memory.
+TOKEN_BUDGET = 4096
+# A window holds this many batches, or this many characters, whichever is reached first.
+WINDOW_BATCHES = 32
+WINDOW_CHARACTERS = 4_000_000
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to encode: `dim` None keeps all components; `hidden` asks for token vectors too.
+
+    With `strict` the first bad text raises; without, it becomes an entry of `Window.errors`.
+    """
+
+    batch_size: int = 32
+    dim: int | None = None
+    normalize: bool = False
+    renormalize_chunks: bool = True
+    hidden: bool = False
+    strict: bool = True
+
+
+@dataclass(frozen=True)
+class Window:
+    """Results for texts `start`, `start + 1`, ... in their order; vectors float32 (N, dim), NaN where failed.
+
+    `tokens` counts those that were run; `long` marks texts that had more than fit; `ids` and `hidden`
+    (float32 (S, H) per text) are filled when `Settings.hidden`.
+    """
+
+    start: int
+    vectors: Floats
+    tokens: NDArray[np.int64]
+    long: NDArray[np.bool_]
+    errors: dict[int, EmbeddingError] = field(default_factory=dict)
+    ids: list[NDArray[np.int32]] = field(default_factory=list)
+    hidden: list[Floats] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """An engine, a way to cut texts into ids, and the id that pads them."""
+
+    session: OnnxSession
+    cutter: Cutter
+    pad_id: int
+    embedding_dim: int
+
+    def windows(self, requests: Iterable[Request], settings: Settings) -> Iterator[Window]:
+        """Encode requests, window after window.
+
+        Raises:
+            EmbeddingError: a bad text (see `Settings.strict`), or the engine failed.
+        """
+        start = 0
+        for requested in _windows(iter(requests), settings.batch_size * WINDOW_BATCHES):
+            yield self._window(requested, start, settings)
+            start += len(requested)
+
+    def _window(self, requests: list[Request], start: int, settings: Settings) -> Window:
+        errors: dict[int, EmbeddingError] = {}
+        pieces = [self._pieces(r, start + i, settings.strict, errors) for i, r in enumerate(requests)]
+        sequences = [ids for piece in pieces for ids in piece.ids]
+        vectors, hidden = self._run(sequences, settings)
+        tokens = np.array([sum(len(ids) for ids in piece.ids) for piece in pieces], dtype=np.int64)
+        long = np.array([piece.long for piece in pieces], dtype=np.bool_)
+        if len(sequences) != len(pieces) or errors:
+            vectors = _merge(vectors, pieces, settings)
+        vectors = truncate(vectors, settings.dim)
+        vectors = l2_normalize(vectors) if settings.normalize else vectors
+        return Window(start, vectors, tokens, long, errors, sequences if settings.hidden else [], hidden)
+
+    def _pieces(
+        self, request: Request, index: int, strict: bool, errors: dict[int, EmbeddingError]
+    ) -> Pieces:
+        try:
+            check_encodable(request.prompt + request.text, index)
+            return self.cutter.pieces(request, index)
+        except EmbeddingError as e:
+            if strict:
+                raise
+            errors[index] = e
+            return Pieces([], long=False)
+
+    def _run(self, sequences: list[NDArray[np.int32]], settings: Settings) -> tuple[Floats, list[Floats]]:
+        """Vectors (N, D) and, when asked for, token vectors of each sequence, in the given order."""
+        lengths = np.array([len(s) for s in sequences], dtype=np.int64)
+        vectors = np.empty((len(sequences), self.embedding_dim), dtype=np.float32)
+        hidden: list[Floats] = [np.empty(0, dtype=np.float32)] * (len(sequences) if settings.hidden else 0)
+        outputs = ("sentence_embedding", "last_hidden_state")[: 2 if settings.hidden else 1]
+        for rows in batches(lengths, settings.batch_size):
+            ids, mask = pad([sequences[r] for r in rows], self.pad_id)
+            results = self.session.run(ids, mask, outputs)
+            vectors[rows] = results[0]
+            for place, row in enumerate(rows if settings.hidden else ()):
+                hidden[row] = results[1][place, : lengths[row]].copy()
+        return vectors, hidden
+
+
+def batches(lengths: NDArray[np.int64], batch_size: int) -> Iterator[NDArray[np.int64]]:
+    """Row numbers, longest first, in groups of at most `batch_size` rows and `TOKEN_BUDGET` padded tokens."""
+    order = np.argsort(-lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        size = max(1, min(batch_size, TOKEN_BUDGET // max(1, int(lengths[order[start]]))))
+        yield order[start : start + size]
+        start += size
+
+
+def pad(sequences: list[NDArray[np.int32]], pad_id: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Right-padded ids and mask, int64 (B, S)."""
+    shape = (len(sequences), max(len(s) for s in sequences))
+    ids, mask = np.full(shape, pad_id, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+    for row, sequence in enumerate(sequences):
+        ids[row, : len(sequence)] = sequence
+        mask[row, : len(sequence)] = 1
+    return ids, mask
+
+
+def _windows(requests: Iterator[Request], most: int) -> Iterator[list[Request]]:
+    while first := next(requests, None):
+        window, characters = [first], len(first.text)
+        while characters < WINDOW_CHARACTERS and len(window) < most:
+            following = list(islice(requests, 1))
+            if not following:
+                break
+            window += following
+            characters += len(following[0].text)
+        yield window
+
+
+def _merge(vectors: Floats, pieces: list[Pieces], settings: Settings) -> Floats:
+    """One vector per text: the token-weighted mean of its pieces' vectors, NaN for a text without pieces."""
+    merged = np.full((len(pieces), vectors.shape[1]), np.nan, dtype=np.float32)
+    start = 0
+    for row, piece in enumerate(pieces):
+        stop = start + len(piece.ids)
+        if len(piece.ids) == 1:
+            merged[row] = vectors[start]
+        elif piece.ids:
+            mean = weighted_mean(vectors[start:stop], [len(ids) for ids in piece.ids])
+            merged[row] = l2_normalize(mean) if settings.renormalize_chunks else mean
+        start = stop
+    return merged

@@ -1,0 +1,28 @@
+"""Arithmetic on vectors: slice, normalise, weigh. Knows nothing of texts, prompts or engines."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+# torch.nn.functional.normalize divides by max(norm, eps) with this eps.
+NORM_EPSILON = 1e-12
+
+
+def l2_normalize(vectors: Floats) -> Floats:
+    """Vectors of shape (..., D) divided by their Euclidean length; zero vectors stay zero."""
+    norms = np.sqrt(np.sum(np.square(vectors), axis=-1, keepdims=True))
+    scaled: Floats = vectors / np.maximum(norms, np.float32(NORM_EPSILON))
+    return scaled
+
+
+def truncate(vectors: Floats, dim: int | None) -> Floats:
+    """The first `dim` components of vectors of shape (..., D), not renormalised; None keeps all."""
+    return vectors if dim is None else vectors[..., :dim]
+
+
+def weighted_mean(vectors: Floats, weights: Sequence[int]) -> Floats:
+    """Mean of vectors (N, D) with weights (N,), accumulated in float64; result float32 (D,)."""
+    return np.average(vectors, axis=0, weights=weights).astype(np.float32)
