@@ -103,7 +103,7 @@ def _download(hub_id: str, revision: str | None) -> Path:
         ) from e
     except errors.HfHubHTTPError as e:
         raise CheckpointError(f"The hub refused {where}: {e}. Check the token, or try again later.") from e
-    except (OSError, errors.RevisionResolutionError) as e:
+    except Exception as e:  # transport errors of the library's HTTP client share no public base class
         raise CheckpointError(
             f"{where} is no folder, is not complete in the local cache, and cannot be fetched ({e}). Connect "
             "to the network, or copy the checkpoint here and give its folder."

@@ -80,7 +80,7 @@ def _read_modules(file: Path) -> list[tuple[str, Path]]:
     if not file.exists():
         raise CheckpointError(
             f"{file} is missing, so {file.parent} is no sentence-transformers checkpoint. Expected the "
-            "folder that SentenceTransformer.save_pretrained writes, or a complete copy of the hub's repository."
+            "folder that SentenceTransformer.save_pretrained writes, or a complete copy of the repository."
         )
     entries = read_json(file)
     if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
@@ -114,10 +114,8 @@ def _check_pooling(file: Path, hidden_size: int) -> None:
     fields = read_fields(file)
     flags = {k: v for k, v in fields.values.items() if k.startswith(_LEGACY_POOLING)}
     # As in the reference: flags count only where the newer key is absent; none set means the mean.
-    active = [k.removeprefix(_LEGACY_POOLING).removesuffix("_tokens") for k, v in flags.items() if v] or [
-        "mean"
-    ]
-    mode = fields.values.get("pooling_mode", active)
+    active = [k.removeprefix(_LEGACY_POOLING).removesuffix("_tokens") for k, v in flags.items() if v]
+    mode = fields.values.get("pooling_mode", active or "mean")
     if mode not in ("mean", ["mean"]):
         raise CheckpointError(
             f"{file}: pooling is {mode}; expected the mean over all tokens. Nothing else is supported."
