@@ -29,7 +29,7 @@ def checked_text(text: Any) -> str:
             position = start + e.start
             raise InputError(
                 f"The text has a lone surrogate (U+{ord(text[position]):04X}) at character {position}; "
-                'expected valid Unicode. Decode the source correctly, or replace it: text.encode("utf-8", "replace").'
+                "expected valid Unicode. Decode the source correctly, or replace such characters."
             ) from e
     return text
 
