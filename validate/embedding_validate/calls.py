@@ -1,0 +1,76 @@
+"""Probes through the public `Embedder`, as a user would call it. Compares nothing."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedding_runtime.embedder import Embedder
+from embedding_validate import metrics
+from embedding_validate.golden import VectorOf
+from embedding_validate.probes import Probe
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Call:
+    """Probes to run in one call; they share verb, prompt and `allow_special`.
+
+    `dim` None keeps all components; `normalize` None is the runtime's default.
+    """
+
+    name: str
+    probes: tuple[Probe, ...]
+    dim: int | None = None
+    normalize: bool | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    ids: tuple[int, ...] | None
+    vector: Floats
+
+
+def run(embedder: Embedder, call: Call) -> list[Result]:
+    """Vectors through the verb that the probes name; for one probe alone, also the ids that were run."""
+    alone = len(call.probes) == 1 and call.dim is None
+    found = _encode(embedder, call, None if alone else "sentence_embedding")
+    if alone:
+        return [Result(tuple(f["input_ids"].tolist()), f["sentence_embedding"]) for f in found]
+    return [Result(None, vector) for vector in found]
+
+
+def _encode(embedder: Embedder, call: Call, output_value: str | None) -> Any:
+    """Run one call as a user would: what `Embedder.encode` (or its sister verb) gives."""
+    first, batch = call.probes[0], [p.text for p in call.probes]
+    options: dict[str, Any] = {
+        "output_value": output_value,
+        "batch_size": len(batch),
+        "dim": call.dim,
+        "normalize_embeddings": call.normalize,
+        "allow_special": first.allow_special,
+    }
+    if first.verb == "encode_query":
+        return embedder.encode_query(batch, prompt_name=first.prompt_name, **options)
+    if first.verb == "encode_document":
+        titles = None if first.title is None else [p.title for p in call.probes]
+        return embedder.encode_document(batch, prompt_name=first.prompt_name, titles=titles, **options)
+    return embedder.encode(batch, prompt_name=first.prompt_name, **options)
+
+
+def sliced(vector: Floats, dim: int | None, normalize: bool) -> Floats:
+    """What the reference gives for a dim: the first components, then (when asked) normalised."""
+    kept = vector[:dim]
+    return metrics.normalized(kept) if normalize else kept
+
+
+def of_embedder(embedder: Embedder) -> VectorOf:
+    """Vectors of a bundle for golden figures and examples."""
+
+    def vector_of(probe: Probe, dim: int | None) -> Floats:
+        call = Call("alone", (probe,), dim, None if dim is None else True)
+        return run(embedder, call)[0].vector
+
+    return vector_of

@@ -1,0 +1,169 @@
+"""`validate-embedding`: a bundle against its reference; the only place here that prints."""
+
+import argparse
+import dataclasses
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+from embedding_runtime.errors import EmbeddingError, EmbeddingWarning, InputError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; 0 passed, 1 something fell short, 2 usage or input, 130 interrupted."""
+    options = _parser().parse_args(argv)
+    try:
+        return _run(options)
+    except KeyboardInterrupt:
+        _say("validate-embedding: interrupted")
+        return 130
+    except EmbeddingError as e:
+        _say(f"validate-embedding: error: {e}")
+        return 2
+    except OSError as e:
+        _say(f"validate-embedding: error: {e.strerror or e}{f' ({e.filename})' if e.filename else ''}")
+        return 2
+
+
+def _run(options: argparse.Namespace) -> int:
+    # Before the slow part: a typing mistake should not cost the time of loading a model.
+    from embedding_runtime.bundle import load_manifest
+    from embedding_validate import texts
+
+    manifest = load_manifest(options.bundle)
+    own = texts.read(options.texts) if options.texts else None
+    checkpoint = _checkpoint(options)
+    if options.golden:
+        from embedding_validate import golden
+
+        golden.require(checkpoint.source.name, manifest.architecture.parameters)
+    _say(f"loading the reference of {checkpoint.source.name}")
+    from embedding_validate.reference import Reference
+
+    reference = Reference.load(checkpoint)
+    if options.examples:
+        return _examples(options, reference)
+    return _parity(options, reference, own)
+
+
+def _checkpoint(options: argparse.Namespace) -> Any:
+    try:
+        from embedding_export.checkpoint import load_checkpoint
+    except ImportError as e:
+        raise InputError(
+            f"{e.name} is not installed. Install it with: pip install 'embedding-edge[validate]'"
+        ) from e
+    return load_checkpoint(
+        options.reference, revision=options.revision, sliding_window=options.sliding_window
+    )
+
+
+def _parity(options: argparse.Namespace, reference: Any, own: Any) -> int:
+    from embedding_validate import parity, probes, table, texts
+
+    if own is None:
+        chosen = probes.full(texts.packaged(), reference.prompts, reference.limits, reference.count)
+    else:
+        chosen = probes.of_texts(own, reference.prompts)
+    progress = _Progress()
+    answers = reference.answer(chosen, lambda done, total: progress("reference", done, total))
+    report = parity.check(options.bundle, answers, progress, tutorial=options.golden)
+    progress.close()
+    written = report.write(options.bundle)
+    for line in table.lines(report):
+        _say(line)
+    _say(f"wrote {written}")
+    if options.json:
+        print(report.to_json(), end="")
+    return 0 if report.passed else 1
+
+
+def _examples(options: argparse.Namespace, reference: Any) -> int:
+    from embedding_runtime.embedder import Embedder
+    from embedding_validate import examples
+    from embedding_validate.calls import of_embedder
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", EmbeddingWarning)
+        with Embedder.load(options.bundle) as embedder:
+            shown = examples.run(
+                examples.of_reference(reference),
+                of_embedder(embedder),
+                reference.prompts,
+                embedder.manifest.embedding_dim,
+                options.golden,
+            )
+    if options.json:
+        print(json.dumps(dataclasses.asdict(shown), indent=1, ensure_ascii=False))
+    else:
+        print("\n".join(examples.lines(shown)))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="validate-embedding",
+        description="Compare every graph of a bundle with sentence-transformers on its checkpoint, and write "
+        "the verdict into the bundle as parity.json.",
+        epilog="Exit status: 0 passed, 1 something fell short, 2 usage or input.",
+    )
+    p.add_argument("bundle", metavar="BUNDLE", type=Path, help="the bundle's folder")
+    p.add_argument(
+        "--reference",
+        metavar="CHECKPOINT",
+        required=True,
+        help="the checkpoint it was exported from: a sentence-transformers folder, or a hub id",
+    )
+    p.add_argument("--revision", help="commit, tag or branch of a hub id")
+    p.add_argument(
+        "--sliding-window",
+        type=int,
+        metavar="N",
+        help="the sliding_window to take where the checkpoint's own is in doubt",
+    )
+    p.add_argument(
+        "--texts",
+        metavar="FILE",
+        type=Path,
+        help="compare on these texts instead: one per line, or .jsonl with objects that have text",
+    )
+    p.add_argument(
+        "--golden",
+        action="store_true",
+        help="also check the figures that the tutorial prints (google/embeddinggemma-300m only)",
+    )
+    p.add_argument(
+        "--examples",
+        action="store_true",
+        help="show the tutorial's examples, reference and bundle side by side, and check nothing",
+    )
+    p.add_argument("--json", action="store_true", help="print the result as one JSON document")
+    return p
+
+
+class _Progress:
+    """A bar on stderr for each thing that runs in turn; none where stderr is not a terminal."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._what = ""
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        from tqdm import tqdm
+
+        if what != self._what:
+            self.close()
+            self._what = what
+            self._bar = tqdm(total=total, desc=what, unit="check", file=sys.stderr, leave=False, disable=None)
+        self._bar.update(done - self._bar.n)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,130 @@
+"""The tutorial's examples on whatever model there is: reference and bundle side by side.
+
+Gives data and lines, prints nothing; knows the examples only as `golden.Golden` has them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedding_validate import golden
+from embedding_validate.calls import sliced
+from embedding_validate.golden import Score, VectorOf
+from embedding_validate.probes import Probe
+from embedding_validate.reference import Reference
+
+# The dimension that the printed figures are of; other models' dims are scaled from it.
+_FULL_DIM = 768
+_TITLES = {
+    "pairs": "Three pairs, without a prompt and with STS",
+    "classification": "Ticket classification, with Classification",
+    "matryoshka": "Shorter vectors (Matryoshka), renormalised",
+    "retrieval": "Retrieval: queries and documents, with and without titles",
+}
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word's vector as both give it: its first and last three components."""
+
+    text: str
+    dim: int
+    reference: tuple[float, ...]
+    bundle: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One score as both give it; `printed` is the tutorial's, where the checkpoint is the tutorial's."""
+
+    id: str
+    group: str
+    dim: int
+    reference: float
+    bundle: float
+    printed: float | None
+
+
+@dataclass(frozen=True)
+class Examples:
+    """All examples that the model's prompts allow; `left_out` names the ones they do not."""
+
+    words: tuple[Word, ...]
+    rows: tuple[Row, ...]
+    left_out: tuple[str, ...]
+
+    @property
+    def largest_difference(self) -> float:
+        """The largest absolute difference between the two, of any figure shown."""
+        pairs = [(r.reference, r.bundle) for r in self.rows]
+        pairs += [p for w in self.words for p in zip(w.reference, w.bundle, strict=True)]
+        return float(np.max([abs(a - b) for a, b in pairs]))
+
+
+def of_reference(reference: Reference) -> VectorOf:
+    """Vectors of the reference; a dim is sliced and normalised as its `normalize_embeddings=True` does."""
+
+    def vector_of(probe: Probe, dim: int | None) -> NDArray[np.float32]:
+        return sliced(reference.answer_one(probe).vector, dim, dim is not None)
+
+    return vector_of
+
+
+def run(reference: VectorOf, bundle: VectorOf, prompts: Mapping[str, str], dim: int, real: bool) -> Examples:
+    """The examples on a model of `dim` components; `real` says that the printed figures are this model's."""
+    data = golden.load()
+    words = [_word(c.probe, reference, bundle) for c in data.components]
+    shown = [s for s in data.scores if _known(s.left, prompts) and _known(s.right, prompts)]
+    rows = [_row(s, reference, bundle, max(1, s.dim * dim // _FULL_DIM), real) for s in shown]
+    return Examples(tuple(words), tuple(rows), tuple(s.id for s in data.scores if s not in shown))
+
+
+def lines(examples: Examples) -> list[str]:
+    """The examples as lines of text."""
+    found = ["Words: the first and the last three components"]
+    for w in examples.words:
+        for who, values in (("reference", w.reference), ("bundle", w.bundle)):
+            numbers = [f"{v:+.6f}" for v in values]
+            found.append(
+                f"  {w.text:8} {who:10} [{', '.join(numbers[:3])} ... {', '.join(numbers[3:])}]  ({w.dim},)"
+            )
+    for group, title in _TITLES.items():
+        rows = [r for r in examples.rows if r.group == group]
+        if rows:
+            found += ["", f"{title:56} reference     bundle" + ("    printed" if _any_printed(rows) else "")]
+            found += [_line(r) for r in rows]
+    if examples.left_out:
+        found += ["", f"Left out, as this checkpoint lacks their prompts: {', '.join(examples.left_out)}"]
+    return [*found, "", f"Largest difference shown: {examples.largest_difference:.1e}"]
+
+
+def _line(row: Row) -> str:
+    printed = f" {row.printed:10.6f}" if row.printed is not None else ""
+    return f"  {row.id[:48]:48} {row.dim:5} {row.reference:10.6f} {row.bundle:10.6f}{printed}"
+
+
+def _any_printed(rows: list[Row]) -> bool:
+    return any(r.printed is not None for r in rows)
+
+
+def _word(probe: Probe, reference: VectorOf, bundle: VectorOf) -> Word:
+    expected, found = reference(probe, None), bundle(probe, None)
+    return Word(probe.text, len(found), _ends(expected), _ends(found))
+
+
+def _ends(vector: NDArray[np.float32]) -> tuple[float, ...]:
+    return tuple(float(v) for v in (*vector[:3], *vector[-3:]))
+
+
+def _row(score: Score, reference: VectorOf, bundle: VectorOf, dim: int, real: bool) -> Row:
+    printed = score.value if real else None
+    return Row(score.id, score.group, dim, score.of(reference, dim), score.of(bundle, dim), printed)
+
+
+def _known(probe: Probe, prompts: Mapping[str, str]) -> bool:
+    """Whether the model has the prompt, and a place for the title if there is one."""
+    name = probe.prompt_name or {"encode_query": "query", "encode_document": "document"}.get(probe.verb)
+    fits = probe.title is None or "title: none" in prompts.get(name or "", "")
+    return (name is None or name in prompts) and fits

@@ -1,0 +1,97 @@
+"""Pure functions that compare vectors and token ids: arrays in, numbers out.
+
+Knows nothing of bundles, references, thresholds or reports. Sums run in float64.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32] | NDArray[np.float64]
+
+
+def cosine(a: Array, b: Array) -> float:
+    """Cosine of two vectors of shape (dim,): a·b / (‖a‖ ‖b‖); 0 when either is zero, NaN when not finite."""
+    x, y = a.astype(np.float64), b.astype(np.float64)
+    scale = float(np.linalg.norm(x) * np.linalg.norm(y))
+    return float(x @ y) / scale if scale != 0 else 0.0
+
+
+def max_abs_error(a: Array, b: Array) -> float:
+    """Largest |aᵢ − bᵢ| of two arrays of one shape; NaN when either is not finite."""
+    return float(np.abs(a.astype(np.float64) - b.astype(np.float64)).max(initial=0.0))
+
+
+def norm(a: Array) -> float:
+    """Euclidean norm ‖a‖ = √Σ aᵢ²."""
+    return float(np.linalg.norm(a.astype(np.float64)))
+
+
+def finite(a: Array) -> bool:
+    """Whether no component is NaN or infinite."""
+    return bool(np.isfinite(a).all())
+
+
+def normalized(a: Array) -> NDArray[np.float32]:
+    """a / max(‖a‖, 1e-12), the rule (and the epsilon) of `torch.nn.functional.normalize`."""
+    return (a / max(norm(a), 1e-12)).astype(np.float32)
+
+
+def first_difference(a: Sequence[int], b: Sequence[int]) -> int | None:
+    """Index of the first token id that differs (the shorter length when one continues the other), or None."""
+    for i, (x, y) in enumerate(zip(a, b, strict=False)):
+        if x != y:
+            return i
+    return None if len(a) == len(b) else min(len(a), len(b))
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Least, first percentile (linear interpolation), arithmetic mean and largest of `count` values."""
+
+    count: int
+    minimum: float
+    p1: float
+    mean: float
+    maximum: float
+
+
+def summarize(values: Sequence[float]) -> Summary | None:
+    """Summary of the values, or None when there are none; NaN if any value is NaN."""
+    if not values:
+        return None
+    v = np.asarray(values, dtype=np.float64)
+    return Summary(v.size, float(v.min()), float(np.percentile(v, 1)), float(v.mean()), float(v.max()))
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One vector against the reference's; NaN where there is no vector to compare.
+
+    `norm_error` is | ‖v‖ − ‖r‖ |; `finite` is false when any component is NaN or infinite.
+    """
+
+    cosine: float
+    max_abs_error: float
+    norm_error: float
+    finite: bool
+
+    @classmethod
+    def of(cls, reference: Array, vector: Array) -> "Figures":
+        """Figures of two vectors of shape (dim,); other shapes count as no vector."""
+        if vector.shape != reference.shape:
+            return cls.none()
+        return cls(
+            cosine(reference, vector),
+            max_abs_error(reference, vector),
+            abs(norm(vector) - norm(reference)),
+            finite(vector),
+        )
+
+    @classmethod
+    def none(cls) -> "Figures":
+        """Where the bundle gave no vector."""
+        return cls(math.nan, math.nan, math.nan, False)

@@ -1,0 +1,189 @@
+"""Runs probes through the public `Embedder` and compares with the reference's answers, graph by graph.
+
+Knows nothing of how the reference computed them: `gate` alone loads it.
+"""
+
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedding_export.checkpoint import Checkpoint
+from embedding_runtime.bundle import Graph, Manifest, Parity, load_manifest
+from embedding_runtime.embedder import Embedder
+from embedding_runtime.errors import EmbeddingError, EmbeddingWarning
+from embedding_validate import golden, metrics, probes, texts
+from embedding_validate.answers import Answers
+from embedding_validate.calls import Call, Result, of_embedder, run, sliced
+from embedding_validate.machine import machine, versions
+from embedding_validate.metrics import Figures
+from embedding_validate.probes import Probe
+from embedding_validate.reference import Reference
+from embedding_validate.results import Case, Found, GraphReport, Report, graph_report
+from embedding_validate.thresholds import Threshold, threshold
+
+Floats = NDArray[np.float32]
+Progress = Callable[[str, int, int], None]
+"""Gets what is running, and (done, total) of its checks."""
+
+
+def _silent(_what: str, _done: int, _total: int) -> None: ...
+
+
+def check(bundle: Path, answers: Answers, progress: Progress = _silent, *, tutorial: bool = False) -> Report:
+    """Compare every graph of a bundle with the reference's answers; `tutorial` adds the golden figures.
+
+    Raises:
+        BundleError: the bundle is missing or damaged.  EngineError: a graph's engine is missing.
+        InputError: a graph's precision has no thresholds.
+    """
+    manifest = load_manifest(bundle)
+    return Report(
+        probes=answers.probes.name,
+        bundle={"space_id": manifest.space_id, "weights_sha256": manifest.source.weights_sha256},
+        reference=answers.source,
+        versions={**versions(), **answers.versions},
+        machine=machine(),
+        graphs={g.key: check_graph(bundle, g, answers, progress, tutorial=tutorial) for g in manifest.graphs},
+        notes=_notes(manifest, answers),
+    )
+
+
+def check_graph(
+    bundle: Path, graph: Graph, answers: Answers, progress: Progress = _silent, *, tutorial: bool = False
+) -> GraphReport:
+    """Compare one graph; raises as `check` does."""
+    limits, started = threshold(graph.precision), time.monotonic()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", EmbeddingWarning)
+        embedder = Embedder.load(bundle, format=graph.format, precision=graph.precision, allow_failed=True)
+        with embedder:
+            graph_run = _Run(embedder, answers, limits)
+            calls = [*_alone(answers), *_batches(answers), *_dims(answers, embedder.manifest.dims)]
+            cases: list[Case] = []
+            for done, call in enumerate(calls):
+                progress(graph.key, done, len(calls))
+                cases += graph_run.cases(call)
+            printed = golden.check(of_embedder(embedder), graph.precision) if tutorial else ()
+        mismatches = _mismatches(embedder, answers)
+    found = Found(tuple(cases), mismatches, printed)
+    return graph_report(graph, limits.as_dict(), found, time.monotonic() - started)
+
+
+def gate(checkpoint: Checkpoint, progress: Progress = _silent) -> Callable[[Path], Mapping[str, Parity]]:
+    """The exporter's gate: the short set of probes, the reference loaded at its first call and asked once.
+
+    The gate never raises for a bundle that cannot be run: its graphs have failed.
+
+    Raises (when called):
+        ReferenceError: the reference cannot be loaded, or is not the model that the checkpoint describes.
+    """
+
+    @cache
+    def answers() -> Answers:
+        reference = Reference.load(checkpoint)
+        chosen = probes.short(texts.packaged(), reference.prompts, reference.limits, reference.count)
+        return reference.answer(chosen, lambda done, total: progress("reference", done, total))
+
+    def judge(bundle: Path) -> dict[str, Parity]:
+        expected = answers()
+        used = {**versions(), **expected.versions}
+        return {g.key: _judge(bundle, g, expected, progress, used) for g in load_manifest(bundle).graphs}
+
+    return judge
+
+
+def _judge(bundle: Path, graph: Graph, answers: Answers, progress: Progress, used: dict[str, str]) -> Parity:
+    try:
+        return check_graph(bundle, graph, answers, progress).as_parity(used)
+    except EmbeddingError as e:
+        return Parity("failed", f"the runtime refuses it: {e}", versions=used)
+
+
+def _alone(answers: Answers) -> list[Call]:
+    return [Call("alone", (p,)) for p in answers.probes.probes]
+
+
+def _batches(answers: Answers) -> list[Call]:
+    by_id = {p.id: p for p in answers.probes.probes}
+    groups = enumerate(answers.probes.batches, 1)
+    return [Call(f"batch {n}", tuple(by_id[i] for i in ids)) for n, ids in groups]
+
+
+def _dims(answers: Answers, dims: Sequence[int]) -> list[Call]:
+    chosen = tuple(p for p in answers.probes.probes if p.id in answers.probes.dims)
+    return [
+        Call(f"dim {dim}{'' if normalize else ', not normalised'}", chosen, dim, normalize)
+        for dim in dims
+        for normalize in (True, False)
+    ]
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One graph, opened, and what it should give."""
+
+    embedder: Embedder
+    answers: Answers
+    threshold: Threshold
+
+    def cases(self, call: Call) -> list[Case]:
+        """Run one call and compare each of its vectors; alone, also the token ids that were run."""
+        try:
+            results = run(self.embedder, call)
+        except EmbeddingError as e:
+            return [self._refused(p, call, e) for p in call.probes]
+        return [self._case(p, call, r) for p, r in zip(call.probes, results, strict=True)]
+
+    def _case(self, probe: Probe, call: Call, result: Result) -> Case:
+        answer = self.answers.by_probe[probe.id]
+        expected, vector = sliced(answer.vector, call.dim, call.normalize is True), result.vector
+        figures = Figures.of(expected, vector)
+        failures = self.threshold.failures(metrics.norm(expected), figures)
+        equal = None if result.ids is None else result.ids == answer.ids
+        if result.ids is not None and not equal:
+            failures.insert(0, _ids_failure(answer.ids, result.ids))
+        return Case(probe.id, probe.script, call.name, len(answer.ids), equal, figures, tuple(failures))
+
+    def _refused(self, probe: Probe, call: Call, error: EmbeddingError) -> Case:
+        tokens = len(self.answers.by_probe[probe.id].ids)
+        return Case(probe.id, probe.script, call.name, tokens, None, Figures.none(), (f"error: {error}",))
+
+
+def _ids_failure(expected: Sequence[int], found: Sequence[int]) -> str:
+    at = metrics.first_difference(expected, found) or 0
+    return (
+        f"token ids differ from position {at} on: {list(found[at : at + 4])} instead of "
+        f"{list(expected[at : at + 4])} ({len(found)} tokens instead of {len(expected)})"
+    )
+
+
+def _mismatches(embedder: Embedder, answers: Answers) -> tuple[str, ...]:
+    """Facts that a bundle must share with its checkpoint, other than vectors."""
+    manifest = embedder.manifest
+    pairs: list[tuple[str, str | None, str | None]] = [
+        (f"prompt {name!r}", manifest.prompts.get(name), text) for name, text in answers.prompts.items()
+    ]
+    pairs += [
+        ("default prompt", manifest.default_prompt_name, answers.default_prompt_name),
+        ("similarity function", manifest.similarity_fn_name, answers.similarity_fn_name),
+    ]
+    found = [f"{what} is {have!r} instead of {want!r}" for what, have, want in pairs if have != want]
+    if manifest.max_seq_length != answers.max_seq_length:
+        found.append(f"max_seq_length is {manifest.max_seq_length} instead of {answers.max_seq_length}")
+    return tuple(found)
+
+
+def _notes(manifest: Manifest, answers: Answers) -> tuple[str, ...]:
+    if manifest.source.weights_sha256 == answers.source.weights_sha256:
+        return ()
+    return (
+        f"The bundle was exported from other weights ({manifest.source.name}, "
+        f"{manifest.source.weights_sha256[:12]}) than this reference's ({answers.source.name}, "
+        f"{answers.source.weights_sha256[:12]}).",
+    )

@@ -1,0 +1,165 @@
+"""What to ask of a bundle and of the reference: texts, prompts, titles, lengths and batches.
+
+Knows nothing of how either answers; token counts come from a function it is handed.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from embedding_validate.lengths import Count, compose
+from embedding_validate.texts import Text
+
+Verb = Literal["encode", "encode_query", "encode_document"]
+
+# Texts of the short set besides lengths and prompts: few, and each from another corner.
+_SHORT = (
+    "en-short",
+    "de",
+    "zh-hans",
+    "ar",
+    "hi",
+    "code-python",
+    "emoji-zwj",
+    "many-spaces",
+    "nul",
+    "token-pad",
+)
+# Of mixed lengths, so that each is padded when it runs with the others.
+_BATCH = ("en-short", "empty", "en-question", "ja", "code-sql", "en-long", "emoji-zwj", "repeat-letter")
+_PROMPTED = ("en-question", "en-orchard", "th")
+_TITLES = ("Plums", "Brücken — 橋, мосты")
+# Where chunked attention begins (past 512), and around full chunks of 128.
+_CHUNK_EDGES = (511, 512, 513, 639, 640, 641, 1023, 1024, 1025)
+_SHORT_CHUNK = 600
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One call: `verb` of the public API on one text.
+
+    `prompt_name` None leaves the choice to the verb (no prompt for `encode`, unless the checkpoint has a
+    default one); `title` is for `encode_document` only.
+    """
+
+    id: str
+    script: str
+    text: str
+    verb: Verb = "encode"
+    prompt_name: str | None = None
+    title: str | None = None
+    allow_special: bool = False
+
+
+@dataclass(frozen=True)
+class ProbeSet:
+    """Probes to run alone, groups of their ids to run in one batch each, and ids to run at every dim."""
+
+    name: str
+    probes: tuple[Probe, ...]
+    batches: tuple[tuple[str, ...], ...]
+    dims: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What probes must straddle: `window` is the largest |i - j| of local layers (None: there are none)."""
+
+    window: int | None
+    max_seq_length: int
+
+
+def short(texts: Sequence[Text], prompts: Iterable[str], limits: Limits, count: Count) -> ProbeSet:
+    """The exporter's gate: about 30 texts, one of them as long as the model allows."""
+    chosen = _select(texts, _SHORT + _BATCH[:3])
+    edges = _window_edges(limits, (1,))
+    m = limits.max_seq_length
+    lengths = _lengths(texts, [3, 16, *edges, _SHORT_CHUNK, m, m + 52], limits, count)
+    named = _prompts(texts, prompts, _PROMPTED[:1])
+    past_window = [p.id for p in lengths if p.id == f"length-{(limits.window or 0) + 2}"]
+    batches = ((*_BATCH[:3], *past_window), ("zh-hans", "ar", "token-pad", "emoji-zwj"))
+    return ProbeSet(
+        "short", (*map(_plain, chosen), *_special(texts)[:2], *lengths, *named), batches, _BATCH[2:3]
+    )
+
+
+def full(texts: Sequence[Text], prompts: Iterable[str], limits: Limits, count: Count) -> ProbeSet:
+    """`validate-embedding`: every text, every prompt on several texts, all edges, batches to the maximum."""
+    m = limits.max_seq_length
+    wanted = [3, 4, 16, 64, *_window_edges(limits, (1, 2, 4)), *_CHUNK_EDGES, _SHORT_CHUNK]
+    lengths = _lengths(texts, [*wanted, m - 2, m - 1, m, m + 1, m + 2, m + 500], limits, count)
+    named = _prompts(texts, prompts, _PROMPTED)
+    ids = [p.id for p in lengths]
+    middle = [f"length-{_SHORT_CHUNK}"] if f"length-{_SHORT_CHUNK}" in ids else ids[-8:-7]
+    past_window = [i for i in ids if i == f"length-{(limits.window or 0) + 2}"]
+    batches = (
+        _BATCH,
+        ("length-3", *past_window, "zh-hans", *middle),
+        ("en-question", f"length-{m}"),
+        tuple(t.id for t in texts if t.script in ("Control tokens", "Whitespace")),
+    )
+    probes = (*map(_plain, texts), *_special(texts), *lengths, *named)
+    return ProbeSet("full", probes, batches, (*_BATCH[2:5], *past_window))
+
+
+def of_texts(texts: Sequence[Text], prompts: Iterable[str]) -> ProbeSet:
+    """The user's own texts: alone, as queries, as documents, and in batches of eight."""
+    known = set(prompts)
+    plain = [_plain(t) for t in texts]
+    queries = [Probe(f"{t.id}/query", t.script, t.text, "encode_query") for t in texts if "query" in known]
+    documents = [
+        Probe(f"{t.id}/document", t.script, t.text, "encode_document") for t in texts if "document" in known
+    ]
+    ids = [t.id for t in texts]
+    batches = tuple(tuple(ids[i : i + 8]) for i in range(0, len(ids), 8))
+    return ProbeSet("texts", (*plain, *queries, *documents), batches, tuple(ids[:3]))
+
+
+def _plain(text: Text) -> Probe:
+    return Probe(text.id, text.script, text.text)
+
+
+def _select(texts: Sequence[Text], ids: Iterable[str]) -> list[Text]:
+    by_id = {t.id: t for t in texts}
+    return [by_id[i] for i in dict.fromkeys(ids)]
+
+
+def _special(texts: Sequence[Text]) -> list[Probe]:
+    """Literal control tokens once more, read as control tokens, as the reference does by default."""
+    found = [t for t in texts if t.script == "Control tokens"]
+    return [Probe(f"{t.id}/special", t.script, t.text, allow_special=True) for t in found]
+
+
+def _window_edges(limits: Limits, multiples: Sequence[int]) -> list[int]:
+    """One to both sides of each multiple of the window, and 2 past the first: there a pair drops out."""
+    if limits.window is None:
+        return []
+    w = limits.window
+    return [w + 2, *(m * w + d for m in multiples for d in (-1, 0, 1))]
+
+
+def _lengths(texts: Sequence[Text], wanted: Iterable[int], limits: Limits, count: Count) -> list[Probe]:
+    """Texts of the wanted lengths; those past the maximum test truncation. Ids carry the length reached."""
+    pieces = [t.text for t in texts if t.text.strip() and t.script not in ("Control tokens", "Control")]
+    m, shortest = limits.max_seq_length, count("")
+    sizes = sorted({n for n in wanted if n >= shortest})
+    truncating = [n for n in sizes if n > m]
+    composed = [compose(pieces, n, count) for n in sizes if n <= m or n in truncating[-3:]]
+    by_length = {count(text): text for text in composed}
+    return [Probe(f"length-{n}", "Length", text) for n, text in by_length.items()]
+
+
+def _prompts(texts: Sequence[Text], prompts: Iterable[str], ids: Sequence[str]) -> list[Probe]:
+    """Every prompt by name, both verbs, and titles, on the texts named."""
+    names = list(prompts)
+    probes = []
+    for t in _select(texts, ids):
+        probes += [Probe(f"{t.id}/prompt {n}", t.script, t.text, prompt_name=n) for n in names]
+        probes.append(Probe(f"{t.id}/query", t.script, t.text, "encode_query"))
+        probes.append(Probe(f"{t.id}/document", t.script, t.text, "encode_document"))
+        if "document" in names:
+            probes += [
+                Probe(f"{t.id}/title {i}", t.script, t.text, "encode_document", title=title)
+                for i, title in enumerate(_TITLES)
+            ]
+    return probes

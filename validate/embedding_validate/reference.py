@@ -1,0 +1,288 @@
+"""The reference: sentence-transformers on the checkpoint, in float32 on the CPU, one text at a time.
+
+The only file that imports sentence-transformers, transformers or torch. Knows nothing of bundles.
+
+    reference = Reference.load(checkpoint)
+    reference.token_ids("text", prompt="task: ... ")      what the model sees, after truncation
+    reference.encode(["text"], prompt_name="query")       float32 (n, dim)
+    reference.answer(probe_set)                           everything a comparison needs
+"""
+
+import contextlib
+import importlib.util
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedding_export.checkpoint import Checkpoint
+from embedding_runtime.errors import EmbeddingError
+from embedding_validate.answers import Answer, Answers
+from embedding_validate.probes import Limits, Probe, ProbeSet
+
+if TYPE_CHECKING:
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+_PACKAGES = ("sentence-transformers", "transformers", "torch", "tokenizers")
+_DOCUMENT_NAMES = ("document", "passage", "corpus")
+_TITLE_SLOT = "title: none"
+
+Floats = NDArray[np.float32]
+
+
+class ReferenceError(EmbeddingError):
+    """The reference cannot be loaded, or does not compute the model that the checkpoint describes."""
+
+
+def unavailable() -> str | None:
+    """None where the reference can run, else the reason why it cannot."""
+    for module in ("sentence_transformers", "transformers", "torch"):
+        if importlib.util.find_spec(module) is None:
+            return f'{module} is not installed (pip install "embedding-edge[validate]")'
+    return None
+
+
+class Reference:
+    """A loaded reference. Each distinct sequence of token ids is computed once and remembered."""
+
+    def __init__(self, model: "SentenceTransformer", checkpoint: Checkpoint) -> None:
+        self._model = model
+        self._checkpoint = checkpoint
+        self._vectors: dict[tuple[int, ...], Floats] = {}
+
+    @classmethod
+    def load(cls, checkpoint: Checkpoint) -> "Reference":
+        """Load sentence-transformers on a checkpoint and make sure that it computes that model.
+
+        Raises:
+            ReferenceError: packages missing, the checkpoint does not load, weights not float32, or a model
+                that attends causally, with another window, or with other layer types than the checkpoint.
+        """
+        if reason := unavailable():
+            raise ReferenceError(f"The reference cannot run: {reason}.")
+        reference = cls(_load_model(checkpoint), checkpoint)
+        _require_bidirectional(reference._transformer)
+        _require_layers(reference._transformer, checkpoint)
+        return reference
+
+    @property
+    def limits(self) -> Limits:
+        """What probes must straddle."""
+        config = self._checkpoint.config
+        return Limits(config.window if "local" in config.layer_types else None, self.max_seq_length)
+
+    @property
+    def max_seq_length(self) -> int:
+        """Longest sequence in tokens, control tokens included."""
+        return int(self._model.max_seq_length or self._checkpoint.max_seq_length)
+
+    @property
+    def prompts(self) -> dict[str, str]:
+        """The prompts by name, as sentence-transformers read them (its own empty defaults left out)."""
+        return {k: v or "" for k, v in self._model.prompts.items() if k in self._checkpoint.prompts or v}
+
+    @property
+    def dim(self) -> int:
+        """Components of a vector."""
+        return int(self._model.get_embedding_dimension() or 0)
+
+    def count(self, text: str) -> int:
+        """Tokens of a text as `encode` sees it (default prompt and control tokens included), untruncated."""
+        whole = self.prompt_text() + text
+        with self._special(False):
+            ids = self._model.tokenizer(whole, truncation=False, padding=False, verbose=False)["input_ids"]
+        return len(ids)
+
+    def prompt_text(self, prompt_name: str | None = None) -> str:
+        """The prompt of a name; without a name the default prompt's, or ""."""
+        name = self._model.default_prompt_name if prompt_name is None else prompt_name
+        return self._model.prompts[name] or "" if name is not None else ""
+
+    def token_ids(self, text: str, prompt: str = "", *, allow_special: bool = False) -> tuple[int, ...]:
+        """The ids that the model gets for prompt + text, after truncation.
+
+        `allow_special` True is sentence-transformers' own behaviour, literal control tokens become ids; False
+        reads them as text (`split_special_tokens`, which sets the library's `encode_special_tokens`).
+        """
+        with self._special(allow_special):
+            features = self._model.preprocess([text], prompt=prompt)
+        return tuple(features["input_ids"][0].tolist())
+
+    def vector(self, text: str, prompt: str = "", *, allow_special: bool = False) -> Floats:
+        """The vector of prompt + text, alone in its batch: float32 (dim,), as the checkpoint ends it."""
+        ids = self.token_ids(text, prompt, allow_special=allow_special)
+        if ids not in self._vectors:
+            with self._special(allow_special):
+                self._vectors[ids] = self._model.encode([text], prompt=prompt, show_progress_bar=False)[0]
+        return self._vectors[ids]
+
+    def encode(self, texts: Sequence[str], *, prompt_name: str | None = None) -> Floats:
+        """Vectors of shape (n, dim), each text alone; the default prompt where no name is given."""
+        prompt = self.prompt_text(prompt_name)
+        return np.stack([self.vector(t, prompt) for t in texts])
+
+    def hidden_states(self, text: str, prompt: str = "") -> Floats:
+        """Last hidden states after the final norm, float32 of shape (tokens, hidden size)."""
+        with self._special(False):
+            states = self._model.encode([text], prompt=prompt, output_value="token_embeddings")[0]
+        return np.asarray(states.cpu().numpy(), dtype=np.float32)
+
+    def answer_one(self, probe: Probe) -> Answer:
+        """Ids and vector for one probe.
+
+        Raises:
+            ReferenceError: a title where the document prompt has no place for one.
+        """
+        prompt, special = self._prompt_of(probe), probe.allow_special
+        return Answer(
+            self.token_ids(probe.text, prompt, allow_special=special),
+            self.vector(probe.text, prompt, allow_special=special),
+        )
+
+    def answer(self, probes: ProbeSet, progress: Callable[[int, int], None] = lambda _d, _t: None) -> Answers:
+        """Answers to all probes; `progress` gets (done, total) before each."""
+        answers = {}
+        for done, probe in enumerate(probes.probes):
+            progress(done, len(probes.probes))
+            answers[probe.id] = self.answer_one(probe)
+        return Answers(
+            probes=probes,
+            by_probe=answers,
+            source=self._checkpoint.source,
+            prompts=self.prompts,
+            default_prompt_name=self._model.default_prompt_name,
+            similarity_fn_name=self._model.similarity_fn_name,
+            max_seq_length=self.max_seq_length,
+            versions={name: version(name) for name in _PACKAGES},
+        )
+
+    @property
+    def _transformer(self) -> Any:
+        return self._model[0].auto_model
+
+    @contextlib.contextmanager
+    def _special(self, allow: bool) -> Iterator[None]:
+        tokenizer = self._model.tokenizer
+        before = tokenizer.split_special_tokens
+        tokenizer.split_special_tokens = not allow
+        try:
+            yield
+        finally:
+            tokenizer.split_special_tokens = before
+
+    def _prompt_of(self, probe: Probe) -> str:
+        """What goes before the text: the name's prompt, the verb's own, or the default."""
+        names = {"encode": (), "encode_query": ("query",), "encode_document": _DOCUMENT_NAMES}[probe.verb]
+        known = self._model.prompts
+        prompt = self.prompt_text(probe.prompt_name or next((n for n in names if n in known), None))
+        if probe.title is None:
+            return prompt
+        if _TITLE_SLOT not in prompt:
+            raise ReferenceError(
+                f"Probe {probe.id!r} has a title, but the document prompt {prompt!r} has no {_TITLE_SLOT!r}. "
+                "Leave the title out."
+            )
+        return prompt.replace(_TITLE_SLOT, f"title: {probe.title}", 1)
+
+
+def _load_model(checkpoint: Checkpoint) -> "SentenceTransformer":
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        model = SentenceTransformer(
+            str(checkpoint.path),
+            device="cpu",
+            local_files_only=True,
+            model_kwargs={"dtype": torch.float32},
+            config_kwargs=dict(checkpoint.config_overrides),
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as e:
+        raise ReferenceError(
+            f"sentence-transformers {version('sentence-transformers')} cannot load {checkpoint.path} "
+            f"({type(e).__name__}: {e}). Check that the folder is complete."
+        ) from e
+    finally:
+        logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+    if kinds := {str(p.dtype) for p in model.parameters() if p.dtype != torch.float32}:
+        raise ReferenceError(
+            f"The reference was loaded with weights of {sorted(kinds)}, not float32 alone. "
+            "Install the pinned versions: pip install 'embedding-edge[validate]'"
+        )
+    return model.eval()
+
+
+def _require_bidirectional(transformer: Any) -> None:
+    """Change the last token; the first hidden state must change too (or the library runs silently causal)."""
+    import torch
+
+    last = transformer.config.vocab_size - 1
+    ids = torch.tensor([[2, last // 2, last // 3], [2, last // 2, last]])
+    with torch.inference_mode():
+        first = transformer(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[:, 0]
+    if _relative(first[0], first[1]) < 1e-5:
+        raise ReferenceError(
+            f"transformers {version('transformers')} runs this model causally: the first token does not see "
+            "the last. It ignores use_bidirectional_attention; install the pinned version: "
+            "pip install 'embedding-edge[validate]'"
+        )
+
+
+def _require_layers(transformer: Any, checkpoint: Checkpoint) -> None:
+    """The reference's layers must be local and global where the checkpoint's are, with the same window."""
+    config = checkpoint.config
+    kinds = {"sliding_attention": "local", "full_attention": "global"}
+    found = tuple(kinds.get(t, t) for t in transformer.config.layer_types)
+    if found != config.layer_types:
+        raise ReferenceError(
+            f"The reference has layers {found}, the checkpoint {config.layer_types}. Its config.json is read "
+            "differently by this version of transformers; install the pinned one."
+        )
+    if "local" not in found or config.window + 2 > config.max_position_embeddings:
+        return
+    inside, outside = _reach(transformer, found.index("local"), config.window)
+    if inside < 1e-6 or outside > 1e-3 * inside:
+        found_window = transformer.config.sliding_window - 1
+        raise ReferenceError(
+            f"The reference attends over {found_window} tokens to each side, the checkpoint over "
+            f"{config.window}. Reload it with the repaired sliding_window (config_overrides "
+            f"{checkpoint.config_overrides})."
+        )
+
+
+def _reach(transformer: Any, layer: int, window: int) -> tuple[float, float]:
+    """How much a layer's output at token 0 moves when its input changes at token `window`, and one beyond."""
+    import torch
+
+    seen: list[torch.Tensor] = []
+    noise = torch.randn(transformer.config.hidden_size, generator=torch.Generator().manual_seed(0))
+
+    def disturb(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        states = (args[0] if args else kwargs["hidden_states"]).clone()
+        states[1, window] = noise * states[0].norm() / states[0].shape[0] ** 0.5
+        states[2, window + 1] = states[1, window]
+        return ((states, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": states})
+
+    def record(_module: Any, _args: Any, output: Any) -> None:
+        seen.append((output[0] if isinstance(output, tuple) else output)[:, 0])
+
+    block = transformer.layers[layer]
+    hooks = [block.register_forward_pre_hook(disturb, with_kwargs=True), block.register_forward_hook(record)]
+    ids = (torch.arange(window + 2) % transformer.config.vocab_size).repeat(3, 1)
+    try:
+        with torch.inference_mode():
+            transformer(input_ids=ids, attention_mask=torch.ones_like(ids))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return _relative(seen[0][1], seen[0][0]), _relative(seen[0][2], seen[0][0])
+
+
+def _relative(a: "torch.Tensor", b: "torch.Tensor") -> float:
+    """‖a − b‖ / ‖b‖."""
+    return float((a - b).norm() / b.norm())

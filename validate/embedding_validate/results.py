@@ -1,0 +1,164 @@
+"""What a comparison found, as frozen dataclasses, and `parity.json`. Compares nothing itself."""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from embedding_runtime.bundle import Graph, Parity, Source, Status
+from embedding_validate.golden import GoldenCase
+from embedding_validate.metrics import Figures, Summary, summarize
+
+PARITY = "parity.json"
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Case:
+    """One probe in one arrangement (`alone`, `batch 2`, `dim 256`, ...).
+
+    `tokens` counts the reference's ids; `ids_equal` is None where ids were not looked at.
+    `failures` says in words what fell short; empty means passed.
+    """
+
+    probe: str
+    script: str
+    check: str
+    tokens: int
+    ids_equal: bool | None
+    figures: Figures
+    failures: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class GraphReport:
+    """The verdict on one graph; `mismatches` are facts besides vectors (a prompt, a length) that differ."""
+
+    status: Status
+    reason: str | None
+    variant_id: str
+    precision: str
+    thresholds: dict[str, float]
+    texts: int
+    checks: int
+    failed: int
+    cosine: Summary | None
+    max_abs_error: Summary | None
+    seconds: float
+    mismatches: tuple[str, ...]
+    golden: tuple[GoldenCase, ...]
+    cases: tuple[Case, ...]
+
+    def as_parity(self, versions: dict[str, str]) -> Parity:
+        """The short form that the exporter keeps in the manifest."""
+        return Parity(
+            status=self.status,
+            reason=self.reason,
+            texts=self.texts,
+            cosine_min=_finite(self.cosine.minimum) if self.cosine else None,
+            max_abs_error=_finite(self.max_abs_error.maximum) if self.max_abs_error else None,
+            thresholds=self.thresholds,
+            versions=versions,
+        )
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that `parity.json` holds. `graphs` is keyed by `Graph.key`, e.g. `onnx/fp32`."""
+
+    probes: str
+    bundle: dict[str, str]
+    reference: Source
+    versions: dict[str, str]
+    machine: dict[str, str]
+    graphs: Mapping[str, GraphReport]
+    notes: tuple[str, ...] = ()
+    schema_version: int = field(default=SCHEMA_VERSION)
+
+    @property
+    def passed(self) -> bool:
+        """Whether there is a graph, and every graph passed."""
+        return bool(self.graphs) and all(g.status == "passed" for g in self.graphs.values())
+
+    def to_json(self) -> str:
+        """The report as JSON; figures that are NaN or infinite become null."""
+        return json.dumps(_plain(asdict(self)), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+    def write(self, bundle: Path) -> Path:
+        """Write `parity.json` into the bundle: to a sibling first, then renamed, so no half file is seen.
+
+        Raises:
+            OSError: the bundle cannot be written to.
+        """
+        path = bundle / PARITY
+        sibling = path.with_name(f".{PARITY}.{os.getpid()}")
+        try:
+            sibling.write_text(self.to_json(), encoding="utf-8", newline="\n")
+            sibling.replace(path)
+        finally:
+            sibling.unlink(missing_ok=True)
+        return path
+
+
+@dataclass(frozen=True)
+class Found:
+    """Everything that was found about one graph, before a verdict."""
+
+    cases: tuple[Case, ...]
+    mismatches: tuple[str, ...]
+    golden: tuple[GoldenCase, ...] = ()
+
+
+def graph_report(graph: Graph, thresholds: dict[str, float], found: Found, seconds: float) -> GraphReport:
+    """Verdict on a graph and summary of what was found."""
+    reason = _reason(found)
+    return GraphReport(
+        status="failed" if reason else "passed",
+        reason=reason,
+        variant_id=graph.variant_id,
+        precision=graph.precision,
+        thresholds=thresholds,
+        texts=len({c.probe for c in found.cases}),
+        checks=len(found.cases),
+        failed=sum(bool(c.failures) for c in found.cases),
+        cosine=summarize([c.figures.cosine for c in found.cases]),
+        max_abs_error=summarize([c.figures.max_abs_error for c in found.cases]),
+        seconds=round(seconds, 2),
+        mismatches=found.mismatches,
+        golden=found.golden,
+        cases=found.cases,
+    )
+
+
+def _reason(found: Found) -> str | None:
+    parts = list(found.mismatches[:3])
+    if failed := [c for c in found.cases if c.failures]:
+        worst = min(failed, key=lambda c: (not math.isnan(c.figures.cosine), c.figures.cosine))
+        parts.append(
+            f"{len(failed)} of {len(found.cases)} checks fell short, worst {worst.probe!r} ({worst.check}, "
+            f"{worst.tokens} tokens): {'; '.join(worst.failures)}"
+        )
+    if missed := [g for g in found.golden if not g.passed]:
+        parts.append(
+            f"{len(missed)} of {len(found.golden)} golden figures missed, first {missed[0].id!r}: "
+            f"{missed[0].found:.5f} instead of {missed[0].printed:.5f}"
+        )
+    if not found.cases:
+        parts.append("nothing was compared")
+    return "; ".join(parts) or None
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _plain(value: Any) -> Any:
+    """The same value with every non-finite float replaced by None."""
+    if isinstance(value, float):
+        return _finite(value)
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value
