@@ -1,1 +1,37 @@
 """Bundle → vectors, on the device: numpy and one engine, never torch."""
+
+from embedding_runtime.bundle import Manifest, load_manifest
+from embedding_runtime.embedder import Embedder
+from embedding_runtime.errors import (
+    BundleError,
+    EmbeddingError,
+    EmbeddingWarning,
+    EngineError,
+    InputError,
+    InputTypeError,
+    OverflowWarning,
+    ParityWarning,
+)
+from embedding_runtime.quantization import quantization_ranges, quantize_embeddings
+from embedding_runtime.similarity import SimilarityFunction, cos_sim, dot_score, euclidean_sim, manhattan_sim
+
+__all__ = [
+    "BundleError",
+    "Embedder",
+    "EmbeddingError",
+    "EmbeddingWarning",
+    "EngineError",
+    "InputError",
+    "InputTypeError",
+    "Manifest",
+    "OverflowWarning",
+    "ParityWarning",
+    "SimilarityFunction",
+    "cos_sim",
+    "dot_score",
+    "euclidean_sim",
+    "load_manifest",
+    "manhattan_sim",
+    "quantization_ranges",
+    "quantize_embeddings",
+]

@@ -18,7 +18,7 @@ Result = NDArray[Any] | list[NDArray[Any]] | Features | list[Features]
 def collect(windows: Iterable[Window], total: int | None, options: Options, single: bool) -> Result:
     """All results: an array (N, dim) or, as the options ask, a list with one entry per text.
 
-    No texts give an empty array of shape (0,), or an empty list; with `single` the result is the first text's.
+    No texts give an empty array of shape (0,), or an empty list. With `single`, the one text's result.
     `total` is the number of texts where known.
     """
     if options.output_value == "token_embeddings":

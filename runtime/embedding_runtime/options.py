@@ -74,7 +74,9 @@ class Options:
     allow_special: bool = False
 
     @classmethod
-    def of(cls, batch_size: int, show_progress_bar: bool | None, given: VectorOptions | EncodeOptions) -> "Options":
+    def of(
+        cls, batch_size: int, show_progress_bar: bool | None, given: VectorOptions | EncodeOptions
+    ) -> "Options":
         """Options as given, checked.
 
         Raises:
