@@ -97,7 +97,7 @@ def _entries(
         shape, offsets = entry["shape"], entry["data_offsets"]
         if not _naturals(shape) or not _naturals(offsets) or len(offsets) != 2:
             raise _damaged(path, f"{name} has shape {str(shape)[:80]} and bytes {str(offsets)[:80]}")
-        if entry["dtype"] not in _DTYPES:
+        if str(entry["dtype"]) not in _DTYPES:
             raise CheckpointError(
                 f"{path}: tensor {name} has dtype {entry['dtype']}; expected F32, BF16 or F16. Quantized "
                 "weights cannot be exported: use the checkpoint they were made from."
