@@ -43,6 +43,8 @@ _NEW_MODULES = {
     "Dense": "sentence_transformers.base.modules.dense.Dense",
     "Normalize": "sentence_transformers.base.modules.normalize.Normalize",
 }
+# What a stage reads and writes, where the newer layout says it.
+_VECTOR = {"module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding"}
 
 
 def documents(shape: Shape, dialect: Dialect, dtype: str) -> dict[str, Any]:
@@ -67,7 +69,9 @@ def documents(shape: Shape, dialect: Dialect, dtype: str) -> dict[str, Any]:
         },
         "tokenizer_config.json": _tokenizer(shape, newer),
     }
-    return files if newer else files | {"special_tokens_map.json": CONTROL}
+    if newer:
+        return files | {"4_Normalize/config.json": _VECTOR}
+    return files | {"special_tokens_map.json": CONTROL}
 
 
 def _encoder(shape: Shape, newer: bool, dtype: str) -> dict[str, Any]:
@@ -98,6 +102,7 @@ def _encoder(shape: Shape, newer: bool, dtype: str) -> dict[str, Any]:
         "rms_norm_eps": 1e-06,
         **_rope(newer),
         "sliding_window": shape.sliding_window,
+        **({"tie_word_embeddings": True} if newer else {}),
         "transformers_version": "5.23.0" if newer else "4.57.0",
         "use_bidirectional_attention": True,
         "use_cache": True,
@@ -142,8 +147,7 @@ def _dense(inputs: int, outputs: int, newer: bool) -> dict[str, Any]:
         "bias": False,
         "activation_function": "torch.nn.modules.linear.Identity",
     }
-    names = {"module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding"}
-    return stage | names if newer else stage
+    return stage | _VECTOR if newer else stage
 
 
 def _transformer(shape: Shape, newer: bool) -> dict[str, Any]:

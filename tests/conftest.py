@@ -12,3 +12,11 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoints") / "tiny"
     standin.write(folder, standin.Options())
     return folder
+
+
+@pytest.fixture(scope="session")
+def full_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A full-size stand-in (1.2 GB, about ten seconds), for tests marked `full`; they must not change it."""
+    folder = tmp_path_factory.mktemp("checkpoints") / "full"
+    standin.write(folder, standin.Options(size="full"))
+    return folder
