@@ -204,7 +204,7 @@ def _variant_id(path: Path, data: Path) -> str:
 
 
 def _failure(failed: list[Graph], bundle: Path, kept: Path | None) -> str:
-    lines = [f"{g.key}: {g.parity.reason}" for g in failed]
+    lines = [f"{g.key}: {g.parity.reason}." for g in failed]
     where = (
         f"It was kept as {kept} for study." if kept else "Nothing was written; --keep-failed DIR keeps it."
     )

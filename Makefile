@@ -1,0 +1,43 @@
+# Two commands do all set-up on a machine with Python >= 3.11 and make: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DEMO := build/demo
+# A folder or hub id; without one the demo makes a tiny stand-in with random weights.
+CHECKPOINT ?= $(DEMO)/checkpoint
+
+.PHONY: demo test lint types unit test-full clean
+
+demo: $(READY)
+	@mkdir -p $(DEMO)
+	@if [ "$(CHECKPOINT)" = "$(DEMO)/checkpoint" ]; then \
+	    rm -rf $(DEMO)/checkpoint && $(BIN)/python models/standin.py --size tiny $(DEMO)/checkpoint; fi
+	$(BIN)/export-embedding "$(CHECKPOINT)" $(DEMO)/bundle --overwrite
+	$(BIN)/python -m embedding_validate.examples_cli $(DEMO)/bundle --reference "$(CHECKPOINT)"
+
+test: lint types unit
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+unit: $(READY)
+	$(BIN)/pytest -m "not full and not real"
+
+# Full-size stand-in: minutes of work, about 6 GB of disk.
+test-full: $(READY)
+	$(BIN)/pytest -m full -s
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.exit(0 if sys.version_info >= (3, 11) else \
+	    f"This project needs Python 3.11 or newer, and {sys.executable} is {v}. Try: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $(READY)
+
+clean:
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
