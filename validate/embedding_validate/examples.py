@@ -21,7 +21,7 @@ _TITLES = {
     "pairs": "Three pairs, without a prompt and with STS",
     "classification": "Ticket classification, with Classification",
     "matryoshka": "Shorter vectors (Matryoshka), renormalised",
-    "retrieval": "Retrieval: queries and documents, with and without titles",
+    "retrieval": "Retrieval: queries and documents, also with titles",
 }
 
 
@@ -93,7 +93,10 @@ def lines(examples: Examples) -> list[str]:
     for group, title in _TITLES.items():
         rows = [r for r in examples.rows if r.group == group]
         if rows:
-            found += ["", f"{title:56} reference     bundle" + ("    printed" if _any_printed(rows) else "")]
+            found += [
+                "",
+                f"{title:54}   reference     bundle" + ("    printed" if _any_printed(rows) else ""),
+            ]
             found += [_line(r) for r in rows]
     if examples.left_out:
         found += ["", f"Left out, as this checkpoint lacks their prompts: {', '.join(examples.left_out)}"]

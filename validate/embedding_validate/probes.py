@@ -70,36 +70,36 @@ class Limits:
 
 
 def short(texts: Sequence[Text], prompts: Iterable[str], limits: Limits, count: Count) -> ProbeSet:
-    """The exporter's gate: about 30 texts, one of them as long as the model allows."""
-    chosen = _select(texts, _SHORT + _BATCH[:3])
-    edges = _window_edges(limits, (1,))
-    m = limits.max_seq_length
-    lengths = _lengths(texts, [3, 16, *edges, _SHORT_CHUNK, m, m + 52], limits, count)
-    named = _prompts(texts, prompts, _PROMPTED[:1])
-    past_window = [p.id for p in lengths if p.id == f"length-{(limits.window or 0) + 2}"]
-    batches = ((*_BATCH[:3], *past_window), ("zh-hans", "ar", "token-pad", "emoji-zwj"))
-    return ProbeSet(
-        "short", (*map(_plain, chosen), *_special(texts)[:2], *lengths, *named), batches, _BATCH[2:3]
-    )
+    """The exporter's gate: about 40 probes, two of them as long as the model allows."""
+    m, past_window = limits.max_seq_length, f"length-{(limits.window or 0) + 2}"
+    sizes = [3, 16, *_window_edges(limits, (1,)), _SHORT_CHUNK, m, m + 52]
+    found = [
+        *map(_plain, _select(texts, _SHORT + _BATCH[:3])),
+        *_special(texts)[:2],
+        *_lengths(texts, sizes, limits, count),
+        *_prompts(texts, prompts, _PROMPTED[:1]),
+    ]
+    batches = ((*_BATCH[:3], past_window), ("zh-hans", "ar", "token-pad", "emoji-zwj"))
+    return _probe_set("short", found, batches, _BATCH[2:3])
 
 
 def full(texts: Sequence[Text], prompts: Iterable[str], limits: Limits, count: Count) -> ProbeSet:
     """`validate-embedding`: every text, every prompt on several texts, all edges, batches to the maximum."""
-    m = limits.max_seq_length
-    wanted = [3, 4, 16, 64, *_window_edges(limits, (1, 2, 4)), *_CHUNK_EDGES, _SHORT_CHUNK]
-    lengths = _lengths(texts, [*wanted, m - 2, m - 1, m, m + 1, m + 2, m + 500], limits, count)
-    named = _prompts(texts, prompts, _PROMPTED)
-    ids = [p.id for p in lengths]
-    middle = [f"length-{_SHORT_CHUNK}"] if f"length-{_SHORT_CHUNK}" in ids else ids[-8:-7]
-    past_window = [i for i in ids if i == f"length-{(limits.window or 0) + 2}"]
+    m, past_window = limits.max_seq_length, f"length-{(limits.window or 0) + 2}"
+    sizes = [3, 4, 16, 64, *_window_edges(limits, (1, 2, 4)), *_CHUNK_EDGES, _SHORT_CHUNK]
+    found = [
+        *map(_plain, texts),
+        *_special(texts),
+        *_lengths(texts, [*sizes, m - 2, m - 1, m, m + 1, m + 2, m + 500], limits, count),
+        *_prompts(texts, prompts, _PROMPTED),
+    ]
     batches = (
         _BATCH,
-        ("length-3", *past_window, "zh-hans", *middle),
+        ("length-3", past_window, "zh-hans", f"length-{_SHORT_CHUNK}"),
         ("en-question", f"length-{m}"),
         tuple(t.id for t in texts if t.script in ("Control tokens", "Whitespace")),
     )
-    probes = (*map(_plain, texts), *_special(texts), *lengths, *named)
-    return ProbeSet("full", probes, batches, (*_BATCH[2:5], *past_window))
+    return _probe_set("full", found, batches, (*_BATCH[2:5], past_window))
 
 
 def of_texts(texts: Sequence[Text], prompts: Iterable[str]) -> ProbeSet:
@@ -113,6 +113,17 @@ def of_texts(texts: Sequence[Text], prompts: Iterable[str]) -> ProbeSet:
     ids = [t.id for t in texts]
     batches = tuple(tuple(ids[i : i + 8]) for i in range(0, len(ids), 8))
     return ProbeSet("texts", (*plain, *queries, *documents), batches, tuple(ids[:3]))
+
+
+def _probe_set(
+    name: str, found: Sequence[Probe], batches: Iterable[Sequence[str]], dims: Iterable[str]
+) -> ProbeSet:
+    """A set whose batches and dims leave out lengths that this model, or its tokenizer, does not have."""
+    ids = {p.id for p in found}
+    kept = [tuple(i for i in batch if i in ids) for batch in batches]
+    return ProbeSet(
+        name, tuple(found), tuple(b for b in kept if len(b) > 1), tuple(i for i in dims if i in ids)
+    )
 
 
 def _plain(text: Text) -> Probe:
