@@ -282,7 +282,7 @@ class Embedder:
     def tokenize(self, texts: Texts) -> dict[str, NDArray[np.int64]]:
         """`input_ids` and `attention_mask`, int64 (N, S): right-padded, cut, and without a prompt."""
         cutter = self._encoder.cutter("truncate", allow_special=False)
-        pieces = [cutter.pieces(Request("", text), i) for i, text in enumerate(as_texts(texts))]
+        pieces = [cutter.pieces(Request("", text)) for text in as_texts(texts)]
         ids, mask = pad([piece.ids[0] for piece in pieces], self.manifest.tokenizer.pad_id)
         return {"input_ids": ids, "attention_mask": mask}
 

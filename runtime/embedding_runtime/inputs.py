@@ -46,11 +46,11 @@ def _checked(items: Iterable[Any]) -> Iterator[str]:
         yield item
 
 
-def check_encodable(text: str, index: int) -> None:
+def check_encodable(text: str) -> None:
     """Refuse a text that is no Unicode text.
 
     Raises:
-        InputError: it holds a lone surrogate; the message names the text's index and the position.
+        InputError: it holds a lone surrogate; the message, which wants a subject, says where.
     """
     if text.isascii():
         return
@@ -58,8 +58,8 @@ def check_encodable(text: str, index: int) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError as e:
         raise InputError(
-            f"inputs[{index}] holds the lone surrogate U+{ord(text[e.start]):04X} at position {e.start}, "
-            "which is not Unicode text. Decode its source with errors='replace', or remove the character."
+            f"holds the lone surrogate U+{ord(text[e.start]):04X} at position {e.start}, which is not "
+            "Unicode text. Decode its source with errors='replace', or remove the character."
         ) from e
 
 

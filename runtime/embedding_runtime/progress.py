@@ -21,7 +21,7 @@ class Progress:
     """A progress line, silent unless enabled; `total` None where the number of texts is not known."""
 
     def __init__(self, total: int | None, enabled: bool) -> None:
-        self._total, self._enabled = total, enabled
+        self._total, self._enabled, self._fraction = total, enabled, None if total is None else 0.0
         self._done, self._started, self._painted = 0, time.monotonic(), 0.0
 
     def __enter__(self) -> "Progress":
@@ -35,9 +35,10 @@ class Progress:
             sys.stderr.write("\n")
             sys.stderr.flush()
 
-    def advance(self, count: int) -> None:
-        """Count texts as done, and repaint from time to time."""
+    def advance(self, count: int, fraction: float | None = None) -> None:
+        """Count texts as done, and repaint from time to time; `fraction` is how much of the work is done."""
         self._done += count
+        self._fraction = fraction if self._total is None else self._done / max(1, self._total)
         now = time.monotonic()
         if self._enabled and now - self._painted >= _INTERVAL:
             self._painted = now
@@ -51,13 +52,11 @@ class Progress:
 
     def _paint(self, now: float) -> None:
         elapsed = max(now - self._started, 1e-9)
-        rate = self._done / elapsed
-        line = f"{self._done:,}"
-        if self._total is not None:
-            left = _clock((self._total - self._done) / max(rate, 1e-9))
-            line += f" of {self._total:,} texts, {rate:,.0f}/s, {left} left"
+        line = f"{self._done:,} texts, {self._done / elapsed:,.0f}/s"
+        if self._fraction:
+            line += f", {self._fraction:.0%}, {_clock(elapsed * (1 - self._fraction) / self._fraction)} left"
         else:
-            line += f" texts, {rate:,.0f}/s, {_clock(elapsed)} so far"
+            line += f", {_clock(elapsed)} so far"
         sys.stderr.write(f"\r{line:<70}")
         sys.stderr.flush()
 

@@ -4,13 +4,14 @@ Knows nothing of bundles, dimensions' names, files or quantized vectors.
 """
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from embedding_runtime.errors import EmbeddingError
+from embedding_runtime.errors import EmbeddingError, EngineError, InputError
 from embedding_runtime.inputs import check_encodable
 from embedding_runtime.onnx_session import OnnxSession
 from embedding_runtime.overflow import Cutter, Pieces, Request
@@ -27,7 +28,7 @@ WINDOW_CHARACTERS = 4_000_000
 class Settings:
     """How to encode: `dim` None keeps all components; `hidden` asks for token vectors too.
 
-    With `strict` the first bad text raises; without, it becomes an entry of `Window.errors`.
+    With `strict` the first bad text raises; without, it becomes an entry of `Window.errors`, by its index.
     """
 
     batch_size: int = 32
@@ -55,6 +56,14 @@ class Window:
     hidden: list[Floats] = field(default_factory=list)
 
 
+class _Prepared(NamedTuple):
+    """A window that has been tokenized."""
+
+    start: int
+    pieces: list[Pieces]
+    errors: dict[int, EmbeddingError]
+
+
 @dataclass(frozen=True)
 class Stream:
     """An engine, a way to cut texts into ids, and the id that pads them."""
@@ -65,40 +74,57 @@ class Stream:
     embedding_dim: int
 
     def windows(self, requests: Iterable[Request], settings: Settings) -> Iterator[Window]:
-        """Encode requests, window after window.
+        """Encode requests, window after window: one is read and tokenized while the one before it runs.
+
+        Requests are read in the caller's thread, the engine is called from a worker.
 
         Raises:
             EmbeddingError: a bad text (see `Settings.strict`), or the engine failed.
         """
-        start = 0
-        for requested in _windows(iter(requests), settings.batch_size * WINDOW_BATCHES):
-            yield self._window(requested, start, settings)
-            start += len(requested)
+        start, running = 0, None
+        with ThreadPoolExecutor(1) as worker:
+            for requested, last in _windows(iter(requests), settings.batch_size * WINDOW_BATCHES):
+                prepared = self._prepare(requested, start, settings.strict)
+                start += len(requested)
+                before = running.result() if running else None
+                running = None if last else worker.submit(self._finish, prepared, settings)
+                if before:
+                    yield before
+                if last:
+                    yield self._finish(prepared, settings)
+            if running:
+                yield running.result()
 
-    def _window(self, requests: list[Request], start: int, settings: Settings) -> Window:
+    def _prepare(self, requests: list[Request], start: int, strict: bool) -> _Prepared:
         errors: dict[int, EmbeddingError] = {}
-        pieces = [self._pieces(r, start + i, settings.strict, errors) for i, r in enumerate(requests)]
-        sequences = [ids for piece in pieces for ids in piece.ids]
-        vectors, hidden = self._run(sequences, settings)
-        tokens = np.array([sum(len(ids) for ids in piece.ids) for piece in pieces], dtype=np.int64)
-        long = np.array([piece.long for piece in pieces], dtype=np.bool_)
-        if len(sequences) != len(pieces) or errors:
-            vectors = _merge(vectors, pieces, settings)
-        vectors = truncate(vectors, settings.dim)
-        vectors = l2_normalize(vectors) if settings.normalize else vectors
-        return Window(start, vectors, tokens, long, errors, sequences if settings.hidden else [], hidden)
+        pieces = [self._pieces(r, start + i, strict, errors) for i, r in enumerate(requests)]
+        return _Prepared(start, pieces, errors)
 
     def _pieces(
         self, request: Request, index: int, strict: bool, errors: dict[int, EmbeddingError]
     ) -> Pieces:
         try:
-            check_encodable(request.prompt + request.text, index)
-            return self.cutter.pieces(request, index)
-        except EmbeddingError as e:
+            check_encodable(request.text)
+            check_encodable(request.prompt)
+            return self.cutter.pieces(request)
+        except InputError as e:
             if strict:
-                raise
+                raise InputError(f"inputs[{index}] {e}") from e
             errors[index] = e
             return Pieces([], long=False)
+
+    def _finish(self, prepared: _Prepared, settings: Settings) -> Window:
+        pieces = prepared.pieces
+        sequences = [ids for piece in pieces for ids in piece.ids]
+        vectors, hidden = self._run(sequences, settings)
+        tokens = np.array([sum(len(ids) for ids in piece.ids) for piece in pieces], dtype=np.int64)
+        long = np.array([piece.long for piece in pieces], dtype=np.bool_)
+        if len(sequences) != len(pieces) or prepared.errors:
+            vectors = _merge(vectors, pieces, settings)
+        vectors = truncate(vectors, settings.dim)
+        vectors = l2_normalize(vectors) if settings.normalize else vectors
+        ids = sequences if settings.hidden else []
+        return Window(prepared.start, vectors, tokens, long, prepared.errors, ids, hidden)
 
     def _run(self, sequences: list[NDArray[np.int32]], settings: Settings) -> tuple[Floats, list[Floats]]:
         """Vectors (N, D) and, when asked for, token vectors of each sequence, in the given order."""
@@ -112,6 +138,11 @@ class Stream:
             vectors[rows] = results[0]
             for place, row in enumerate(rows if settings.hidden else ()):
                 hidden[row] = results[1][place, : lengths[row]].copy()
+        if not np.isfinite(vectors).all():
+            raise EngineError(
+                "The graph gave a vector that is not finite. Check the bundle with validate-embedding before "
+                "you use it."
+            )
         return vectors, hidden
 
 
@@ -135,16 +166,21 @@ def pad(sequences: list[NDArray[np.int32]], pad_id: int) -> tuple[NDArray[np.int
     return ids, mask
 
 
-def _windows(requests: Iterator[Request], most: int) -> Iterator[list[Request]]:
-    while first := next(requests, None):
-        window, characters = [first], len(first.text)
-        while characters < WINDOW_CHARACTERS and len(window) < most:
-            following = list(islice(requests, 1))
-            if not following:
-                break
-            window += following
-            characters += len(following[0].text)
-        yield window
+def _windows(requests: Iterator[Request], most: int) -> Iterator[tuple[list[Request], bool]]:
+    """Requests in lists, and whether a list is known to be the last: one that is not full."""
+    last = False
+    while not last:
+        window: list[Request] = []
+        characters = 0
+        while characters < WINDOW_CHARACTERS and len(window) < most and not last:
+            following = next(requests, None)
+            if following is None:
+                last = True
+            else:
+                window.append(following)
+                characters += len(following.text)
+        if window:
+            yield window, last
 
 
 def _merge(vectors: Floats, pieces: list[Pieces], settings: Settings) -> Floats:

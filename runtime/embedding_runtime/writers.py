@@ -1,0 +1,172 @@
+"""Vectors to .npy or JSONL, row by row, so that whatever happens the file holds complete rows.
+
+Knows nothing of texts or engines. Parquet is in `parquet_writer`, since it needs a library of its own.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.lib import format as npy_format
+from numpy.typing import NDArray
+
+from embedding_runtime.errors import InputError
+
+OutputFormat = Literal["npy", "jsonl", "parquet"]
+_HEADER_BYTES = 128
+_STDOUT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """One row to write: its number among the input's rows from 0, its id, its vector or why it has none."""
+
+    index: int
+    id: Any
+    vector: NDArray[Any] | None
+    error: str | None = None
+
+
+class Writer(Protocol):
+    """Takes rows; after `close` the file holds every row that was written whole."""
+
+    def write(self, rows: list[Written]) -> None:
+        """Append rows.
+
+        Raises:
+            OSError: the disk is full, the pipe is closed ...
+        """
+        ...
+
+    def close(self) -> None:
+        """Finish the file."""
+        ...
+
+
+def output_format(path: Path | None) -> OutputFormat:
+    """By the file's suffix; JSONL for standard output.
+
+    Raises:
+        InputError: another suffix.
+    """
+    suffixes: dict[str, OutputFormat] = {".npy": "npy", ".jsonl": "jsonl", ".parquet": "parquet"}
+    if path is None:
+        return "jsonl"
+    if path.suffix.lower() not in suffixes:
+        raise InputError(
+            f"The output {path} has the suffix {path.suffix!r}; expected one of {list(suffixes)}."
+        )
+    return suffixes[path.suffix.lower()]
+
+
+class RowFile:
+    """A file, or standard output, that only whole rows are added to: what fails half way is cut off."""
+
+    def __init__(self, path: Path | None) -> None:
+        """Create or empty the file.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
+        self._own = path is not None
+        self._fd = _STDOUT if path is None else os.open(path, flags, 0o666)
+        self._good = self._position()
+
+    def append(self, data: bytes) -> None:
+        """Add bytes that end a row."""
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._fd, view) :]
+        if self._good is not None:
+            self._good += len(data)
+
+    def rewrite(self, data: bytes) -> None:
+        """Replace the first bytes."""
+        os.lseek(self._fd, 0, os.SEEK_SET)
+        os.write(self._fd, data)
+        os.lseek(self._fd, 0, os.SEEK_END)
+
+    def close(self) -> None:
+        """Cut off an unfinished row, where the output is a file, and close it."""
+        try:
+            if self._good is not None and self._good != os.fstat(self._fd).st_size:
+                os.ftruncate(self._fd, self._good)
+        finally:
+            if self._own:
+                os.close(self._fd)
+
+    def _position(self) -> int | None:
+        """Where the first row goes; None where there is no such place, as in a pipe or a terminal."""
+        try:
+            os.lseek(self._fd, 0, os.SEEK_CUR)
+            os.ftruncate(self._fd, os.fstat(self._fd).st_size)
+        except OSError:
+            return None
+        return os.fstat(self._fd).st_size
+
+
+class JsonlWriter:
+    """One object a line: `index` (or the id by its name), `embedding`, and `error` where that is null."""
+
+    def __init__(self, path: Path | None, id_field: str | None) -> None:
+        self._file, self._id_field = RowFile(path), id_field
+
+    def write(self, rows: list[Written]) -> None:
+        """See `Writer.write`."""
+        self._file.append(b"".join(self._line(row) for row in rows))
+
+    def close(self) -> None:
+        """See `Writer.close`."""
+        self._file.close()
+
+    def _line(self, row: Written) -> bytes:
+        key = {self._id_field: row.id} if self._id_field else {"index": row.index}
+        fields = json.dumps(key, ensure_ascii=False)[:-1]
+        vector = "null" if row.vector is None else _numbers(row.vector)
+        error = "" if row.error is None else f', "error": {json.dumps(row.error, ensure_ascii=False)}'
+        return f'{fields}, "embedding": {vector}{error}}}\n'.encode("utf-8", "backslashreplace")
+
+
+class NpyWriter:
+    """A .npy array (rows, dim) that can be memory-mapped at any time: its header follows each block of rows.
+
+    A row without a vector is a row of NaN.
+    """
+
+    def __init__(self, path: Path, dim: int, dtype: Any) -> None:
+        self._file, self._dim, self._dtype, self._rows = RowFile(path), dim, np.dtype(dtype), 0
+        self._file.append(self._header())
+
+    def write(self, rows: list[Written]) -> None:
+        """See `Writer.write`."""
+        block = np.full((len(rows), self._dim), np.nan if self._dtype.kind == "f" else 0, dtype=self._dtype)
+        for place, row in enumerate(rows):
+            if row.vector is not None:
+                block[place] = row.vector
+        self._file.append(block.tobytes())
+        self._rows += len(rows)
+        self._file.rewrite(self._header())
+
+    def close(self) -> None:
+        """See `Writer.close`."""
+        self._file.close()
+
+    def _header(self) -> bytes:
+        shape = f"({self._rows}, {self._dim})"
+        text = f"{{'descr': {self._dtype.str!r}, 'fortran_order': False, 'shape': {shape}, }}"
+        room = _HEADER_BYTES - npy_format.MAGIC_LEN - 2
+        return (
+            npy_format.magic(1, 0)
+            + room.to_bytes(2, "little")
+            + (text.ljust(room - 1) + "\n").encode("latin-1")
+        )
+
+
+def _numbers(vector: NDArray[Any]) -> str:
+    """A JSON array; nine digits give back the very float32."""
+    each = "%.9g" if vector.dtype.kind == "f" else "%d"
+    return "[" + ", ".join([each] * len(vector)) % tuple(vector.tolist()) + "]"
