@@ -1,0 +1,226 @@
+"""Parity: sound bundles pass, and each kind of difference is seen and named in the report."""
+
+import dataclasses
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import standin
+import torch
+
+from embedding_export.checkpoint import Checkpoint, load_checkpoint
+from embedding_export.pipeline import ExportOptions, export_bundle
+from embedding_runtime.bundle import GoldenVector, load_manifest
+from embedding_runtime.embedder import Embedder
+from embedding_runtime.errors import BundleError, InputError
+from embedding_validate import parity, probes, table, texts
+from embedding_validate.answers import Answers
+from embedding_validate.reference import Reference
+
+Edit = Callable[[dict[str, Any]], None]
+
+
+def export(checkpoint: Path, bundle: Path) -> Path:
+    export_bundle(load_checkpoint(checkpoint), bundle, ExportOptions(), "checked by the test itself")
+    return bundle
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny_checkpoint: Path) -> Checkpoint:
+    return load_checkpoint(tiny_checkpoint)
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export(tiny_checkpoint, tmp_path_factory.mktemp("parity") / "bundle")
+
+
+@pytest.fixture(scope="module")
+def answers(checkpoint: Checkpoint) -> Answers:
+    torch.set_num_threads(1)
+    loaded = Reference.load(checkpoint)
+    return loaded.answer(probes.short(texts.packaged(), loaded.prompts, loaded.limits, loaded.count))
+
+
+@pytest.fixture(scope="module")
+def few(answers: Answers) -> Answers:
+    """The answers to short probes alone, for tests that need no long text."""
+    kept = tuple(p for p in answers.probes.probes if len(answers.by_probe[p.id].ids) <= 200)
+    chosen = dataclasses.replace(answers.probes, probes=kept, batches=(("en-short", "zh-hans"),))
+    return dataclasses.replace(answers, probes=chosen)
+
+
+@pytest.fixture
+def edited(bundle: Path, tmp_path: Path) -> Callable[[Edit], Path]:
+    """A copy of the bundle whose manifest was changed."""
+
+    def edit(change: Edit) -> Path:
+        copy = tmp_path / "edited"
+        shutil.copytree(bundle, copy)
+        path = copy / "manifest.json"
+        data = json.loads(path.read_text(encoding="utf-8"))
+        change(data)
+        path.write_text(json.dumps(data), encoding="utf-8")
+        return copy
+
+    return edit
+
+
+def test_a_sound_bundle_passes(bundle: Path, answers: Answers) -> None:
+    report = parity.check(bundle, answers)
+    graph = report.graphs["onnx/fp32"]
+    assert report.passed and graph.status == "passed" and graph.reason is None
+    assert graph.variant_id == load_manifest(bundle).graphs[0].variant_id
+    assert graph.texts == len(answers.probes.probes) and graph.failed == 0
+    assert graph.cosine and graph.cosine.minimum >= 0.999999
+    assert graph.max_abs_error and 0 < graph.max_abs_error.maximum <= 1e-5
+    assert report.notes == ()
+    arrangements = {c.check for c in graph.cases}
+    assert {"alone", "batch 1", "batch 2", "dim 64", "dim 64, not normalised"} <= arrangements
+    assert all(c.ids_equal for c in graph.cases if c.check == "alone")
+
+
+def test_checks_every_dim(edited: Callable[[Edit], Path], few: Answers) -> None:
+    report = parity.check(edited(lambda m: m.update(dims=[64, 32, 16])), few)
+    found = {c.check for c in report.graphs["onnx/fp32"].cases if c.check.startswith("dim")}
+    assert found == {f"dim {d}{n}" for d in (64, 32, 16) for n in ("", ", not normalised")}
+    assert report.passed
+
+
+def test_progress(bundle: Path, few: Answers) -> None:
+    seen: list[tuple[str, int, int]] = []
+    parity.check(bundle, few, lambda *p: seen.append(p))
+    assert seen[0] == ("onnx/fp32", 0, len(seen)) and seen[-1][1] == len(seen) - 1
+
+
+def _drop_prompt(m: dict[str, Any]) -> None:
+    del m["prompts"]["STS"]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda m: m["prompts"].update(STS="task: other | query: "), "prompt 'STS' is 'task: other"),
+        (_drop_prompt, "prompt 'STS' is None instead of 'task: sentence similarity"),
+        (lambda m: m["prompts"].update(query="query: "), "prompt 'query' is 'query: '"),
+        (lambda m: m.update(max_seq_length=1024), "max_seq_length is 1024 instead of 2048"),
+        (lambda m: m.update(default_prompt_name="STS"), "default prompt is 'STS' instead of None"),
+        (lambda m: m.update(similarity_fn_name="dot"), "similarity function is 'dot' instead of 'cosine'"),
+    ],
+)
+def test_facts_that_differ(edited: Callable[[Edit], Path], few: Answers, change: Edit, expected: str) -> None:
+    report = parity.check(edited(change), few)
+    reason = report.graphs["onnx/fp32"].reason
+    assert not report.passed and reason and expected in reason
+
+
+def test_a_dropped_prompt_shows_in_the_ids_too(edited: Callable[[Edit], Path], few: Answers) -> None:
+    report = parity.check(edited(lambda m: m["prompts"].update(query="")), few)
+    failed = [c for c in report.graphs["onnx/fp32"].cases if c.failures]
+    assert {c.probe for c in failed} == {"en-question/prompt query", "en-question/query"}
+    assert all("token ids differ from position 1" in c.failures[0] for c in failed)
+    assert all(any("cosine" in f for f in c.failures) for c in failed)
+
+
+def test_another_checkpoint(tmp_path: Path, few: Answers) -> None:
+    standin.write(tmp_path / "other", standin.Options(seed=1))
+    report = parity.check(export(tmp_path / "other", tmp_path / "bundle"), few)
+    graph = report.graphs["onnx/fp32"]
+    assert not report.passed
+    assert graph.cosine and graph.cosine.maximum < 0.99
+    assert "exported from other weights (other" in report.notes[0]
+    text = "\n".join(table.lines(report))
+    assert "onnx/fp32: FAILED" in text and "note: The bundle was exported from other" in text
+    assert "more; all of them are in parity.json" in text
+
+
+def test_errors_of_the_runtime_are_failures(
+    bundle: Path, few: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise InputError("no titles today")
+
+    monkeypatch.setattr(Embedder, "encode_document", refuse)
+    graph = parity.check(bundle, few).graphs["onnx/fp32"]
+    failed = [c for c in graph.cases if c.failures]
+    assert {c.probe.partition("/")[2] for c in failed} == {"document", "title 0", "title 1"}
+    assert graph.reason and "error: no titles today" in graph.reason
+
+
+def test_nan_is_a_failure_and_null_in_json(
+    bundle: Path, few: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true = Embedder.encode
+
+    def spoil(self: Embedder, *args: Any, **options: Any) -> Any:
+        found = true(self, *args, **options)
+        for features in found if options["output_value"] is None else ():
+            features["sentence_embedding"][0] = np.nan
+        return found
+
+    monkeypatch.setattr(Embedder, "encode", spoil)
+    report = parity.check(bundle, few)
+    graph = report.graphs["onnx/fp32"]
+    assert graph.status == "failed" and graph.reason and "NaN" in graph.reason
+    assert graph.cosine and math.isnan(graph.cosine.minimum)
+    data = json.loads(report.to_json(), parse_constant=lambda name: pytest.fail(f"{name} in the JSON"))
+    assert data["graphs"]["onnx/fp32"]["cosine"]["minimum"] is None
+    verdict = graph.as_parity({})
+    assert verdict.cosine_min is None and verdict.max_abs_error is None
+
+
+def test_writes_a_verdict_that_the_runtime_reads(edited: Callable[[Edit], Path], few: Answers) -> None:
+    copy = edited(lambda m: m["prompts"].update(STS="other: "))
+    written = parity.check(copy, few).write(copy)
+    data = json.loads(written.read_text(encoding="utf-8"))
+    assert (written, data["schema_version"]) == (copy / "parity.json", 1)
+    assert data["graphs"]["onnx/fp32"]["status"] == "failed"
+    assert sorted(p.name for p in copy.iterdir() if "parity" in p.name) == ["parity.json"]
+    with pytest.raises(BundleError, match="prompt 'STS' is 'other: '"):
+        Embedder.load(copy)
+    assert not parity.check(copy, few).passed, "a failed bundle can be checked again"
+
+
+def test_a_missing_bundle(tmp_path: Path, few: Answers) -> None:
+    with pytest.raises(BundleError, match="is not a folder"):
+        parity.check(tmp_path / "none", few)
+
+
+def test_the_gate(bundle: Path, tmp_path: Path, checkpoint: Checkpoint, answers: Answers) -> None:
+    gate = parity.gate(checkpoint)
+    verdict = gate(bundle)["onnx/fp32"]
+    assert (verdict.status, verdict.reason) == ("passed", None)
+    assert verdict.texts == len(answers.probes.probes)
+    assert verdict.thresholds == {"max_abs_error": 1e-5, "cosine_min": 0.999999, "norm_error": 1e-5}
+    assert {"onnxruntime", "sentence-transformers", "torch"} <= verdict.versions.keys()
+    broken = tmp_path / "broken"
+    shutil.copytree(bundle, broken)
+    graph = broken / load_manifest(broken).graphs[0].file
+    graph.write_bytes(graph.read_bytes()[:-100])
+    refused = gate(broken)["onnx/fp32"]
+    assert refused.status == "failed" and refused.reason and "the runtime refuses it" in refused.reason
+
+
+def test_the_gate_refuses_a_precision_without_thresholds(
+    edited: Callable[[Edit], Path], checkpoint: Checkpoint
+) -> None:
+    copy = edited(lambda m: m["graphs"][0].update(precision="int4"))
+    verdict = parity.gate(checkpoint)(copy)["onnx/int4"]
+    assert verdict.status == "failed" and verdict.reason and "No parity thresholds" in verdict.reason
+
+
+def test_golden_vectors_of_the_export_do_not_stop_the_check(
+    edited: Callable[[Edit], Path], few: Answers
+) -> None:
+    """A wrong golden vector is the runtime's concern; parity asks the graph itself."""
+
+    def change(m: dict[str, Any]) -> None:
+        wrong = GoldenVector.of((2, 1), np.zeros(64, dtype=np.float32))
+        m["graphs"][0]["golden"] = [dataclasses.asdict(wrong)]
+
+    assert parity.check(edited(change), few).passed
