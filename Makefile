@@ -14,7 +14,7 @@ demo: $(READY)
 	@if [ "$(CHECKPOINT)" = "$(DEMO)/checkpoint" ]; then \
 	    rm -rf $(DEMO)/checkpoint && $(BIN)/python models/standin.py --size tiny $(DEMO)/checkpoint; fi
 	$(BIN)/export-embedding "$(CHECKPOINT)" $(DEMO)/bundle --overwrite
-	$(BIN)/python -m embedding_validate.examples_cli $(DEMO)/bundle --reference "$(CHECKPOINT)"
+	$(BIN)/validate-embedding $(DEMO)/bundle --reference "$(CHECKPOINT)" --examples
 
 test: lint types unit
 

@@ -37,8 +37,9 @@ def audit_onnx(path: Path, checkpoint: Checkpoint) -> int:
     for name in names:
         if name not in stored:
             faults.append(f"{name} is missing")
-        elif fault := _difference(stored[name], checkpoint, name):
+        elif fault := _difference(stored.pop(name), checkpoint, name):
             faults.append(f"{name} {fault}")
+        checkpoint.tensors[name].release()
     faults += _dense_faults(stored, checkpoint)
     known = {*names, *(n for n in stored if n.startswith("dense."))}
     faults += [f"{n} stands for no tensor of the checkpoint" for n in stored if n not in known]

@@ -78,7 +78,7 @@ def _gate(checkpoint: Any) -> Any:
         return reason
     from embedding_validate.parity import gate
 
-    return gate(checkpoint)
+    return gate(checkpoint, _checks())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -150,6 +150,22 @@ def _reporter() -> Any:
         return lambda n: _advance(bar, n)
 
     return Reporter(_say, weights)
+
+
+def _checks() -> Callable[[str, int, int], None]:
+    """A bar for the gate's checks, which come as (what is running, done, total)."""
+    from tqdm import tqdm
+
+    bars: dict[str, Any] = {}
+
+    def checked(what: str, done: int, total: int) -> None:
+        if what not in bars:
+            bars[what] = tqdm(
+                total=total, desc=what, unit="check", file=sys.stderr, leave=False, disable=None
+            )
+        _advance(bars[what], done - bars[what].n)
+
+    return checked
 
 
 def _advance(bar: Any, n: int) -> None:

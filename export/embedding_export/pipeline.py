@@ -128,6 +128,7 @@ def _write_graph(checkpoint: Checkpoint, folder: Path, precision: Precision, rep
     total = int(row.bytes_per_parameter * describe.architecture(checkpoint).parameters)
     report.step(f"writing onnx/{precision}")
     data = write_onnx(encoder, path, report.weights(total))
+    _release(checkpoint)
     report.step(f"auditing the weights of onnx/{precision}")
     compared = audit_onnx(path, checkpoint)
     report.step(f"{compared} tensors equal the checkpoint's ({time.monotonic() - started:.1f} s)")
@@ -148,6 +149,12 @@ def _write_graph(checkpoint: Checkpoint, folder: Path, precision: Precision, rep
         golden_tolerance=row.golden_tolerance,
         parity=Parity("not run", "the export has not got there"),
     )
+
+
+def _release(checkpoint: Checkpoint) -> None:
+    """Let go of the checkpoint's pages: it and the written graph together would fill a small machine."""
+    for tensor in checkpoint.tensors.values():
+        tensor.release()
 
 
 def _finish(
