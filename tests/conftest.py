@@ -1,5 +1,6 @@
 """Fixtures that several test modules share."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,12 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoints") / "tiny"
     standin.write(folder, standin.Options())
     return folder
+
+
+@pytest.fixture
+def editable(tiny_checkpoint: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny stand-in that the test may change."""
+    return Path(shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint"))
 
 
 @pytest.fixture(scope="session")

@@ -164,7 +164,7 @@ def _layer_types(fields: Fields) -> tuple[LayerType, ...]:
     if names is None:
         pattern = fields.integer("sliding_window_pattern", 6)
         names = ["full_attention" if (i + 1) % pattern == 0 else "sliding_attention" for i in range(count)]
-    if not isinstance(names, list) or len(names) != count or any(n not in _LAYER_TYPES for n in names):
+    if not isinstance(names, list) or len(names) != count or any(str(n) not in _LAYER_TYPES for n in names):
         raise fields.wrong("layer_types", f"{count} (num_hidden_layers) of {', '.join(_LAYER_TYPES)}")
     return tuple(_LAYER_TYPES[name] for name in names)
 
