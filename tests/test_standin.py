@@ -123,7 +123,7 @@ def test_outliers_keep_the_function_and_enlarge_activations(
         part.register_forward_pre_hook(watch(name))
     assert np.abs(vectors(model) - right).max() <= TOLERANCE
     assert len(ratios) == 7 * 5 + 2
-    assert min(ratios.values()) > 5, ratios
+    assert min(ratios.values()) > 3, ratios
 
 
 def test_seed_decides_everything(tmp_path: Path, tiny_checkpoint: Path) -> None:
