@@ -224,3 +224,34 @@ def test_golden_vectors_of_the_export_do_not_stop_the_check(
         m["graphs"][0]["golden"] = [dataclasses.asdict(wrong)]
 
     assert parity.check(edited(change), few).passed
+
+
+def _set_prompts(folder: Path, prompts: dict[str, str], default: str | None) -> None:
+    path = folder / "config_sentence_transformers.json"
+    data = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(
+        json.dumps({**data, "prompts": prompts, "default_prompt_name": default}), encoding="utf-8"
+    )
+
+
+def _drop_normalize(folder: Path) -> None:
+    path = folder / "modules.json"
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8"))[:-1]), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda folder: _set_prompts(folder, {"passage": "p: ", "STS": "sts: "}, "STS"),
+        lambda folder: _set_prompts(folder, {}, None),
+        _drop_normalize,
+    ],
+    ids=["default prompt, no query prompt", "no prompts", "not normalised"],
+)
+def test_fine_tunes_of_other_shapes_pass(
+    tiny_checkpoint: Path, tmp_path: Path, change: Callable[[Path], None]
+) -> None:
+    folder = Path(shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint"))
+    change(folder)
+    verdict = parity.gate(load_checkpoint(folder))(export(folder, tmp_path / "bundle"))["onnx/fp32"]
+    assert (verdict.status, verdict.reason) == ("passed", None)

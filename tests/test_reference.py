@@ -15,7 +15,7 @@ from embedding_export.checkpoint import Checkpoint, load_checkpoint
 from embedding_validate import probes, reference, texts
 from embedding_validate.calls import sliced
 from embedding_validate.probes import Probe
-from embedding_validate.reference import Reference, ReferenceError
+from embedding_validate.reference import Reference, ReferenceLoadError
 
 TEXTS = ["wind", "How do I keep a sourdough starter alive?", "Träge Flüsse 川 🙂", ""]
 
@@ -44,7 +44,7 @@ def test_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, checkpoint: Check
     true = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if n == "torch" else true(n))
     assert reference.unavailable() == 'torch is not installed (pip install "embedding-edge[validate]")'
-    with pytest.raises(ReferenceError, match="torch is not installed"):
+    with pytest.raises(ReferenceLoadError, match="torch is not installed"):
         Reference.load(checkpoint)
 
 
@@ -64,7 +64,7 @@ def test_verbs_and_titles(loaded: Reference, model: SentenceTransformer) -> None
     np.testing.assert_array_equal(vector(verb="encode_document"), model.encode_document(TEXTS[1]))
     titled = model.encode(TEXTS[1], prompt="title: Bread | text: ")
     np.testing.assert_array_equal(vector(verb="encode_document", title="Bread"), titled)
-    with pytest.raises(ReferenceError, match="no 'title: none'"):
+    with pytest.raises(ReferenceLoadError, match="no 'title: none'"):
         vector(verb="encode", prompt_name="STS", title="Bread")
 
 
@@ -139,13 +139,13 @@ def _with_overrides(checkpoint: Checkpoint, **overrides: Any) -> Checkpoint:
 
 
 def test_refuses_a_causal_model(checkpoint: Checkpoint) -> None:
-    with pytest.raises(ReferenceError, match="causally"):
+    with pytest.raises(ReferenceLoadError, match="causally"):
         Reference.load(_with_overrides(checkpoint, use_bidirectional_attention=False))
 
 
 @pytest.mark.parametrize("sliding_window", [18, 14, 8, 32])
 def test_refuses_another_window(checkpoint: Checkpoint, sliding_window: int) -> None:
-    with pytest.raises(ReferenceError, match="to each side, the checkpoint over 8"):
+    with pytest.raises(ReferenceLoadError, match="to each side, the checkpoint over 8"):
         Reference.load(_with_overrides(checkpoint, sliding_window=sliding_window))
 
 
@@ -153,7 +153,7 @@ def test_refuses_other_layer_types(checkpoint: Checkpoint) -> None:
     names = {"local": "sliding_attention", "global": "full_attention"}
     types = [names[t] for t in reversed(checkpoint.config.layer_types)]
     assert tuple(reversed(checkpoint.config.layer_types)) != checkpoint.config.layer_types
-    with pytest.raises(ReferenceError, match="layers"):
+    with pytest.raises(ReferenceLoadError, match="layers"):
         Reference.load(_with_overrides(checkpoint, layer_types=types))
 
 
@@ -167,5 +167,5 @@ def test_a_repaired_window_is_the_one_that_runs(tmp_path: Path) -> None:
 
 
 def test_an_incomplete_checkpoint_is_explained(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    with pytest.raises(ReferenceError, match="cannot load"):
+    with pytest.raises(ReferenceLoadError, match="cannot load"):
         Reference.load(dataclasses.replace(checkpoint, path=tmp_path))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from embedding_validate import golden
 from embedding_validate.calls import sliced
 from embedding_validate.golden import Score, VectorOf
-from embedding_validate.probes import Probe
+from embedding_validate.probes import TITLE_SLOT, Probe
 from embedding_validate.reference import Reference
 
 # The dimension that the printed figures are of; other models' dims are scaled from it.
@@ -129,5 +129,5 @@ def _row(score: Score, reference: VectorOf, bundle: VectorOf, dim: int, real: bo
 def _known(probe: Probe, prompts: Mapping[str, str]) -> bool:
     """Whether the model has the prompt, and a place for the title if there is one."""
     name = probe.prompt_name or {"encode_query": "query", "encode_document": "document"}.get(probe.verb)
-    fits = probe.title is None or "title: none" in prompts.get(name or "", "")
+    fits = probe.title is None or TITLE_SLOT in prompts.get(name or "", "")
     return (name is None or name in prompts) and fits

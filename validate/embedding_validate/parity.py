@@ -81,7 +81,7 @@ def gate(checkpoint: Checkpoint, progress: Progress = _silent) -> Callable[[Path
     The gate never raises for a bundle that cannot be run: its graphs have failed.
 
     Raises (when called):
-        ReferenceError: the reference cannot be loaded, or is not the model that the checkpoint describes.
+        ReferenceLoadError: the reference cannot be loaded, or is not the model that the checkpoint describes.
     """
 
     @cache

@@ -3,7 +3,7 @@
 Knows nothing of how either answers; token counts come from a function it is handed.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,6 +29,7 @@ _SHORT = (
 _BATCH = ("en-short", "empty", "en-question", "ja", "code-sql", "en-long", "emoji-zwj", "repeat-letter")
 _PROMPTED = ("en-question", "en-orchard", "th")
 _TITLES = ("Plums", "Brücken — 橋, мосты")
+TITLE_SLOT = "title: none"
 # Where chunked attention begins (past 512), and around full chunks of 128.
 _CHUNK_EDGES = (511, 512, 513, 639, 640, 641, 1023, 1024, 1025)
 _SHORT_CHUNK = 600
@@ -69,7 +70,7 @@ class Limits:
     max_seq_length: int
 
 
-def short(texts: Sequence[Text], prompts: Iterable[str], limits: Limits, count: Count) -> ProbeSet:
+def short(texts: Sequence[Text], prompts: Mapping[str, str], limits: Limits, count: Count) -> ProbeSet:
     """The exporter's gate: about 40 probes, two of them as long as the model allows."""
     m, past_window = limits.max_seq_length, f"length-{(limits.window or 0) + 2}"
     sizes = [3, 16, *_window_edges(limits, (1,)), _SHORT_CHUNK, m, m + 52]
@@ -83,7 +84,7 @@ def short(texts: Sequence[Text], prompts: Iterable[str], limits: Limits, count: 
     return _probe_set("short", found, batches, _BATCH[2:3])
 
 
-def full(texts: Sequence[Text], prompts: Iterable[str], limits: Limits, count: Count) -> ProbeSet:
+def full(texts: Sequence[Text], prompts: Mapping[str, str], limits: Limits, count: Count) -> ProbeSet:
     """`validate-embedding`: every text, every prompt on several texts, all edges, batches to the maximum."""
     m, past_window = limits.max_seq_length, f"length-{(limits.window or 0) + 2}"
     sizes = [3, 4, 16, 64, *_window_edges(limits, (1, 2, 4)), *_CHUNK_EDGES, _SHORT_CHUNK]
@@ -102,13 +103,12 @@ def full(texts: Sequence[Text], prompts: Iterable[str], limits: Limits, count: C
     return _probe_set("full", found, batches, (*_BATCH[2:5], past_window))
 
 
-def of_texts(texts: Sequence[Text], prompts: Iterable[str]) -> ProbeSet:
+def of_texts(texts: Sequence[Text], prompts: Mapping[str, str]) -> ProbeSet:
     """The user's own texts: alone, as queries, as documents, and in batches of eight."""
-    known = set(prompts)
     plain = [_plain(t) for t in texts]
-    queries = [Probe(f"{t.id}/query", t.script, t.text, "encode_query") for t in texts if "query" in known]
+    queries = [Probe(f"{t.id}/query", t.script, t.text, "encode_query") for t in texts if "query" in prompts]
     documents = [
-        Probe(f"{t.id}/document", t.script, t.text, "encode_document") for t in texts if "document" in known
+        Probe(f"{t.id}/document", t.script, t.text, "encode_document") for t in texts if "document" in prompts
     ]
     ids = [t.id for t in texts]
     batches = tuple(tuple(ids[i : i + 8]) for i in range(0, len(ids), 8))
@@ -160,15 +160,14 @@ def _lengths(texts: Sequence[Text], wanted: Iterable[int], limits: Limits, count
     return [Probe(f"length-{n}", "Length", text) for n, text in by_length.items()]
 
 
-def _prompts(texts: Sequence[Text], prompts: Iterable[str], ids: Sequence[str]) -> list[Probe]:
-    """Every prompt by name, both verbs, and titles, on the texts named."""
-    names = list(prompts)
+def _prompts(texts: Sequence[Text], prompts: Mapping[str, str], ids: Sequence[str]) -> list[Probe]:
+    """Every prompt by name, both verbs, and titles where the document prompt has a place for one."""
     probes = []
     for t in _select(texts, ids):
-        probes += [Probe(f"{t.id}/prompt {n}", t.script, t.text, prompt_name=n) for n in names]
+        probes += [Probe(f"{t.id}/prompt {n}", t.script, t.text, prompt_name=n) for n in prompts]
         probes.append(Probe(f"{t.id}/query", t.script, t.text, "encode_query"))
         probes.append(Probe(f"{t.id}/document", t.script, t.text, "encode_document"))
-        if "document" in names:
+        if TITLE_SLOT in prompts.get("document", ""):
             probes += [
                 Probe(f"{t.id}/title {i}", t.script, t.text, "encode_document", title=title)
                 for i, title in enumerate(_TITLES)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from embedding_export.checkpoint import Checkpoint
 from embedding_runtime.errors import EmbeddingError
 from embedding_validate.answers import Answer, Answers
-from embedding_validate.probes import Limits, Probe, ProbeSet
+from embedding_validate.probes import TITLE_SLOT, Limits, Probe, ProbeSet
 
 if TYPE_CHECKING:
     import torch
@@ -28,12 +28,11 @@ if TYPE_CHECKING:
 
 _PACKAGES = ("sentence-transformers", "transformers", "torch", "tokenizers")
 _DOCUMENT_NAMES = ("document", "passage", "corpus")
-_TITLE_SLOT = "title: none"
 
 Floats = NDArray[np.float32]
 
 
-class ReferenceError(EmbeddingError):
+class ReferenceLoadError(EmbeddingError):
     """The reference cannot be loaded, or does not compute the model that the checkpoint describes."""
 
 
@@ -58,11 +57,11 @@ class Reference:
         """Load sentence-transformers on a checkpoint and make sure that it computes that model.
 
         Raises:
-            ReferenceError: packages missing, the checkpoint does not load, weights not float32, or a model
+            ReferenceLoadError: packages missing, the checkpoint does not load, weights not float32, or a model
                 that attends causally, with another window, or with other layer types than the checkpoint.
         """
         if reason := unavailable():
-            raise ReferenceError(f"The reference cannot run: {reason}.")
+            raise ReferenceLoadError(f"The reference cannot run: {reason}.")
         reference = cls(_load_model(checkpoint), checkpoint)
         _require_bidirectional(reference._transformer)
         _require_layers(reference._transformer, checkpoint)
@@ -134,7 +133,7 @@ class Reference:
         """Ids and vector for one probe.
 
         Raises:
-            ReferenceError: a title where the document prompt has no place for one.
+            ReferenceLoadError: a title where the document prompt has no place for one.
         """
         prompt, special = self._prompt_of(probe), probe.allow_special
         return Answer(
@@ -180,12 +179,12 @@ class Reference:
         prompt = self.prompt_text(probe.prompt_name or next((n for n in names if n in known), None))
         if probe.title is None:
             return prompt
-        if _TITLE_SLOT not in prompt:
-            raise ReferenceError(
-                f"Probe {probe.id!r} has a title, but the document prompt {prompt!r} has no {_TITLE_SLOT!r}. "
+        if TITLE_SLOT not in prompt:
+            raise ReferenceLoadError(
+                f"Probe {probe.id!r} has a title, but the document prompt {prompt!r} has no {TITLE_SLOT!r}. "
                 "Leave the title out."
             )
-        return prompt.replace(_TITLE_SLOT, f"title: {probe.title}", 1)
+        return prompt.replace(TITLE_SLOT, f"title: {probe.title}", 1)
 
 
 def _load_model(checkpoint: Checkpoint) -> "SentenceTransformer":
@@ -203,14 +202,14 @@ def _load_model(checkpoint: Checkpoint) -> "SentenceTransformer":
             config_kwargs=dict(checkpoint.config_overrides),
         )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as e:
-        raise ReferenceError(
+        raise ReferenceLoadError(
             f"sentence-transformers {version('sentence-transformers')} cannot load {checkpoint.path} "
             f"({type(e).__name__}: {e}). Check that the folder is complete."
         ) from e
     finally:
         logging.enable_progress_bar()  # type: ignore[no-untyped-call]
     if kinds := {str(p.dtype) for p in model.parameters() if p.dtype != torch.float32}:
-        raise ReferenceError(
+        raise ReferenceLoadError(
             f"The reference was loaded with weights of {sorted(kinds)}, not float32 alone. "
             "Install the pinned versions: pip install 'embedding-edge[validate]'"
         )
@@ -226,7 +225,7 @@ def _require_bidirectional(transformer: Any) -> None:
     with torch.inference_mode():
         first = transformer(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[:, 0]
     if _relative(first[0], first[1]) < 1e-5:
-        raise ReferenceError(
+        raise ReferenceLoadError(
             f"transformers {version('transformers')} runs this model causally: the first token does not see "
             "the last. It ignores use_bidirectional_attention; install the pinned version: "
             "pip install 'embedding-edge[validate]'"
@@ -239,7 +238,7 @@ def _require_layers(transformer: Any, checkpoint: Checkpoint) -> None:
     kinds = {"sliding_attention": "local", "full_attention": "global"}
     found = tuple(kinds.get(t, t) for t in transformer.config.layer_types)
     if found != config.layer_types:
-        raise ReferenceError(
+        raise ReferenceLoadError(
             f"The reference has layers {found}, the checkpoint {config.layer_types}. Its config.json is read "
             "differently by this version of transformers; install the pinned one."
         )
@@ -248,7 +247,7 @@ def _require_layers(transformer: Any, checkpoint: Checkpoint) -> None:
     inside, outside = _reach(transformer, found.index("local"), config.window)
     if inside < 1e-6 or outside > 1e-3 * inside:
         found_window = transformer.config.sliding_window - 1
-        raise ReferenceError(
+        raise ReferenceLoadError(
             f"The reference attends over {found_window} tokens to each side, the checkpoint over "
             f"{config.window}. Reload it with the repaired sliding_window (config_overrides "
             f"{checkpoint.config_overrides})."
