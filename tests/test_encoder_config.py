@@ -30,6 +30,7 @@ READ: dict[str, Fields] = {
     "no rope": {},
     "legacy rope": {"rope_theta": 500.0, "rope_local_base_freq": 70},
     "nested rope": {"rope_parameters": NESTED},
+    "a null beside a nested rope": {"rope_parameters": NESTED, "rope_theta": None},
     "both ropes": {"rope_parameters": NESTED, "rope_theta": 500.0, "rope_local_base_freq": 70.0},
     "half a rope": {"rope_parameters": {"full_attention": {"rope_theta": 3.0}}, "rope_local_base_freq": 70.0},
     "no scaling": {"rope_scaling": {"rope_type": "default"}, "rope_theta": 500.0},
@@ -69,7 +70,7 @@ def test_257_is_read_as_512_and_said(editable: Path) -> None:
 @pytest.mark.parametrize("found", [3, 5, 9, 17, 33, 65, 129, 513, 1025])
 def test_other_halved_windows_are_refused_unless_told(editable: Path, found: int) -> None:
     change(editable / "config.json", {"sliding_window": found})
-    message = rf"sliding_window is {found}, of the form 2\^k \+ 1.*sliding_window=512 most likely"
+    message = rf"sliding_window is {found}, of the form 2\^k \+ 1.*--sliding-window .*512 most likely"
     with pytest.raises(CheckpointError, match=message):
         load_checkpoint(editable)
     meant = load_checkpoint(editable, sliding_window=found)
@@ -129,6 +130,7 @@ REFUSED: list[tuple[Fields, str]] = [
     ({"auto_map": {"AutoModel": "modeling.Model"}}, "auto_map is"),
     ({"per_layer_config": {"1": {"head_dim": 16}}}, "per_layer_config is"),
     ({"partial_rotary_factor": 0.5}, r"partial_rotary_factor is 0\.5"),
+    ({"rope_scaling": {"rope_type": "default", "rope_theta": 3.0}}, "rotary embeddings are scaled"),
     ({"rope_scaling": LINEAR}, "rotary embeddings are scaled .*linear"),
     ({"rope_scaling": YARN}, "rotary embeddings are scaled .*yarn"),
     ({"rope_parameters": LLAMA}, "rotary embeddings are scaled .*llama3"),

@@ -16,6 +16,16 @@ LayerType = Literal["local", "global"]
 _LAYER_TYPES: dict[str, LayerType] = {"sliding_attention": "local", "full_attention": "global"}
 _GENUINE_WINDOW = 512
 _HALVED_ONCE = 257
+_ONLY: tuple[tuple[str, tuple[object, ...], str], ...] = (
+    ("hidden_activation", ("gelu_pytorch_tanh",), "the MLP is computed with the tanh form of GELU"),
+    ("attention_bias", (False,), "q, k, v and o are computed without bias"),
+    ("attn_logit_softcapping", (None,), "attention scores are not capped"),
+    ("final_logit_softcapping", (None,), "there are no logits to cap"),
+    ("is_causal", (True,), "use_bidirectional_attention alone decides the direction"),
+    ("partial_rotary_factor", (None, 1, 1.0), "rotary embeddings turn the whole head"),
+    ("per_layer_config", (None, {}), "all layers have the same shape"),
+    ("auto_map", (None, {}), "code in the checkpoint is not run"),
+)
 
 
 @dataclass(frozen=True)
@@ -107,8 +117,8 @@ def repaired_window(fields: Fields, asked: int | None = None) -> Window:
     if found % 2 and (found - 1).bit_count() == 1:
         raise CheckpointError(
             f"{fields.file}: sliding_window is {found}, of the form 2^k + 1: older versions of transformers "
-            "halve the value at each save (512, 257, 129, 65 ...). Say which value is the trained one: "
-            f"sliding_window=512 most likely, or sliding_window={found} if {found} is meant."
+            "halve the value at each save (512, 257, 129, 65 ...). Say which one the model was trained with, "
+            f"by --sliding-window (in Python sliding_window=): 512 most likely, or {found} if that is meant."
         )
     return _window(found, found, "")
 
@@ -146,18 +156,6 @@ def _refuse_others(fields: Fields) -> None:
             fields.refuse_unless(key, accepted, why)
 
 
-_ONLY: tuple[tuple[str, tuple[object, ...], str], ...] = (
-    ("hidden_activation", ("gelu_pytorch_tanh",), "the MLP is computed with the tanh form of GELU"),
-    ("attention_bias", (False,), "q, k, v and o are computed without bias"),
-    ("attn_logit_softcapping", (None,), "attention scores are not capped"),
-    ("final_logit_softcapping", (None,), "there are no logits to cap"),
-    ("is_causal", (True,), "use_bidirectional_attention alone decides the direction"),
-    ("partial_rotary_factor", (None, 1, 1.0), "rotary embeddings turn the whole head"),
-    ("per_layer_config", (None, {}), "all layers have the same shape"),
-    ("auto_map", (None, {}), "code in the checkpoint is not run"),
-)
-
-
 def _layer_types(fields: Fields) -> tuple[LayerType, ...]:
     count = fields.integer("num_hidden_layers", 26)
     names = fields.values.get("layer_types")
@@ -171,17 +169,24 @@ def _layer_types(fields: Fields) -> tuple[LayerType, ...]:
 
 def _rope_theta(fields: Fields, layer_type: str, legacy_key: str, default: float) -> float:
     """The base of one layer type: `rope_parameters` (transformers 5) before the legacy key."""
-    for scaling in (fields.nested("rope_scaling"), fields.nested("rope_parameters").nested(layer_type)):
-        kind = scaling.values.get("rope_type", scaling.values.get("type", "default"))
-        if kind != "default" or set(scaling.values) - {"rope_type", "type", "rope_theta"}:
+    nested = fields.nested("rope_parameters")
+    own, scaling = nested.nested(layer_type), fields.nested("rope_scaling")
+    for values, known in (
+        (own.values, {"rope_type", "type", "rope_theta"}),
+        (scaling.values, {"rope_type", "type"}),
+    ):
+        if values.get("rope_type", values.get("type", "default")) != "default" or set(values) - known:
             raise CheckpointError(
-                f"{fields.file}: rotary embeddings are scaled ({scaling.values}), which is not supported; "
-                "expected rope_type 'default' and a rope_theta."
+                f"{fields.file}: rotary embeddings are scaled ({values}), which is not supported; expected "
+                "rope_type 'default' and a rope_theta for each kind of layer."
             )
-    if flat := set(fields.nested("rope_parameters").values) - set(_LAYER_TYPES):
+    if flat := sorted(set(nested.values) - set(_LAYER_TYPES)):
         raise CheckpointError(
-            f"{fields.file}: rope_parameters has {sorted(flat)}; expected one entry for each of "
+            f"{fields.file}: rope_parameters has {flat}; expected one entry for each of "
             f"{', '.join(_LAYER_TYPES)}."
         )
-    theta = fields.nested("rope_parameters").nested(layer_type)
-    return theta.number("rope_theta", fields.number(legacy_key, default))
+    return (
+        own.number("rope_theta", default)
+        if "rope_theta" in own.values
+        else fields.number(legacy_key, default)
+    )
