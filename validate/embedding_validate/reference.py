@@ -57,7 +57,7 @@ class Reference:
         """Load sentence-transformers on a checkpoint and make sure that it computes that model.
 
         Raises:
-            ReferenceLoadError: packages missing, the checkpoint does not load, weights not float32, or a model
+            ReferenceLoadError: packages missing, the checkpoint does not load, weights not float32, a model
                 that attends causally, with another window, or with other layer types than the checkpoint.
         """
         if reason := unavailable():
