@@ -9,8 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from embedding_export.errors import AuditError, ExportError, ParityError
 from embedding_runtime.bundle import Manifest
-from embedding_runtime.errors import EmbeddingError
+from embedding_runtime.errors import EmbeddingError, EngineError
+
+# A check or the writing failed: exit status 1. Other errors are about what was given: 2.
+FAILURES = (AuditError, EngineError, ExportError, ParityError)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -24,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     except EmbeddingError as e:
         print(f"export-embedding: error: {e}", file=sys.stderr)
-        return 1 if type(e).__name__ in ("AuditError", "ParityError", "ExportError", "EngineError") else 2
+        return 1 if isinstance(e, FAILURES) else 2
     except OSError as e:
         where = f" ({e.filename})" if e.filename else ""
         print(f"export-embedding: error: {e.strerror or e}{where}; nothing was written", file=sys.stderr)

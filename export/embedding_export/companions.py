@@ -25,7 +25,8 @@ def write_client_files(checkpoint: Checkpoint, bundle: Path, onnx_files: dict[st
         if source.name != "config.json":
             replace_file(bundle / source.name, source)
     config: dict[str, Any] = json.loads((checkpoint.path / "config.json").read_text(encoding="utf-8"))
-    config.update(checkpoint.config_overrides)
+    if checkpoint.config_overrides:  # a repaired window, which transformers reads as 2 * window from a file
+        config["sliding_window"] = 2 * checkpoint.config.window
     config["transformers.js_config"] = {
         "use_external_data_format": {Path(f).name: 1 for f in sorted(onnx_files)}
     }

@@ -80,6 +80,7 @@ def export_bundle(
         ParityError: the bundle does not give the reference's vectors; nothing is left under the target's
         name.
     """
+    describe.dims(checkpoint, options.dims)  # a wrong one is said before any work
     parameters = describe.architecture(checkpoint).parameters
     needed = sum(int(PRECISIONS[p].bytes_per_parameter * parameters) for p in options.precisions)
     require_space(bundle.parent.resolve(), needed + OVERHEAD_BYTES)
