@@ -1,11 +1,14 @@
 """A checkpoint as a whole: every dialect gives the same, and what is missing or damaged is named."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import standin
 from edits import change, reference
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from standin_config import Dialect
 
 from embedding_export.checkpoint import CheckpointError, load_checkpoint
@@ -115,6 +118,39 @@ def test_damaged_files_are_named(editable: Path, file: str, content: bytes) -> N
     with pytest.raises(CheckpointError) as error:
         load_checkpoint(editable)
     assert file in str(error.value)
+
+
+JSON_FILES = (
+    *("config.json", "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"),
+    *("tokenizer_config.json", "tokenizer.json", "1_Pooling/config.json", "2_Dense/config.json"),
+)
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=4,
+)
+
+
+@given(data=st.data())
+@settings(max_examples=250, deadline=None)
+def test_any_value_anywhere_is_read_or_refused(
+    tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.getbasetemp() / "any-value"
+    if not folder.exists():
+        shutil.copytree(tiny_checkpoint, folder)
+    file = folder / data.draw(st.sampled_from(JSON_FILES))
+    content = file.read_bytes()
+    value = json.loads(content)
+    place = data.draw(st.sampled_from(value)) if isinstance(value, list) else value
+    place[data.draw(st.sampled_from(sorted(place)))] = data.draw(ANY_JSON)
+    file.write_text(json.dumps(value))
+    try:
+        load_checkpoint(folder)
+    except CheckpointError as error:
+        assert str(folder) in str(error)
+    finally:
+        file.write_bytes(content)
 
 
 def test_a_folder_in_a_files_place_is_named(editable: Path) -> None:

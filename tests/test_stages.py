@@ -50,6 +50,14 @@ def test_a_fine_tuned_dense_stage_is_read(
         np.testing.assert_array_equal(added, dense.linear.bias.detach().numpy())
 
 
+def test_absent_settings_of_a_dense_stage_are_the_references(editable: Path) -> None:
+    config = editable / "2_Dense" / "config.json"
+    config.write_text(json.dumps({"in_features": 64, "out_features": 160, "bias": False}))
+    theirs = reference(editable)[2]
+    assert isinstance(theirs.activation_function, torch.nn.Tanh)
+    assert load_checkpoint(editable).dense[0].activation == "tanh"
+
+
 def test_no_dense_at_all_is_read(editable: Path) -> None:
     relist(editable, lambda m: m.__delitem__(slice(2, None)))
     checkpoint = load_checkpoint(editable)
