@@ -6,6 +6,10 @@ from pathlib import Path
 import pytest
 import standin
 
+from embedding_export.checkpoint import load_checkpoint
+from embedding_export.pipeline import ExportOptions, export_bundle
+from embedding_runtime.bundle import Parity, load_manifest
+
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -13,6 +17,19 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoints") / "tiny"
     standin.write(folder, standin.Options())
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny stand-in exported to fp32 ONNX, its verdict set to "passed"; tests must not change it."""
+    folder = tmp_path_factory.mktemp("bundles") / "tiny"
+    export_bundle(load_checkpoint(tiny_checkpoint), folder, ExportOptions(), assumed)
+    return folder
+
+
+def assumed(bundle: Path) -> dict[str, Parity]:
+    """A gate that passes everything, for tests of what comes after it."""
+    return {graph.key: Parity("passed") for graph in load_manifest(bundle).graphs}
 
 
 @pytest.fixture

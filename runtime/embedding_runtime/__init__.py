@@ -13,7 +13,18 @@ from embedding_runtime.errors import (
     ParityWarning,
 )
 from embedding_runtime.quantization import quantization_ranges, quantize_embeddings
-from embedding_runtime.similarity import SimilarityFunction, cos_sim, dot_score, euclidean_sim, manhattan_sim
+from embedding_runtime.retrieval import semantic_search
+from embedding_runtime.similarity import (
+    SimilarityFunction,
+    cos_sim,
+    dot_score,
+    euclidean_sim,
+    manhattan_sim,
+    pairwise_cos_sim,
+    pairwise_dot_score,
+    pairwise_euclidean_sim,
+    pairwise_manhattan_sim,
+)
 
 __all__ = [
     "BundleError",
@@ -32,6 +43,11 @@ __all__ = [
     "euclidean_sim",
     "load_manifest",
     "manhattan_sim",
+    "pairwise_cos_sim",
+    "pairwise_dot_score",
+    "pairwise_euclidean_sim",
+    "pairwise_manhattan_sim",
     "quantization_ranges",
     "quantize_embeddings",
+    "semantic_search",
 ]

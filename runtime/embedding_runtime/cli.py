@@ -17,7 +17,7 @@ from embedding_runtime import prompts as prompting
 from embedding_runtime import rows as reading
 from embedding_runtime.embed_file import Job, Plan
 from embedding_runtime.embedder import Embedder
-from embedding_runtime.errors import EmbeddingError, InputError, InputTypeError
+from embedding_runtime.errors import EmbeddingError, InputError
 from embedding_runtime.options import Options
 from embedding_runtime.overflow import POLICIES
 from embedding_runtime.progress import Progress
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     except EmbeddingError as e:
         _say(f"error: {e}")
-        return 2 if isinstance(e, (InputError, InputTypeError)) else 1
+        return 2 if isinstance(e, InputError) else 1
     except OSError as e:
         where = f" ({e.filename})" if e.filename else ""
         _say(f"error: {e.strerror or e}{where}; the rows written so far are complete")

@@ -20,7 +20,7 @@ from embedding_runtime.bundle import Format, Precision
 from embedding_runtime.collect import Result, collect, stored
 from embedding_runtime.encoder import Encoder
 from embedding_runtime.errors import InputError
-from embedding_runtime.inputs import Texts, as_texts, is_single
+from embedding_runtime.inputs import Texts, as_inputs, as_texts, is_single
 from embedding_runtime.integrity import Verify
 from embedding_runtime.opened import Choice, open_bundle
 from embedding_runtime.options import (
@@ -128,7 +128,7 @@ class Embedder:
     ) -> Result: ...
     def encode(
         self,
-        inputs: Texts,
+        inputs: Texts | None = None,
         prompt_name: str | None = None,
         prompt: str | None = None,
         batch_size: int = 32,
@@ -155,6 +155,7 @@ class Embedder:
                 "error" refuses them, "chunk" averages the vectors of their pieces, weighted by tokens.
             allow_special: `<bos>`, `<eos>`, `<pad>` ... in a text are control tokens rather than text.
             convert_to_tensor, device, pool, chunk_size: accepted where they ask for what is done anyway.
+            sentences: the older name of `inputs`.
 
         Raises:
             InputError: a value out of range, an unknown name, a text that is not Unicode or too long.
@@ -186,7 +187,7 @@ class Embedder:
     ) -> Result: ...
     def encode_query(
         self,
-        inputs: Texts,
+        inputs: Texts | None = None,
         prompt_name: str | None = None,
         prompt: str | None = None,
         batch_size: int = 32,
@@ -223,7 +224,7 @@ class Embedder:
     ) -> Result: ...
     def encode_document(
         self,
-        inputs: Texts,
+        inputs: Texts | None = None,
         prompt_name: str | None = None,
         prompt: str | None = None,
         batch_size: int = 32,
@@ -301,7 +302,7 @@ class Embedder:
 
     @similarity_fn_name.setter
     def similarity_fn_name(self, value: SimilarityName) -> None:
-        self._similarity_fn_name = similarity.similarity_name(value)
+        self._similarity_fn_name: SimilarityName = similarity.similarity_name(value)
 
     @property
     def max_seq_length(self) -> int:
@@ -383,7 +384,10 @@ class Embedder:
             overflow=options.overflow or self.overflow,
         )
 
-    def _encode(self, inputs: Texts, choice: PromptChoice, options: Options, titles: Titles = None) -> Result:
+    def _encode(
+        self, given: Texts | None, choice: PromptChoice, options: Options, titles: Titles = None
+    ) -> Result:
+        inputs = as_inputs(given, options.sentences)
         single = is_single(inputs)
         texts = as_texts(inputs)
         requested = joined(texts, self._prompt(choice), one_title(titles) if single else titles)

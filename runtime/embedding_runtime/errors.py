@@ -17,8 +17,8 @@ class InputError(EmbeddingError, ValueError):
     """A value the caller passed is outside what the function accepts."""
 
 
-class InputTypeError(EmbeddingError, TypeError):
-    """An argument the caller passed has a type the function does not accept."""
+class InputTypeError(InputError, TypeError):
+    """An argument has a type the function does not accept; a ValueError too, as in the reference."""
 
 
 class EmbeddingWarning(UserWarning):

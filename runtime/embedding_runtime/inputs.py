@@ -1,5 +1,6 @@
 """What a caller may pass as texts. Knows nothing of prompts, tokens or vectors."""
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -8,6 +9,22 @@ import numpy as np
 from embedding_runtime.errors import InputError, InputTypeError
 
 Texts = str | Iterable[str]
+
+_logger = logging.getLogger(__name__)
+
+
+def as_inputs(inputs: Texts | None, sentences: Texts | None) -> Texts:
+    """The texts, by either name of the argument.
+
+    Raises:
+        InputTypeError: there are none.
+    """
+    if inputs is not None:
+        return inputs
+    if sentences is None:
+        raise InputTypeError("inputs is None; expected a str or an iterable of str.")
+    _logger.warning("The argument sentences is the older name of inputs.")
+    return sentences
 
 
 def is_single(inputs: Any) -> bool:

@@ -1,10 +1,12 @@
 """The arguments of one `encode` call, checked. Knows nothing of texts, engines or files."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypedDict
 
 from embedding_runtime.bundle import Format, Precision
 from embedding_runtime.errors import InputError, InputTypeError
+from embedding_runtime.inputs import Texts
 from embedding_runtime.integrity import Verify
 from embedding_runtime.overflow import POLICIES, Overflow
 from embedding_runtime.quantization import VectorPrecision, check_precision
@@ -28,6 +30,7 @@ class VectorOptions(TypedDict, total=False):
     dim: int | None
     overflow: Overflow | None
     allow_special: bool
+    sentences: Texts | None
 
 
 class EncodeOptions(VectorOptions, total=False):
@@ -72,11 +75,10 @@ class Options:
     dim: int | None = None
     overflow: Overflow | None = None
     allow_special: bool = False
+    sentences: Texts | None = None
 
     @classmethod
-    def of(
-        cls, batch_size: int, show_progress_bar: bool | None, given: VectorOptions | EncodeOptions
-    ) -> "Options":
+    def of(cls, batch_size: int, show_progress_bar: bool | None, given: Mapping[str, Any]) -> "Options":
         """Options as given, checked.
 
         Raises:

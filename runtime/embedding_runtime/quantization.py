@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from embedding_runtime.errors import InputError, InputTypeError
 
 VectorPrecision = Literal["float32", "int8", "uint8", "binary", "ubinary"]
-PRECISIONS: tuple[VectorPrecision, ...] = get_args(VectorPrecision)
+PRECISIONS: dict[str, VectorPrecision] = {name: name for name in get_args(VectorPrecision)}
 # Fewer vectors than this make ranges that later vectors will often leave.
 ENOUGH_VECTORS = 100
 
@@ -25,11 +25,10 @@ def check_precision(precision: str | None) -> VectorPrecision:
     Raises:
         InputError: not one of `PRECISIONS`.
     """
-    for known in PRECISIONS:
-        if precision == known:
-            return known
     if precision is None:
         return "float32"
+    if precision in PRECISIONS:
+        return PRECISIONS[precision]
     raise InputError(f"Precision {precision!r} is unknown; expected one of {list(PRECISIONS)}.")
 
 

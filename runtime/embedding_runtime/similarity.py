@@ -5,7 +5,7 @@ Distances are negated, so that more is always more alike. Cosine normalises its 
 
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from embedding_runtime.errors import InputError
 from embedding_runtime.vectors import NORM_EPSILON
 
 SimilarityName = Literal["cosine", "dot", "euclidean", "manhattan"]
+NAMES: dict[str, SimilarityName] = {name: name for name in get_args(SimilarityName)}
 Vectors = NDArray[Any] | Sequence[NDArray[Any]] | Sequence[Sequence[float]] | Sequence[float]
 Scores = NDArray[Any]
 
@@ -104,15 +105,15 @@ def similarity_name(value: str) -> SimilarityName:
     Raises:
         InputError: not one of the four.
     """
-    for name in SimilarityFunction:
-        if value == name.value:
-            return name.value
-    raise InputError(f"similarity_fn_name is {value!r}; expected one of {list(ALL_PAIRS)}.")
+    if value in NAMES:
+        return NAMES[value]
+    raise InputError(f"similarity_fn_name is {value!r}; expected one of {list(NAMES)}.")
 
 
 def _floats(vectors: Vectors) -> NDArray[Any]:
     """As an array of float32 or wider: sums of small integers or halves would overflow or round."""
-    array = np.asarray(vectors)
+    listed = isinstance(vectors, (list, tuple)) and not any(isinstance(v, np.ndarray) for v in vectors)
+    array = np.asarray(vectors, dtype=np.float32 if listed else None)
     wide = array.dtype.kind == "f" and array.dtype.itemsize >= 4
     return array if wide else array.astype(np.float32)
 
