@@ -1,0 +1,138 @@
+"""The full size, against sentence-transformers: slow, so only under `make test-full`. Prints its figures."""
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import standin
+import texts
+from tokenizers import Tokenizer
+
+from embedding_export.checkpoint import load_checkpoint
+from embedding_export.pipeline import ExportOptions, export_bundle
+from embedding_runtime import Embedder
+from embedding_runtime.bundle import load_manifest
+from embedding_runtime.tokenizer import open_tokenizer
+from embedding_validate import parity, probes
+from embedding_validate import texts as probe_texts
+from embedding_validate.reference import Reference
+
+pytestmark = pytest.mark.full
+
+LENGTHS = (1, 2, 16, 64, 255, 256, 257, 258, 511, 512, 513, 1023, 1024, 1025, 2046, 2047, 2048, 2300)
+
+
+@pytest.fixture(scope="module")
+def bundle(full_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("full") / "bundle"
+    export_bundle(
+        load_checkpoint(full_checkpoint), folder, ExportOptions(precisions=("fp32",)), "checked below"
+    )
+    yield folder
+
+
+def test_every_probe(full_checkpoint: Path, bundle: Path) -> None:
+    """Scripts, prompts, dims, titles, batches, the window's edges: what validate-embedding runs."""
+    reference = Reference.load(load_checkpoint(full_checkpoint))
+    chosen = probes.full(probe_texts.packaged(), reference.prompts, reference.limits, reference.count)
+    report = parity.check(bundle, reference.answer(chosen))
+    graph = report.graphs["onnx/fp32"]
+    print(f"\n{graph.texts} probes: {graph.status}, cosine {graph.cosine}, {graph.reason}")
+    assert report.passed
+
+
+@pytest.mark.filterwarnings("ignore::embedding_runtime.errors.EmbeddingWarning")
+def test_every_length(full_checkpoint: Path, bundle: Path) -> None:
+    """max abs difference ≤ 1e-5 and cosine ≥ 0.999999 at each length, alone and beside a longer text."""
+    reference = Reference.load(load_checkpoint(full_checkpoint))
+    words = " ".join(texts.lines(1500))
+    with Embedder.load(bundle) as embedder:
+        for length in LENGTHS:
+            text = _of_length(words, length, reference)
+            expected = reference.vector(text)
+            beside = embedder.encode([text, "short", _of_length(words, min(length + 40, 2048), reference)])
+            for got in (embedder.encode(text), beside[0]):
+                error, cosine = float(np.abs(got - expected).max()), float(got @ expected)
+                print(f"{len(reference.token_ids(text)):5} tokens  error {error:.1e}  cosine {cosine:.8f}")
+                assert error <= 1e-5
+                assert cosine >= 0.999999
+
+
+def _of_length(words: str, tokens: int, reference: Reference) -> str:
+    """A prefix of `words` with that many tokens, or the nearest above (control tokens count; 2 at least)."""
+    low, high = 0, len(words)
+    while low < high:
+        middle = (low + high) // 2
+        if reference.count(words[:middle]) < tokens:
+            low = middle + 1
+        else:
+            high = middle
+    return words[:low]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        standin.Options(size="full", dialect="transformers-5", dtype="bfloat16", shards=3),
+        standin.Options(size="full", dtype="float16", outliers=True),
+    ],
+    ids=["bfloat16 in three shards", "float16 with outliers"],
+)
+def test_other_files_of_the_same_model(options: standin.Options, tmp_path: Path) -> None:
+    """The gate itself decides; it raises on a miss."""
+    standin.write(tmp_path / "checkpoint", options)
+    checkpoint = load_checkpoint(tmp_path / "checkpoint")
+    manifest = export_bundle(
+        checkpoint, tmp_path / "bundle", ExportOptions(precisions=("fp32",)), parity.gate(checkpoint)
+    )
+    verdict = manifest.graphs[0].parity
+    print(f"\n{verdict}")
+    assert verdict.status == "passed"
+    assert verdict.max_abs_error is not None and verdict.max_abs_error <= 1e-5
+
+
+def test_token_ids_of_many_scripts(full_checkpoint: Path, bundle: Path) -> None:
+    oracle = Tokenizer.from_file(str(full_checkpoint / "tokenizer.json"))
+    oracle.no_truncation()
+    oracle.encode_special_tokens = True
+    lines = texts.lines(5000)
+    tokenizer = open_tokenizer(bundle, load_manifest(bundle).tokenizer)
+    found = [tokenizer.encode(line) for line in lines]
+    assert found == [encoding.ids for encoding in oracle.encode_batch(lines)]
+
+
+def test_export_is_quick_and_small(full_checkpoint: Path, tmp_path: Path) -> None:
+    """In a process of its own, without the parity step: ≤ 60 s, ≤ 900 MB anonymous, ≤ 2 GB resident."""
+    code = (
+        "import sys; from pathlib import Path; from embedding_export.checkpoint import load_checkpoint\n"
+        "from embedding_export.pipeline import ExportOptions, export_bundle\n"
+        "export_bundle(load_checkpoint(sys.argv[1]), Path(sys.argv[2]), "
+        "ExportOptions(precisions=('fp32',)), 'measuring')\n"
+        "assert 'torch' not in sys.modules"
+    )
+    started = time.monotonic()
+    running = subprocess.Popen([sys.executable, "-c", code, str(full_checkpoint), str(tmp_path / "bundle")])
+    peaks = {"RssAnon": 0, "VmRSS": 0}
+    while running.poll() is None:
+        for name, kb in _memory(running.pid).items():
+            peaks[name] = max(peaks.get(name, 0), kb)
+        time.sleep(0.01)
+    seconds = time.monotonic() - started
+    print(f"\n{seconds:.1f} s, peaks in kB: {peaks}")
+    assert running.returncode == 0
+    assert peaks["RssAnon"] <= 900_000
+    assert peaks["VmRSS"] <= 2_000_000
+
+
+def _memory(pid: int) -> dict[str, int]:
+    """Resident memory in kB, as the system counts it; empty when the process has ended."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return {}
+    return {name: int(kb) for name, kb in re.findall(r"^(RssAnon|VmRSS):\s+(\d+)", status, re.M)}
