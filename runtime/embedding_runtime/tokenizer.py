@@ -48,8 +48,12 @@ class Tokenizer(Protocol):
         ...
 
 
-def open_tokenizer(bundle: Path, info: TokenizerInfo) -> Tokenizer:
-    """Open the tokenizer file that `info` names, by its suffix: `.json`, with the `tokenizers` library.
+def open_tokenizer(bundle: Path, info: TokenizerInfo, *, verify: bool = True) -> Tokenizer:
+    """Open the tokenizer file that `info` names, by its suffix: `.table` is the compact table, `.json` goes to
+    the `tokenizers` library.
+
+    `verify` compares a table with its own checksums, which means reading all of it; a caller that has just
+    compared the file with the manifest's SHA-256 (or its stamp) can do without.
 
     Raises:
         BundleError: the file is missing, damaged, or of a kind this version does not know.
@@ -58,11 +62,15 @@ def open_tokenizer(bundle: Path, info: TokenizerInfo) -> Tokenizer:
     path = bundle / info.file
     if not path.is_file():
         raise BundleError(f"{path} is missing. The bundle is incomplete: copy or export it again.")
+    if path.suffix == ".table":
+        from embedding_runtime.tokenizer_table import TableTokenizer
+
+        return TableTokenizer.open(path, info, verify=verify)
     if path.suffix == ".json":
         from embedding_runtime.tokenizer_library import LibraryTokenizer
 
         return LibraryTokenizer.open(path, info)
     raise BundleError(
-        f"{path} is no tokenizer this version knows (expected *.json). Upgrade embedding-edge, or export the "
-        "bundle again."
+        f"{path} is no tokenizer this version knows (expected *.table or *.json). Upgrade embedding-edge, or "
+        "export the bundle again."
     )
