@@ -1,12 +1,18 @@
 """Probes through the public `Embedder`, as a user would call it. Compares nothing."""
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from embedding_runtime.bundle import Graph
 from embedding_runtime.embedder import Embedder
+from embedding_runtime.errors import EmbeddingWarning
 from embedding_validate import metrics
 from embedding_validate.golden import VectorOf
 from embedding_validate.probes import Probe
@@ -29,8 +35,25 @@ class Call:
 
 @dataclass(frozen=True)
 class Result:
+    """A vector, float32 (dim,), and the ids that were run for it (None where they were not asked for)."""
+
     ids: tuple[int, ...] | None
     vector: Floats
+
+
+@contextmanager
+def opened(bundle: Path, graph: Graph) -> Iterator[Embedder]:
+    """A graph of a bundle, whatever its verdict so far, without the runtime's warnings about texts.
+
+    Raises:
+        BundleError: the bundle is missing or damaged.  EngineError: the graph's engine is missing.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", EmbeddingWarning)
+        with Embedder.load(
+            bundle, format=graph.format, precision=graph.precision, allow_failed=True
+        ) as embedder:
+            yield embedder
 
 
 def run(embedder: Embedder, call: Call) -> list[Result]:

@@ -4,11 +4,10 @@ import argparse
 import dataclasses
 import json
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
-from embedding_runtime.errors import EmbeddingError, EmbeddingWarning, InputError
+from embedding_runtime.errors import EmbeddingError, InputError
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -71,6 +70,11 @@ def _parity(options: argparse.Namespace, reference: Any, own: Any) -> int:
     answers = reference.answer(chosen, lambda done, total: progress("reference", done, total))
     report = parity.check(options.bundle, answers, progress, tutorial=options.golden)
     progress.close()
+    if not report.passed:
+        from embedding_validate.diagnosis import diagnose
+
+        _say("looking for what is wrong")
+        report = diagnose(options.bundle, report, reference, answers)
     written = report.write(options.bundle)
     for line in table.lines(report):
         _say(line)
@@ -81,20 +85,19 @@ def _parity(options: argparse.Namespace, reference: Any, own: Any) -> int:
 
 
 def _examples(options: argparse.Namespace, reference: Any) -> int:
-    from embedding_runtime.embedder import Embedder
+    from embedding_runtime.bundle import load_manifest
     from embedding_validate import examples
-    from embedding_validate.calls import of_embedder
+    from embedding_validate.calls import of_embedder, opened
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", EmbeddingWarning)
-        with Embedder.load(options.bundle) as embedder:
-            shown = examples.run(
-                examples.of_reference(reference),
-                of_embedder(embedder),
-                reference.prompts,
-                embedder.manifest.embedding_dim,
-                options.golden,
-            )
+    graph = load_manifest(options.bundle).graphs[0]
+    with opened(options.bundle, graph) as embedder:
+        shown = examples.run(
+            examples.of_reference(reference),
+            of_embedder(embedder),
+            reference.prompts,
+            embedder.manifest.embedding_dim,
+            options.golden,
+        )
     if options.json:
         print(json.dumps(dataclasses.asdict(shown), indent=1, ensure_ascii=False))
     else:

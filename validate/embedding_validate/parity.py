@@ -4,7 +4,6 @@ Knows nothing of how the reference computed them: `gate` alone loads it.
 """
 
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -16,10 +15,10 @@ from numpy.typing import NDArray
 from embedding_export.checkpoint import Checkpoint
 from embedding_runtime.bundle import Graph, Manifest, Parity, load_manifest
 from embedding_runtime.embedder import Embedder
-from embedding_runtime.errors import EmbeddingError, EmbeddingWarning
+from embedding_runtime.errors import EmbeddingError
 from embedding_validate import golden, metrics, probes, texts
 from embedding_validate.answers import Answers
-from embedding_validate.calls import Call, Result, of_embedder, run, sliced
+from embedding_validate.calls import Call, Result, of_embedder, opened, run, sliced
 from embedding_validate.machine import machine, versions
 from embedding_validate.metrics import Figures
 from embedding_validate.probes import Probe
@@ -59,17 +58,14 @@ def check_graph(
 ) -> GraphReport:
     """Compare one graph; raises as `check` does."""
     limits, started = threshold(graph.precision), time.monotonic()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", EmbeddingWarning)
-        embedder = Embedder.load(bundle, format=graph.format, precision=graph.precision, allow_failed=True)
-        with embedder:
-            graph_run = _Run(embedder, answers, limits)
-            calls = [*_alone(answers), *_batches(answers), *_dims(answers, embedder.manifest.dims)]
-            cases: list[Case] = []
-            for done, call in enumerate(calls):
-                progress(graph.key, done, len(calls))
-                cases += graph_run.cases(call)
-            printed = golden.check(of_embedder(embedder), graph.precision) if tutorial else ()
+    with opened(bundle, graph) as embedder:
+        graph_run = _Run(embedder, answers, limits)
+        calls = [*_alone(answers), *_batches(answers), *_dims(answers, embedder.manifest.dims)]
+        cases: list[Case] = []
+        for done, call in enumerate(calls):
+            progress(graph.key, done, len(calls))
+            cases += graph_run.cases(call)
+        printed = golden.check(of_embedder(embedder), graph.precision) if tutorial else ()
         mismatches = _mismatches(embedder, answers)
     found = Found(tuple(cases), mismatches, printed)
     return graph_report(graph, limits.as_dict(), found, time.monotonic() - started)
@@ -78,7 +74,8 @@ def check_graph(
 def gate(checkpoint: Checkpoint, progress: Progress = _silent) -> Callable[[Path], Mapping[str, Parity]]:
     """The exporter's gate: the short set of probes, the reference loaded at its first call and asked once.
 
-    The gate never raises for a bundle that cannot be run: its graphs have failed.
+    The gate never raises for a bundle that cannot be run: its graphs have failed. Where a graph is wrong, the
+    reference is loaded again to say what is wrong.
 
     Raises (when called):
         ReferenceLoadError: the reference cannot be loaded, or is not the model that the checkpoint describes.
@@ -93,16 +90,20 @@ def gate(checkpoint: Checkpoint, progress: Progress = _silent) -> Callable[[Path
     def judge(bundle: Path) -> dict[str, Parity]:
         expected = answers()
         used = {**versions(), **expected.versions}
-        return {g.key: _judge(bundle, g, expected, progress, used) for g in load_manifest(bundle).graphs}
+        return {g.key: judge_graph(bundle, g, expected, used) for g in load_manifest(bundle).graphs}
+
+    def judge_graph(bundle: Path, graph: Graph, expected: Answers, used: dict[str, str]) -> Parity:
+        try:
+            report = check_graph(bundle, graph, expected, progress)
+            if report.status == "failed":
+                from embedding_validate.diagnosis import diagnose_graph  # torch: not for a plain comparison
+
+                report = diagnose_graph(bundle, graph, report, Reference.load(checkpoint), expected)
+            return report.as_parity(used)
+        except EmbeddingError as e:
+            return Parity("failed", f"the runtime refuses it: {e}", versions=used)
 
     return judge
-
-
-def _judge(bundle: Path, graph: Graph, answers: Answers, progress: Progress, used: dict[str, str]) -> Parity:
-    try:
-        return check_graph(bundle, graph, answers, progress).as_parity(used)
-    except EmbeddingError as e:
-        return Parity("failed", f"the runtime refuses it: {e}", versions=used)
 
 
 def _alone(answers: Answers) -> list[Call]:

@@ -68,6 +68,11 @@ class Reference:
         return reference
 
     @property
+    def checkpoint(self) -> Checkpoint:
+        """The checkpoint it runs."""
+        return self._checkpoint
+
+    @property
     def limits(self) -> Limits:
         """What probes must straddle."""
         config = self._checkpoint.config
@@ -92,8 +97,7 @@ class Reference:
         """Tokens of a text as `encode` sees it (default prompt and control tokens included), untruncated."""
         whole = self.prompt_text() + text
         with self._special(False):
-            ids = self._model.tokenizer(whole, truncation=False, padding=False, verbose=False)["input_ids"]
-        return len(ids)
+            return len(self._untruncated(whole))
 
     def prompt_text(self, prompt_name: str | None = None) -> str:
         """The prompt of a name; without a name the default prompt's, or ""."""
@@ -135,7 +139,7 @@ class Reference:
         Raises:
             ReferenceLoadError: a title where the document prompt has no place for one.
         """
-        prompt, special = self._prompt_of(probe), probe.allow_special
+        prompt, special = self.prompt_of(probe), probe.allow_special
         return Answer(
             self.token_ids(probe.text, prompt, allow_special=special),
             self.vector(probe.text, prompt, allow_special=special),
@@ -158,6 +162,32 @@ class Reference:
             versions={name: version(name) for name in _PACKAGES},
         )
 
+    def whole_ids(self, probe: Probe) -> tuple[int, ...]:
+        """The ids of a probe, prompt included, as they were before truncation."""
+        with self._special(probe.allow_special):
+            return self._untruncated(self.prompt_of(probe) + probe.text)
+
+    def prompt_of(self, probe: Probe) -> str:
+        """What goes before the text: the name's prompt, the verb's own, or the default.
+
+        Raises:
+            ReferenceLoadError: a title where the document prompt has no place for one.
+        """
+        names = {"encode": (), "encode_query": ("query",), "encode_document": _DOCUMENT_NAMES}[probe.verb]
+        known = self._model.prompts
+        prompt = self.prompt_text(probe.prompt_name or next((n for n in names if n in known), None))
+        if probe.title is None:
+            return prompt
+        if TITLE_SLOT not in prompt:
+            raise ReferenceLoadError(
+                f"Probe {probe.id!r} has a title, but the document prompt {prompt!r} has no {TITLE_SLOT!r}. "
+                "Leave the title out."
+            )
+        return prompt.replace(TITLE_SLOT, f"title: {probe.title}", 1)
+
+    def _untruncated(self, text: str) -> tuple[int, ...]:
+        return tuple(self._model.tokenizer(text, truncation=False, padding=False, verbose=False)["input_ids"])
+
     @property
     def _transformer(self) -> Any:
         return self._model[0].auto_model
@@ -171,20 +201,6 @@ class Reference:
             yield
         finally:
             tokenizer.split_special_tokens = before
-
-    def _prompt_of(self, probe: Probe) -> str:
-        """What goes before the text: the name's prompt, the verb's own, or the default."""
-        names = {"encode": (), "encode_query": ("query",), "encode_document": _DOCUMENT_NAMES}[probe.verb]
-        known = self._model.prompts
-        prompt = self.prompt_text(probe.prompt_name or next((n for n in names if n in known), None))
-        if probe.title is None:
-            return prompt
-        if TITLE_SLOT not in prompt:
-            raise ReferenceLoadError(
-                f"Probe {probe.id!r} has a title, but the document prompt {prompt!r} has no {TITLE_SLOT!r}. "
-                "Leave the title out."
-            )
-        return prompt.replace(TITLE_SLOT, f"title: {probe.title}", 1)
 
 
 def _load_model(checkpoint: Checkpoint) -> "SentenceTransformer":

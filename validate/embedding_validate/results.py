@@ -34,6 +34,16 @@ class Case:
 
 
 @dataclass(frozen=True)
+class Finding:
+    """What is wrong, by name, and the evidence in words; cosines are the least over the evidence."""
+
+    name: str
+    evidence: str
+    cosine_to_reference: float | None
+    cosine_to_fault: float | None
+
+
+@dataclass(frozen=True)
 class GraphReport:
     """The verdict on one graph; `mismatches` are facts besides vectors (a prompt, a length) that differ."""
 
@@ -51,12 +61,14 @@ class GraphReport:
     mismatches: tuple[str, ...]
     golden: tuple[GoldenCase, ...]
     cases: tuple[Case, ...]
+    findings: tuple[Finding, ...] = ()
 
     def as_parity(self, versions: dict[str, str]) -> Parity:
         """The short form that the exporter keeps in the manifest."""
+        named = "; ".join(f"diagnosis: {f.name} ({f.evidence})" for f in self.findings)
         return Parity(
             status=self.status,
-            reason=self.reason,
+            reason="; ".join(filter(None, (self.reason, named))) or None,
             texts=self.texts,
             cosine_min=_finite(self.cosine.minimum) if self.cosine else None,
             max_abs_error=_finite(self.max_abs_error.maximum) if self.max_abs_error else None,

@@ -52,7 +52,8 @@ def _row(name: str, cases: list[Case]) -> str:
 
 
 def _failures(graph: GraphReport) -> list[str]:
-    found = [f"  {m}" for m in graph.mismatches]
+    found = [f"  diagnosis: {f.name} ({f.evidence})" for f in graph.findings]
+    found += [f"  {m}" for m in graph.mismatches]
     failed = [c for c in graph.cases if c.failures]
     for c in failed[:_MOST_FAILURES]:
         found.append(f"  {c.probe!r}, {c.check}, {c.tokens} tokens: {'; '.join(c.failures)}")

@@ -1,0 +1,119 @@
+"""Planted faults are named: the right name, or at least no wrong one."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import standin
+import torch
+from test_faults import FAULTS
+
+from embedding_export import pipeline
+from embedding_export.checkpoint import load_checkpoint
+from embedding_export.pipeline import ExportOptions, export_bundle
+from embedding_validate import diagnosis, parity, probes, table, texts
+from embedding_validate.answers import Answers
+from embedding_validate.reference import Reference
+from embedding_validate.results import Finding, Report
+
+# Fault of test_faults -> how the finding must begin.
+NAMES = {
+    "causal mask": "causal attention",
+    "window off by one": "window off by one (too narrow)",
+    "window halved": "window halved",
+    "RoPE bases swapped": "RoPE bases swapped",
+    "one layer's type swapped": "type of layer 0 swapped",
+    "table scale missing": "table scale missing",
+    "w for 1 + w": "norms multiply by w instead of 1 + w",
+    "q and k norm missing": "q and k norms missing",
+    "attention scale wrong": "layer 0 differs from its attention block on",
+    "plain gelu": "exact gelu instead of tanh",
+    "Dense dropped": "all Dense stages missing",
+    "mask ignored in pooling": "pooling without mask",
+    "<eos> dropped": "<eos> missing",
+    "prompt dropped": "prompt missing",
+    "final norm dropped": "final norm missing",
+    "two layers exchanged": "layers 2 and 3 exchanged",
+    "one tensor of another checkpoint": "layer 1 differs from its feed-forward block on",
+}
+
+
+@pytest.fixture(scope="module")
+def reference(tiny_checkpoint: Path) -> Reference:
+    torch.set_num_threads(1)
+    return Reference.load(load_checkpoint(tiny_checkpoint))
+
+
+@pytest.fixture(scope="module")
+def answers(reference: Reference) -> Answers:
+    """The gate's probes up to 100 tokens: longer ones are for larger windows."""
+    chosen = probes.short(texts.packaged(), reference.prompts, reference.limits, reference.count)
+    kept = tuple(p for p in chosen.probes if len(reference.whole_ids(p)) <= 100)
+    return reference.answer(dataclasses.replace(chosen, probes=kept))
+
+
+def _exported(checkpoint: Path, folder: Path) -> Path:
+    export_bundle(
+        load_checkpoint(checkpoint), folder / "bundle", ExportOptions(), "checked by the test itself"
+    )
+    return folder / "bundle"
+
+
+def _forget_golden_ids(bundle: Path) -> None:
+    """Else the runtime refuses a changed tokenizer before anything can be compared."""
+    path = bundle / "manifest.json"
+    data = json.loads(path.read_text(encoding="utf-8"))
+    data["tokenizer"]["golden"] = []
+    path.write_text(json.dumps(data), encoding="utf-8")
+
+
+def _diagnosed(bundle: Path, reference: Reference, answers: Answers) -> tuple[Report, tuple[Finding, ...]]:
+    report = diagnosis.diagnose(bundle, parity.check(bundle, answers), reference, answers)
+    return report, report.graphs["onnx/fp32"].findings
+
+
+def test_every_planted_fault_has_a_name() -> None:
+    assert NAMES.keys() == FAULTS.keys()
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_is_named(
+    fault: str,
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+    reference: Reference,
+    answers: Answers,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    FAULTS[fault](monkeypatch)
+    monkeypatch.setattr(pipeline, "audit_onnx", lambda *_: 0)
+    bundle = _exported(tiny_checkpoint, tmp_path)
+    _forget_golden_ids(bundle)
+    report, findings = _diagnosed(bundle, reference, answers)
+    assert [f.name for f in findings] == [NAMES[fault]], table.lines(report)
+
+
+def test_a_sound_bundle_has_no_findings(
+    tiny_checkpoint: Path, tmp_path: Path, reference: Reference, answers: Answers
+) -> None:
+    report, findings = _diagnosed(_exported(tiny_checkpoint, tmp_path), reference, answers)
+    assert report.passed and findings == ()
+
+
+def test_another_checkpoint_is_named(tmp_path: Path, reference: Reference, answers: Answers) -> None:
+    standin.write(tmp_path / "other", standin.Options(seed=7))
+    report, findings = _diagnosed(_exported(tmp_path / "other", tmp_path), reference, answers)
+    assert [f.name for f in findings] == ["other tokenizer", "other checkpoint"]
+    assert "diagnosis: other checkpoint" in "\n".join(table.lines(report))
+
+
+def test_the_gate_names_what_is_wrong(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FAULTS["Dense dropped"](monkeypatch)
+    monkeypatch.setattr(pipeline, "audit_onnx", lambda *_: 0)
+    bundle = _exported(tiny_checkpoint, tmp_path)
+    verdict = parity.gate(load_checkpoint(tiny_checkpoint))(bundle)["onnx/fp32"]
+    assert verdict.reason and "diagnosis: all Dense stages missing (cosine to the reference" in verdict.reason
+    assert "to the reference with this fault 1.000000" in verdict.reason

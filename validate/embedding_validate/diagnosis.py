@@ -1,0 +1,234 @@
+"""What is wrong with a graph that failed, by name: the fault under which the reference gives its vectors.
+
+Looks at failures that `parity` found; token faults are named from ids, the others from vectors, and what no
+known fault explains is localised to the first layer that differs.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from embedding_runtime.bundle import Graph, load_manifest
+from embedding_runtime.embedder import Embedder
+from embedding_validate import hypotheses, metrics, tokens
+from embedding_validate.answers import Answers
+from embedding_validate.calls import Call, Floats, opened, run
+from embedding_validate.hypotheses import Interpreter
+from embedding_validate.layers import first_deviation
+from embedding_validate.metrics import Figures
+from embedding_validate.reference import Reference
+from embedding_validate.results import Case, Finding, GraphReport, Report
+from embedding_validate.thresholds import threshold
+from embedding_validate.tokens import Mismatch
+
+# Evidence is short where it can be: each hypothesis costs a forward pass over it.
+_MOST_TOKENS = 1100
+_MOST_MISMATCHES = 12
+# Relative error of a residual above which a layer differs; rounding stays below 1e-4 to the last layer.
+_LAYER_BOUND = 1e-3
+# Of several faults that fit, those with less than this multiple of the least error cannot be told apart.
+_TIE = 2.0
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A sequence of ids, the vector the bundle gave for it, and the reference's."""
+
+    ids: tuple[int, ...]
+    found: Floats
+    expected: Floats
+
+
+def diagnose(bundle: Path, report: Report, reference: Reference, answers: Answers) -> Report:
+    """The same report with findings for every graph that failed."""
+    graphs = {
+        g.key: diagnose_graph(bundle, g, report.graphs[g.key], reference, answers)
+        for g in load_manifest(bundle).graphs
+    }
+    return replace(report, graphs=graphs)
+
+
+def diagnose_graph(
+    bundle: Path, graph: Graph, report: GraphReport, reference: Reference, answers: Answers
+) -> GraphReport:
+    """The same report; with findings if it failed. Holds the checkpoint's weights in memory as float32."""
+    if report.status != "failed":
+        return report
+    with opened(bundle, graph) as embedder:
+        case = _Diagnosis(bundle, graph, embedder, answers, reference, Interpreter(reference.checkpoint))
+        return replace(report, findings=tuple(case.findings(report)))
+
+
+@dataclass(frozen=True)
+class _Diagnosis:
+    bundle: Path
+    graph: Graph
+    embedder: Embedder
+    answers: Answers
+    reference: Reference
+    interpreter: Interpreter
+
+    def findings(self, report: GraphReport) -> Iterable[Finding]:
+        alone = [c for c in report.cases if c.check == "alone" and np.isfinite(c.figures.cosine)]
+        if wrong_ids := [c for c in alone if c.ids_equal is False]:
+            yield from self._tokens(wrong_ids)
+        same_ids = [c for c in alone if c.ids_equal]
+        if any(c.failures for c in same_ids):
+            yield from self._graph(self._evidence(same_ids))
+            return
+        passed = {c.probe for c in alone if not c.failures}
+        batches = {c.check for c in report.cases if c.check.startswith("batch") and _only_there(c, passed)}
+        if batches:
+            yield from self._padding(sorted(batches))
+
+    def _tokens(self, cases: Sequence[Case]) -> Iterable[Finding]:
+        """Name what happened to the ids, from texts that were not truncated where there are any."""
+        by_id = {p.id: p for p in self.answers.probes.probes}
+        whole = [c for c in cases if c.tokens < self.reference.max_seq_length]
+        chosen = sorted(whole or cases, key=lambda c: c.tokens)[:_MOST_MISMATCHES]
+        mismatches = []
+        for case in chosen:
+            probe = by_id[case.probe]
+            found = run(self.embedder, Call("alone", (probe,)))[0].ids or ()
+            mismatches.append(Mismatch(probe, self.answers.by_probe[probe.id].ids, found))
+        explained = tokens.explain(mismatches, self.reference)
+        if not explained:
+            most = 2 * len(cases) > len(self.answers.probes.probes)
+            name = "other tokenizer" if most else "token ids differ, for no known reason"
+            yield Finding(name, f"other ids in {len(cases)} probes", None, None)
+            return
+        best = max(explained.values())
+        names = [name for name, n in explained.items() if n == best]
+        evidence = f"explains the ids of {best} of the {len(mismatches)} probes looked at"
+        worst = min(c.figures.cosine for c in chosen)
+        yield Finding(" or ".join(names), evidence, worst, None)
+
+    def _evidence(self, cases: Sequence[Case]) -> list[Evidence]:
+        """Two short texts that fail, two that pass, two just past the window, the worst; shortest first."""
+        ordered = sorted((c for c in cases if 2 < c.tokens <= _MOST_TOKENS), key=lambda c: c.tokens)
+        failed = [c for c in ordered if c.failures]
+        passed = [c for c in ordered if not c.failures]
+        edge = (self.reference.limits.window or 0) + 2
+        past = [c for c in ordered if edge <= c.tokens]
+        worst = sorted(failed, key=lambda c: c.figures.cosine)[:1]
+        chosen = {c.probe: c for c in [*failed[:2], *passed[:2], *past[:2], *worst]}
+        by_id = {p.id: p for p in self.answers.probes.probes}
+        found = []
+        for case in sorted(chosen.values(), key=lambda c: c.tokens):
+            answer = self.answers.by_probe[case.probe]
+            vector = run(self.embedder, Call("alone", (by_id[case.probe],)))[0].vector
+            found.append(Evidence(answer.ids, vector, answer.vector))
+        return found
+
+    def _graph(self, evidence: Sequence[Evidence]) -> Iterable[Finding]:
+        sound = self.interpreter.sound
+        if any(self._misses(e.expected, self._vector(sound, e)) for e in evidence):
+            yield Finding(
+                "not diagnosed", "the encoder in torch does not give the reference's vectors", None, None
+            )
+            return
+        faults = hypotheses.alone(sound.config, sound.dense)
+        models = {name: partial(self._vector, f(sound)) for name, f in faults.items()}
+        fits = self._fits(models, evidence)
+        yield fits or self._localised(evidence)
+
+    def _vector(self, model: hypotheses.Model, evidence: Evidence) -> Floats:
+        vector: Floats = self.interpreter.vectors(model, [evidence.ids])[0]
+        return vector
+
+    def _fits(
+        self, faults: Mapping[str, Callable[[Evidence], Floats]], evidence: Sequence[Evidence]
+    ) -> Finding | None:
+        """The fault under which all evidence passes the graph's own thresholds, or None."""
+        fitting: dict[str, tuple[float, float]] = {}
+        for name, vector_of in faults.items():
+            errors, cosines = [], []
+            for e in evidence:
+                vector = vector_of(e)
+                if self._misses(vector, e.found):
+                    break
+                errors.append(metrics.max_abs_error(vector, e.found))
+                cosines.append(metrics.cosine(vector, e.found))
+            else:
+                fitting[name] = (max(errors), min(cosines))
+        if not fitting:
+            return None
+        least = min(error for error, _ in fitting.values())
+        names = [n for n, (error, _) in fitting.items() if error <= _TIE * least]
+        to_fault = min(fitting[n][1] for n in names)
+        return _finding(" or ".join(names), evidence, to_fault)
+
+    def _misses(self, reference: Floats, found: Floats) -> bool:
+        figures = Figures.of(reference, found)
+        return bool(threshold(self.graph.precision).failures(metrics.norm(reference), figures))
+
+    def _localised(self, evidence: Sequence[Evidence]) -> Finding:
+        """The first layer that differs, two layers that are exchanged, or another checkpoint altogether."""
+        e = next(e for e in evidence if self._misses(e.expected, e.found))
+        expected = self.interpreter.layers(e.ids)
+        deviation = (
+            first_deviation(self.bundle / self.graph.file, e.ids, expected, _LAYER_BOUND)
+            if self.graph.format == "onnx"
+            else None
+        )
+        if self.embedder.manifest.source.weights_sha256 != self.answers.source.weights_sha256:
+            return _finding("other checkpoint", evidence, None, "exported from other weights")
+        if deviation is None:
+            return _finding("no known fault", evidence, None, "no layer was found that differs")
+        layers = range(len(self.interpreter.sound.config.layer_types))
+        swaps = {
+            f"layers {deviation.layer} and {j} exchanged": partial(self._swapped, deviation.layer, j)
+            for j in layers
+            if j != deviation.layer
+        }
+        half = "attention" if deviation.name.endswith("attention") else "feed-forward"
+        return self._fits(swaps, evidence) or _finding(
+            f"layer {deviation.layer} differs from its {half} block on",
+            evidence,
+            None,
+            f"relative error {deviation.error:.1e} there, {deviation.error_before:.1e} before it",
+        )
+
+    def _swapped(self, first: int, second: int, evidence: Evidence) -> Floats:
+        other = self.interpreter.exchanged(first, second)
+        vector: Floats = other.vectors(other.sound, [evidence.ids])[0]
+        return vector
+
+    def _padding(self, batches: Sequence[str]) -> Iterable[Finding]:
+        """Texts that pass alone fail in a batch: run the faulty models on the same padded batch."""
+        by_id = {p.id: p for p in self.answers.probes.probes}
+        number = int(batches[0].split()[1])
+        probes = tuple(by_id[i] for i in self.answers.probes.batches[number - 1])
+        results = run(self.embedder, Call(batches[0], probes))
+        answers = [self.answers.by_probe[p.id] for p in probes]
+        evidence = [Evidence(a.ids, r.vector, a.vector) for a, r in zip(answers, results, strict=True)]
+        batch = [e.ids for e in evidence]
+        vectors = {
+            name: self.interpreter.vectors(fault(self.interpreter.sound), batch)
+            for name, fault in hypotheses.padded().items()
+        }
+        rows = {e.ids: i for i, e in enumerate(evidence)}
+        fits = self._fits({n: partial(_row, v, rows) for n, v in vectors.items()}, evidence)
+        yield fits or _finding("vectors change with the batch", evidence, None, "they are right alone")
+
+
+def _row(vectors: Floats, rows: Mapping[tuple[int, ...], int], evidence: Evidence) -> Floats:
+    vector: Floats = vectors[rows[evidence.ids]]
+    return vector
+
+
+def _only_there(case: Case, passed_alone: set[str]) -> bool:
+    return bool(case.failures) and case.probe in passed_alone
+
+
+def _finding(
+    name: str, evidence: Sequence[Evidence], to_fault: float | None, detail: str | None = None
+) -> Finding:
+    to_reference = min(Figures.of(e.expected, e.found).cosine for e in evidence)
+    said = f"cosine to the reference {to_reference:.6f}"
+    if to_fault is not None:
+        said += f", to the reference with this fault {to_fault:.6f}"
+    return Finding(name, f"{said}; {detail}" if detail else said, to_reference, to_fault)
