@@ -124,7 +124,7 @@ def _ranges(path: Path | None, precision: str) -> Any:
         )
     try:
         return np.load(path, allow_pickle=False)
-    except ValueError as e:
+    except (ValueError, EOFError) as e:
         raise InputError(f"{path} is not a .npy file of ranges ({e}). Make one with --write-ranges.") from e
 
 
