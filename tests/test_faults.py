@@ -17,6 +17,7 @@ from embedding_export.checkpoint import EncoderConfig, load_checkpoint
 from embedding_export.folding import ArrayWeight, Weights
 from embedding_export.onnx_ops import OnnxOps
 from embedding_export.pipeline import Gate
+from embedding_export.tokenizer_json import UnsupportedTokenizer
 from embedding_validate import parity
 
 Patch = pytest.MonkeyPatch
@@ -31,7 +32,7 @@ def gate(tiny_checkpoint: Path) -> Gate:
 @pytest.fixture
 def export(tiny_checkpoint: Path, tmp_path: Path, gate: Gate, monkeypatch: Patch) -> Callable[[], int]:
     """Runs `export-embedding` into tmp_path/bundle."""
-    monkeypatch.setattr(parity, "gate", lambda _: gate)
+    monkeypatch.setattr(parity, "gate", lambda *_: gate)
     monkeypatch.setattr(pipeline, "audit_onnx", lambda *_: 0)
     return lambda: cli.main([str(tiny_checkpoint), str(tmp_path / "bundle"), "--precision", "fp32"])
 
@@ -161,8 +162,13 @@ def _no_final_norm(patch: Patch) -> None:
 
 
 def _no_eos(patch: Patch) -> None:
-    """The bundle's tokenizer ends no text; golden ids are made from the same broken file."""
+    """The bundle's tokenizer ends no text (as tokenizer.json: no table can be built from such a one)."""
     true = companions.replace_file
+
+    def build_table(*_: Any) -> None:
+        raise UnsupportedTokenizer("planted")
+
+    patch.setattr(pipeline, "build_table", build_table)
 
     def replace_file(path: Path, source: Path) -> None:
         true(path, source)

@@ -7,7 +7,7 @@ outside, because the exporter does not know the validator.
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -20,6 +20,8 @@ from embedding_export.golden import golden_ids, golden_vectors
 from embedding_export.precisions import PRECISIONS
 from embedding_export.staging import Existing, require_space, staged
 from embedding_export.to_onnx import ENGINE_MIN_VERSION, INPUTS, OPSET, OUTPUTS, Encoder, write_onnx
+from embedding_export.tokenizer_json import UnsupportedTokenizer
+from embedding_export.tokenizer_table import build_table
 from embedding_runtime.bundle import (
     MANIFEST,
     SCHEMA_VERSION,
@@ -35,7 +37,8 @@ Verdict = Mapping[str, Parity]
 Gate = Callable[[Path], Verdict]
 """Takes a finished bundle that has not got its name yet; gives a verdict for each `Graph.key`."""
 
-TOKENIZER = "tokenizer.json"
+TOKENIZER_TABLE = "tokenizer.table"
+TOKENIZER_JSON = "tokenizer.json"
 # Everything but the weights: tokenizer files, manifest, graph files, and room for the file system.
 OVERHEAD_BYTES = 64_000_000
 
@@ -87,7 +90,8 @@ def export_bundle(
     with staged(bundle, options.existing) as staging:
         before = _existing_graphs(checkpoint, staging.path, options)
         written = [_write_graph(checkpoint, staging.path, p, report) for p in options.precisions]
-        manifest = _finish(checkpoint, staging.path, (*before, *written), options)
+        tokenizer = _write_tokenizer(checkpoint, staging.path, report)
+        manifest = _finish(checkpoint, staging.path, (*before, *written), tokenizer, options)
         if isinstance(gate, str):
             verdict: Verdict = {g.key: Parity("not run", gate) for g in written}
         else:
@@ -158,19 +162,31 @@ def _release(checkpoint: Checkpoint) -> None:
         tensor.release()
 
 
+def _write_tokenizer(checkpoint: Checkpoint, folder: Path, report: Reporter) -> Path:
+    """The runtime's tokenizer: the compact table, or tokenizer.json where the table does not reproduce it."""
+    report.step("writing the tokenizer")
+    table = folder / TOKENIZER_TABLE
+    table.unlink(missing_ok=True)
+    try:
+        build_table(checkpoint.tokenizer_json, table)
+    except UnsupportedTokenizer as e:
+        report.step(f"note: no compact tokenizer table, devices will need the tokenizers package. {e}")
+        companions.replace_file(folder / TOKENIZER_JSON, checkpoint.tokenizer_json)
+        return folder / TOKENIZER_JSON
+    return table
+
+
 def _finish(
-    checkpoint: Checkpoint, folder: Path, graphs: Iterable[Graph], options: ExportOptions
+    checkpoint: Checkpoint, folder: Path, graphs: tuple[Graph, ...], tokenizer: Path, options: ExportOptions
 ) -> Manifest:
-    """Everything beside the graphs, then the manifest that vouches for all of it."""
-    graphs = tuple(graphs)
-    companions.replace_file(folder / TOKENIZER, checkpoint.tokenizer_json)
+    """Everything beside graphs and tokenizer, then the manifest that vouches for all of it."""
     if options.client_files:
         companions.write_client_files(
             checkpoint, folder, {g.file: folder / g.external_data[0] for g in graphs if g.format == "onnx"}
         )
     companions.write_notices(checkpoint, folder, [g.key for g in graphs])
     (folder / MANIFEST).unlink(missing_ok=True)
-    tokenizer, vocab_size, special = folder / TOKENIZER, checkpoint.config.vocab_size, golden_ids(checkpoint)
+    special = golden_ids(checkpoint)
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
         space_id=describe.space_id(checkpoint, tokenizer),
@@ -186,8 +202,8 @@ def _finish(
         default_prompt_name=checkpoint.default_prompt_name,
         similarity_fn_name=checkpoint.similarity_fn_name,
         tokenizer=TokenizerInfo(
-            TOKENIZER,
-            vocab_size,
+            tokenizer.name,
+            checkpoint.config.vocab_size,
             special.bos_id,
             special.eos_id,
             special.pad_id,
