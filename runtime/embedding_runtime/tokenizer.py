@@ -49,8 +49,8 @@ class Tokenizer(Protocol):
 
 
 def open_tokenizer(bundle: Path, info: TokenizerInfo, *, verify: bool = True) -> Tokenizer:
-    """Open the tokenizer file that `info` names, by its suffix: `.table` is the compact table, `.json` goes to
-    the `tokenizers` library.
+    """Open the tokenizer file that `info` names: `*.table` is the compact table, `*.json` is read by the
+    `tokenizers` library.
 
     `verify` compares a table with its own checksums, which means reading all of it; a caller that has just
     compared the file with the manifest's SHA-256 (or its stamp) can do without.

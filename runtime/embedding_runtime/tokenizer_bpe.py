@@ -24,7 +24,7 @@ SHORT = 48
 _POSITION_BITS = 32
 _POSITION_MASK = (1 << _POSITION_BITS) - 1
 
-Ahead = Callable[[int], Sequence[int]]
+Ahead = Callable[[int, int], Sequence[tuple[int, int]]]
 
 
 def stride(slots: int) -> int:
@@ -122,16 +122,31 @@ class Merger:
                 entries[i - 1] = pairs[ids[i - 1] << ID_BITS | new]
         return ids
 
+    def highest_rank(self, ids: list[int]) -> int:
+        """The highest rank used while all of `ids` are merged; -1 for none."""
+        highest = -1
+        while len(ids) > 1:
+            best = min(self._pairs[left << ID_BITS | right] for left, right in pairwise(ids))
+            if best >= NO_MERGE:
+                break
+            highest = max(highest, best >> RANK_SHIFT)
+            i = next(i for i in range(len(ids)) if ids[i] << ID_BITS | ids[i + 1] == best & KEY_MASK)
+            ids = [*ids[:i], self._results[best >> RANK_SHIFT], *ids[i + 2 :]]
+        return highest
+
     def merge_open(self, ids: list[int], ahead: Ahead | None) -> tuple[list[int], int]:
         """Merge the beginning of a longer sequence as far as what follows cannot change it.
 
-        `ahead(i)` names every symbol that the text from symbol `i` on could begin with, however it is merged.
-        While merging, the last symbol known could at the earliest join what follows at the lowest rank that
-        it has with one of those. If its turn comes, it is given up as unknown: its own start becomes the
-        border, and the symbol before it the last one known. So every token returned, and the border itself,
-        are those of merging the whole. Without `ahead` the sequence is whole.
+        Returns the tokens, and the index of the first symbol not covered by them: the border. Merging the
+        whole gives these tokens, then those of merging what lies behind the border alone. Without `ahead` the
+        sequence is whole, and the border its end.
 
-        Returns the tokens, and the index of the first symbol not covered by them.
+        How: the last known symbol S may one day join a symbol R of what follows. `ahead(border, n)` gives the
+        tokens of more than n characters that the text there could begin with, each with the highest rank r
+        that it takes to make it. While some known pair has a rank of r or less, R does not exist; while some
+        known pair has a lower rank than (S, R), they do not join. So S is safe until its turn comes in this
+        order; then it is given up: its start is the new border, and the symbol before it the last known one.
+        What follows now begins with the S given up, or with what grows from it.
         """
         return _OpenMerge(ids, ahead, self._pairs, self._results).run()
 
@@ -147,21 +162,24 @@ class _OpenMerge:
         self._previous = list(range(-1, len(ids) - 1))
         self._border = len(ids)
         self._ahead = ahead
-        self._candidates: Sequence[int] = ahead(self._border) if ahead else ()
+        self._candidates = ahead(self._border, 0) if ahead else ()
         self._heap: list[int] = []
+        self._passed = -1  # the highest rank merged: pairs of lower rank may have been merged anywhere
+        self._turn = -1  # rank at which the last known symbol is given up
 
     def run(self) -> tuple[list[int], int]:
         ids, following = self._ids, self._next
-        self._heap = [r << _POSITION_BITS | i for i in range(len(ids)) if (r := self._rank(i)) >= 0]
-        heapq.heapify(self._heap)
+        for i in range(len(ids)):
+            self._push(i)
         while self._heap:
             item = heapq.heappop(self._heap)
             i, rank = item & _POSITION_MASK, item >> _POSITION_BITS
-            if i >= self._border or ids[i] < 0 or self._rank(i) != rank:
-                continue  # a pair that no longer exists
+            if i >= self._border or ids[i] < 0:
+                continue
             if following[i] == self._border:
-                self._give_up(i)
-            else:
+                if rank == self._turn:
+                    self._give_up(i)
+            elif self._rank(i) == rank:  # else a pair that no longer exists
                 self._join(i, rank)
         tokens, i = [], 0
         while i < self._border:
@@ -170,16 +188,25 @@ class _OpenMerge:
         return tokens, self._border
 
     def _rank(self, i: int) -> int:
-        """Rank of the pair that begins at `i`, -1 for none; at the border the lowest it could have."""
-        pairs, left, j = self._pairs, self._ids[i] << ID_BITS, self._next[i]
-        if j < self._border:
-            entry = pairs[left | self._ids[j]]
-        else:
-            entry = min((pairs[left | right] for right in self._candidates), default=NO_MERGE)
+        """Rank of the pair of known symbols that begins at `i`, -1 for none."""
+        entry = self._pairs[self._ids[i] << ID_BITS | self._ids[self._next[i]]]
         return entry >> RANK_SHIFT if entry < NO_MERGE else -1
 
+    def _rank_at_border(self, i: int) -> int:
+        """The lowest rank at which the last known symbol could join what follows, -1 for none."""
+        pairs, left, lowest = self._pairs, self._ids[i] << ID_BITS, NO_MERGE
+        for right, made_at in self._candidates:
+            entry = pairs[left | right]
+            if entry < NO_MERGE:
+                # What was made at a lower rank than one already passed may be there by now.
+                lowest = min(lowest, max(entry >> RANK_SHIFT, made_at if made_at >= self._passed else -1))
+        return lowest if lowest < NO_MERGE else -1
+
     def _push(self, i: int) -> None:
-        rank = self._rank(i)
+        if self._next[i] == self._border:
+            rank = self._turn = self._rank_at_border(i)
+        else:
+            rank = self._rank(i)
         if rank >= 0:
             heapq.heappush(self._heap, rank << _POSITION_BITS | i)
 
@@ -188,6 +215,7 @@ class _OpenMerge:
         j = following[i]
         ids[i], ids[j] = self._results[rank], -1
         following[i] = after = following[j]
+        self._passed = max(self._passed, rank)
         if after < len(ids):
             previous[after] = i
         self._push(i)
@@ -196,7 +224,8 @@ class _OpenMerge:
 
     def _give_up(self, i: int) -> None:
         assert self._ahead is not None
+        length = self._border - i  # symbols that merge are one character each
         self._border = i
-        self._candidates = self._ahead(i)
+        self._candidates = [(self._ids[i], -1), *self._ahead(i, length)]
         if self._previous[i] >= 0:
             self._push(self._previous[i])

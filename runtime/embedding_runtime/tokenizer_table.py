@@ -240,17 +240,25 @@ class TableTokenizer:
         ids = list(map(self._symbols.__getitem__, normal[:head]))
         symbols, starts = self._with_bytes(normal[:head], ids)
         starts.append(head)
-        ids, border = self._merger.merge_open(symbols, lambda i: self._candidates(normal, starts[i]))
+        ids, border = self._merger.merge_open(symbols, lambda i, n: self._candidates(normal, starts[i], n))
         end = self._raw_length(text[start:stop], starts[border])
         return (ids, start + end) if end else ([], start)
 
-    def _candidates(self, text: str, start: int) -> list[int]:
-        """Every symbol that `text[start:]` could begin with; none for bytes, which never merge."""
+    def _candidates(self, text: str, start: int, longer_than: int) -> list[tuple[int, int]]:
+        """Tokens that `text[start:]` could begin with, and the highest rank it takes to make each.
+
+        Only whole entries can come about; bytes never merge.
+        """
         if self._symbols[text[start]] == UNKNOWN:
             return []
         stop = min(len(text), start + self._table.header.longest_piece)
-        found = (self._pieces.find(text[start:i].encode()) for i in range(start + 1, stop + 1))
-        return [piece & ID_MASK for piece in found if piece >= 0]
+        found = []
+        for end in range(start + longer_than + 1, stop + 1):
+            piece = self._pieces.find(text[start:end].encode())
+            if piece >= 0 and piece & WHOLE:
+                symbols = [self._symbols[char] for char in text[start:end]]
+                found.append((piece & ID_MASK, self._merger.highest_rank(symbols)))
+        return found
 
     def _raw_length(self, raw: str, length: int) -> int:
         """Characters of `raw` whose normal form has `length` characters; 0 where none end there."""
