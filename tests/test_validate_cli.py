@@ -2,7 +2,10 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import standin
@@ -60,13 +63,34 @@ def test_json_is_one_document_on_stdout(
     assert "PASSED" in captured.err
 
 
-def test_a_miss_is_exit_1_and_is_written(bundle: Path, tmp_path: Path, texts: Path, capsys: Captured) -> None:
-    standin.write(tmp_path / "other", standin.Options(seed=1))
-    assert main([str(bundle), "--reference", str(tmp_path / "other"), "--texts", str(texts)]) == 1
+def _change(bundle: Path, **fields: Any) -> None:
+    """Rewrite fields of the manifest."""
+    path = bundle / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **fields}), encoding="utf-8")
+
+
+def test_a_miss_is_exit_1_named_and_written(
+    bundle: Path, tiny_checkpoint: Path, texts: Path, capsys: Captured
+) -> None:
+    prompts = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))["prompts"]
+    _change(bundle, prompts={**prompts, "query": ""})
+    assert main([str(bundle), "--reference", str(tiny_checkpoint), "--texts", str(texts)]) == 1
     err = capsys.readouterr().err
-    assert "onnx/fp32: FAILED" in err and "exported from other weights" in err and "'line-1', alone" in err
+    assert "onnx/fp32: FAILED" in err and "'line-1/query', alone" in err
+    assert "diagnosis: prompt missing" in err
     data = json.loads((bundle / "parity.json").read_text(encoding="utf-8"))
-    assert data["graphs"]["onnx/fp32"]["status"] == "failed"
+    graph = data["graphs"]["onnx/fp32"]
+    assert graph["status"] == "failed" and graph["findings"][0]["name"] == "prompt missing"
+
+
+def test_an_unwritable_bundle_still_shows_the_verdict(
+    bundle: Path, tiny_checkpoint: Path, texts: Path, capsys: Captured
+) -> None:
+    (bundle / "parity.json").mkdir()
+    (bundle / "parity.json" / "in the way").touch()
+    assert main([str(bundle), "--reference", str(tiny_checkpoint), "--texts", str(texts)]) == 2
+    err = capsys.readouterr().err
+    assert "error: " in err and "parity.json" in err
 
 
 def _files(folder: Path) -> list[str]:
@@ -81,6 +105,10 @@ def _files(folder: Path) -> list[str]:
         (["{bundle}", "--reference", "{bundle}"], "error: "),
         (["{bundle}", "--reference", "{checkpoint}", "--texts", "{none}"], "cannot be read"),
         (["{bundle}", "--reference", "{checkpoint}", "--texts", "{latin1}"], "not UTF-8"),
+        (["{bundle}", "--reference", "{other}"], "that the bundle was exported from"),
+        (["{bundle}", "--reference", "{none}.npz"], "There is no"),
+        (["{bundle}", "--reference", "{damaged}"], "is damaged or no reference file"),
+        (["{bundle}", "--reference", "{damaged}", "--examples"], "--examples needs the checkpoint itself"),
         (["{bundle}", "--reference", "{checkpoint}", "--golden"], "golden figures are those of google/"),
     ],
 )
@@ -88,12 +116,16 @@ def test_bad_input_is_exit_2_and_writes_nothing(
     arguments: list[str], message: str, bundle: Path, tiny_checkpoint: Path, tmp_path: Path, capsys: Captured
 ) -> None:
     (tmp_path / "latin1.txt").write_bytes("Brücke".encode("latin-1"))
+    (tmp_path / "damaged.npz").write_bytes(b"PK no zip")
+    standin.write(tmp_path / "other", standin.Options(seed=1))
     before = _files(bundle)
     names = {
         "none": tmp_path / "none",
         "bundle": bundle,
         "checkpoint": tiny_checkpoint,
         "latin1": tmp_path / "latin1.txt",
+        "damaged": tmp_path / "damaged.npz",
+        "other": tmp_path / "other",
     }
     assert main([a.format(**names) for a in arguments]) == 2
     captured = capsys.readouterr()
@@ -129,3 +161,51 @@ def test_examples_as_text_and_as_json(bundle: Path, tiny_checkpoint: Path, capsy
     assert shown["left_out"] == [] and len(shown["words"]) == 3
     assert all(abs(r["reference"] - r["bundle"]) < 1e-5 for r in shown["rows"])
     assert not (bundle / "parity.json").exists(), "examples check nothing and write nothing"
+
+
+# Runs the command where nothing but numpy and onnxruntime can be imported, as on a board.
+_BARE = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        heavy = "torch transformers sentence_transformers onnx safetensors huggingface_hub tokenizers tqdm"
+        if name.split(".")[0] in heavy.split():
+            raise ModuleNotFoundError(f"{name} is blocked by the test", name=name)
+
+sys.meta_path.insert(0, Blocked())
+from embedding_validate.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_board_validates_from_a_reference_file(
+    bundle: Path, tiny_checkpoint: Path, texts: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    file = tmp_path / "reference.npz"
+    wanted = ["--texts", str(texts), "--save", str(file), "--json"]
+    assert main([str(bundle), "--reference", str(tiny_checkpoint), *wanted]) == 0
+    before = json.loads(capsys.readouterr().out)
+    run = subprocess.run(
+        [sys.executable, "-c", _BARE, str(bundle), "--reference", str(file), "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    after = json.loads(run.stdout)
+    assert after["graphs"]["onnx/fp32"]["cases"] == before["graphs"]["onnx/fp32"]["cases"]
+    _change(bundle, max_seq_length=100)
+    assert main([str(bundle), "--reference", str(file)]) == 1
+    assert "max_seq_length is 100 instead of 2048" in capsys.readouterr().err
+
+
+def test_where_the_extra_is_missing_it_is_named(bundle: Path, tiny_checkpoint: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", _BARE, str(bundle), "--reference", str(tiny_checkpoint)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 2
+    assert "embedding-edge[validate]" in run.stderr and "Traceback" not in run.stderr

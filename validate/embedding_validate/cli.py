@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from embedding_runtime.bundle import Source
 from embedding_runtime.errors import EmbeddingError, InputError
 
 
@@ -33,18 +34,38 @@ def _run(options: argparse.Namespace) -> int:
 
     manifest = load_manifest(options.bundle)
     own = texts.read(options.texts) if options.texts else None
-    checkpoint = _checkpoint(options)
+    stored = _stored(options)
+    checkpoint: Any = None if stored else _checkpoint(options)
+    source = (stored or checkpoint).source
+    _require_same_weights(manifest.source, source)
     if options.golden:
         from embedding_validate import golden
 
-        golden.require(checkpoint.source.name, manifest.architecture.parameters)
-    _say(f"loading the reference of {checkpoint.source.name}")
+        golden.require(source.name, manifest.architecture.parameters)
+    if stored is not None:
+        return _parity(options, stored, None)
+    _say(f"loading the reference of {source.name}")
     from embedding_validate.reference import Reference
 
     reference = Reference.load(checkpoint)
     if options.examples:
         return _examples(options, reference)
-    return _parity(options, reference, own)
+    return _parity(options, _answers(options, reference, own), reference)
+
+
+def _stored(options: argparse.Namespace) -> Any:
+    """The answers in a reference file, or None where --reference names a checkpoint."""
+    if not options.reference.endswith(".npz"):
+        return None
+    for name in ("texts", "examples", "save", "revision", "sliding_window"):
+        if getattr(options, name):
+            raise InputError(
+                f"--{name.replace('_', '-')} needs the checkpoint itself, and {options.reference} holds "
+                "answers alone. Give the checkpoint as --reference."
+            )
+    from embedding_validate import reference_file
+
+    return reference_file.load(Path(options.reference))
 
 
 def _checkpoint(options: argparse.Namespace) -> Any:
@@ -59,8 +80,17 @@ def _checkpoint(options: argparse.Namespace) -> Any:
     )
 
 
-def _parity(options: argparse.Namespace, reference: Any, own: Any) -> int:
-    from embedding_validate import parity, probes, table, texts
+def _require_same_weights(bundle: Source, reference: Source) -> None:
+    if bundle.weights_sha256 != reference.weights_sha256:
+        raise InputError(
+            f"The bundle was exported from {bundle.name} (weights {bundle.weights_sha256[:12]}), and this "
+            f"reference is of {reference.name} (weights {reference.weights_sha256[:12]}). Give the "
+            "checkpoint that the bundle was exported from."
+        )
+
+
+def _answers(options: argparse.Namespace, reference: Any, own: Any) -> Any:
+    from embedding_validate import probes, reference_file, texts
 
     if own is None:
         chosen = probes.full(texts.packaged(), reference.prompts, reference.limits, reference.count)
@@ -68,28 +98,39 @@ def _parity(options: argparse.Namespace, reference: Any, own: Any) -> int:
         chosen = probes.of_texts(own, reference.prompts)
     progress = _Progress()
     answers = reference.answer(chosen, lambda done, total: progress("reference", done, total))
+    progress.close()
+    if options.save:
+        reference_file.save(answers, options.save)
+        _say(f"wrote {options.save}")
+    return answers
+
+
+def _parity(options: argparse.Namespace, answers: Any, reference: Any) -> int:
+    from embedding_validate import parity, table
+
+    progress = _Progress()
     report = parity.check(options.bundle, answers, progress, tutorial=options.golden)
     progress.close()
-    if not report.passed:
+    if not report.passed and reference is not None:
         from embedding_validate.diagnosis import diagnose
 
         _say("looking for what is wrong")
         report = diagnose(options.bundle, report, reference, answers)
-    written = report.write(options.bundle)
     for line in table.lines(report):
         _say(line)
-    _say(f"wrote {written}")
     if options.json:
         print(report.to_json(), end="")
+    _say(f"wrote {report.write(options.bundle)}")
     return 0 if report.passed else 1
 
 
 def _examples(options: argparse.Namespace, reference: Any) -> int:
     from embedding_runtime.bundle import load_manifest
+    from embedding_runtime.selection import choose_graph
     from embedding_validate import examples
     from embedding_validate.calls import of_embedder, opened
 
-    graph = load_manifest(options.bundle).graphs[0]
+    graph = choose_graph(load_manifest(options.bundle), None, None)
     with opened(options.bundle, graph) as embedder:
         shown = examples.run(
             examples.of_reference(reference),
@@ -117,7 +158,14 @@ def _parser() -> argparse.ArgumentParser:
         "--reference",
         metavar="CHECKPOINT",
         required=True,
-        help="the checkpoint it was exported from: a sentence-transformers folder, or a hub id",
+        help="the checkpoint it was exported from (a sentence-transformers folder, or a hub id), or a "
+        "reference.npz that --save wrote",
+    )
+    p.add_argument(
+        "--save",
+        metavar="FILE",
+        type=_npz,
+        help="also keep the reference's answers in FILE.npz, for machines without PyTorch",
     )
     p.add_argument("--revision", help="commit, tag or branch of a hub id")
     p.add_argument(
@@ -146,26 +194,27 @@ def _parser() -> argparse.ArgumentParser:
     return p
 
 
+def _npz(text: str) -> Path:
+    if not text.endswith(".npz"):
+        raise argparse.ArgumentTypeError(f"{text!r} does not end in .npz")
+    return Path(text)
+
+
 class _Progress:
-    """A bar on stderr for each thing that runs in turn; none where stderr is not a terminal."""
+    """A line on stderr for what runs; none where stderr is not a terminal."""
 
     def __init__(self) -> None:
-        self._bar: Any = None
-        self._what = ""
+        self._shown = False
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        from tqdm import tqdm
-
-        if what != self._what:
-            self.close()
-            self._what = what
-            self._bar = tqdm(total=total, desc=what, unit="check", file=sys.stderr, leave=False, disable=None)
-        self._bar.update(done - self._bar.n)
+        if sys.stderr.isatty():
+            self._shown = True
+            print(f"\r{what}: {done} of {total} ", end="", file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+        """Clear the line."""
+        if self._shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def _say(line: str) -> None:

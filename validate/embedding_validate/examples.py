@@ -5,6 +5,7 @@ Gives data and lines, prints nothing; knows the examples only as `golden.Golden`
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,9 @@ from embedding_validate import golden
 from embedding_validate.calls import sliced
 from embedding_validate.golden import Score, VectorOf
 from embedding_validate.probes import TITLE_SLOT, Probe
-from embedding_validate.reference import Reference
+
+if TYPE_CHECKING:
+    from embedding_validate.reference import Reference
 
 # The dimension that the printed figures are of; other models' dims are scaled from it.
 _FULL_DIM = 768
@@ -63,7 +66,7 @@ class Examples:
         return float(np.max([abs(a - b) for a, b in pairs]))
 
 
-def of_reference(reference: Reference) -> VectorOf:
+def of_reference(reference: "Reference") -> VectorOf:
     """Vectors of the reference; a dim is sliced and normalised as its `normalize_embeddings=True` does."""
 
     def vector_of(probe: Probe, dim: int | None) -> NDArray[np.float32]:

@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from embedding_export.checkpoint import Checkpoint
 from embedding_runtime.bundle import Graph, Manifest, Parity, load_manifest
 from embedding_runtime.embedder import Embedder
 from embedding_runtime.errors import EmbeddingError
@@ -22,9 +22,11 @@ from embedding_validate.calls import Call, Result, of_embedder, opened, run, sli
 from embedding_validate.machine import machine, versions
 from embedding_validate.metrics import Figures
 from embedding_validate.probes import Probe
-from embedding_validate.reference import Reference
 from embedding_validate.results import Case, Found, GraphReport, Report, graph_report
 from embedding_validate.thresholds import Threshold, threshold
+
+if TYPE_CHECKING:
+    from embedding_export.checkpoint import Checkpoint
 
 Floats = NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
@@ -71,7 +73,7 @@ def check_graph(
     return graph_report(graph, limits.as_dict(), found, time.monotonic() - started)
 
 
-def gate(checkpoint: Checkpoint, progress: Progress = _silent) -> Callable[[Path], Mapping[str, Parity]]:
+def gate(checkpoint: "Checkpoint", progress: Progress = _silent) -> Callable[[Path], Mapping[str, Parity]]:
     """The exporter's gate: the short set of probes, the reference loaded at its first call and asked once.
 
     The gate never raises for a bundle that cannot be run: its graphs have failed. Where a graph is wrong, the
@@ -80,6 +82,8 @@ def gate(checkpoint: Checkpoint, progress: Progress = _silent) -> Callable[[Path
     Raises (when called):
         ReferenceLoadError: the reference cannot be loaded, or is not the model that the checkpoint describes.
     """
+
+    from embedding_validate.reference import Reference  # only the gate needs it, a board has no use for it
 
     @cache
     def answers() -> Answers:

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embedding_export.checkpoint import Checkpoint
 from embedding_runtime.errors import EmbeddingError
 from embedding_validate.answers import Answer, Answers
 from embedding_validate.probes import TITLE_SLOT, Limits, Probe, ProbeSet
@@ -25,6 +24,8 @@ from embedding_validate.probes import TITLE_SLOT, Limits, Probe, ProbeSet
 if TYPE_CHECKING:
     import torch
     from sentence_transformers import SentenceTransformer
+
+    from embedding_export.checkpoint import Checkpoint
 
 _PACKAGES = ("sentence-transformers", "transformers", "torch", "tokenizers")
 _DOCUMENT_NAMES = ("document", "passage", "corpus")
@@ -39,21 +40,31 @@ class ReferenceLoadError(EmbeddingError):
 def unavailable() -> str | None:
     """None where the reference can run, else the reason why it cannot."""
     for module in ("sentence_transformers", "transformers", "torch"):
-        if importlib.util.find_spec(module) is None:
+        if not _installed(module):
             return f'{module} is not installed (pip install "embedding-edge[validate]")'
     return None
+
+
+def _installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (
+        ImportError,
+        ValueError,
+    ):  # an import hook refuses it, or what is loaded under the name has no spec
+        return False
 
 
 class Reference:
     """A loaded reference. Each distinct sequence of token ids is computed once and remembered."""
 
-    def __init__(self, model: "SentenceTransformer", checkpoint: Checkpoint) -> None:
+    def __init__(self, model: "SentenceTransformer", checkpoint: "Checkpoint") -> None:
         self._model = model
         self._checkpoint = checkpoint
         self._vectors: dict[tuple[int, ...], Floats] = {}
 
     @classmethod
-    def load(cls, checkpoint: Checkpoint) -> "Reference":
+    def load(cls, checkpoint: "Checkpoint") -> "Reference":
         """Load sentence-transformers on a checkpoint and make sure that it computes that model.
 
         Raises:
@@ -68,7 +79,7 @@ class Reference:
         return reference
 
     @property
-    def checkpoint(self) -> Checkpoint:
+    def checkpoint(self) -> "Checkpoint":
         """The checkpoint it runs."""
         return self._checkpoint
 
@@ -203,7 +214,7 @@ class Reference:
             tokenizer.split_special_tokens = before
 
 
-def _load_model(checkpoint: Checkpoint) -> "SentenceTransformer":
+def _load_model(checkpoint: "Checkpoint") -> "SentenceTransformer":
     import torch
     from sentence_transformers import SentenceTransformer
     from transformers.utils import logging
@@ -248,7 +259,7 @@ def _require_bidirectional(transformer: Any) -> None:
         )
 
 
-def _require_layers(transformer: Any, checkpoint: Checkpoint) -> None:
+def _require_layers(transformer: Any, checkpoint: "Checkpoint") -> None:
     """The reference's layers must be local and global where the checkpoint's are, with the same window."""
     config = checkpoint.config
     kinds = {"sliding_attention": "local", "full_attention": "global"}
