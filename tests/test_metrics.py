@@ -87,8 +87,14 @@ def test_fp32_bounds_are_the_promised_ones() -> None:
     assert threshold("fp32").as_dict() == {
         "max_abs_error": 1e-5,
         "cosine_min": 0.999999,
+        "cosine_mean": 0.999999,
         "norm_error": 1e-5,
     }
+
+
+def test_a_bound_that_does_not_apply_is_left_out() -> None:
+    assert "max_abs_error" not in THRESHOLDS["int8"].as_dict()
+    assert THRESHOLDS["int8"].failures(1.0, Figures(0.999, 0.1, 0, True)) == []
 
 
 def test_unknown_precision() -> None:

@@ -20,7 +20,10 @@ from embedding_runtime.embedder import Embedder
 from embedding_runtime.errors import BundleError, InputError
 from embedding_validate import parity, probes, table, texts
 from embedding_validate.answers import Answers
+from embedding_validate.metrics import Figures
 from embedding_validate.reference import Reference
+from embedding_validate.results import Case, Found, graph_report
+from embedding_validate.thresholds import THRESHOLDS
 
 Edit = Callable[[dict[str, Any]], None]
 
@@ -191,12 +194,23 @@ def test_a_missing_bundle(tmp_path: Path, few: Answers) -> None:
         parity.check(tmp_path / "none", few)
 
 
+def test_the_mean_has_a_bound_of_its_own(bundle: Path) -> None:
+    """Each vector just good enough, all of them together not."""
+    graph = load_manifest(bundle).graphs[0]
+    cases = tuple(
+        Case(f"{i}", "Latin", "alone", 5, True, Figures(0.985, 0.1, 0.0, True), ()) for i in range(3)
+    )
+    report = graph_report(graph, THRESHOLDS["int8"].as_dict(), Found(cases, ()), 1.0)
+    assert report.failed == 0 and report.status == "failed"
+    assert report.reason == "the mean cosine 0.9850000 is below 0.99"
+
+
 def test_the_gate(bundle: Path, tmp_path: Path, checkpoint: Checkpoint, answers: Answers) -> None:
     gate = parity.gate(checkpoint)
     verdict = gate(bundle)["onnx/fp32"]
     assert (verdict.status, verdict.reason) == ("passed", None)
     assert verdict.texts == len(answers.probes.probes)
-    assert verdict.thresholds == {"max_abs_error": 1e-5, "cosine_min": 0.999999, "norm_error": 1e-5}
+    assert verdict.thresholds == THRESHOLDS["fp32"].as_dict()
     assert {"onnxruntime", "sentence-transformers", "torch"} <= verdict.versions.keys()
     broken = tmp_path / "broken"
     shutil.copytree(bundle, broken)

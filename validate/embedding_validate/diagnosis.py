@@ -167,6 +167,9 @@ class _Diagnosis:
 
     def _localised(self, evidence: Sequence[Evidence]) -> Finding:
         """The first layer that differs, two layers that are exchanged, or another checkpoint altogether."""
+        if self.graph.precision != "fp32":
+            name = "no known fault: quantization error beyond its class, or a damaged tensor"
+            return _finding(name, evidence, None)
         e = next(e for e in evidence if self._misses(e.expected, e.found))
         expected = self.interpreter.layers(e.ids)
         deviation = (

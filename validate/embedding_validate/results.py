@@ -126,7 +126,7 @@ class Found:
 
 def graph_report(graph: Graph, thresholds: dict[str, float], found: Found, seconds: float) -> GraphReport:
     """Verdict on a graph and summary of what was found."""
-    reason = _reason(found)
+    reason = _reason(found, thresholds)
     return GraphReport(
         status="failed" if reason else "passed",
         reason=reason,
@@ -145,8 +145,11 @@ def graph_report(graph: Graph, thresholds: dict[str, float], found: Found, secon
     )
 
 
-def _reason(found: Found) -> str | None:
+def _reason(found: Found, thresholds: dict[str, float]) -> str | None:
     parts = list(found.mismatches[:3])
+    mean = summarize([c.figures.cosine for c in found.cases])
+    if mean and not mean.mean >= thresholds["cosine_mean"]:
+        parts.append(f"the mean cosine {mean.mean:.7f} is below {thresholds['cosine_mean']}")
     if failed := [c for c in found.cases if c.failures]:
         worst = min(failed, key=lambda c: (not math.isnan(c.figures.cosine), c.figures.cosine))
         parts.append(

@@ -26,8 +26,10 @@ def _graph(key: str, graph: GraphReport) -> list[str]:
     for case in graph.cases:
         groups.setdefault(_group(case), []).append(case)
     found += [_row(name, cases) for name, cases in groups.items()]
-    cosine, error = graph.thresholds["cosine_min"], graph.thresholds["max_abs_error"]
-    found.append(f"  {'required':24} {'':6} {'':6} {cosine:12.7f} {'':12} {error:14.1e}")
+    bounds = graph.thresholds
+    error = f"{bounds['max_abs_error']:14.1e}" if "max_abs_error" in bounds else f"{'-':>14}"
+    cosines = f"{bounds['cosine_min']:12.7f} {bounds['cosine_mean']:12.7f}"
+    found.append(f"  {'required':24} {'':6} {'':6} {cosines} {error}")
     if graph.golden:
         passed = sum(g.passed for g in graph.golden)
         found.append(f"  golden figures: {passed} of {len(graph.golden)} within tolerance")

@@ -8,15 +8,16 @@ from embedding_validate.metrics import Figures
 
 @dataclass(frozen=True)
 class Threshold:
-    """Bounds for one vector against the reference's (float32).
+    """Bounds against the reference's vectors (float32): for each vector, and for the mean over all of them.
 
-    `max_abs_error` and `norm_error` (| ‖v‖ − ‖r‖ |) are for vectors of norm 1; where a checkpoint does not
-    normalise, both scale with max(1, ‖r‖).
+    `max_abs_error` (None: only the cosine counts) and `norm_error` (| ‖v‖ − ‖r‖ |) are for vectors of norm 1;
+    where a checkpoint does not normalise, both scale with max(1, ‖r‖).
     """
 
-    max_abs_error: float
     cosine_min: float
+    cosine_mean: float
     norm_error: float
+    max_abs_error: float | None = None
 
     def failures(self, reference_norm: float, figures: Figures) -> list[str]:
         """What falls short, in words; NaN falls short of everything."""
@@ -25,21 +26,25 @@ class Threshold:
         if not figures.cosine >= self.cosine_min:
             found.append(f"cosine {figures.cosine:.7f} is below {self.cosine_min}")
         for name, value, most in (
-            ("max abs error", figures.max_abs_error, self.max_abs_error * scale),
+            ("max abs error", figures.max_abs_error, self.max_abs_error and self.max_abs_error * scale),
             ("norm error", figures.norm_error, self.norm_error * scale),
         ):
-            if not value <= most:
+            if most is not None and not value <= most:
                 found.append(f"{name} {value:.2g} is above {most:.2g}")
         return found
 
     def as_dict(self) -> dict[str, float]:
-        """The bounds by name, for manifests and reports."""
-        return asdict(self)
+        """The bounds by name, for manifests and reports; those that do not apply are left out."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 # fp32 differs from the reference by summation order alone: 3e-7 is usual, one wrong key far above 1e-5.
 THRESHOLDS: dict[str, Threshold] = {
-    "fp32": Threshold(max_abs_error=1e-5, cosine_min=0.999999, norm_error=1e-5),
+    "fp32": Threshold(cosine_min=0.999999, cosine_mean=0.999999, norm_error=1e-5, max_abs_error=1e-5),
+    # Weights rounded to 11 bits. Norms are looser too: slices of a vector are not normalised.
+    "fp16": Threshold(cosine_min=0.99999, cosine_mean=0.999999, norm_error=2e-3, max_abs_error=2e-3),
+    # Weights and activations rounded to 8 bits: 0.999 on random weights, less with outliers.
+    "int8": Threshold(cosine_min=0.98, cosine_mean=0.99, norm_error=0.05),
 }
 
 
