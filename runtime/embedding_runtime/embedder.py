@@ -67,6 +67,7 @@ class Embedder:
         overflow: Overflow = "truncate",
         verify: Verify = "cached",
         allow_failed: bool = False,
+        device_cache: bool | None = None,
     ) -> None:
         """Open a bundle folder.
 
@@ -81,6 +82,7 @@ class Embedder:
             overflow: what happens to longer texts, unless a call says otherwise; see `encode`.
             verify: "cached" hashes files that changed since they were last found right, "always" all of them.
             allow_failed: load a graph even though its comparison with the reference failed.
+            device_cache: keep packed weights in a file in the user's cache; None: where it pays (int8).
 
         Raises:
             BundleError: missing, damaged, changed since export, or found wrong.
@@ -89,7 +91,8 @@ class Embedder:
         """
         check_device(device)
         check_overflow(overflow)
-        opened = open_bundle(Path(path), Choice(format, precision, threads, verify, allow_failed))
+        choice = Choice(format, precision, threads, verify, allow_failed, device_cache)
+        opened = open_bundle(Path(path), choice)
         self._encoder = Encoder(opened)
         self.manifest, self.graph = opened.manifest, opened.graph
         self.prompts = {"query": "", "document": "", **self.manifest.prompts, **(prompts or {})}

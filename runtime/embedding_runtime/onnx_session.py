@@ -1,6 +1,7 @@
 """One ONNX graph, ready to run. Knows token ids and arrays, nothing of texts, prompts or dimensions."""
 
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedding_runtime.bundle import Graph
+from embedding_runtime.cpu import cpu_kind
 from embedding_runtime.errors import EngineError
 from embedding_runtime.vectors import Floats
 
@@ -53,30 +55,56 @@ def _release(version: str) -> tuple[int, ...]:
     return tuple(parts)
 
 
+def session_options(threads: int) -> Any:
+    """SessionOptions as every graph of a bundle is run with."""
+    options = engine().SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Lengths vary from call to call: plans made for one shape only hold memory.
+    options.enable_mem_pattern = False
+    if cpu_kind() == "x86":
+        # Without VNNI the u8 x s8 kernels add pairs of products in 16 bits, which saturate.
+        options.add_session_config_entry("session.x64quantprecision", "1")
+    return options
+
+
+def create_session(model: Path | bytes, options: Any, named: Path) -> Any:
+    """An onnxruntime.InferenceSession; `named` is the file that an error should name.
+
+    Raises:
+        EngineError: onnxruntime does not load it.
+    """
+    ort = engine()
+    ort.disable_telemetry_events()
+    try:
+        return ort.InferenceSession(
+            model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as e:  # onnxruntime raises classes of its own without a common base
+        raise EngineError(
+            f"onnxruntime {ort.__version__} does not load {named} ({_first_line(e)}). Export the bundle "
+            "again, or install another version of onnxruntime."
+        ) from e
+
+
 class OnnxSession:
     """Runs one graph on the CPU. `run` may be called from several threads at once."""
 
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, path: Path, threads: int, tables: Mapping[str, NDArray[Any]] | None = None) -> None:
         """Open a graph; its external data is memory-mapped by ONNX Runtime.
+
+        `tables` are inputs that stay the same from run to run; a graph that has them was optimised when it
+        was written (see `onnx_prepacked`), and must be run as it stands.
 
         Raises:
             EngineError: onnxruntime is missing, or does not load the graph.
         """
-        ort = engine()
-        ort.disable_telemetry_events()
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        # Lengths vary from call to call: plans made for one shape only hold memory.
-        options.enable_mem_pattern = False
-        try:
-            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as e:  # onnxruntime raises classes of its own without a common base
-            raise EngineError(
-                f"onnxruntime {ort.__version__} does not load {path} ({_first_line(e)}). Export the bundle "
-                "again, or install another version of onnxruntime."
-            ) from e
+        options = session_options(threads)
+        if tables is not None:
+            options.graph_optimization_level = engine().GraphOptimizationLevel.ORT_DISABLE_ALL
+        self._tables = dict(tables or {})
+        self._session = create_session(path, options, path)
 
     def run(self, ids: Ids, mask: Ids, outputs: tuple[str, ...]) -> list[Floats]:
         """Outputs by name for ids and mask, int64 of shape (B, S), right-padded.
@@ -86,7 +114,7 @@ class OnnxSession:
         """
         try:
             results: list[Floats] = self._session.run(
-                list(outputs), {"input_ids": ids, "attention_mask": mask}
+                list(outputs), {"input_ids": ids, "attention_mask": mask, **self._tables}
             )
         except Exception as e:
             raise EngineError(

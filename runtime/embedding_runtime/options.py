@@ -54,6 +54,7 @@ class LoadOptions(TypedDict, total=False):
     overflow: Overflow
     verify: Verify
     allow_failed: bool
+    device_cache: bool | None
 
 
 @dataclass(frozen=True)

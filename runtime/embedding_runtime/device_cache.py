@@ -1,0 +1,182 @@
+"""Files that an engine prepares once on a device, guarded so that they can never give a wrong vector.
+
+Knows nothing of engines or graphs: an engine hands in how to build a folder of such files, how to open it,
+and how to check what was opened. The guard is the same for all of them:
+
+- an entry is named by all that its files depend on (graph, engine, version, CPU, layout), and says so inside;
+- it is written beside its place and renamed, so that a half entry never exists under an entry's name, and
+  several processes may build at once (the first one in wins, the others take it);
+- at every opening each file's size and CRC-32 are compared with the entry's seal, and what was opened must
+  pass the caller's check (a golden vector: a checksum shows damage, not that the engine reads it rightly);
+- an entry in doubt is thrown away and built anew, once; when that fails too, or the folder cannot be
+  written, there is no entry, and the caller does without.
+"""
+
+import errno
+import hashlib
+import json
+import shutil
+import tempfile
+import time
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from embedding_runtime.errors import EmbeddingError
+from embedding_runtime.integrity import cache_folder
+
+SEAL = "seal.json"
+SEAL_VERSION = 1
+# An entry nobody has opened for this long goes when another one is built (a new engine orphans old ones).
+KEPT_SECONDS = 30 * 24 * 3600.0
+_BLOCK = 1 << 20
+_SPARE_BYTES = 64 << 20
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class CacheKey:
+    """Everything that prepared files depend on; two keys that differ never share an entry.
+
+    `graph` identifies the graph's very bytes, `cpu` the instruction set, `layout` the code that builds.
+    """
+
+    graph: str
+    engine: str
+    version: str
+    cpu: str
+    layout: str
+
+    @property
+    def name(self) -> str:
+        """The entry's folder name."""
+        text = json.dumps(asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def entries_folder() -> Path:
+    """Where entries lie; removing it while nothing runs is always safe."""
+    return cache_folder() / "prepared"
+
+
+def open_prepared(
+    key: CacheKey,
+    build: Callable[[Path], None],
+    open_entry: Callable[[Path], T],
+    check: Callable[[T], object],
+) -> T | None:
+    """Open the entry for `key`, building it where there is none or it is in doubt.
+
+    Args:
+        build: fills an empty folder; may raise OSError or EmbeddingError.
+        open_entry: opens a folder that `build` has filled; may raise EmbeddingError.
+        check: raises EmbeddingError where what was opened does not compute what it should.
+
+    Returns:
+        What `open_entry` gave, checked; None where there is no entry to be had on this device.
+    """
+    entry = entries_folder() / key.name
+    found = _open(entry, key, open_entry, check)
+    if found is not None:
+        return found
+    with suppress(OSError, EmbeddingError):
+        _replace(entry, key, build)
+        found = _open(entry, key, open_entry, check)
+        if found is None:
+            _discard(entry)
+    return found
+
+
+def require_room(folder: Path, needed: int) -> None:
+    """Refuse to begin what the disk cannot hold.
+
+    Raises:
+        OSError: less than `needed` bytes and some to spare are free where `folder` lies.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed + _SPARE_BYTES:
+        raise OSError(errno.ENOSPC, f"{needed + _SPARE_BYTES} bytes needed, {free} free", str(folder))
+
+
+def intact(entry: Path, key: CacheKey) -> bool:
+    """Whether an entry is for this key and its files are, byte for byte, those that were sealed."""
+    try:
+        seal = json.loads((entry / SEAL).read_text(encoding="utf-8"))
+        names = {p.name for p in entry.iterdir()} - {SEAL}
+        return bool(
+            seal["version"] == SEAL_VERSION
+            and seal["key"] == asdict(key)
+            and set(seal["files"]) == names
+            and all(_matches(entry / name, *seal["files"][name]) for name in names)
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _open(
+    entry: Path, key: CacheKey, open_entry: Callable[[Path], T], check: Callable[[T], object]
+) -> T | None:
+    if not intact(entry, key):
+        return None
+    try:
+        opened = open_entry(entry)
+        check(opened)
+    except (OSError, EmbeddingError):  # another process may be replacing it
+        return None
+    with suppress(OSError):
+        (entry / SEAL).touch()
+    return opened
+
+
+def _replace(entry: Path, key: CacheKey, build: Callable[[Path], None]) -> None:
+    """Build an entry and put it in place of what is there, unless a sound one has appeared meanwhile."""
+    entry.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _sweep(entry.parent)
+    with tempfile.TemporaryDirectory(dir=entry.parent, prefix=".building-", ignore_cleanup_errors=True) as at:
+        folder = Path(at) / "entry"
+        folder.mkdir()
+        build(folder)
+        files = {p.name: [p.stat().st_size, crc32(p)] for p in sorted(folder.iterdir())}
+        seal: dict[str, Any] = {"version": SEAL_VERSION, "key": asdict(key), "files": files}
+        (folder / SEAL).write_text(json.dumps(seal, indent=1), encoding="utf-8")
+        if not intact(entry, key):
+            _discard(entry)
+            folder.rename(entry)
+
+
+def _discard(entry: Path) -> None:
+    """Take an entry away; files that another process has mapped stay readable to it."""
+    with suppress(FileNotFoundError):
+        if entry.is_dir() and not entry.is_symlink():
+            going = Path(tempfile.mkdtemp(dir=entry.parent, prefix=".going-"))
+            entry.rename(going / "entry")
+            shutil.rmtree(going, ignore_errors=True)
+        else:
+            entry.unlink()
+
+
+def _sweep(folder: Path) -> None:
+    """Remove entries and leavings of interrupted builds that nobody has touched for `KEPT_SECONDS`."""
+    before = time.time() - KEPT_SECONDS
+    for path in folder.iterdir():
+        with suppress(OSError):
+            stamp = path / SEAL
+            if (stamp if stamp.exists() else path).stat().st_mtime < before:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _matches(path: Path, size: int, crc: int) -> bool:
+    return path.stat().st_size == size and crc32(path) == crc
+
+
+def crc32(path: Path) -> int:
+    """CRC-32 of a file's bytes, read in blocks so that they do not stay in memory."""
+    crc = 0
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(_BLOCK):
+            crc = zlib.crc32(block, crc)
+    return crc
