@@ -161,7 +161,7 @@ def _check_sections(path: Path, header: Header, size: int) -> None:
     for name, section in header.sections.items():
         if section.offset % 8 or section.count != header.counts().get(name, section.count):
             raise _refused(
-                path, f"has {section.count} items in {name} at byte {section.offset}: not its layout"
+                path, f"has {section.count} items in {name} at byte {section.offset}, not a table's layout"
             )
 
 

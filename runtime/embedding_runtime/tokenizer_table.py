@@ -52,8 +52,8 @@ class AddedTokens:
         self._children = table.view("added_first_child")
         self._chars = table.view("added_char")
         self._tokens = table.view("added_token")
-        first = "".join(map(chr, self._chars[self._children[0] : self._children[1]]))
-        self._first = re.compile(f"[{re.escape(first)}]" if first else r"(?!)")
+        beginnings = [self._beginning(node) for node in range(self._children[0], self._children[1])]
+        self._first = re.compile("|".join(beginnings) or r"(?!)")
 
     def find(self, text: str, start: int, stop: int, allow_special: bool) -> tuple[Added | None, int]:
         """The first added token that begins in `text[start:stop]`, and where to search on.
@@ -61,13 +61,23 @@ class AddedTokens:
         A control token that is not allowed is no token, yet its characters begin no other one: so does the
         `tokenizers` library.
         """
-        while candidate := self._first.search(text, start, stop):
+        while candidate := self._first.search(text, start, stop + 1):  # it looks one character ahead
             begin = candidate.start()
+            if begin == stop:
+                break
             end, value = self._longest(text, begin)
             start = max(end, begin + 1)
             if value and (allow_special or not value & SPECIAL):
                 return Added(begin, end, (value & ~SPECIAL) - 1), end
         return None, max(start, stop)
+
+    def _beginning(self, node: int) -> str:
+        """Pattern for the first character, and the second where there must be one."""
+        pattern = re.escape(chr(self._chars[node]))
+        if self._tokens[node]:
+            return pattern
+        second = "".join(map(chr, self._chars[self._children[node] : self._children[node + 1]]))
+        return f"{pattern}(?=[{re.escape(second)}])"
 
     def special_ids(self) -> frozenset[int]:
         """Ids of the control tokens."""

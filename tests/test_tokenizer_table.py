@@ -1,0 +1,163 @@
+"""The table's file: damage never goes unseen, what it cannot reproduce is refused, and the proof can fail."""
+
+import json
+import random
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizer_pair import Both, lines
+
+from embedding_export.errors import ExportError
+from embedding_export.tokenizer_json import UnsupportedTokenizer
+from embedding_export.tokenizer_table import build_table
+from embedding_runtime.errors import BundleError
+from embedding_runtime.table_file import MAGIC, PREFIX, TableFile
+from embedding_runtime.tokenizer import open_tokenizer
+from embedding_runtime.tokenizer_table import TableTokenizer
+
+Json = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Both:
+    return Both(tiny_checkpoint / "tokenizer.json", tmp_path_factory.mktemp("tables") / "tiny.table")
+
+
+# Damage
+
+
+def test_damage_anywhere_is_refused(tiny: Both, tmp_path: Path) -> None:
+    """Flip one byte after another over the whole file: refused, or (in padding) without any effect."""
+    good = tiny.path.read_bytes()
+    draw, path = random.Random(14), tmp_path / "x.table"
+    texts = lines(20, seed=15)
+    expected = [tiny.expected(t) for t in texts]
+    header = PREFIX.size + struct.unpack_from("<I", good, 12)[0]
+    for place in [*range(0, header, 7), *(draw.randrange(len(good)) for _ in range(300))]:
+        bad = bytearray(good)
+        bad[place] ^= 1 << draw.randrange(8)
+        path.write_bytes(bad)
+        try:
+            table = open_tokenizer(tmp_path, replace(tiny.info, file="x.table"))
+        except BundleError:
+            continue
+        sections = TableFile.open(tiny.path).header.sections.values()
+        assert not any(s.offset <= place < s.stop for s in sections)
+        assert [table.encode(t) for t in texts] == expected
+
+
+def test_unverified_damage_is_found_by_verify(tiny: Both, tmp_path: Path) -> None:
+    bad = bytearray(tiny.path.read_bytes())
+    bad[TableFile.open(tiny.path).header.sections["merge_slots"].offset + 5] ^= 1
+    (tmp_path / "x.table").write_bytes(bad)
+    file = TableFile.open(tmp_path / "x.table")
+    with pytest.raises(BundleError, match="section merge_slots"):
+        file.verify()
+
+
+REFUSED: dict[str, tuple[Callable[[bytes], bytes], str]] = {
+    "empty": (lambda b: b"", "cannot be read"),
+    "short": (lambda b: b[:10], "fewer than"),
+    "foreign": (lambda b: b'{"version": "1.0"}' * 9, "no tokenizer table"),
+    "newer": (lambda b: PREFIX.pack(MAGIC, 2, 0, 0) + b[PREFIX.size :], "of version 2.*Upgrade"),
+    "truncated": (lambda b: b[:-1], "bytes; its header says"),
+    "longer": (lambda b: b + b"x", "bytes; its header says"),
+    "cut in the header": (lambda b: b[:100], "damaged in its header"),
+    "unknown section": (
+        lambda b: _reheaded(b, lambda h: h["sections"].update(x=h["sections"].pop("byte_ids"))),
+        "the sections",
+    ),
+    "unknown field": (lambda b: _reheaded(b, lambda h: h.update(later=1)), "does not understand"),
+    "text for a number": (lambda b: _reheaded(b, lambda h: h.update(merges="1")), "no natural number"),
+    "wrong count": (lambda b: _reheaded(b, lambda h: h.update(vocab_size=5)), "not a table's layout"),
+}
+
+
+def _rename(header: Json) -> None:
+    header["sections"]["other"] = header["sections"].pop("byte_ids")
+
+
+def _reheaded(data: bytes, change: Callable[[Json], object]) -> bytes:
+    size = struct.unpack_from("<I", data, 12)[0]
+    header: Json = json.loads(data[PREFIX.size : PREFIX.size + size])
+    change(header)
+    raw = json.dumps(header).encode()
+    return PREFIX.pack(MAGIC, 1, len(raw), zlib.crc32(raw)) + raw + data[PREFIX.size + len(raw) :]
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_bad_file_is_refused_with_its_reason(tiny: Both, tmp_path: Path, name: str) -> None:
+    change, reason = REFUSED[name]
+    (tmp_path / "x.table").write_bytes(change(tiny.path.read_bytes()))
+    with pytest.raises(BundleError, match=reason):
+        TableTokenizer.open(tmp_path / "x.table", tiny.info)
+
+
+def test_a_table_of_another_bundle_is_refused(tiny: Both) -> None:
+    info = replace(tiny.info, bos_id=5)
+    with pytest.raises(BundleError, match="the manifest says"):
+        TableTokenizer.open(tiny.path, info)
+
+
+# What is not reproduced
+
+UNSUPPORTED: dict[str, tuple[Callable[[Json], object], str]] = {
+    "model": (lambda d: d["model"].update(type="Unigram"), "model"),
+    "no bytes": (lambda d: d["model"].update(byte_fallback=False), "byte_fallback"),
+    "dropout": (lambda d: d["model"].update(dropout=0.1), "dropout"),
+    "prefix": (lambda d: d["model"].update(continuing_subword_prefix="##"), "continuing_subword_prefix"),
+    "ignore_merges": (lambda d: d["model"].update(ignore_merges=True), "ignore_merges"),
+    "normalizer": (lambda d: d.update(normalizer={"type": "NFC"}), "normalizer"),
+    "pre-tokenizer": (lambda d: d.update(pre_tokenizer={"type": "Whitespace"}), "pre-tokenizer"),
+    "template": (lambda d: d["post_processor"]["single"].pop(), "template"),
+    "decoder": (lambda d: d.update(decoder=None), "decoder"),
+    "lstrip": (lambda d: d["added_tokens"][0].update(lstrip=True), "lstrip"),
+    "normalized": (lambda d: d["added_tokens"][0].update(normalized=True), "normalized"),
+    "gap": (lambda d: d["model"]["vocab"].pop("<0x00>"), "byte entries"),
+    "byte merge": (
+        lambda d: (
+            d["model"]["vocab"].update({"<0x41>a": len(d["model"]["vocab"])}),
+            d["model"]["merges"].append(["<0x41>", "a"]),
+        ),
+        "byte entry",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNSUPPORTED)
+def test_what_is_not_reproduced_is_refused_by_name(tiny_checkpoint: Path, tmp_path: Path, name: str) -> None:
+    data = json.loads((tiny_checkpoint / "tokenizer.json").read_text())
+    change, reason = UNSUPPORTED[name]
+    change(data)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(data))
+    with pytest.raises(UnsupportedTokenizer, match=reason):
+        build_table(tmp_path / "tokenizer.json", tmp_path / "x.table")
+    assert not (tmp_path / "x.table").exists()
+
+
+def test_the_proof_can_fail(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader that merges wrongly must stop the export and leave no table."""
+    monkeypatch.setattr("embedding_runtime.tokenizer_bpe.Merger._merge_short", lambda self, ids: ids)
+    with pytest.raises(ExportError, match="The compact table gives"):
+        build_table(tiny_checkpoint / "tokenizer.json", tmp_path / "x.table")
+    assert not (tmp_path / "x.table").exists()
+
+
+def test_merges_across_spaces_are_exact_too(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """With a merge over a space the text is not cut into words, and the ids are still the library's."""
+    data = json.loads((tiny_checkpoint / "tokenizer.json").read_text())
+    for left, right in (("e", "▁"), ("e▁", "a")):
+        data["model"]["vocab"][left + right] = len(data["model"]["vocab"])
+        data["model"]["merges"].insert(0, [left, right])
+    data["added_tokens"] = [a for a in data["added_tokens"] if a["id"] < data["model"]["vocab"]["e▁"]]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(data))
+    both = Both(tmp_path / "tokenizer.json", tmp_path / "x.table")
+    assert not both.built.cuts
+    assert len(both.table.encode("the apple e a")) < len("the apple e a")
+    for text in ["the apple e a", "e  a e a", *lines(100, seed=16)]:
+        both.check(text)
