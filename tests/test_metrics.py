@@ -47,7 +47,11 @@ def test_first_difference(a: list[int], b: list[int], expected: int | None) -> N
 
 def test_summary() -> None:
     summary = metrics.summarize([float(n) for n in range(101)])
-    assert summary == metrics.Summary(101, 0.0, 1.0, 50.0, 100.0)
+    assert summary is not None
+    assert (summary.count, summary.minimum, summary.p1, summary.mean, summary.maximum) == (101, 0, 1, 50, 100)
+    assert summary.ci95 == pytest.approx(5.71433, abs=1e-4)
+    alone = metrics.summarize([3.0])
+    assert alone is not None and alone.ci95 == 0
     assert metrics.summarize([]) is None
     spoiled = metrics.summarize([1.0, math.nan])
     assert spoiled is not None and math.isnan(spoiled.minimum) and math.isnan(spoiled.maximum)

@@ -83,6 +83,15 @@ def test_a_sound_bundle_passes(bundle: Path, answers: Answers) -> None:
     assert graph.cosine and graph.cosine.minimum >= 0.999999
     assert graph.max_abs_error and 0 < graph.max_abs_error.maximum <= 1e-5
     assert report.notes == ()
+    assert graph.ranking and graph.ranking.top_k_overlap == 1 and graph.ranking.spearman > 0.9999
+    assert graph.invariance and graph.invariance.runs == 0 and graph.invariance.batch < 1e-5
+    assert graph.invariance.threads < 1e-5
+    assert sum(g.checks for g in graph.groups["length"].values()) == len(answers.probes.probes)
+    assert {"Latin", "Emoji", "Length"} <= graph.groups["script"].keys()
+    assert {"none", "query", "STS", "encode_query", "encode_document with title"} <= graph.groups[
+        "prompt"
+    ].keys()
+    assert graph.failed_texts == {}
     arrangements = {c.check for c in graph.cases}
     assert {"alone", "batch 1", "batch 2", "dim 64", "dim 64, not normalised"} <= arrangements
     assert all(c.ids_equal for c in graph.cases if c.check == "alone")
@@ -128,6 +137,9 @@ def test_a_dropped_prompt_shows_in_the_ids_too(edited: Callable[[Edit], Path], f
     assert {c.probe for c in failed} == {"en-question/prompt query", "en-question/query"}
     assert all("token ids differ from position 1" in c.failures[0] for c in failed)
     assert all(any("cosine" in f for f in c.failures) for c in failed)
+    graph = report.graphs["onnx/fp32"]
+    assert graph.groups["prompt"]["query"].failed == 1 and graph.groups["prompt"]["STS"].failed == 0
+    assert graph.failed_texts["en-question/query"].startswith("How do I keep")
 
 
 def test_another_checkpoint(tmp_path: Path, few: Answers) -> None:
@@ -198,7 +210,7 @@ def test_the_mean_has_a_bound_of_its_own(bundle: Path) -> None:
     """Each vector just good enough, all of them together not."""
     graph = load_manifest(bundle).graphs[0]
     cases = tuple(
-        Case(f"{i}", "Latin", "alone", 5, True, Figures(0.985, 0.1, 0.0, True), ()) for i in range(3)
+        Case(f"{i}", "Latin", "", "alone", 5, True, Figures(0.985, 0.1, 0.0, True), ()) for i in range(3)
     )
     report = graph_report(graph, THRESHOLDS["int8"].as_dict(), Found(cases, ()), 1.0)
     assert report.failed == 0 and report.status == "failed"

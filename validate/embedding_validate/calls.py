@@ -42,7 +42,7 @@ class Result:
 
 
 @contextmanager
-def opened(bundle: Path, graph: Graph) -> Iterator[Embedder]:
+def opened(bundle: Path, graph: Graph, threads: int | None = None) -> Iterator[Embedder]:
     """A graph of a bundle, whatever its verdict so far, without the runtime's warnings about texts.
 
     Raises:
@@ -51,7 +51,11 @@ def opened(bundle: Path, graph: Graph) -> Iterator[Embedder]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", EmbeddingWarning)
         with Embedder.load(
-            bundle, format=graph.format, precision=graph.precision, allow_failed=True
+            bundle,
+            format=graph.format,
+            precision=graph.precision,
+            threads=threads,
+            allow_failed=True,
         ) as embedder:
             yield embedder
 

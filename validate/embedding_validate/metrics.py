@@ -50,12 +50,16 @@ def first_difference(a: Sequence[int], b: Sequence[int]) -> int | None:
 
 @dataclass(frozen=True)
 class Summary:
-    """Least, first percentile (linear interpolation), arithmetic mean and largest of `count` values."""
+    """Least, first percentile (linear interpolation), arithmetic mean and largest of `count` values.
+
+    `ci95` is half the width of the mean's 95 % confidence interval, 1.96 s / √n; 0 for one value.
+    """
 
     count: int
     minimum: float
     p1: float
     mean: float
+    ci95: float
     maximum: float
 
 
@@ -64,7 +68,8 @@ def summarize(values: Sequence[float]) -> Summary | None:
     if not values:
         return None
     v = np.asarray(values, dtype=np.float64)
-    return Summary(v.size, float(v.min()), float(np.percentile(v, 1)), float(v.mean()), float(v.max()))
+    ci95 = 1.96 * float(v.std(ddof=1)) / math.sqrt(v.size) if v.size > 1 else 0.0
+    return Summary(v.size, float(v.min()), float(np.percentile(v, 1)), float(v.mean()), ci95, float(v.max()))
 
 
 @dataclass(frozen=True)

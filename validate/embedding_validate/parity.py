@@ -5,7 +5,7 @@ Knows nothing of how the reference computed them: `gate` alone loads it.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from embedding_runtime.bundle import Graph, Manifest, Parity, load_manifest
 from embedding_runtime.embedder import Embedder
 from embedding_runtime.errors import EmbeddingError
-from embedding_validate import golden, metrics, probes, texts
+from embedding_validate import golden, metrics, probes, ranking, texts
 from embedding_validate.answers import Answers
 from embedding_validate.calls import Call, Result, of_embedder, opened, run, sliced
 from embedding_validate.machine import machine, versions
 from embedding_validate.metrics import Figures
 from embedding_validate.probes import Probe
-from embedding_validate.results import Case, Found, GraphReport, Report, graph_report
+from embedding_validate.ranking import Ranking
+from embedding_validate.results import Case, Found, GraphReport, Invariance, Report, graph_report
 from embedding_validate.thresholds import Threshold, threshold
 
 if TYPE_CHECKING:
@@ -69,7 +70,14 @@ def check_graph(
             cases += graph_run.cases(call)
         printed = golden.check(of_embedder(embedder), graph.precision) if tutorial else ()
         mismatches = _mismatches(embedder, answers)
-    found = Found(tuple(cases), mismatches, printed)
+        found = Found(
+            tuple(cases),
+            mismatches,
+            printed,
+            graph_run.ranking(),
+            graph_run.invariance(bundle, graph),
+            {p.id: p.text for p in answers.probes.probes},
+        )
     return graph_report(graph, limits.as_dict(), found, time.monotonic() - started)
 
 
@@ -131,11 +139,13 @@ def _dims(answers: Answers, dims: Sequence[int]) -> list[Call]:
 
 @dataclass(frozen=True)
 class _Run:
-    """One graph, opened, and what it should give."""
+    """One graph, opened, and what it should give; keeps the vectors it gave for texts alone."""
 
     embedder: Embedder
     answers: Answers
     threshold: Threshold
+    vectors: dict[str, Floats] = field(default_factory=dict)
+    batch_differences: list[float] = field(default_factory=list)
 
     def cases(self, call: Call) -> list[Case]:
         """Run one call and compare each of its vectors; alone, also the token ids that were run."""
@@ -149,15 +159,68 @@ class _Run:
         answer = self.answers.by_probe[probe.id]
         expected, vector = sliced(answer.vector, call.dim, call.normalize is True), result.vector
         figures = Figures.of(expected, vector)
+        if call.name == "alone":
+            self.vectors[probe.id] = vector
+        elif call.dim is None and probe.id in self.vectors:
+            self.batch_differences.append(metrics.max_abs_error(self.vectors[probe.id], vector))
         failures = self.threshold.failures(metrics.norm(expected), figures)
         equal = None if result.ids is None else result.ids == answer.ids
         if result.ids is not None and not equal:
             failures.insert(0, _ids_failure(answer.ids, result.ids))
-        return Case(probe.id, probe.script, call.name, len(answer.ids), equal, figures, tuple(failures))
+        return Case(
+            probe.id,
+            probe.script,
+            _prompt(probe),
+            call.name,
+            len(answer.ids),
+            equal,
+            figures,
+            tuple(failures),
+        )
+
+    def ranking(self) -> Ranking | None:
+        """Neighbours among the texts that ran without a prompt and gave a vector."""
+        chosen = [p.id for p in self.answers.probes.probes if not _prompt(p) and not p.allow_special]
+        kept = [i for i in chosen if i in self.vectors and metrics.finite(self.vectors[i])]
+        expected = [self.answers.by_probe[i].vector for i in kept]
+        found = [self.vectors[i] for i in kept]
+        if not kept or expected[0].shape != found[0].shape:
+            return None
+        return ranking.compare(np.stack(expected), np.stack(found))
+
+    def invariance(self, bundle: Path, graph: Graph) -> Invariance | None:
+        """The first three probes for dims once more, and on one thread."""
+        by_id = {p.id: p for p in self.answers.probes.probes}
+        chosen = [by_id[i] for i in self.answers.probes.dims[:3] if i in self.vectors]
+        if not chosen:
+            return None
+        with opened(bundle, graph, threads=1) as single:
+            runs, threads = (
+                max(
+                    metrics.max_abs_error(self.vectors[p.id], run(e, Call("alone", (p,)))[0].vector)
+                    for p in chosen
+                )
+                for e in (self.embedder, single)
+            )
+        return Invariance(max(self.batch_differences, default=0.0), runs, threads)
 
     def _refused(self, probe: Probe, call: Call, error: EmbeddingError) -> Case:
         tokens = len(self.answers.by_probe[probe.id].ids)
-        return Case(probe.id, probe.script, call.name, tokens, None, Figures.none(), (f"error: {error}",))
+        return Case(
+            probe.id,
+            probe.script,
+            _prompt(probe),
+            call.name,
+            tokens,
+            None,
+            Figures.none(),
+            (f"error: {error}",),
+        )
+
+
+def _prompt(probe: Probe) -> str:
+    name = probe.prompt_name or {"encode": ""}.get(probe.verb, probe.verb)
+    return f"{name} with title" if probe.title is not None else name
 
 
 def _ids_failure(expected: Sequence[int], found: Sequence[int]) -> str:

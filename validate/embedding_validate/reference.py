@@ -73,7 +73,7 @@ class Reference:
         """
         if reason := unavailable():
             raise ReferenceLoadError(f"The reference cannot run: {reason}.")
-        reference = cls(_load_model(checkpoint), checkpoint)
+        reference = cls(load_model(checkpoint), checkpoint)
         _require_bidirectional(reference._transformer)
         _require_layers(reference._transformer, checkpoint)
         return reference
@@ -214,7 +214,12 @@ class Reference:
             tokenizer.split_special_tokens = before
 
 
-def _load_model(checkpoint: "Checkpoint") -> "SentenceTransformer":
+def load_model(checkpoint: "Checkpoint") -> "SentenceTransformer":
+    """The bare model in float32 on the CPU, unchecked; `Reference.load` is for comparing results.
+
+    Raises:
+        ReferenceLoadError: it does not load, or not in float32.
+    """
     import torch
     from sentence_transformers import SentenceTransformer
     from transformers.utils import logging

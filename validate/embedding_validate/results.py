@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,21 +11,27 @@ from typing import Any
 from embedding_runtime.bundle import Graph, Parity, Source, Status
 from embedding_validate.golden import GoldenCase
 from embedding_validate.metrics import Figures, Summary, summarize
+from embedding_validate.ranking import Ranking
 
 PARITY = "parity.json"
 SCHEMA_VERSION = 1
+# Upper ends of the length classes in tokens.
+_LENGTHS = (16, 64, 256, 512, 1024)
+# Of a text that failed, how much the report shows.
+_MOST_CHARACTERS = 200
 
 
 @dataclass(frozen=True)
 class Case:
     """One probe in one arrangement (`alone`, `batch 2`, `dim 256`, ...).
 
-    `tokens` counts the reference's ids; `ids_equal` is None where ids were not looked at.
-    `failures` says in words what fell short; empty means passed.
+    `prompt` is the prompt's name, the verb, or ""; `tokens` counts the reference's ids; `ids_equal` is None
+    where ids were not looked at. `failures` says in words what fell short; empty means passed.
     """
 
     probe: str
     script: str
+    prompt: str
     check: str
     tokens: int
     ids_equal: bool | None
@@ -41,6 +47,28 @@ class Finding:
     evidence: str
     cosine_to_reference: float | None
     cosine_to_fault: float | None
+
+
+@dataclass(frozen=True)
+class Group:
+    """The checks of one length class, script, prompt or dim."""
+
+    checks: int
+    failed: int
+    cosine: Summary
+    max_abs_error: Summary
+
+
+@dataclass(frozen=True)
+class Invariance:
+    """Largest absolute differences between vectors that should be the same, without the reference's help.
+
+    `batch`: alone against padded in a batch; `runs`: the same call twice; `threads`: one thread against all.
+    """
+
+    batch: float
+    runs: float
+    threads: float
 
 
 @dataclass(frozen=True)
@@ -61,6 +89,10 @@ class GraphReport:
     mismatches: tuple[str, ...]
     golden: tuple[GoldenCase, ...]
     cases: tuple[Case, ...]
+    groups: dict[str, dict[str, Group]]
+    ranking: Ranking | None
+    invariance: Invariance | None
+    failed_texts: dict[str, str]
     findings: tuple[Finding, ...] = ()
 
     def as_parity(self, versions: dict[str, str]) -> Parity:
@@ -122,6 +154,9 @@ class Found:
     cases: tuple[Case, ...]
     mismatches: tuple[str, ...]
     golden: tuple[GoldenCase, ...] = ()
+    ranking: Ranking | None = None
+    invariance: Invariance | None = None
+    texts: Mapping[str, str] = field(default_factory=dict)
 
 
 def graph_report(graph: Graph, thresholds: dict[str, float], found: Found, seconds: float) -> GraphReport:
@@ -142,7 +177,47 @@ def graph_report(graph: Graph, thresholds: dict[str, float], found: Found, secon
         mismatches=found.mismatches,
         golden=found.golden,
         cases=found.cases,
+        groups=_groups(found.cases),
+        ranking=found.ranking,
+        invariance=found.invariance,
+        failed_texts={
+            c.probe: found.texts[c.probe][:_MOST_CHARACTERS]
+            for c in found.cases
+            if c.failures and c.probe in found.texts
+        },
     )
+
+
+def length_class(tokens: int) -> str:
+    """The class of lengths, in tokens, that a probe falls in."""
+    longest = next((c for c in _LENGTHS if tokens <= c), None)
+    return f"<= {longest}" if longest else f"> {_LENGTHS[-1]}"
+
+
+def _groups(cases: tuple[Case, ...]) -> dict[str, dict[str, Group]]:
+    """Summaries of the checks alone, by length class, script and prompt, and of dims by dim."""
+    alone = [c for c in cases if c.check == "alone"]
+    keys: dict[str, tuple[list[Case], Callable[[Case], str]]] = {
+        "length": (sorted(alone, key=lambda c: c.tokens), lambda c: length_class(c.tokens)),
+        "script": (alone, lambda c: c.script),
+        "prompt": (alone, lambda c: c.prompt or "none"),
+        "arrangement": (list(cases), lambda c: c.check),
+    }
+    return {name: _grouped(chosen, key) for name, (chosen, key) in keys.items()}
+
+
+def _grouped(cases: list[Case], key: Callable[[Case], str]) -> dict[str, Group]:
+    members: dict[str, list[Case]] = {}
+    for case in cases:
+        members.setdefault(key(case), []).append(case)
+    return {name: _group(chosen) for name, chosen in members.items()}
+
+
+def _group(cases: list[Case]) -> Group:
+    cosine = summarize([c.figures.cosine for c in cases])
+    error = summarize([c.figures.max_abs_error for c in cases])
+    assert cosine and error
+    return Group(len(cases), sum(bool(c.failures) for c in cases), cosine, error)
 
 
 def _reason(found: Found, thresholds: dict[str, float]) -> str | None:

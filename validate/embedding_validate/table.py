@@ -1,10 +1,7 @@
 """A report as lines for people. Computes no figure that the report does not hold, prints nothing."""
 
-from embedding_validate.metrics import summarize
-from embedding_validate.results import Case, GraphReport, Report
+from embedding_validate.results import GraphReport, Group, Report
 
-# Upper ends of the length classes in tokens.
-_CLASSES = (64, 512, 2048)
 _MOST_FAILURES = 10
 
 
@@ -22,35 +19,36 @@ def _graph(key: str, graph: GraphReport) -> list[str]:
     found.append(
         f"  {'':24} {'checks':>6} {'failed':>6} {'cosine min':>12} {'mean':>12} {'max abs error':>14}"
     )
-    groups: dict[str, list[Case]] = {}
-    for case in graph.cases:
-        groups.setdefault(_group(case), []).append(case)
-    found += [_row(name, cases) for name, cases in groups.items()]
+    found += _rows(graph)
     bounds = graph.thresholds
     error = f"{bounds['max_abs_error']:14.1e}" if "max_abs_error" in bounds else f"{'-':>14}"
     cosines = f"{bounds['cosine_min']:12.7f} {bounds['cosine_mean']:12.7f}"
     found.append(f"  {'required':24} {'':6} {'':6} {cosines} {error}")
+    if r := graph.ranking:
+        found.append(
+            f"  ranking: top-{r.top_k} overlap {r.top_k_overlap:.4f}, Spearman {r.spearman:.6f}, "
+            f"largest score shift {r.score_shift:.1e}"
+        )
+    if i := graph.invariance:
+        found.append(
+            f"  largest difference alone to batched {i.batch:.1e}, between runs {i.runs:.1e}, "
+            f"between one thread and all {i.threads:.1e}"
+        )
     if graph.golden:
         passed = sum(g.passed for g in graph.golden)
         found.append(f"  golden figures: {passed} of {len(graph.golden)} within tolerance")
     return found + _failures(graph)
 
 
-def _group(case: Case) -> str:
-    kind = case.check.split(",")[0]
-    if kind != "alone":
-        return "batched" if kind.startswith("batch") else kind
-    longest = next((c for c in _CLASSES if case.tokens <= c), None)
-    return f"alone, <= {longest} tokens" if longest else f"alone, > {_CLASSES[-1]} tokens"
+def _rows(graph: GraphReport) -> list[str]:
+    rows = {f"alone, {name} tokens": g for name, g in graph.groups["length"].items()}
+    rows |= {name: g for name, g in graph.groups["arrangement"].items() if name != "alone"}
+    return [_row(name, g) for name, g in rows.items()]
 
 
-def _row(name: str, cases: list[Case]) -> str:
-    cosine = summarize([c.figures.cosine for c in cases])
-    error = summarize([c.figures.max_abs_error for c in cases])
-    assert cosine and error
-    failed = sum(bool(c.failures) for c in cases)
-    figures = f"{cosine.minimum:12.7f} {cosine.mean:12.7f} {error.maximum:14.1e}"
-    return f"  {name:24} {len(cases):6} {failed:6} {figures}"
+def _row(name: str, group: Group) -> str:
+    figures = f"{group.cosine.minimum:12.7f} {group.cosine.mean:12.7f} {group.max_abs_error.maximum:14.1e}"
+    return f"  {name:24} {group.checks:6} {group.failed:6} {figures}"
 
 
 def _failures(graph: GraphReport) -> list[str]:

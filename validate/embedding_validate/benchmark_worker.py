@@ -1,0 +1,136 @@
+"""The process in which one system is measured: it opens one thing, runs it when told, and says what it took.
+
+Started by `benchmark_run` with a JSON object as its only argument; requests come as JSON lines on stdin and
+are answered on stdout, one line each. Needs numpy alone beside the system it runs, so that peers can be run
+by `serve` in environments of their own. Decides nothing about shapes, rounds or what is compared.
+"""
+
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ids = NDArray[np.int64]
+Run = Callable[[Ids], NDArray[np.float32]]
+"""Token ids (B, S), none of them padding, to vectors (B, D)."""
+Open = Callable[[dict[str, Any]], Callable[[], Run]]
+"""Imports what a system needs; the function it returns opens the system, and is what loading costs."""
+
+_STATUS = ("RssAnon", "RssFile", "VmHWM")
+FIRST_ID = 5
+
+
+def serve(systems: dict[str, Open]) -> int:
+    """Measure the system that the argument's `kind` names until stdin ends."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is no answer
+    spec = json.loads(sys.argv[1])
+
+    def answer(fields: dict[str, Any]) -> None:
+        answers.write(json.dumps(fields) + "\n")
+        answers.flush()
+
+    load = systems[spec["kind"]](spec)
+    before = memory()
+    started = time.perf_counter()
+    run = load()
+    answer({"load_s": time.perf_counter() - started, "memory_before": before, "memory": memory()})
+    for line in sys.stdin:
+        request = json.loads(line)
+        answer(measure(run, token_ids(spec["vocab_size"], request["batch"], request["tokens"]), request))
+    return 0
+
+
+def measure(run: Run, ids: Ids, request: dict[str, Any]) -> dict[str, Any]:
+    """Run `request["runs"]` times: seconds of each, how long threads waited for a CPU, memory, the vectors."""
+    seconds, waited = [], waiting()
+    vectors = np.empty((0, 0), np.float32)
+    for _ in range(request["runs"]):
+        started = time.perf_counter()
+        vectors = run(ids)
+        seconds.append(time.perf_counter() - started)
+    return {
+        "seconds": seconds,
+        "waited_s": waiting() - waited,
+        "memory": memory(),
+        "vectors": np.asarray(vectors, np.float32).tolist() if request["vectors"] else None,
+    }
+
+
+def token_ids(vocab_size: int, batch: int, tokens: int) -> Ids:
+    """The same seeded ids in every process, int64 (B, S), control tokens left out."""
+    rng = np.random.default_rng([batch, tokens])
+    return rng.integers(FIRST_ID, vocab_size, (batch, tokens), dtype=np.int64)
+
+
+def memory() -> dict[str, int]:
+    """kB of this process by kind: anonymous, file-backed, and the most that was resident at once."""
+    try:
+        text = Path("/proc/self/status").read_text(encoding="ascii")
+    except OSError:
+        return {}
+    return {name: int(kb) for name, kb in re.findall(r"^(\w+):\s+(\d+) kB", text, re.M) if name in _STATUS}
+
+
+def waiting() -> float:
+    """Seconds that this process's threads were ready but had no CPU, plus what a hypervisor took from all.
+
+    Second field of schedstat (Linux Documentation/scheduler/sched-stats), `steal` of /proc/stat.
+    """
+    waited = 0.0
+    try:
+        for task in Path("/proc/self/task").iterdir():
+            waited += int((task / "schedstat").read_text().split()[1]) / 1e9
+        stolen = int(Path("/proc/stat").read_text().split("\n", 1)[0].split()[8])
+    except (OSError, IndexError, ValueError):  # a thread has just ended, or this is not Linux
+        return waited
+    return waited + stolen / os.sysconf("SC_CLK_TCK")
+
+
+def _bundle(spec: dict[str, Any]) -> Callable[[], Run]:
+    from embedding_runtime.onnx_session import engine
+    from embedding_runtime.opened import Choice, open_bundle
+
+    engine()
+
+    def load() -> Run:
+        choice = Choice("onnx", spec["precision"], spec["threads"], allow_failed=spec["allow_failed"])
+        session = open_bundle(Path(spec["bundle"]), choice).session
+        return lambda ids: session.run(ids, np.ones_like(ids), ("sentence_embedding",))[0]
+
+    return load
+
+
+def _torch(spec: dict[str, Any]) -> Callable[[], Run]:
+    import torch
+
+    from embedding_export.checkpoint import load_checkpoint
+    from embedding_validate.reference import load_model
+
+    torch.set_num_threads(spec["threads"])
+    checkpoint = load_checkpoint(spec["checkpoint"])
+
+    def load() -> Run:
+        model = load_model(checkpoint)
+
+        def run(ids: Ids) -> NDArray[np.float32]:
+            tensor = torch.from_numpy(ids)
+            with torch.inference_mode():
+                found = model({"input_ids": tensor, "attention_mask": torch.ones_like(tensor)})
+            vectors: NDArray[np.float32] = found["sentence_embedding"].numpy()
+            return vectors
+
+        return run
+
+    return load
+
+
+if __name__ == "__main__":
+    sys.exit(serve({"bundle": _bundle, "torch": _torch}))
