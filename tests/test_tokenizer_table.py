@@ -13,6 +13,7 @@ import pytest
 from tokenizer_pair import Both, lines
 
 from embedding_export.errors import ExportError
+from embedding_export.tokenizer_conformance import write_conformance
 from embedding_export.tokenizer_json import UnsupportedTokenizer
 from embedding_export.tokenizer_table import build_table
 from embedding_runtime.errors import BundleError
@@ -161,3 +162,14 @@ def test_merges_across_spaces_are_exact_too(tiny_checkpoint: Path, tmp_path: Pat
     assert len(both.table.encode("the apple e a")) < len("the apple e a")
     for text in ["the apple e a", "e  a e a", *lines(100, seed=16)]:
         both.check(text)
+
+
+def test_the_conformance_file_is_met(tiny: Both, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    count = write_conformance(tiny_checkpoint / "tokenizer.json", tmp_path / "cases.jsonl")
+    cases = [json.loads(line) for line in (tmp_path / "cases.jsonl").read_text().split("\n")[:-1]]
+    assert len(cases) == count > 400
+    for case in cases:
+        found = tiny.table.encode(case["text"], case["max_length"], allow_special=case["allow_special"])
+        assert (found, tiny.table.decode(found)) == (case["ids"], case["decoded"]), case["text"]
+    assert {c["allow_special"] for c in cases} == {True, False}
+    assert any(c["max_length"] for c in cases)

@@ -52,7 +52,7 @@ def build_table(tokenizer_json: Path, out: Path) -> TableInfo:
         ExportError: the table gives other ids than the library, or cannot be written.
     """
     tokenizer = read_tokenizer(tokenizer_json)
-    library = _library(tokenizer_json)
+    library = open_library(tokenizer_json)
     try:
         size = _write(tokenizer, library, out)
         proved = _prove(tokenizer, library, out)
@@ -67,7 +67,7 @@ def build_table(tokenizer_json: Path, out: Path) -> TableInfo:
     )
 
 
-def _library(tokenizer_json: Path) -> Any:
+def open_library(tokenizer_json: Path) -> Any:
     """The oracle; `encode_special_tokens` is set anew before each use."""
     from tokenizers import Tokenizer
 
@@ -135,11 +135,12 @@ def _prove(tokenizer: BytePairs, library: Any, out: Path) -> int:
         for text, encoding in zip(texts, library.encode_batch(texts), strict=True):
             for length in PROVED_LENGTHS:
                 found = table.encode(text, length, allow_special=allow_special)
-                _same(text, found, _truncated(encoding.ids, length, eos))
+                _same(text, found, truncated(encoding.ids, length, eos))
     return len(texts)
 
 
-def _truncated(ids: list[int], length: int | None, eos: int) -> list[int]:
+def truncated(ids: list[int], length: int | None, eos: int) -> list[int]:
+    """At most `length` ids, the last one `eos`."""
     return ids if length is None or len(ids) <= length else [*ids[: length - 1], eos]
 
 

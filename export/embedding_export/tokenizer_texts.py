@@ -31,12 +31,13 @@ _FIXED = (
 _RANGES = ((0x20, 0x7E), (0x20, 0x24F), (0x370, 0x5FF), (0x900, 0xDFF), (0x3040, 0x30FF), (0x4E00, 0x9FFF))
 
 
-def stress_texts(tokenizer: BytePairs, count: int = 1500) -> list[str]:
-    """The fixed texts, every added token between others (in turn), and `count` random mixtures."""
+def stress_texts(tokenizer: BytePairs, count: int = 1500, added: int = 500) -> list[str]:
+    """The fixed texts, `added` of the added tokens beside others, and `count` random mixtures."""
     draw = random.Random(_SEED)
-    added = [a.content for a in tokenizer.added]
-    around = [f"x{content} {content}{content}y" for content in draw.sample(added, min(len(added), 500))]
-    return [*_FIXED, *around, *(_mixture(draw, tokenizer.pieces, added) for _ in range(count))]
+    contents = [a.content for a in tokenizer.added]
+    chosen = draw.sample(contents, min(len(contents), added))
+    around = [f"x{content} {content}{content}y" for content in chosen]
+    return [*_FIXED, *around, *(_mixture(draw, tokenizer.pieces, contents) for _ in range(count))]
 
 
 def _mixture(draw: random.Random, pieces: tuple[str, ...], added: list[str]) -> str:
