@@ -6,8 +6,11 @@ READY := $(VENV)/.ready
 DEMO := build/demo
 # A folder or hub id; without one the demo makes a tiny stand-in with random weights.
 CHECKPOINT ?= $(DEMO)/checkpoint
+# Where `make bench` keeps its full-size stand-in, bundle and result; options go to the benchmark.
+BENCH := build/bench
+BENCH_OPTIONS ?=
 
-.PHONY: demo test lint types unit test-full clean
+.PHONY: demo test lint types unit test-full bench clean
 
 demo: $(READY)
 	@mkdir -p $(DEMO)
@@ -31,6 +34,18 @@ unit: $(READY)
 # Full-size stand-in: minutes of work, about 6 GB of disk.
 test-full: $(READY)
 	$(BIN)/pytest -m full -s
+
+# Every graph of a full-size bundle beside PyTorch: 20 minutes on a quiet machine, about 4 GB of disk.
+bench: $(READY) $(BENCH)/bundle
+	$(BIN)/python -m embedding_validate.benchmark $(BENCH)/bundle --reference $(BENCH)/checkpoint \
+	    --output $(BENCH)/benchmark.json $(BENCH_OPTIONS)
+
+$(BENCH)/checkpoint: | $(READY)
+	@mkdir -p $(BENCH)
+	$(BIN)/python models/standin.py --size full $(BENCH)/checkpoint
+
+$(BENCH)/bundle: | $(BENCH)/checkpoint
+	$(BIN)/export-embedding $(BENCH)/checkpoint $(BENCH)/bundle --precision fp32,int8,int4
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.exit(0 if sys.version_info >= (3, 11) else \

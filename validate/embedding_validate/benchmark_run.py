@@ -1,4 +1,4 @@
-"""Systems side by side: fresh processes, rounds in turn, medians and ratios. Runs no model and prints nothing.
+"""Systems side by side: fresh processes, rounds in turn, medians and ratios. Runs no model, prints nothing.
 
 All processes of a round are alive at once, but only the one being measured runs: the others are stopped
 (SIGSTOP), so that no idle thread spins. Ratios are taken within a round and their median is reported, because
@@ -79,6 +79,7 @@ class Loading:
     memory_before: dict[str, int]
     memory_loaded: dict[str, int]
     memory_run: dict[str, int]
+    versions: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,7 @@ def _loading(system: System, threads: int, vocab_size: int) -> Loading:
         worker.opened["memory_before"],
         worker.opened["memory"],
         found["memory"],
+        worker.opened["versions"],
     )
 
 

@@ -11,6 +11,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ Open = Callable[[dict[str, Any]], Callable[[], Run]]
 """Imports what a system needs; the function it returns opens the system, and is what loading costs."""
 
 _STATUS = ("RssAnon", "RssFile", "VmHWM")
-FIRST_ID = 5
+_PACKAGES = ("numpy", "onnxruntime", "torch", "transformers", "sentence-transformers", "openvino", "nncf")
+# Ids below are control tokens.
+_FIRST_ID = 5
 
 
 def serve(systems: dict[str, Open]) -> int:
@@ -41,7 +44,8 @@ def serve(systems: dict[str, Open]) -> int:
     before = memory()
     started = time.perf_counter()
     run = load()
-    answer({"load_s": time.perf_counter() - started, "memory_before": before, "memory": memory()})
+    loaded = {"load_s": time.perf_counter() - started, "memory_before": before, "memory": memory()}
+    answer(loaded | {"versions": versions()})
     for line in sys.stdin:
         request = json.loads(line)
         answer(measure(run, token_ids(spec["vocab_size"], request["batch"], request["tokens"]), request))
@@ -49,7 +53,7 @@ def serve(systems: dict[str, Open]) -> int:
 
 
 def measure(run: Run, ids: Ids, request: dict[str, Any]) -> dict[str, Any]:
-    """Run `request["runs"]` times: seconds of each, how long threads waited for a CPU, memory, the vectors."""
+    """Run `request["runs"]` times: seconds of each, seconds of waiting for a CPU, memory, vectors."""
     seconds, waited = [], waiting()
     vectors = np.empty((0, 0), np.float32)
     for _ in range(request["runs"]):
@@ -67,7 +71,7 @@ def measure(run: Run, ids: Ids, request: dict[str, Any]) -> dict[str, Any]:
 def token_ids(vocab_size: int, batch: int, tokens: int) -> Ids:
     """The same seeded ids in every process, int64 (B, S), control tokens left out."""
     rng = np.random.default_rng([batch, tokens])
-    return rng.integers(FIRST_ID, vocab_size, (batch, tokens), dtype=np.int64)
+    return rng.integers(_FIRST_ID, vocab_size, (batch, tokens), dtype=np.int64)
 
 
 def memory() -> dict[str, int]:
@@ -77,6 +81,11 @@ def memory() -> dict[str, int]:
     except OSError:
         return {}
     return {name: int(kb) for name, kb in re.findall(r"^(\w+):\s+(\d+) kB", text, re.M) if name in _STATUS}
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that are imported, of those that decide about speed."""
+    return {name: version(name) for name in _PACKAGES if name.replace("-", "_") in sys.modules}
 
 
 def waiting() -> float:
@@ -112,8 +121,9 @@ def _torch(spec: dict[str, Any]) -> Callable[[], Run]:
     import torch
 
     from embedding_export.checkpoint import load_checkpoint
-    from embedding_validate.reference import load_model
+    from embedding_validate.reference import import_libraries, load_model
 
+    import_libraries()
     torch.set_num_threads(spec["threads"])
     checkpoint = load_checkpoint(spec["checkpoint"])
 

@@ -9,6 +9,7 @@ The only file that imports sentence-transformers, transformers or torch. Knows n
 """
 
 import contextlib
+import importlib
 import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
@@ -212,6 +213,11 @@ class Reference:
             yield
         finally:
             tokenizer.split_special_tokens = before
+
+
+def import_libraries() -> None:
+    """Import what `load_model` needs, which takes seconds, so that loading can be timed without it."""
+    importlib.import_module("sentence_transformers")
 
 
 def load_model(checkpoint: "Checkpoint") -> "SentenceTransformer":
