@@ -2,9 +2,9 @@
 
 Kept are all entries written in the alphabet with all their merges (an entry's parts are written in it too,
 so nothing that such a text can reach is lost), the byte entries and the control tokens. Other characters
-become bytes. The one exception: reserved entries (`<unused7>`), which no model was trained with, go; such a text is
-then read as its characters. Never by frequency: that would change ids inside the alphabet. Knows nothing of
-embedding tables.
+become bytes. The one exception: reserved entries (`<unused7>`), which no model was trained with, go; such a
+text is then read as its characters. Never by frequency: that would change ids inside the alphabet. Knows
+nothing of embedding tables.
 """
 
 import json

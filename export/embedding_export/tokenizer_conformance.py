@@ -18,7 +18,7 @@ _MAX_LENGTH = 16
 
 
 def write_conformance(tokenizer_json: Path, out: Path) -> int:
-    """Write JSON lines of text, allow_special, max_length (or null), ids and decoded text; returns their number.
+    """Write JSON lines of text, allow_special, max_length (or null), ids, decoded text; returns their number.
 
     Raises:
         UnsupportedTokenizer, CheckpointError: as `read_tokenizer`.
