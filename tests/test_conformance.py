@@ -20,8 +20,8 @@ from embedding_runtime import Embedder, EmbeddingWarning
 Call = Callable[[Any], Any]
 # Of the largest value: token embeddings are not normalised, and reach 3 or so.
 TOLERANCE = 1e-5
-# The share of quantized values that may fall on the other side of a step: the greatest of each dimension lies on
-# one. `test_vectors` has quantization of the very same vectors, which is equal.
+# The share of quantized values that may fall on the other side of a step: the greatest of each dimension is
+# on one. `test_vectors` has quantization of the very same vectors, which is equal.
 STEPS_APART = 0.1
 
 ONE = "Which planet is red?"
