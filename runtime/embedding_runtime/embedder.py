@@ -82,7 +82,7 @@ class Embedder:
             overflow: what happens to longer texts, unless a call says otherwise; see `encode`.
             verify: "cached" hashes files that changed since they were last found right, "always" all of them.
             allow_failed: load a graph even though its comparison with the reference failed.
-            device_cache: keep packed weights in a file in the user's cache; None: where it pays (int8).
+            device_cache: keep packed weights in a file in the user's cache; None: for int8, int4.
 
         Raises:
             BundleError: missing, damaged, changed since export, or found wrong.
