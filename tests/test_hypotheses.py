@@ -136,16 +136,26 @@ def test_token_faults_are_named(name: str, reference: Reference) -> None:
     expected = reference.answer_one(probe).ids
     found = ids(reference)
     assert found != expected
-    assert tokens.explain([Mismatch(probe, expected, found)], reference) == {name: 1}
+    assert tokens.explain([Mismatch(probe, expected, found)], reference) == [(name, 1)]
 
 
 def test_an_ignored_title_is_named(reference: Reference) -> None:
     probe = Probe("x", "Latin", "plums", "encode_document", title="Fruit")
     found = reference.token_ids("plums", reference.prompts["document"])
     explained = tokens.explain([Mismatch(probe, reference.answer_one(probe).ids, found)], reference)
-    assert "title ignored" in explained
+    assert explained == [("title ignored", 1)]
+
+
+def test_two_faults_are_both_named(reference: Reference) -> None:
+    probe, long = Probe("x", "Latin", "plums", "encode_query"), Probe("y", "Latin", LONG)
+    mismatches = [
+        Mismatch(probe, reference.answer_one(probe).ids, reference.token_ids("plums")),
+        Mismatch(long, reference.answer_one(long).ids, (*_long(reference)[:511], 1)),
+        Mismatch(long, reference.answer_one(long).ids, (*_long(reference)[:511], 1)),
+    ]
+    assert tokens.explain(mismatches, reference) == [("truncated at 512 tokens", 2), ("prompt missing", 1)]
 
 
 def test_unknown_ids_have_no_name(reference: Reference) -> None:
     probe = Probe("x", "Latin", "plums")
-    assert tokens.explain([Mismatch(probe, (2, 5, 1), (2, 77, 78, 1))], reference) == {}
+    assert tokens.explain([Mismatch(probe, (2, 5, 1), (2, 77, 78, 1))], reference) == []

@@ -121,7 +121,18 @@ def _parity(options: argparse.Namespace, answers: Any, reference: Any) -> int:
     if options.json:
         print(report.to_json(), end="")
     _say(f"wrote {report.write(options.bundle)}")
+    _write_page(options.bundle)
     return 0 if report.passed else 1
+
+
+def _write_page(bundle: Path) -> None:
+    from embedding_validate import report
+
+    try:
+        _say(f"wrote {report.write(bundle)}")
+    except report.ReportError as e:
+        (bundle / report.HTML).unlink(missing_ok=True)  # an older page would contradict parity.json
+        _say(f"no parity.html: {e}")
 
 
 def _examples(options: argparse.Namespace, reference: Any) -> int:

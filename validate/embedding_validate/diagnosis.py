@@ -85,9 +85,9 @@ class _Diagnosis:
             yield from self._padding(sorted(batches))
 
     def _tokens(self, cases: Sequence[Case]) -> Iterable[Finding]:
-        """Name what happened to the ids, from texts that were not truncated where there are any."""
+        """Name what happened to the ids; to those of truncated texts only where no others are wrong."""
         by_id = {p.id: p for p in self.answers.probes.probes}
-        whole = [c for c in cases if c.tokens < self.reference.max_seq_length]
+        whole = [c for c in cases if c.tokens <= _MOST_TOKENS]
         chosen = sorted(whole or cases, key=lambda c: c.tokens)[:_MOST_MISMATCHES]
         mismatches = []
         for case in chosen:
@@ -100,11 +100,9 @@ class _Diagnosis:
             name = "other tokenizer" if most else "token ids differ, for no known reason"
             yield Finding(name, f"other ids in {len(cases)} probes", None, None)
             return
-        best = max(explained.values())
-        names = [name for name, n in explained.items() if n == best]
-        evidence = f"explains the ids of {best} of the {len(mismatches)} probes looked at"
         worst = min(c.figures.cosine for c in chosen)
-        yield Finding(" or ".join(names), evidence, worst, None)
+        for name, count in explained:
+            yield Finding(name, f"explains the ids of {count} of {len(mismatches)} probes", worst, None)
 
     def _evidence(self, cases: Sequence[Case]) -> list[Evidence]:
         """Two short texts that fail, two that pass, two just past the window, the worst; shortest first."""

@@ -132,19 +132,27 @@ class Report:
         return json.dumps(_plain(asdict(self)), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
     def write(self, bundle: Path) -> Path:
-        """Write `parity.json` into the bundle: to a sibling first, then renamed, so no half file is seen.
+        """Write `parity.json` into the bundle, atomically.
 
         Raises:
             OSError: the bundle cannot be written to.
         """
-        path = bundle / PARITY
-        sibling = path.with_name(f".{PARITY}.{os.getpid()}")
-        try:
-            sibling.write_text(self.to_json(), encoding="utf-8", newline="\n")
-            sibling.replace(path)
-        finally:
-            sibling.unlink(missing_ok=True)
-        return path
+        return replace_text(bundle / PARITY, self.to_json())
+
+
+def replace_text(path: Path, text: str) -> Path:
+    """Write text as UTF-8 to a sibling of `path`, then rename it, so that no half file is seen.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+    sibling = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        sibling.write_text(text, encoding="utf-8", newline="\n")
+        sibling.replace(path)
+    finally:
+        sibling.unlink(missing_ok=True)
+    return path
 
 
 @dataclass(frozen=True)

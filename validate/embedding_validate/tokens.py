@@ -3,6 +3,7 @@
 Knows nothing of vectors or graphs.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -21,13 +22,22 @@ class Mismatch:
     found: Ids
 
 
-def explain(mismatches: Iterable[Mismatch], reference: Reference) -> dict[str, int]:
-    """How many mismatches each known fault explains, most first; none for those without an explanation."""
-    counts: dict[str, int] = {}
-    for mismatch in mismatches:
-        for name in _names(mismatch, reference):
-            counts[name] = counts.get(name, 0) + 1
-    return dict(sorted(counts.items(), key=lambda item: -item[1]))
+def explain(mismatches: Iterable[Mismatch], reference: Reference) -> list[tuple[str, int]]:
+    """The fewest known faults that explain the mismatches, and how many each does, most first.
+
+    Faults that explain the same mismatches are named together, joined by "or". What no fault explains is
+    left out.
+    """
+    left = {i: set(_names(m, reference)) for i, m in enumerate(mismatches)}
+    found = []
+    while counts := Counter(name for names in left.values() for name in names):
+        most = max(counts.values())
+        best, *others = [name for name, n in counts.items() if n == most]
+        explained = {i for i, names in left.items() if best in names}
+        same = [o for o in others if {i for i, names in left.items() if o in names} == explained]
+        found.append((" or ".join([best, *same]), len(explained)))
+        left = {i: names for i, names in left.items() if i not in explained}
+    return found
 
 
 def _names(m: Mismatch, reference: Reference) -> list[str]:
@@ -62,7 +72,8 @@ def _prompt_faults(m: Mismatch, reference: Reference) -> dict[str, Callable[[], 
     def ids(before: str, text: str = probe.text) -> Ids:
         return reference.token_ids(text, before, allow_special=special)
 
-    families = {p: n for n, p in reversed(reference.prompts.items()) if p != prompt}
+    own = {prompt, *([reference.prompts["document"]] if probe.title is not None else [])}
+    families = {p: n for n, p in reversed(reference.prompts.items()) if p not in own}
     faults: dict[str, Callable[[], Ids]] = {
         f"prompt of another family ({name!r})": lambda p=p: ids(p)  # type: ignore[misc]
         for p, name in families.items()

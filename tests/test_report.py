@@ -1,0 +1,180 @@
+"""`parity.html`: everything the JSON's summary says is on the page, in text, in a browser, on a phone."""
+
+import html
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from embedding_export.checkpoint import load_checkpoint
+from embedding_runtime.errors import InputError
+from embedding_validate import diagnosis, parity, plots, probes, report, texts
+from embedding_validate.plots import Axis, Point
+from embedding_validate.reference import Reference
+
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+OWN = [
+    texts.Text("script", "User", "<script>alert('x')</script> & \0 \u202e"),
+    texts.Text("wind", "Latin", "wind"),
+    texts.Text("long", "Latin", "How deep is the well? " * 40),
+]
+
+
+@pytest.fixture(scope="module")
+def bundles(
+    tiny_bundle: Path, tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """Two bundles with `parity.json` and `parity.html`: one sound, one whose query prompt was dropped."""
+    torch.set_num_threads(1)
+    reference = Reference.load(load_checkpoint(tiny_checkpoint))
+    answers = reference.answer(probes.of_texts(OWN, reference.prompts))
+    found = {}
+    for name in ("sound", "wrong"):
+        found[name] = Path(shutil.copytree(tiny_bundle, tmp_path_factory.mktemp("report") / name))
+        if name == "wrong":
+            path = found[name] / "manifest.json"
+            data = json.loads(path.read_text(encoding="utf-8"))
+            data["prompts"]["query"] = ""
+            path.write_text(json.dumps(data), encoding="utf-8")
+        result = parity.check(found[name], answers)
+        diagnosis.diagnose(found[name], result, reference, answers).write(found[name])
+        report.write(found[name])
+    return found
+
+
+def _json(bundle: Path) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads((bundle / "parity.json").read_text(encoding="utf-8"))
+    return data
+
+
+def _text(page: str) -> str:
+    """What a reader sees: no tags, one space between words."""
+    body = re.sub(r"<style>.*?</style>", " ", page, flags=re.S)
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", body)).split())
+
+
+def _expected(data: dict[str, Any]) -> list[str]:
+    """Every figure of the summary as the page writes it."""
+    found = [data["reference"]["name"], data["machine"]["cpu"], data["versions"]["onnxruntime"]]
+    for key, g in data["graphs"].items():
+        found += [f"{key}: {g['status']}", f"{g['checks']} on {g['texts']} texts, {g['failed']} failed"]
+        found += [f"{g['cosine'][n]:.7f}" for n in ("minimum", "p1", "mean")]
+        found += [f"{g['max_abs_error'][n]:.1e}" for n in ("maximum", "mean", "ci95")]
+        found += [f"{g['ranking'][n]:.7f}" for n in ("top_k_overlap", "spearman", "kendall")]
+        found += [f"{g['ranking']['score_shift']:.1e}", g["variant_id"]]
+        found += [f"{v:.1e}" for v in g["invariance"].values()]
+        found += [f"{name.replace('_', ' ')} {value}" for name, value in g["thresholds"].items()]
+        found += [f["name"] for f in g["findings"]] + [f["evidence"] for f in g["findings"]]
+        found += list(g["mismatches"])
+        found += [label for groups in g["groups"].values() for label in groups]
+    return found
+
+
+@pytest.mark.parametrize("name", ["sound", "wrong"])
+def test_the_summary_is_on_the_page(bundles: dict[str, Path], name: str) -> None:
+    text = _text((bundles[name] / "parity.html").read_text(encoding="utf-8"))
+    missing = [e for e in _expected(_json(bundles[name])) if " ".join(e.split()) not in text]
+    assert missing == []
+
+
+def test_the_verdict_comes_first_and_in_words(bundles: dict[str, Path]) -> None:
+    pages = {n: _text((b / "parity.html").read_text(encoding="utf-8")) for n, b in bundles.items()}
+    assert "This bundle gives the reference's vectors All" in pages["sound"][:300]
+    assert "Do not use this bundle as it is onnx/fp32 failed" in pages["wrong"][:300]
+    assert "What is wrong: prompt missing." in pages["wrong"]
+    assert "<script>alert('x')</script> & \\u0000 \\u202e" in pages["wrong"], "a text that failed, visible"
+
+
+def test_nothing_is_fetched_and_nothing_runs(bundles: dict[str, Path]) -> None:
+    for bundle in bundles.values():
+        page = (bundle / "parity.html").read_text(encoding="utf-8")
+        assert not re.search(r"<script|<link|<img|@import|url\(|\bsrc=|https?://", page)
+
+
+def test_the_page_is_a_pure_function_of_the_json(bundles: dict[str, Path]) -> None:
+    data = _json(bundles["wrong"])
+    assert report.render(data) == report.render(json.loads(json.dumps(data)))
+
+
+def test_plots_have_words_for_those_who_cannot_see_them(bundles: dict[str, Path]) -> None:
+    page = (bundles["sound"] / "parity.html").read_text(encoding="utf-8")
+    images = re.findall(r"<svg[^>]*>", page)
+    assert len(images) == 5
+    assert all('role="img"' in i and re.search(r'aria-label="[^"]{20,}"', i) for i in images)
+
+
+def _contrast(a: str, b: str) -> float:
+    """WCAG 2 contrast ratio of two colours like #1b1f24."""
+
+    def luminance(colour: str) -> float:
+        whole = "".join(2 * c for c in colour) if len(colour) == 3 else colour
+        parts = [int(whole[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+        r, g, b = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b
+
+    high, low = sorted((luminance(a), luminance(b)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_colours_have_contrast() -> None:
+    style = Path(report.__file__).with_name("report.html").read_text(encoding="utf-8")
+    themes = re.findall(r":root \{(.*?)\}", style, re.S)
+    assert len(themes) == 2
+    for theme in themes:
+        colours = dict(re.findall(r"--(\w+): #([0-9a-f]+)", theme))
+        for name in ("ink", "soft", "good", "bad", "dot"):
+            for ground in ("paper", "panel"):
+                assert _contrast(colours[name], colours[ground]) >= 4.5, (name, ground)
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_in_a_browser(bundles: dict[str, Path], width: int, tmp_path: Path) -> None:
+    """The figures are there once a browser has built the page, and nothing sticks out on a phone."""
+    if BROWSER is None:
+        pytest.skip("chromium is not installed (Debian: apt install chromium)")
+    page = (bundles["wrong"] / "parity.html").read_text(encoding="utf-8")
+    framed = tmp_path / "framed.html"  # a window is never narrower than 500 pixels; a frame is
+    framed.write_text(
+        f'<iframe width="{width}" height="900" srcdoc="{html.escape(page)}" onload="document.title = '
+        "'inside ' + this.contentDocument.documentElement.scrollWidth + ' of ' + "
+        'this.contentDocument.documentElement.clientWidth"></iframe>',
+        encoding="utf-8",
+    )
+    built = _dom(bundles["wrong"] / "parity.html", tmp_path)
+    assert [e for e in _expected(_json(bundles["wrong"])) if " ".join(e.split()) not in _text(built)] == []
+    sizes = re.search(r"<title>inside (\d+) of (\d+)</title>", _dom(framed, tmp_path))
+    assert sizes and int(sizes[1]) == int(sizes[2]) > width - 40
+
+
+def _dom(page: Path, folder: Path) -> str:
+    """The page as the browser built it."""
+    assert BROWSER is not None
+    arguments = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}"]
+    command = [BROWSER, *arguments, "--dump-dom", page.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+
+def test_bad_input(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read"):
+        report.write(tmp_path)
+    (tmp_path / "parity.json").write_text('{"schema_version": 99}', encoding="utf-8")
+    with pytest.raises(InputError, match="schema_version 99; this version renders 1"):
+        report.write(tmp_path)
+
+
+def test_plots() -> None:
+    log, even = Axis("x", 1, 1024, base=2), Axis("y", 0, 8)
+    assert log.place(32) == 0.5 and even.place(2) == 0.25
+    assert (log.place(0.5), log.place(9999), even.place(-1)) == (0, 1, 0)
+    assert log.ticks() == [1, 4, 16, 64, 256, 1024] and even.ticks() == [0, 2, 4, 6, 8]
+    drawn = plots.scatter([Point(1, 1, "a<b"), Point(2, 2, "c", failed=True)], log, even, "two", limit=4)
+    assert drawn.count("<circle") == 1 and drawn.count("<path") == 1 and "a&lt;b" in drawn
+    assert 'class="limit"' in drawn and "limit" not in plots.scatter([], log, even, "none")
+    bars = plots.histogram([1, 1, 1024], log, "three")
+    assert bars.count('<rect class="bar"') == 2 and "<title>2</title>" in bars
+    assert plots.rows({"a": (4, True), "b": (8, False)}, even, "two").count('class="bar failed"') == 1

@@ -1,0 +1,151 @@
+"""Small plots as SVG text: inline in a page, readable without scripts, styled by the page's own colours.
+
+Knows points and bars, nothing of reports. A plotting library would embed fonts and fixed colours; these
+follow the reader's light or dark theme, scale to a phone and keep their text selectable.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+
+# Narrow, so that letters stay readable when a page shrinks a plot to a phone.
+_WIDTH, _HEIGHT = 440, 260
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 16, 42
+_ROW = 22
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A label and a scale; with a `base` it is logarithmic, with ticks at powers of the base."""
+
+    label: str
+    low: float
+    high: float
+    base: int | None = None
+
+    def place(self, value: float) -> float:
+        """Where a value lies between `low` (0) and `high` (1), cut off at both ends."""
+        f: Callable[[float], float] = math.log10 if self.base else float
+        low, high = f(self.low), f(self.high)
+        at = (f(max(value, self.low)) - low) / ((high - low) or 1)
+        return min(1.0, max(0.0, at))
+
+    def ticks(self) -> list[float]:
+        """Powers of the base, else five even steps; at most about seven."""
+        if self.base is None:
+            return [self.low + (self.high - self.low) * i / 4 for i in range(5)]
+        first = math.ceil(math.log(self.low, self.base) - 1e-9)
+        last = math.floor(math.log(self.high, self.base) + 1e-9)
+        return [float(self.base) ** n for n in range(first, last + 1, max(1, (last - first + 5) // 6))]
+
+
+@dataclass(frozen=True)
+class Point:
+    """A dot with its tooltip; `failed` sets its shape and colour."""
+
+    x: float
+    y: float
+    title: str
+    failed: bool = False
+
+
+def scatter(points: Sequence[Point], x: Axis, y: Axis, alt: str, limit: float | None = None) -> str:
+    """Dots (crosses where failed); `limit` draws a dashed line at a value of y."""
+    parts = [*_frame(x, y)]
+    if limit is not None:
+        at = _y(y, limit)
+        parts.append(f'<line class="limit" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
+        parts.append(
+            f'<text class="limit" x="{_WIDTH - _RIGHT}" y="{at - 4:.1f}" text-anchor="end">limit</text>'
+        )
+    parts += [_dot(p, x, y) for p in points]
+    return _svg(parts, _HEIGHT, alt)
+
+
+def histogram(values: Sequence[float], x: Axis, alt: str, bins: int = 24) -> str:
+    """Bars of counts over `bins` equal classes of the axis."""
+    counts = [0] * bins
+    for value in values:
+        counts[min(bins - 1, int(x.place(value) * bins))] += 1
+    y = Axis("checks", 0, 4 * math.ceil(max(counts, default=1) / 4) or 4)
+    width = (_WIDTH - _LEFT - _RIGHT) / bins
+    bars = [
+        f'<rect class="bar" x="{_LEFT + i * width + 1:.1f}" y="{_y(y, n):.1f}" width="{width - 2:.1f}" '
+        f'height="{_HEIGHT - _BOTTOM - _y(y, n):.1f}"><title>{n}</title></rect>'
+        for i, n in enumerate(counts)
+        if n
+    ]
+    return _svg([*_frame(x, y), *bars], _HEIGHT, alt)
+
+
+def rows(values: Mapping[str, tuple[float, bool]], x: Axis, alt: str) -> str:
+    """One horizontal bar per name: (value, failed)."""
+    height, left = len(values) * _ROW + 40, 150
+    span = _WIDTH - left - _RIGHT - 56
+    parts = []
+    for i, (name, (value, failed)) in enumerate(values.items()):
+        middle, length = i * _ROW + 16, max(2.0, x.place(value) * span)
+        kind = "bar failed" if failed else "bar"
+        parts += [
+            f'<text x="{left - 8}" y="{middle + 4}" text-anchor="end">{escape(name[:24])}</text>',
+            f'<rect class="{kind}" x="{left}" y="{middle - 7}" width="{length:.1f}" height="14"/>',
+            f'<text x="{left + length + 6:.1f}" y="{middle + 4}">{_number(value)}</text>',
+        ]
+    parts.append(f'<text class="axis" x="{left}" y="{height - 8}">{escape(x.label)}</text>')
+    return _svg(parts, height, alt)
+
+
+def _svg(parts: Sequence[str], height: int, alt: str) -> str:
+    return (
+        f'<svg role="img" aria-label="{escape(alt, quote=True)}" viewBox="0 0 {_WIDTH} {height}">'
+        f"<title>{escape(alt)}</title>{''.join(parts)}</svg>"
+    )
+
+
+def _frame(x: Axis, y: Axis) -> list[str]:
+    bottom = _HEIGHT - _BOTTOM
+    parts = []
+    for tick in y.ticks():
+        at = _y(y, tick)
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
+        parts.append(f'<text x="{_LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{_number(tick)}</text>')
+    ticks = x.ticks()
+    for tick in ticks:
+        at = _x(x, tick)
+        anchor = "end" if tick == ticks[-1] and at > _WIDTH - _RIGHT - 12 else "middle"
+        parts.append(f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="{_TOP}" y2="{bottom}"/>')
+        parts.append(f'<text x="{at:.1f}" y="{bottom + 16}" text-anchor="{anchor}">{_number(tick)}</text>')
+    middle = (_LEFT + _WIDTH - _RIGHT) / 2
+    parts.append(
+        f'<text class="axis" x="{middle:.0f}" y="{_HEIGHT - 8}" text-anchor="middle">{escape(x.label)}</text>'
+    )
+    up = (_TOP + bottom) / 2
+    parts.append(
+        f'<text class="axis" x="14" y="{up:.0f}" text-anchor="middle" transform="rotate(-90 14 {up:.0f})">'
+        f"{escape(y.label)}</text>"
+    )
+    return parts
+
+
+def _dot(p: Point, x: Axis, y: Axis) -> str:
+    cx, cy = _x(x, p.x), _y(y, p.y)
+    title = f"<title>{escape(p.title)}</title>"
+    if p.failed:
+        cross = f"M{cx - 4:.1f} {cy - 4:.1f}l8 8m0 -8l-8 8"
+        return f'<path class="failed" d="{cross}">{title}</path>'
+    return f'<circle class="dot" cx="{cx:.1f}" cy="{cy:.1f}" r="3">{title}</circle>'
+
+
+def _x(axis: Axis, value: float) -> float:
+    return _LEFT + axis.place(value) * (_WIDTH - _LEFT - _RIGHT)
+
+
+def _y(axis: Axis, value: float) -> float:
+    return _HEIGHT - _BOTTOM - axis.place(value) * (_HEIGHT - _TOP - _BOTTOM)
+
+
+def _number(value: float) -> str:
+    if value != 0 and (abs(value) < 1e-3 or abs(value) >= 1e6):
+        return f"{value:.0e}" if math.log10(abs(value)).is_integer() else f"{value:.1e}"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
