@@ -10,7 +10,7 @@ CHECKPOINT ?= $(DEMO)/checkpoint
 BENCH := build/bench
 BENCH_OPTIONS ?=
 
-.PHONY: demo test lint types unit test-full bench clean
+.PHONY: demo test lint types unit test-full test-haswell test-clients bench clean
 
 demo: $(READY)
 	@mkdir -p $(DEMO)
@@ -29,11 +29,25 @@ types: $(READY)
 	$(BIN)/mypy
 
 unit: $(READY)
-	$(BIN)/pytest -m "not full and not real"
+	$(BIN)/pytest -m "not full and not real and not haswell and not clients"
 
 # Full-size stand-in: minutes of work, about 6 GB of disk.
 test-full: $(READY)
 	$(BIN)/pytest -m full -s
+
+# A CPU without VNNI, emulated by qemu-user-static.
+test-haswell: $(READY)
+	$(BIN)/pytest -m haswell
+
+# Other ONNX clients on a bundle: transformers.js, for which Node >= 20 and npm must be there.
+test-clients: $(READY) build/clients/.ready
+	$(BIN)/pytest -m clients
+
+build/clients/.ready: tests/clients/package-lock.json tests/clients/vectors.mjs
+	@mkdir -p build/clients
+	cp tests/clients/package.json tests/clients/package-lock.json tests/clients/vectors.mjs build/clients
+	cd build/clients && npm ci --ignore-scripts --no-audit --no-fund
+	@touch $@
 
 # Every graph of a full-size bundle beside PyTorch: 20 minutes on a quiet machine, about 4 GB of disk.
 bench: $(READY) $(BENCH)/bundle

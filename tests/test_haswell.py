@@ -1,0 +1,116 @@
+"""x86 without VNNI: u8 x s8 products saturate there, and the runtime asks for kernels that do not.
+
+Runs this very Python under qemu's user emulation of a Haswell; `make test-haswell`. The kernel's
+/proc/cpuinfo tells of the real CPU, so the emulated process finds one of its own (`-L`).
+"""
+
+import base64
+import io
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import assumed
+from numpy.typing import NDArray
+
+from embedding_export.checkpoint import load_checkpoint
+from embedding_export.pipeline import ExportOptions, export_bundle
+from embedding_runtime import Embedder
+
+QEMU = shutil.which("qemu-x86_64-static") or shutil.which("qemu-x86_64")
+pytestmark = [
+    pytest.mark.haswell,
+    pytest.mark.skipif(
+        QEMU is None or sys.platform != "linux", reason="needs qemu's user emulation (qemu-user-static)"
+    ),
+]
+FLAGS = "fpu sse sse2 ssse3 sse4_1 sse4_2 avx avx2 fma bmi1 bmi2"
+TEXTS = ["Which planet is known as the Red Planet?", "a", "Mars, known for its reddish appearance " * 8]
+
+# One u8 x s8 product with values that saturate pairwise sums in 16 bits.
+PRODUCT = """
+import numpy as np, onnx, sys
+from onnx import TensorProto, helper, numpy_helper
+from embedding_runtime.cpu import cpu_kind
+from embedding_runtime import onnx_session
+
+assert cpu_kind() == "x86", cpu_kind()
+rng = np.random.default_rng(0)
+w = rng.integers(-127, 128, (64, 32)).astype(np.int8)
+x = rng.integers(200, 256, (3, 64)).astype(np.uint8)
+value = helper.make_tensor_value_info
+graph = helper.make_graph(
+    [helper.make_node("MatMulInteger", ["x", "w"], ["y"])], "product",
+    [value("x", TensorProto.UINT8, [3, 64])], [value("y", TensorProto.INT32, None)],
+    [numpy_helper.from_array(w, "w")])
+model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+bare = onnx_session.engine().SessionOptions()
+for options in (bare, onnx_session.session_options(1)):
+    session = onnx_session.create_session(model.SerializeToString(), options, "product")
+    print(np.abs(session.run(None, {"x": x})[0] - x.astype(int) @ w.astype(int)).max())
+"""
+
+VECTORS = """
+import base64, io, json, sys
+import numpy as np
+from embedding_runtime import cpu, onnx_session
+if sys.argv[3] == "as if it had VNNI":
+    onnx_session.cpu_kind = lambda: "x86-vnni"
+from embedding_runtime import Embedder
+with Embedder.load(sys.argv[1], precision="int8", threads=1) as embedder:
+    out = io.BytesIO()
+    np.save(out, embedder.encode(json.loads(sys.argv[2])))
+print(base64.b64encode(out.getvalue()).decode())
+"""
+
+
+@pytest.fixture
+def emulated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The command that runs Python code on the emulated CPU."""
+    root = tmp_path / "root"
+    (root / "proc").mkdir(parents=True)
+    (root / "proc" / "cpuinfo").write_text(f"processor\t: 0\nmodel name\t: Haswell\nflags\t\t: {FLAGS}\n")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert QEMU
+    return [QEMU, "-cpu", "Haswell", "-L", str(root), sys.executable, "-c"]
+
+
+def test_a_product_is_exact(emulated: list[str]) -> None:
+    done = subprocess.run([*emulated, PRODUCT], capture_output=True, text=True, check=True)
+    bare, ours = map(int, done.stdout.split())
+    assert bare > 0, "this CPU does not saturate: the test shows nothing"
+    assert ours == 0
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("haswell") / "bundle"
+    export_bundle(load_checkpoint(tiny_checkpoint), folder, ExportOptions(("int8",)), assumed)
+    return folder
+
+
+def test_a_bundle_gives_its_vectors(emulated: list[str], bundle: Path) -> None:
+    """Twice: the first load builds the device's cache and checks the golden vectors, the second reads it."""
+    with Embedder.load(bundle, threads=1) as embedder:
+        expected = embedder.encode(TEXTS)
+    for _ in range(2):
+        found = vectors(emulated, bundle, "as it is")
+        assert np.sum(found * expected, axis=-1).min() > 0.9999
+
+
+def vectors(emulated: list[str], bundle: Path, how: str) -> NDArray[np.float32]:
+    command = [*emulated, VECTORS, str(bundle), json.dumps(TEXTS), how]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found: NDArray[np.float32] = np.load(io.BytesIO(base64.b64decode(done.stdout)))
+    return found
+
+
+def test_the_golden_vector_shows_saturation(emulated: list[str], bundle: Path) -> None:
+    """With the CPU taken for one that has VNNI, the first load refuses what it computes."""
+    with pytest.raises(AssertionError, match="off by"):
+        vectors(emulated, bundle, "as if it had VNNI")
