@@ -1,23 +1,30 @@
-"""Weight audit: reads a written graph back and compares every stored tensor with the checkpoint.
+"""Weight audit: every tensor of a written graph is the checkpoint's, within its format's error bound.
 
 Parity cannot show everything (a uniform scale on a projection cancels in the norm that follows); this can.
-It knows the layout that `onnx_ops` promises and reads the file on its own, without the code that wrote it.
+`stored` reads the file without the code that wrote it; what the bound of a format is, is said here.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
 
 from embedding_export.checkpoint import Checkpoint, DenseStage
 from embedding_export.errors import AuditError
+from embedding_export.folding import Weight, Weights, as_stored, folded
+from embedding_export.stored import Grid, StoredWeight, norm_scale, read_stored
 
-# Rows of a large tensor compared at a time.
-ROWS = 8192
+# Rows of a tensor compared at a time.
+ROWS = 4096
+# A stored value is the nearest one that its grid has: half a step, and a little for float32 arithmetic (for
+# int8 codes of 127 a rounding error of the scale counts 127-fold; Q4_0 rounds its scales after the codes).
+NEAREST = {"float32": 0.0, "float16": 0.5, "int8": 0.5 + 1e-4, "int4": 0.5 + 1e-4, "q4_0": 0.5 + 0.01}
+# What lies beyond its grid's ends is stored as the end, and may lie so many steps beyond: an int4 grid covers
+# at least the middle three quarters of its block, and Q4_0's has no +8.
+CLIPPED = {"float32": 0.0, "float16": 0.0, "int8": 0.5 + 1e-4, "int4": 3.5, "q4_0": 1.01}
+# float16 scales below 2^-14 are multiples of 2^-24, so that eight steps are uncertain by this.
+SMALLEST_ERROR = {"q4_0": 2.0**-21}
 # Largest relative error of a folded Dense product: one rounding to float32, summed over at most 3,072 terms.
 FOLD_TOLERANCE = 1e-5
 # Vectors that a folded matrix and the stages it stands for must map alike.
@@ -28,102 +35,80 @@ def audit_onnx(path: Path, checkpoint: Checkpoint) -> int:
     """Compare the graph at `path` with its checkpoint and return how many tensors were compared.
 
     Raises:
-        AuditError: a tensor is missing, left over, or differs from the checkpoint's; the first ones are
-        named.
+        AuditError: a tensor is missing, left over, or differs from the checkpoint's by more than its format
+        allows; the first ones are named.
     """
-    stored = _stored(path)
-    faults: list[str] = []
-    names = [n for n in checkpoint.tensors if not n.startswith("dense.")]
-    for name in names:
+    stored = read_stored(path)
+    unfolded = all(stage.weight in stored for stage in checkpoint.dense)
+    weights = as_stored(checkpoint) if unfolded else folded(checkpoint)
+    faults = [] if unfolded else _fold_faults(weights, checkpoint)
+    for name, tensor in weights.tensors.items():
         if name not in stored:
             faults.append(f"{name} is missing")
-        elif fault := _difference(stored.pop(name), checkpoint, name):
+        elif fault := _fault(name, stored[name], tensor, checkpoint):
             faults.append(f"{name} {fault}")
-        checkpoint.tensors[name].release()
-    faults += _dense_faults(stored, checkpoint)
-    known = {*names, *(n for n in stored if n.startswith("dense."))}
-    faults += [f"{n} stands for no tensor of the checkpoint" for n in stored if n not in known]
+    faults += [f"{n} stands for no tensor of the checkpoint" for n in stored if n not in weights.tensors]
     if faults:
         raise AuditError(
             f"{path.name} does not hold the checkpoint's weights: {'; '.join(faults[:3])}"
             + (f"; and {len(faults) - 3} more" if len(faults) > 3 else "")
             + ". The graph was refused; please report this with the checkpoint's name."
         )
-    return len(names) + len(checkpoint.dense)
+    return len(weights.tensors)
 
 
-def _stored(path: Path) -> dict[str, NDArray[Any]]:
-    """Every initializer but the constants; large ones are memory-mapped."""
-    model = onnx.load(str(path), load_external_data=False)
-    tensors = (t for t in model.graph.initializer if not t.name.startswith("constant_"))
-    return {t.name: _array(t, path.parent) for t in tensors}
+def _fault(name: str, stored: StoredWeight, tensor: Weight, checkpoint: Checkpoint) -> str | None:
+    """What is wrong with one tensor, in words."""
+    if stored.shape != tensor.shape:
+        return f"has shape {stored.shape}, expected {tensor.shape}"
+    q4_0 = stored.kind == "int4" and checkpoint.source.qat == "q4_0"
+    kind = "q4_0" if q4_0 else stored.kind
+    if kind not in NEAREST:
+        return f"is stored as {kind}, which has no error bound"
+    worst = [0.0, 0.0]
+    for start in range(0, stored.shape[0], ROWS):
+        stop = min(start + ROWS, stored.shape[0])
+        want = tensor.rows(start, stop)
+        if name.endswith("norm.weight"):
+            want = (1.0 + want) * np.float32(norm_scale(name, checkpoint))
+        if (found := _excess(stored.grid(start, stop), want, kind)) is not None:
+            worst = np.maximum(worst, found).tolist()
+    return None if worst == [0.0, 0.0] else _words(worst[0], worst[1])
 
 
-def _array(tensor: TensorProto, folder: Path) -> NDArray[Any]:
-    if tensor.data_location != TensorProto.EXTERNAL:
-        return numpy_helper.to_array(tensor)
-    where = {entry.key: entry.value for entry in tensor.external_data}
-    return np.memmap(
-        folder / where["location"],
-        dtype=helper.tensor_dtype_to_np_dtype(tensor.data_type),
-        mode="r",
-        offset=int(where["offset"]),
-        shape=tuple(tensor.dims),
-    )
+def _excess(grid: Grid, want: NDArray[Any], kind: str) -> tuple[float, float] | None:
+    """Largest error and the steps it amounts to, where a value errs by more than its format allows."""
+    inside = np.clip(want, grid.low, grid.high)
+    smallest = SMALLEST_ERROR.get(kind, 0.0)
+    near = np.abs(grid.values - inside) <= NEAREST[kind] * grid.step + smallest
+    kept = np.abs(want - inside) <= CLIPPED[kind] * grid.step + smallest
+    if (sound := near & kept).all():  # NaN fails both
+        return None
+    errors = np.abs(grid.values - want)
+    steps = np.divide(errors, grid.step, out=np.zeros_like(errors), where=grid.step > 0)
+    return float(errors[~sound].max()), float(steps[~sound].max())
 
 
-def _difference(stored: NDArray[Any], checkpoint: Checkpoint, name: str) -> str | None:
-    expected_shape = checkpoint.tensors[name].shape
-    shape = stored.shape[::-1] if name.endswith("_proj.weight") else stored.shape
-    if shape != expected_shape:
-        return f"has shape {shape}, expected {expected_shape}"
-    # np.max, unlike max, lets a NaN through to the comparison below, which it fails.
-    worst = np.max([np.abs(got - want).max() for got, want in _pairs(stored, checkpoint, name)])
-    return None if worst == 0.0 else f"differs by up to {worst:.3g}"
+def _words(error: float, steps: float) -> str:
+    return f"differs by up to {error:.3g}" + (f" ({steps:.3g} steps of its scale)" if steps else "")
 
 
-def _pairs(
-    stored: NDArray[Any], checkpoint: Checkpoint, name: str
-) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    """Stored values and what they must equal, block by block."""
-    tensor = checkpoint.tensors[name]
-    if name.endswith("norm.weight"):
-        scale = checkpoint.config.attention_scale if name.endswith("q_norm.weight") else 1.0
-        yield stored, (1.0 + tensor.array()) * np.float32(scale)
-    elif name.endswith("_proj.weight"):
-        yield stored.T, tensor.array()
-    else:
-        for start in range(0, tensor.shape[0], ROWS):
-            stop = min(start + ROWS, tensor.shape[0])
-            yield stored[start:stop], tensor.rows(start, stop)
-
-
-def _dense_faults(stored: dict[str, NDArray[Any]], checkpoint: Checkpoint) -> list[str]:
-    """The Dense stages as stored (neighbours folded) against the checkpoint's own, on random vectors."""
+def _fold_faults(weights: Weights, checkpoint: Checkpoint) -> list[str]:
+    """The folded Dense stages against the checkpoint's own, on random vectors."""
     if not checkpoint.dense:
         return []
     x = np.random.default_rng(0).standard_normal((PROBES, checkpoint.dense[0].in_features))
-    want, got, j = x, x, 0
-    for i, stage in enumerate(checkpoint.dense):
-        want = _apply(want, stage, checkpoint.tensors[stage.weight].array(), _bias(checkpoint, stage))
-        if stage.activation == "identity" and i + 1 < len(checkpoint.dense):
-            continue
-        weight = stored.get(f"dense.{j}.weight")
-        if weight is None or weight.shape[0] != got.shape[1]:
-            found = "missing" if weight is None else f"of shape {weight.shape}"
-            return [f"dense.{j}.weight is {found}"]
-        got = _apply(got, stage, weight.T, stored.get(f"dense.{j}.bias"))
-        j += 1
+    want, got = x, x
+    for stage in checkpoint.dense:
+        want = _apply(want, stage, as_stored(checkpoint))
+    for stage in weights.dense:
+        got = _apply(got, stage, weights)
     error = float(np.abs(got - want).max() / np.abs(want).max()) if got.shape == want.shape else np.inf
-    return [] if error <= FOLD_TOLERANCE else [f"the Dense stages differ by {error:.3g} (relative)"]
+    return [] if error <= FOLD_TOLERANCE else [f"the folded Dense stages differ by {error:.3g} (relative)"]
 
 
-def _bias(checkpoint: Checkpoint, stage: DenseStage) -> NDArray[np.float32] | None:
-    return None if stage.bias is None else checkpoint.tensors[stage.bias].array()
-
-
-def _apply(
-    x: NDArray[Any], stage: DenseStage, weight: NDArray[Any], bias: NDArray[Any] | None
-) -> NDArray[Any]:
-    y = x @ weight.T.astype(np.float64) + (0.0 if bias is None else bias)
+def _apply(x: NDArray[Any], stage: DenseStage, weights: Weights) -> NDArray[Any]:
+    y = x @ weights.tensors[stage.weight].array().T.astype(np.float64)
+    if stage.bias is not None:
+        y = y + weights.tensors[stage.bias].array()
     return np.tanh(y) if stage.activation == "tanh" else y

@@ -13,6 +13,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+# The operators that ONNX Runtime adds to the standard ones.
+MICROSOFT = "com.microsoft"
 # Offsets of external tensors are multiples of this, so that an engine can map them (ONNX's external data
 # rule).
 ALIGNMENT = 4096

@@ -1,20 +1,20 @@
-"""`Ops` that emit ONNX nodes for ONNX Runtime, fp32.
+"""`Ops` that emit ONNX nodes for ONNX Runtime; all arithmetic outside matrix products is float32.
 
-Besides standard operators it uses three that every ONNX Runtime build carries (web builds included):
+How matrices and the table are stored and multiplied is the business of an `onnx_storage.Storage`. Besides
+standard operators it uses three that every ONNX Runtime build carries (web builds included):
 `SimplifiedLayerNormalization` (RMSNorm), and `RotaryEmbedding` and `Gelu` in their long-standing forms.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embedding_export.checkpoint import DenseStage, EncoderConfig
-from embedding_export.folding import Weight, Weights
-from embedding_export.onnx_graph import OnnxGraph
+from embedding_export.folding import Weights
+from embedding_export.onnx_graph import MICROSOFT, OnnxGraph
+from embedding_export.onnx_storage import Storage
 
-MICROSOFT = "com.microsoft"
 # Added to the scores of masked keys: far below any score, yet finite, so that a row with no key at all stays
 # finite.
 NEG = np.float32(-1e9)
@@ -22,29 +22,23 @@ NEG = np.float32(-1e9)
 # 64 and 256 are within 7 % of 128).
 BLOCK_LOCAL_ABOVE = 512
 CHUNK = 128
-# Rows of the embedding table held in memory at a time.
-TABLE_ROWS = 8192
 
 
 class OnnxOps:
     """Emits the forward pass into `graph`; the inputs are `input_ids` and `attention_mask`, int64 [B, S]."""
 
-    def __init__(self, graph: OnnxGraph, config: EncoderConfig, weights: Weights) -> None:
-        self.g, self.config, self.weights = graph, config, weights
+    def __init__(self, graph: OnnxGraph, config: EncoderConfig, weights: Weights, storage: Storage) -> None:
+        self.g, self.config, self.weights, self._storage = graph, config, weights, storage
         self._blocks = _Blocks(graph, config)
         self._biases: dict[int | None, str] = {}
         self._token_mask = graph.node("Cast", self._blocks.mask, to=1)
 
     def embedding(self, weight: str, scale: float) -> str:
-        table = self.weights.tensors[weight]
-        self.g.weight(weight, np.float32, table.shape, _row_blocks(table))
-        rows = self.g.node("Gather", weight, self._blocks.ids)
+        rows = self._storage.look_up(weight, self._blocks.ids)
         return self.g.node("Mul", rows, self._float(scale), out="embeddings")
 
     def linear(self, x: str, *weights: str) -> tuple[str, ...]:
-        return tuple(
-            self.g.node("MatMul", x, self._matrix(name), out=name.removesuffix(".weight")) for name in weights
-        )
+        return tuple(self._storage.multiply(x, name) for name in weights)
 
     def rms_norm(self, x: str, weight: str) -> str:
         return self._norm(x, weight, 1.0, weight.removesuffix(".weight"))
@@ -66,12 +60,23 @@ class OnnxOps:
         )
 
     def attention(self, q: str, k: str, v: str, window: int | None) -> str:
-        """Queries that share a key head stand together, [B, blocks, KV, block * group, D]: one GEMM."""
+        q, k = self.scored(q, k, window)
+        return self.attend(self.g.node("MatMul", q, k), v, window)
+
+    def scored(self, q: str, k: str, window: int | None) -> tuple[str, str]:
+        """Queries [B, blocks, KV, block * group, D] and keys [B, blocks, KV, D, keys], of whatever type.
+
+        Queries that share a key head stand together: their product is one GEMM per block.
+        """
+        group = self.config.num_attention_heads // self.config.num_key_value_heads
+        k = self.g.node("Transpose", self._keys(k, window), perm=[0, 1, 2, 4, 3])
+        return self._queries(q, window, group), k
+
+    def attend(self, scores: str, v: str, window: int | None) -> str:
+        """softmax(scores) v, masked; scores are the product of what `scored` gives."""
         g, c = self.g, self.config
         group = c.num_attention_heads // c.num_key_value_heads
-        q = self._queries(q, window, group)
-        k, v = (self._keys(x, window) for x in (k, v))
-        scores = g.node("MatMul", q, g.node("Transpose", k, perm=[0, 1, 2, 4, 3]))
+        v = self._keys(v, window)
         bias = self._bias(window)
         shape = g.node("Shape", scores)
         keys = g.node("Slice", shape, self._ints(4), self._ints(5), self._ints(0))
@@ -95,7 +100,7 @@ class OnnxOps:
         return g.node("Div", total, g.node("Max", count, self._float(1e-9)), out="mean_pooling")
 
     def dense(self, x: str, stage: DenseStage) -> str:
-        x = self.g.node("MatMul", x, self._matrix(stage.weight), out=stage.weight.removesuffix(".weight"))
+        x = self._storage.multiply(x, stage.weight)
         if stage.bias is not None:
             x = self.g.node("Add", x, self._vector(stage.bias))
         return self.g.node("Tanh", x) if stage.activation == "tanh" else x
@@ -154,13 +159,6 @@ class OnnxOps:
         if window not in self._biases:
             self._biases[window] = self._blocks.bias(window)
         return self._biases[window]
-
-    def _matrix(self, name: str) -> str:
-        """The weight transposed to [in, out], as MatMul wants it."""
-        if not self.g.has(name):
-            values = self.weights.tensors[name].array().T
-            self.g.weight(name, np.float32, values.shape, [values])
-        return name
 
     def _vector(self, name: str) -> str:
         values = self.weights.tensors[name].array()
@@ -242,8 +240,3 @@ def rope_tables(theta: float, head_dim: int, positions: int) -> tuple[NDArray[An
     frequencies = np.float32(1.0) / np.power(np.float32(theta), exponents, dtype=np.float32)
     angles = np.arange(positions, dtype=np.float32)[:, None] * frequencies[None, :]
     return np.cos(angles), np.sin(angles)
-
-
-def _row_blocks(table: Weight) -> Iterator[NDArray[np.float32]]:
-    for start in range(0, table.shape[0], TABLE_ROWS):
-        yield table.rows(start, min(start + TABLE_ROWS, table.shape[0]))

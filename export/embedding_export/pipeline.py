@@ -15,11 +15,11 @@ from embedding_export import companions, describe
 from embedding_export.audit import audit_onnx
 from embedding_export.checkpoint import Checkpoint
 from embedding_export.errors import ExportError, ParityError
-from embedding_export.folding import folded
+from embedding_export.folding import as_stored, folded
 from embedding_export.golden import golden_ids, golden_vectors
-from embedding_export.precisions import PRECISIONS
+from embedding_export.precisions import PRECISIONS, precision_row
 from embedding_export.staging import Existing, require_space, staged
-from embedding_export.to_onnx import ENGINE_MIN_VERSION, INPUTS, OPSET, OUTPUTS, Encoder, write_onnx
+from embedding_export.to_onnx import INPUTS, OUTPUTS, Encoder, write_onnx
 from embedding_export.tokenizer_json import UnsupportedTokenizer
 from embedding_export.tokenizer_table import build_table
 from embedding_runtime.bundle import (
@@ -122,21 +122,21 @@ def _existing_graphs(checkpoint: Checkpoint, folder: Path, options: ExportOption
 
 
 def _write_graph(checkpoint: Checkpoint, folder: Path, precision: Precision, report: Reporter) -> Graph:
-    row = PRECISIONS[precision]
+    row = precision_row(precision, checkpoint.source.qat)
     path = folder / "onnx" / row.onnx_file
     path.parent.mkdir(exist_ok=True)
     for old in (path, path.with_name(path.name + "_data")):
         old.unlink(missing_ok=True)
     started = time.monotonic()
-    weights = folded(checkpoint)
+    weights = folded(checkpoint) if row.fold_dense else as_stored(checkpoint)
     encoder = Encoder(checkpoint.config, weights, checkpoint.normalize, describe.embedding_dim(checkpoint))
     total = int(row.bytes_per_parameter * describe.architecture(checkpoint).parameters)
     report.step(f"writing onnx/{precision}")
-    data = write_onnx(encoder, path, report.weights(total))
+    data = write_onnx(encoder, path, report.weights(total), row)
     _release(checkpoint)
     report.step(f"auditing the weights of onnx/{precision}")
     compared = audit_onnx(path, checkpoint)
-    report.step(f"{compared} tensors equal the checkpoint's ({time.monotonic() - started:.1f} s)")
+    report.step(f"{compared} tensors are the checkpoint's ({time.monotonic() - started:.1f} s)")
     return Graph(
         format="onnx",
         precision=precision,
@@ -146,9 +146,9 @@ def _write_graph(checkpoint: Checkpoint, folder: Path, precision: Precision, rep
         inputs=INPUTS,
         outputs=OUTPUTS,
         buckets=(),
-        opset=OPSET,
+        opset=row.opset,
         engine="onnxruntime",
-        engine_min_version=ENGINE_MIN_VERSION,
+        engine_min_version=row.engine_min_version,
         variant_id=_variant_id(path, data),
         golden=golden_vectors(path, checkpoint),
         golden_tolerance=row.golden_tolerance,

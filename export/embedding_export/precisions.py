@@ -1,8 +1,11 @@
 """The table of precisions: data, not code."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from embedding_runtime.bundle import Precision
+
+Storage = Literal["float32", "float16", "int8", "int4", "q4_0"]
 
 
 @dataclass(frozen=True)
@@ -10,20 +13,92 @@ class PrecisionRow:
     """How one precision stores and computes, and how far it may stray.
 
     `golden_tolerance` is the largest absolute difference to a golden vector that a sound engine may show,
-    per kind of CPU ("any" where one figure serves all): the order of summation differs between CPUs, no more.
+    per kind of CPU ("any" where one figure serves all): the order of summation differs between CPUs, and
+    where activations are quantized a different last digit can round to another step, no more.
+    `engine_min_version` is the first ONNX Runtime that runs the graph.
     """
 
     onnx_file: str
+    storage: Storage
+    fold_dense: bool
+    opset: int
+    engine_min_version: str
     bytes_per_parameter: float
     recipe: dict[str, str]
     golden_tolerance: dict[str, float]
 
 
+# Gelu's tanh form came with opset 20, which ONNX Runtime reads since 1.17; QuantizeLinear in blocks with
+# opset 21.
 PRECISIONS: dict[Precision, PrecisionRow] = {
     "fp32": PrecisionRow(
         onnx_file="model.onnx",
+        storage="float32",
+        fold_dense=True,
+        opset=20,
+        engine_min_version="1.17.0",
         bytes_per_parameter=4.0,
         recipe={"weights": "float32", "table": "float32", "activations": "float32", "dense": "folded"},
         golden_tolerance={"any": 1e-4},
     ),
+    "fp16": PrecisionRow(
+        onnx_file="model_fp16.onnx",
+        storage="float16",
+        fold_dense=True,
+        opset=20,
+        engine_min_version="1.17.0",
+        bytes_per_parameter=2.0,
+        recipe={"weights": "float16", "table": "float16", "activations": "float32", "dense": "folded"},
+        golden_tolerance={"any": 1e-4},
+    ),
+    "int8": PrecisionRow(
+        onnx_file="model_int8.onnx",
+        storage="int8",
+        fold_dense=True,
+        opset=21,
+        engine_min_version="1.20.0",
+        bytes_per_parameter=1.02,
+        recipe={
+            "weights": "int8, symmetric, one float32 scale per output",
+            "table": "int8, symmetric, one float32 scale per row",
+            "activations": "uint8, zero point 128, one scale per token, found as it runs",
+            "attention": "scores from uint8 queries and int8 keys, static scales; the rest float32",
+            "dense": "folded",
+        },
+        golden_tolerance={"any": 2e-2},
+    ),
+    "int4": PrecisionRow(
+        onnx_file="model_q4.onnx",
+        storage="int4",
+        fold_dense=True,
+        opset=20,
+        engine_min_version="1.19.0",
+        bytes_per_parameter=0.62,
+        recipe={
+            "weights": "4 bits, blocks of 32, uint4 zero points, float32 scales of least squared error",
+            "table": "4 bits, blocks of 32, uint4 zero points, float16 scales of least squared error",
+            "activations": "float32, or int8 in blocks inside MatMulNBits (accuracy level 4)",
+            "dense": "folded",
+        },
+        golden_tolerance={"any": 2e-2},
+    ),
 }
+
+# For checkpoints whose quantization-aware training was for GGML's Q4_0: exactly the grid they were trained
+# for. The Dense stages stay apart, because their product would lie on no such grid.
+Q4_0 = replace(
+    PRECISIONS["int4"],
+    storage="q4_0",
+    fold_dense=False,
+    recipe={
+        "weights": "Q4_0: 4 bits, blocks of 32, zero point 8, scale = signed largest / -8 in float16",
+        "table": "Q4_0",
+        "activations": PRECISIONS["int4"].recipe["activations"],
+        "dense": "as in the checkpoint",
+    },
+)
+
+
+def precision_row(precision: Precision, qat: str | None) -> PrecisionRow:
+    """The row of a precision for a checkpoint trained for the number format `qat`, if any."""
+    return Q4_0 if precision == "int4" and qat == "q4_0" else PRECISIONS[precision]

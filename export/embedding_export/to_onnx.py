@@ -12,12 +12,13 @@ from onnx import TensorProto, helper
 from embedding_export.checkpoint import EncoderConfig
 from embedding_export.encoder import encode
 from embedding_export.folding import Weights
-from embedding_export.onnx_graph import OnnxGraph
-from embedding_export.onnx_ops import MICROSOFT, OnnxOps
+from embedding_export.onnx_graph import MICROSOFT, OnnxGraph
+from embedding_export.onnx_int4 import Int4
+from embedding_export.onnx_int8 import Int8Ops
+from embedding_export.onnx_ops import OnnxOps
+from embedding_export.onnx_storage import Float16, Float32, Storage
+from embedding_export.precisions import PRECISIONS, PrecisionRow
 
-# Gelu's tanh form came with opset 20, which ONNX Runtime reads since 1.17.
-OPSET = 20
-ENGINE_MIN_VERSION = "1.17.0"
 INPUTS = ("input_ids", "attention_mask")
 SEQUENCE = ("batch", "sequence")
 OUTPUTS = ("last_hidden_state", "sentence_embedding")
@@ -33,8 +34,10 @@ class Encoder:
     embedding_dim: int
 
 
-def write_onnx(encoder: Encoder, path: Path, progress: Callable[[int], None]) -> Path:
-    """Write `path` and its external data beside it, and return the latter's path.
+def write_onnx(
+    encoder: Encoder, path: Path, progress: Callable[[int], None], row: PrecisionRow = PRECISIONS["fp32"]
+) -> Path:
+    """Write `path` and its external data beside it, as `row` says, and return the latter's path.
 
     Inputs `input_ids` and `attention_mask`, int64 [batch, sequence], padded on the right; outputs
     `last_hidden_state`, float32 [batch, sequence, hidden], and `sentence_embedding`, float32 [batch, dim].
@@ -42,8 +45,7 @@ def write_onnx(encoder: Encoder, path: Path, progress: Callable[[int], None]) ->
     data_path = path.with_name(path.name + "_data")
     with data_path.open("wb") as data:
         graph = OnnxGraph(data, data_path.name, progress)
-        ops = OnnxOps(graph, encoder.config, encoder.weights)
-        ops.finish(*encode(ops, encoder.config, encoder.weights.dense, encoder.normalize))
+        _emit(encoder, graph, row)
     inputs = [helper.make_tensor_value_info(n, TensorProto.INT64, list(SEQUENCE)) for n in INPUTS]
     shapes: tuple[list[str | int | None], ...] = (
         ["batch", "sequence", encoder.config.hidden_size],
@@ -52,5 +54,21 @@ def write_onnx(encoder: Encoder, path: Path, progress: Callable[[int], None]) ->
     outputs = [
         helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in zip(OUTPUTS, shapes, strict=True)
     ]
-    graph.write(path, inputs, outputs, {"": OPSET, MICROSOFT: 1})
+    graph.write(path, inputs, outputs, {"": row.opset, MICROSOFT: 1})
     return data_path
+
+
+def _emit(encoder: Encoder, graph: OnnxGraph, row: PrecisionRow) -> None:
+    config, weights = encoder.config, encoder.weights
+    if row.storage == "int8":
+        int8 = Int8Ops(graph, config, weights)
+        int8.finish(*encode(int8, config, weights.dense, encoder.normalize))
+    else:
+        ops = OnnxOps(graph, config, weights, _storage(graph, weights, row))
+        ops.finish(*encode(ops, config, weights.dense, encoder.normalize))
+
+
+def _storage(graph: OnnxGraph, weights: Weights, row: PrecisionRow) -> Storage:
+    if row.storage in ("int4", "q4_0"):
+        return Int4(graph, weights, q4_0=row.storage == "q4_0")
+    return Float16(graph, weights) if row.storage == "float16" else Float32(graph, weights)

@@ -1,0 +1,191 @@
+"""`Ops` with int8 matrix products: uint8 activations, a scale per token; int8 weights, a scale per output.
+
+A product's row scale is carried along unmultiplied (`Scaled`) and dropped where a norm cancels it. Every
+token is quantized by itself, and what feeds a rounding is computed in an order that padding and company do
+not change: a text's vector does not depend on its batch.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from embedding_export import quantize
+from embedding_export.checkpoint import DenseStage, EncoderConfig
+from embedding_export.folding import Weight, Weights
+from embedding_export.onnx_graph import MICROSOFT, OnnxGraph
+from embedding_export.onnx_ops import OnnxOps
+from embedding_export.onnx_storage import output_name, row_blocks
+
+# uint8 activations stand for (code - 128) * scale. Unsigned, because that is what engines have fast kernels
+# for.
+ACTIVATION_ZERO = 128
+# Keeps an all-zero row (a padding token's, say) from dividing by zero; far below any activation.
+TINY = 1e-30
+# Queries and keys are RMS-normed vectors times a weight w: components stay within QK_RANGE * max |w|. The
+# bound that no input can pass is sqrt(256) = 16; 8 would take a quarter of a head's energy in one component.
+QK_RANGE = 8.0
+# A row scale is left to the head norm only where the mean square of what is normed is surely large against
+# the norm's epsilon (1e-6): the scale of a normed row is below 1, so leaving it out can only make epsilon
+# count less, and then by less than 1e-6 / (2 * 1e-3).
+CANCELS_ABOVE = 1e-3
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """A float32 tensor in the graph that still lacks the factors `scales`, each [.., 1]."""
+
+    name: str
+    scales: tuple[str, ...] = ()
+
+
+class Int8:
+    """Stores the table as int8 rows and matrices as int8 columns, each with a float32 scale."""
+
+    def __init__(self, graph: OnnxGraph, weights: Weights) -> None:
+        self._g, self._weights = graph, weights
+        self._zeros: dict[bool, str] = {}
+
+    def look_up(self, weight: str, ids: str) -> str:
+        table, scales = self._weights.tensors[weight], []
+
+        def codes() -> Iterator[NDArray[np.int8]]:
+            for block in row_blocks(table):
+                rows = quantize.int8_rows(block)
+                scales.append(rows.scales)
+                yield rows.codes
+
+        stored = self._g.weight(f"{weight}:int8", np.int8, table.shape, codes())
+        scale = self._g.weight(f"{weight}:scale", np.float32, (table.shape[0], 1), scales)
+        rows = self._g.node("Cast", self._g.node("Gather", stored, ids), to=1)
+        return self._g.node("Mul", rows, self._g.node("Gather", scale, ids))
+
+    def multiply(self, x: str, weight: str) -> str:
+        codes, scale = self.quantize(x, self._weights.tensors[weight].shape[1], pooled=True)
+        return self._g.node("Mul", self.product(codes, weight), scale)
+
+    def quantize(self, x: str, width: int, pooled: bool = False) -> tuple[str, str]:
+        """uint8 codes and scales [.., 1] of x, row by row: [B, width] if `pooled`, else [B, S, width]."""
+        g = self._g
+        largest = g.node("ReduceMax", g.node("Abs", x), self._constant(np.array([-1], np.int64)), keepdims=1)
+        scale = g.node("Mul", largest, self._constant(np.float32(1 / quantize.INT8_MAX)))
+        scale = g.node("Max", scale, self._constant(np.float32(TINY)))
+        codes = g.node("QuantizeLinear", x, scale, self._zero(scale, pooled), axis=-1, block_size=width)
+        return codes, scale
+
+    def product(self, codes: str, weight: str) -> str:
+        """(codes - 128) @ W.T, without the rows' scales."""
+        if not self._g.has(f"{weight}:int8"):
+            rows = quantize.int8_rows(self._weights.tensors[weight].array())
+            self._g.weight(f"{weight}:int8", np.int8, rows.codes.T.shape, [rows.codes.T])
+            self._g.weight(f"{weight}:scale", np.float32, rows.scales.shape, [rows.scales])
+        one, zero = self._constant(np.float32(1)), self._constant(np.uint8(ACTIVATION_ZERO))
+        operands = (codes, f"{weight}:int8", one, f"{weight}:scale", zero)
+        return self._g.node("MatMulIntegerToFloat", *operands, domain=MICROSOFT, out=output_name(weight))
+
+    def _zero(self, scale: str, pooled: bool) -> str:
+        """The zero point in the shape of a scale, which QuantizeLinear wants; one for all tokens' rows."""
+        if pooled not in self._zeros:
+            value = numpy_helper.from_array(np.array([ACTIVATION_ZERO], np.uint8))
+            shape = self._g.node("Shape", scale)
+            self._zeros[pooled] = self._g.node("ConstantOfShape", shape, value=value)
+        return self._zeros[pooled]
+
+    def _constant(self, value: Any) -> str:
+        return self._g.constant(np.asarray(value))
+
+
+class Int8Ops:
+    """Emits the forward pass; what is not about scales is left to `OnnxOps`."""
+
+    def __init__(self, graph: OnnxGraph, config: EncoderConfig, weights: Weights) -> None:
+        self.g, self.config, self.weights = graph, config, weights
+        self._int8 = Int8(graph, weights)
+        self._float = OnnxOps(graph, config, weights, self._int8)
+        self._head_range: dict[str, float] = {}
+
+    def embedding(self, weight: str, scale: float) -> Scaled:
+        return Scaled(self._float.embedding(weight, scale))
+
+    def linear(self, x: Scaled, *weights: str) -> tuple[Scaled, ...]:
+        """One quantization of x serves all weights."""
+        codes, scale = self._int8.quantize(x.name, self.weights.tensors[weights[0]].shape[1])
+        return tuple(Scaled(self._int8.product(codes, w), (scale, *x.scales)) for w in weights)
+
+    def rms_norm(self, x: Scaled, weight: str) -> Scaled:
+        """The scale is multiplied back: nothing bounds these rows from below, and epsilon must count."""
+        return Scaled(self._float.rms_norm(self._settled(x), weight))
+
+    def head_norm(self, x: Scaled, weight: str, scale: float) -> Scaled:
+        name = x.name if self._cancels(weight) else self._settled(x)
+        normed = self._float.head_norm(name, weight, scale)
+        largest = np.abs(1.0 + self.weights.tensors[weight].array()).max() * scale
+        self._head_range[normed] = float(largest)
+        return Scaled(normed)
+
+    def rope(self, x: Scaled, theta: float) -> Scaled:
+        turned = self._float.rope(x.name, theta)
+        self._head_range[turned] = self._head_range[x.name]
+        return Scaled(turned)
+
+    def attention(self, q: Scaled, k: Scaled, v: Scaled, window: int | None) -> Scaled:
+        """Scores are int8 products with static scales; probabilities and values stay float32."""
+        q_scale, k_scale = (self._static_scale(x) for x in (q, k))
+        zeros = [self._constant(np.uint8(ACTIVATION_ZERO)), self._constant(np.int8(0))]
+        q_codes = self.g.node("QuantizeLinear", q.name, q_scale, zeros[0])
+        k_codes = self.g.node("QuantizeLinear", k.name, k_scale, zeros[1])
+        operands = (*self._float.scored(q_codes, k_codes, window), q_scale, k_scale, zeros[0])
+        scores = self.g.node("MatMulIntegerToFloat", *operands, domain=MICROSOFT)
+        return Scaled(self._float.attend(scores, self._settled(v), window))
+
+    def gelu_gate(self, gate: Scaled, up: Scaled) -> Scaled:
+        return Scaled(self._float.gelu_gate(self._settled(gate), up.name), up.scales)
+
+    def residual(self, x: Scaled, update: Scaled, name: str) -> Scaled:
+        return Scaled(self._float.residual(self._settled(x), self._settled(update), name))
+
+    def mean_pool(self, x: Scaled) -> Scaled:
+        return Scaled(self._float.mean_pool(self._settled(x)))
+
+    def dense(self, x: Scaled, stage: DenseStage) -> Scaled:
+        return Scaled(self._float.dense(self._settled(x), stage))
+
+    def l2_normalize(self, x: Scaled) -> Scaled:
+        return Scaled(self._float.l2_normalize(self._settled(x)))
+
+    def finish(self, hidden: Scaled, vector: Scaled) -> None:
+        """Name the graph's outputs."""
+        self._float.finish(self._settled(hidden), self._settled(vector))
+
+    def _settled(self, x: Scaled) -> str:
+        """The tensor with all its factors multiplied in."""
+        if not x.scales:
+            return x.name
+        factor, *others = x.scales
+        for other in others:
+            factor = self.g.node("Mul", factor, other)
+        return self.g.node("Mul", x.name, factor)
+
+    def _static_scale(self, x: Scaled) -> str:
+        largest = QK_RANGE * self._head_range[x.name] / quantize.INT8_MAX
+        return self._constant(np.float32(max(largest, TINY)))
+
+    def _cancels(self, head_norm: str) -> bool:
+        """Whether the rows that `head_norm` will norm are surely large against its epsilon."""
+        layer, kind = head_norm.split(".self_attn.")
+        matrix = self.weights.tensors[f"{layer}.self_attn.{kind[0]}_proj.weight"]
+        norm = self.weights.tensors[f"{layer}.input_layernorm.weight"]
+        smallest = _mean_squares(matrix, norm, self.config.head_dim).min()
+        return bool(smallest > CANCELS_ABOVE * self.config.rms_norm_eps / 1e-6)
+
+    def _constant(self, value: Any) -> str:
+        return self.g.constant(np.asarray(value))
+
+
+def _mean_squares(matrix: Weight, norm: Weight, head_dim: int) -> NDArray[np.float32]:
+    """Per head, the expected mean square of `matrix` times a normed vector of random direction."""
+    expected = np.square(matrix.array() * (1.0 + norm.array())).sum(1)
+    return np.asarray(expected.reshape(-1, head_dim).mean(1), np.float32)

@@ -1,0 +1,170 @@
+"""Number formats: what float32 weights become, and nothing about graphs or models."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedding_export.errors import ExportError
+
+INT8_MAX = 127
+# The smallest scale: keeps an all-zero row from dividing by zero.
+SMALLEST_SCALE = np.float32(1e-30)
+FLOAT16_MAX = 65504.0
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Int8Rows:
+    """values ≈ codes * scales[:, None]; codes int8 within ±127 [rows, columns], scales float32 [rows]."""
+
+    codes: NDArray[np.int8]
+    scales: Floats
+
+
+def int8_rows(values: Floats) -> Int8Rows:
+    """Symmetric int8, one scale per row: its largest magnitude becomes ±127; the error is half a step."""
+    largest = np.maximum(values.max(axis=1), -values.min(axis=1))
+    scales = np.maximum(largest / np.float32(INT8_MAX), SMALLEST_SCALE)
+    codes = np.multiply(values, (np.float32(1) / scales)[:, None])
+    np.rint(codes, out=codes)
+    np.clip(codes, -INT8_MAX, INT8_MAX, out=codes)
+    return Int8Rows(codes.astype(np.int8), scales)
+
+
+def float16(values: Floats) -> NDArray[np.float16]:
+    """Rounded to float16.
+
+    Raises:
+        ExportError: a value that float16 cannot hold.
+    """
+    largest = float(np.abs(values).max())
+    if largest > FLOAT16_MAX:
+        raise ExportError(
+            f"A weight of magnitude {largest:.3g} does not fit float16 (at most {FLOAT16_MAX:,.0f}). "
+            "Export another precision, such as fp32 or int8."
+        )
+    return values.astype(np.float16)
+
+
+# Weights that share a scale in the 4-bit formats; GGML's Q4_0 and MatMulNBits agree on it.
+BLOCK = 32
+LARGEST_CODE = 15
+# Grids tried for each block, as fractions of its range: a narrower one clips the extremes and rounds the
+# rest more finely. Below 0.75 none was ever best for normally distributed weights.
+GRID_WIDTHS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75)
+# Blocks quantized at a time: about 1 MB, so that all passes over them stay in a core's cache.
+BLOCKS_AT_A_TIME = 8192
+_SMALLEST_FLOAT16 = np.float32(2.0**-24)
+
+
+@dataclass(frozen=True)
+class Int4Blocks:
+    """values ≈ (codes - zeros) * scales, block by block of 32 along a row.
+
+    codes uint8 0 … 15 [rows, blocks, 32]; zeros uint8 0 … 15 and scales float32 [rows, blocks].
+    """
+
+    codes: NDArray[np.uint8]
+    zeros: NDArray[np.uint8]
+    scales: Floats
+
+
+def int4_blocks(values: Floats, scale_type: Any = np.float32) -> Int4Blocks:
+    """The best of `GRID_WIDTHS` for each block by squared error, with a zero point of its own.
+
+    Scales are rounded to `scale_type` before the codes are found.
+
+    Raises:
+        ExportError: rows are no multiple of 32 long.
+    """
+    blocks = _blocks(values)
+    parts = [
+        _int4(blocks[i : i + BLOCKS_AT_A_TIME], scale_type) for i in range(0, len(blocks), BLOCKS_AT_A_TIME)
+    ]
+    return _assembled(parts, values.shape[0])
+
+
+def q4_0_blocks(values: Floats) -> Int4Blocks:
+    """GGML's Q4_0, digit by digit: scale = (value of largest magnitude) / -8, code = floor(x / scale + 8.5).
+
+    That is what `…-qat-q4_0-unquantized` checkpoints were trained for. As there the stored scale is rounded
+    to float16, after the codes are found (ggml, quantize_row_q4_0_ref). Scales may be negative.
+
+    Raises:
+        ExportError: rows are no multiple of 32 long.
+    """
+    blocks = _blocks(values)
+    parts = [_q4_0(blocks[i : i + BLOCKS_AT_A_TIME]) for i in range(0, len(blocks), BLOCKS_AT_A_TIME)]
+    return _assembled(parts, values.shape[0])
+
+
+def pack_pairs(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Two 4-bit codes a byte along the last axis, the earlier one low; an odd last one with 0 above it."""
+    if codes.shape[-1] % 2:
+        codes = np.concatenate([codes, np.zeros_like(codes[..., :1])], axis=-1)
+    return np.asarray(codes[..., 0::2] | codes[..., 1::2] << 4, np.uint8)
+
+
+def pack_halves(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Two 4-bit codes a byte along the last axis, its first half low, its second half high."""
+    half = codes.shape[-1] // 2
+    return np.asarray(codes[..., :half] | codes[..., half:] << 4, np.uint8)
+
+
+_Parts = tuple[NDArray[np.uint8], NDArray[np.uint8], Floats]
+
+
+def _blocks(values: Floats) -> Floats:
+    if values.shape[1] % BLOCK:
+        raise ExportError(
+            f"4-bit blocks are {BLOCK} weights long, and a tensor of this checkpoint has rows of "
+            f"{values.shape[1]}. Export another precision, such as int8."
+        )
+    return values.reshape(-1, BLOCK)
+
+
+def _int4(blocks: Floats, scale_type: Any) -> _Parts:
+    low = np.minimum(blocks.min(axis=1), 0.0)
+    high = np.maximum(blocks.max(axis=1), 0.0)
+    best = _grid(blocks, low, high, GRID_WIDTHS[0], scale_type)
+    for width in GRID_WIDTHS[1:]:
+        found = _grid(blocks, low, high, width, scale_type)
+        better = found[3] < best[3]
+        for kept, new in zip(best, found, strict=True):
+            kept[better] = new[better]
+    return best[0].astype(np.uint8), best[1].astype(np.uint8), best[2]
+
+
+def _grid(
+    blocks: Floats, low: Floats, high: Floats, width: float, scale_type: Any
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """Codes, zeros, scales and squared errors of the grid that covers the middle `width` of each range."""
+    smallest = _SMALLEST_FLOAT16 if scale_type == np.float16 else SMALLEST_SCALE
+    scales = np.maximum((high - low) * np.float32(width / LARGEST_CODE), smallest)
+    scales = scales.astype(scale_type).astype(np.float32)
+    zeros = np.clip(np.rint(LARGEST_CODE / 2 - (low + high) / 2 / scales), 0, LARGEST_CODE)
+    codes = blocks * (np.float32(1) / scales)[:, None]
+    codes += zeros[:, None]
+    np.rint(codes, out=codes)
+    np.clip(codes, 0, LARGEST_CODE, out=codes)
+    errors = codes - zeros[:, None]
+    errors *= scales[:, None]
+    errors -= blocks
+    return codes, zeros, scales, np.einsum("ij,ij->i", errors, errors)
+
+
+def _q4_0(blocks: Floats) -> _Parts:
+    largest = np.take_along_axis(blocks, np.abs(blocks).argmax(axis=1)[:, None], axis=1)
+    scales = largest / np.float32(-8)
+    inverse = np.divide(np.float32(1), scales, out=np.zeros_like(scales), where=scales != 0)
+    codes = np.minimum(np.floor(blocks * inverse + np.float32(8.5)), LARGEST_CODE).astype(np.uint8)
+    zeros = np.full(len(blocks), 8, np.uint8)
+    return codes, zeros, scales[:, 0].astype(np.float16).astype(np.float32)
+
+
+def _assembled(parts: list[_Parts], rows: int) -> Int4Blocks:
+    codes, zeros, scales = (np.concatenate(p) for p in zip(*parts, strict=True))
+    return Int4Blocks(codes.reshape(rows, -1, BLOCK), zeros.reshape(rows, -1), scales.reshape(rows, -1))

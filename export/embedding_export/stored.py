@@ -1,0 +1,184 @@
+"""Reads a written graph's weights back from its files, whatever they are stored as.
+
+Knows the layout that the graph builder promises, and none of the code that writes it: what is read here is
+what an engine will find. Knows nothing of what the weights should be.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from embedding_export.checkpoint import Checkpoint
+from embedding_export.folding import ArrayWeight, Weight, Weights
+
+TABLE = "embed_tokens.weight"
+BLOCK = 32
+# float16 keeps 11 significant bits, and below 2^-14 multiples of 2^-24.
+FLOAT16_STEP = 2.0**-10
+FLOAT16_SMALLEST_STEP = 2.0**-24
+
+Array = NDArray[Any]
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Rows as stored: `values` [n, columns]; `step`, `low` and `high` broadcast to them.
+
+    `step` is the distance between neighbouring values that could have been stored, 0 where every value can
+    be; `low` and `high` are the ends of what could be.
+    """
+
+    values: Floats
+    step: Floats
+    low: Floats
+    high: Floats
+
+
+@dataclass(frozen=True)
+class StoredWeight:
+    """One weight of a graph in the checkpoint's orientation: linears [out, in]; norms as stored, 1 + w."""
+
+    kind: str
+    shape: tuple[int, ...]
+    grid: Callable[[int, int], Grid]
+
+    def rows(self, start: int, stop: int) -> Floats:
+        """Rows `start:stop`, dequantized."""
+        return self.grid(start, stop).values
+
+    def array(self) -> Floats:
+        """The whole tensor, dequantized."""
+        return self.rows(0, self.shape[0])
+
+
+def read_stored(path: Path) -> dict[str, StoredWeight]:
+    """Every weight of the graph at `path` by canonical name; constants are left out.
+
+    Parts that make no weight together (scales without codes, say) appear under their own names, so that
+    nothing is passed over.
+    """
+    model = onnx.load(str(path), load_external_data=False)
+    tensors = (t for t in model.graph.initializer if not t.name.startswith("constant_"))
+    parts = {t.name: _array(t, path.parent) for t in tensors}
+    found: dict[str, StoredWeight] = {}
+    for name in list(parts):
+        base, _, part = name.partition(":")
+        if part == "int8" and f"{base}:scale" in parts:
+            found[base] = _int8(base, parts.pop(name), parts.pop(f"{base}:scale"))
+        elif part == "int4" and {f"{base}:scale", f"{base}:zero"} <= parts.keys():
+            found[base] = _int4(base, *(parts.pop(f"{base}:{p}") for p in ("int4", "zero", "scale")))
+    return found | {name: _plain(name, values) for name, values in parts.items()}
+
+
+def dequantized(path: Path, checkpoint: Checkpoint) -> Weights:
+    """The graph's own weights as a checkpoint would hold them, float32, norms as the w of 1 + w.
+
+    The reference given these weights must reproduce the graph. The Dense stages are the stored ones, folded
+    or not.
+    """
+    stored = read_stored(path)
+    tensors: dict[str, Weight] = {}
+    for name, weight in stored.items():
+        if name.endswith("norm.weight"):
+            scale = np.float32(norm_scale(name, checkpoint))
+            tensors[name] = ArrayWeight(np.asarray(weight.array() / scale - np.float32(1), np.float32))
+        else:
+            tensors[name] = weight
+    return Weights(tensors, _stages(stored, checkpoint))
+
+
+def norm_scale(name: str, checkpoint: Checkpoint) -> float:
+    """What a stored norm carries beside 1 + w: queries are scaled in their norm."""
+    return checkpoint.config.attention_scale if name.endswith("q_norm.weight") else 1.0
+
+
+def _stages(stored: Mapping[str, Any], checkpoint: Checkpoint) -> Any:
+    """The checkpoint's stages, without those that were folded into their successors."""
+    if all(s.weight in stored for s in checkpoint.dense):
+        return checkpoint.dense
+    last = len(checkpoint.dense) - 1
+    ends = [s for i, s in enumerate(checkpoint.dense) if s.activation != "identity" or i == last]
+    return tuple(
+        replace(
+            stage,
+            weight=f"dense.{j}.weight",
+            bias=f"dense.{j}.bias" if f"dense.{j}.bias" in stored else None,
+            in_features=stored[f"dense.{j}.weight"].shape[1],
+        )
+        for j, stage in enumerate(ends)
+    )
+
+
+def _array(tensor: TensorProto, folder: Path) -> Array:
+    if tensor.data_location != TensorProto.EXTERNAL:
+        return np.asarray(numpy_helper.to_array(tensor))
+    where = {entry.key: entry.value for entry in tensor.external_data}
+    return np.memmap(
+        folder / where["location"],
+        dtype=helper.tensor_dtype_to_np_dtype(tensor.data_type),
+        mode="r",
+        offset=int(where["offset"]),
+        shape=tuple(tensor.dims),
+    )
+
+
+def _oriented(name: str, values: Array) -> Array:
+    """Matrices lie transposed, [in, out], as MatMul wants them."""
+    return values if name == TABLE or values.ndim < 2 else values.T
+
+
+def _plain(name: str, values: Array) -> StoredWeight:
+    values = _oriented(name, values)
+    half = values.dtype == np.float16
+    infinite = np.full(1, np.inf, np.float32)
+
+    def grid(start: int, stop: int) -> Grid:
+        found = values[start:stop].astype(np.float32)
+        step = np.maximum(np.abs(found) * FLOAT16_STEP, FLOAT16_SMALLEST_STEP) if half else np.zeros(1)
+        return Grid(found, step.astype(np.float32), -infinite, infinite)
+
+    return StoredWeight(str(values.dtype), values.shape, grid)
+
+
+def _int8(name: str, codes: Array, scales: Array) -> StoredWeight:
+    codes, scales = _oriented(name, codes), scales.reshape(-1, 1)
+
+    def grid(start: int, stop: int) -> Grid:
+        step = scales[start:stop].astype(np.float32)
+        return Grid(codes[start:stop].astype(np.float32) * step, step, -127 * step, 127 * step)
+
+    return StoredWeight("int8", codes.shape, grid)
+
+
+def _int4(name: str, codes: Array, zeros: Array, scales: Array) -> StoredWeight:
+    unpack = _halves if name == TABLE else _pairs
+    rows, count = scales.shape
+
+    def grid(start: int, stop: int) -> Grid:
+        step = scales[start:stop].astype(np.float32)[:, :, None]
+        zero = unpack(zeros[start:stop])[:, :count, None].astype(np.float32)
+        code = unpack(codes[start:stop].reshape(stop - start, -1)).reshape(stop - start, count, BLOCK)
+        ends = (-zero * step, (15 - zero) * step)
+        wide = [
+            np.repeat(x[:, :, 0], BLOCK, axis=1) for x in (np.abs(step), np.minimum(*ends), np.maximum(*ends))
+        ]
+        return Grid(((code.astype(np.float32) - zero) * step).reshape(stop - start, -1), *wide)
+
+    return StoredWeight("int4", (rows, count * BLOCK), grid)
+
+
+def _pairs(packed: Array) -> Array:
+    """Two codes a byte, the earlier one low."""
+    return np.stack([packed & 15, packed >> 4], axis=-1).reshape(len(packed), -1)
+
+
+def _halves(packed: Array) -> Array:
+    """Two codes a byte, the row's first half low, its second half high."""
+    return np.concatenate([packed & 15, packed >> 4], axis=-1)

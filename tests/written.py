@@ -1,0 +1,64 @@
+"""For the tests: graphs of a checkpoint in any precision, run by ONNX Runtime and by torch."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from embedding_export import describe
+from embedding_export.checkpoint import Checkpoint
+from embedding_export.encoder import encode
+from embedding_export.folding import ArrayWeight, Weights, as_stored, folded
+from embedding_export.precisions import precision_row
+from embedding_export.to_onnx import Encoder, write_onnx
+from embedding_export.torch_ops import TorchOps
+from embedding_runtime.bundle import Precision
+from embedding_runtime.onnx_session import OnnxSession
+
+Ids = NDArray[np.int64]
+Floats = NDArray[np.float32]
+
+
+def write(checkpoint: Checkpoint, folder: Path, precision: Precision) -> Path:
+    """The graph's path."""
+    row = precision_row(precision, checkpoint.source.qat)
+    weights = folded(checkpoint) if row.fold_dense else as_stored(checkpoint)
+    dim = describe.embedding_dim(checkpoint)
+    path = folder / row.onnx_file
+    write_onnx(Encoder(checkpoint.config, weights, checkpoint.normalize, dim), path, lambda _: None, row)
+    return path
+
+
+def with_tensors(checkpoint: Checkpoint, changed: Mapping[str, Floats]) -> Checkpoint:
+    """The checkpoint with some tensors replaced."""
+    tensors: dict[str, Any] = dict(checkpoint.tensors)
+    tensors.update({n: ArrayWeight(np.asarray(a, np.float32)) for n, a in changed.items()})
+    return replace(checkpoint, tensors=tensors)
+
+
+def texts(checkpoint: Checkpoint, lengths: list[int]) -> list[Ids]:
+    """Random ids, one array for each length."""
+    rng = np.random.default_rng(0)
+    return [rng.integers(5, checkpoint.config.vocab_size, n, dtype=np.int64) for n in lengths]
+
+
+def run(path: Path, batch: list[Ids], length: int = 0) -> Floats:
+    """Vectors of one batch, padded on the right to its longest or to `length`."""
+    ids = np.zeros((len(batch), max(length, *map(len, batch), 1)), np.int64)
+    mask = np.zeros_like(ids)
+    for i, text in enumerate(batch):
+        ids[i, : len(text)], mask[i, : len(text)] = text, 1
+    return OnnxSession(path, 2).run(ids, mask, ("sentence_embedding",))[0]
+
+
+def reference(checkpoint: Checkpoint, weights: Weights, text: Ids) -> Floats:
+    """The vector that torch gives for `weights` in float32."""
+    ids = torch.from_numpy(text[None])
+    ops = TorchOps(checkpoint.config, weights, ids, torch.ones_like(ids))
+    with torch.no_grad():
+        _, vector = encode(ops, checkpoint.config, weights.dense, checkpoint.normalize)
+    return np.asarray(vector[0].numpy(), np.float32)
