@@ -90,17 +90,16 @@ def _systems(
             "allow_failed": False,
         }
         found.append(System(f"onnx/{precision}", _WORKER, spec, environment))
-    return (*found, *(_peer(peer, options.bundle, manifest, environment) for peer in options.peer))
+    return (*found, *(_peer(peer, options.reference, environment) for peer in options.peer))
 
 
-def _peer(asked: str, bundle: Path, manifest: Manifest, environment: dict[str, str]) -> System:
+def _peer(asked: str, checkpoint: str | None, environment: dict[str, str]) -> System:
     """`NAME=PYTHON=SCRIPT`: a worker script run by the Python of an environment of its own."""
     name, _, command = asked.partition("=")
     python, _, script = command.partition("=")
     if not Path(python).is_file() or not Path(script).is_file():
         raise InputError(f"--peer is {asked!r}; expected NAME=PYTHON=SCRIPT with two files that exist.")
-    graphs = {g.precision: str(bundle / g.file) for g in manifest.graphs if g.format == "onnx"}
-    spec = {"kind": name, "graphs": graphs}
+    spec = {"kind": name, "checkpoint": checkpoint}
     return System(name, (python, script), spec, {**environment, "PYTHONPATH": str(_PACKAGES)})
 
 
