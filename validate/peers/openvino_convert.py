@@ -19,11 +19,10 @@ class Whole(torch.nn.Module):
         from sentence_transformers import SentenceTransformer
 
         super().__init__()
-        model = SentenceTransformer(checkpoint, device="cpu", model_kwargs={"dtype": torch.float32})
-        encoder: Any = model[0].auto_model.eval()
-        self.encoder = encoder
+        model: Any = SentenceTransformer(checkpoint, device="cpu", model_kwargs={"dtype": torch.float32})
+        self.encoder = model[0].auto_model.eval()
         self.dense = torch.nn.ModuleList(m.linear for m in model if hasattr(m, "linear"))
-        self.window = encoder.config.sliding_window - 1
+        self.window = model[0].auto_model.config.sliding_window - 1
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Vectors (B, D) of ids and mask (B, S)."""
