@@ -61,6 +61,7 @@ def _run(options: argparse.Namespace) -> int:
         existing=existing,
         dims=options.dims,
         client_files=not options.no_client_files,
+        alphabet=options.alphabet,
         keep_failed=options.keep_failed,
     )
     manifest = export_bundle(checkpoint, options.bundle, export_options, _gate(checkpoint), _reporter())
@@ -105,6 +106,12 @@ def _parser() -> argparse.ArgumentParser:
     there.add_argument("--overwrite", action="store_true", help="replace the bundle")
     p.add_argument(
         "--dims", type=_ints, metavar="LIST", help="Matryoshka dimensions to record, comma-separated"
+    )
+    p.add_argument(
+        "--alphabet",
+        metavar="NAMES",
+        help="trim the vocabulary to the alphabets ascii, latin, greek, cyrillic, or to the characters of a "
+        "text file; several joined by +",
     )
     p.add_argument("--revision", help="commit, tag or branch of a hub id")
     p.add_argument(

@@ -27,6 +27,7 @@ def write_client_files(checkpoint: Checkpoint, bundle: Path, onnx_files: dict[st
     config: dict[str, Any] = json.loads((checkpoint.path / "config.json").read_text(encoding="utf-8"))
     if checkpoint.config_overrides:  # a repaired window, which transformers reads as 2 * window from a file
         config["sliding_window"] = 2 * checkpoint.config.window
+    config["vocab_size"] = checkpoint.config.vocab_size
     config["transformers.js_config"] = {
         "use_external_data_format": {Path(f).name: 1 for f in sorted(onnx_files)}
     }

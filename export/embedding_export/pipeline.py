@@ -6,10 +6,14 @@ outside, because the exporter does not know the validator.
 
 import hashlib
 import json
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from embedding_export import companions, describe
 from embedding_export.audit import audit_onnx
@@ -22,6 +26,7 @@ from embedding_export.staging import Existing, require_space, staged
 from embedding_export.to_onnx import INPUTS, OUTPUTS, Encoder, write_onnx
 from embedding_export.tokenizer_json import UnsupportedTokenizer
 from embedding_export.tokenizer_table import build_table
+from embedding_export.trimming import trimmed
 from embedding_runtime.bundle import (
     MANIFEST,
     SCHEMA_VERSION,
@@ -39,6 +44,7 @@ Gate = Callable[[Path], Verdict]
 
 TOKENIZER_TABLE = "tokenizer.table"
 TOKENIZER_JSON = "tokenizer.json"
+KEPT_IDS = "kept_ids.npy"
 # Everything but the weights: tokenizer files, manifest, graph files, and room for the file system.
 OVERHEAD_BYTES = 64_000_000
 
@@ -51,6 +57,7 @@ class ExportOptions:
     existing: Existing = "refuse"
     dims: tuple[int, ...] | None = None
     client_files: bool = True
+    alphabet: str | None = None
     keep_failed: Path | None = None
 
 
@@ -87,10 +94,16 @@ def export_bundle(
     parameters = describe.architecture(checkpoint).parameters
     needed = sum(int(PRECISIONS[p].bytes_per_parameter * parameters) for p in options.precisions)
     require_space(bundle.parent.resolve(), needed + OVERHEAD_BYTES)
-    with staged(bundle, options.existing) as staging:
+    with staged(bundle, options.existing) as staging, tempfile.TemporaryDirectory() as scratch:
+        kept_ids = None
+        if options.alphabet is not None:
+            report.step(f"trimming the vocabulary to {options.alphabet}")
+            checkpoint, cut = trimmed(checkpoint, options.alphabet, Path(scratch))
+            kept_ids = cut.kept
+            report.step(cut.summary())
         before = _existing_graphs(checkpoint, staging.path, options)
         written = [_write_graph(checkpoint, staging.path, p, report) for p in options.precisions]
-        tokenizer = _write_tokenizer(checkpoint, staging.path, report)
+        tokenizer = _write_tokenizer(checkpoint, staging.path, kept_ids, report)
         manifest = _finish(checkpoint, staging.path, (*before, *written), tokenizer, options)
         if isinstance(gate, str):
             verdict: Verdict = {g.key: Parity("not run", gate) for g in written}
@@ -115,6 +128,11 @@ def _existing_graphs(checkpoint: Checkpoint, folder: Path, options: ExportOption
         raise ExportError(
             f"The bundle was made from other weights ({old.source.name}, {old.source.weights_sha256[:8]}…) "
             f"than this checkpoint's ({checkpoint.source.weights_sha256[:8]}…). --overwrite replaces it."
+        )
+    if old.tokenizer.alphabet != options.alphabet:
+        raise ExportError(
+            f"The bundle's vocabulary is trimmed to {old.tokenizer.alphabet}, this export's to "
+            f"{options.alphabet} (None: not trimmed). Give the same --alphabet, or --overwrite."
         )
     for stale in ("parity.json", "parity.html"):
         (folder / stale).unlink(missing_ok=True)
@@ -162,9 +180,14 @@ def _release(checkpoint: Checkpoint) -> None:
         tensor.release()
 
 
-def _write_tokenizer(checkpoint: Checkpoint, folder: Path, report: Reporter) -> Path:
+def _write_tokenizer(
+    checkpoint: Checkpoint, folder: Path, kept_ids: NDArray[np.int64] | None, report: Reporter
+) -> Path:
     """The runtime's tokenizer: the compact table, or tokenizer.json where the table does not reproduce it."""
     report.step("writing the tokenizer")
+    (folder / KEPT_IDS).unlink(missing_ok=True)
+    if kept_ids is not None:
+        np.save(folder / KEPT_IDS, kept_ids.astype(np.int32))
     table = folder / TOKENIZER_TABLE
     table.unlink(missing_ok=True)
     try:
@@ -209,6 +232,8 @@ def _finish(
             special.pad_id,
             checkpoint.do_lower_case,
             special.golden,
+            options.alphabet,
+            None if options.alphabet is None else KEPT_IDS,
         ),
         graphs=graphs,
         files=describe.file_records(folder),

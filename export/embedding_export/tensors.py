@@ -48,6 +48,8 @@ class Tensor:
         Raises:
             IndexError: rows outside the tensor.
         """
+        if not 0 <= start <= stop <= self.shape[0]:
+            raise IndexError(f"rows {start} to {stop} of {self.name}, which has {self.shape[0]}")
         raw = self._bits(start, stop)
         if self.dtype == "bfloat16":
             widened = raw.astype("<u4")
@@ -82,8 +84,6 @@ class Tensor:
             self.mapping.madvise(mmap.MADV_DONTNEED, first, length)
 
     def _bits(self, start: int, stop: int) -> NDArray[Any]:
-        if not 0 <= start <= stop <= self.shape[0]:
-            raise IndexError(f"rows {start} to {stop} of {self.name}, which has {self.shape[0]}")
         per_row = math.prod(self.shape[1:])
         dtype = np.dtype(_STORED[self.dtype])
         offset = self.start + start * per_row * dtype.itemsize

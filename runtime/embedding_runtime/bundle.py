@@ -75,7 +75,11 @@ class GoldenIds:
 
 @dataclass(frozen=True)
 class TokenizerInfo:
-    """The tokenizer the runtime opens, its control tokens, and texts for a self-check."""
+    """The tokenizer the runtime opens, its control tokens, and texts for a self-check.
+
+    A vocabulary trimmed to an `alphabet` names `kept_ids`: an .npy file, int32 (vocab_size,), with the
+    checkpoint's id for each id of this tokenizer.
+    """
 
     file: str
     vocab_size: int
@@ -84,6 +88,8 @@ class TokenizerInfo:
     pad_id: int
     do_lower_case: bool
     golden: tuple[GoldenIds, ...]
+    alphabet: str | None = None
+    kept_ids: str | None = None
 
 
 @dataclass(frozen=True)
