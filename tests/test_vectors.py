@@ -63,7 +63,9 @@ def test_similarity_of_shapes_that_do_not_fit(a: tuple[int, ...], b: tuple[int, 
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8", "uint8", "binary", "ubinary"])
-@pytest.mark.parametrize("vectors", [MANY, MANY[:20], MANY[0], MANY.astype(np.float64)], ids=str)
+@pytest.mark.parametrize(
+    "vectors", [MANY, MANY[:20], MANY[0], MANY.astype(np.float64)], ids=["many", "few", "one", "float64"]
+)
 @pytest.mark.parametrize("with_ranges", [False, True])
 def test_quantization_is_the_references(precision: Any, vectors: Any, with_ranges: bool) -> None:
     ranges = quantization_ranges(MANY[:50]) if with_ranges else None
