@@ -173,3 +173,15 @@ def test_the_conformance_file_is_met(tiny: Both, tiny_checkpoint: Path, tmp_path
         assert (found, tiny.table.decode(found)) == (case["ids"], case["decoded"]), case["text"]
     assert {c["allow_special"] for c in cases} == {True, False}
     assert any(c["max_length"] for c in cases)
+
+
+def test_no_token_begins_inside_a_control_token_read_as_text(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    data = json.loads((tiny_checkpoint / "tokenizer.json").read_text())
+    control = data["added_tokens"][0] | {"id": len(data["model"]["vocab"]), "content": "<x<b>y>"}
+    data["added_tokens"].append(control)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(data))
+    both = Both(tmp_path / "tokenizer.json", tmp_path / "x.table")
+    inner = both.source.vocab["<b>"]
+    assert inner in both.table.encode("<b>")
+    assert inner not in both.table.encode("<x<b>y>")
+    both.check("a<x<b>y><b> <x<b><x<b>y>")
