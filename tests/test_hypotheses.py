@@ -25,7 +25,7 @@ def reference(tiny_checkpoint: Path) -> Reference:
 
 @pytest.fixture(scope="module")
 def interpreter(reference: Reference) -> Interpreter:
-    return Interpreter(reference.checkpoint)
+    return Interpreter.of(reference.checkpoint)
 
 
 @pytest.fixture(scope="module")

@@ -109,7 +109,9 @@ def _parity(options: argparse.Namespace, answers: Any, reference: Any) -> int:
     from embedding_validate import parity, table
 
     progress = _Progress()
-    report = parity.check(options.bundle, answers, progress, tutorial=options.golden)
+    report = parity.check(
+        options.bundle, answers, progress, execution=_execution(reference, answers), tutorial=options.golden
+    )
     progress.close()
     if not report.passed and reference is not None:
         from embedding_validate.diagnosis import diagnose
@@ -123,6 +125,15 @@ def _parity(options: argparse.Namespace, answers: Any, reference: Any) -> int:
     _say(f"wrote {report.write(options.bundle)}")
     _write_page(options.bundle)
     return 0 if report.passed else 1
+
+
+def _execution(reference: Any, answers: Any) -> Any:
+    """The question of execution needs the checkpoint's weights; a reference file has none."""
+    if reference is None:
+        return None
+    from embedding_validate.execution import Execution
+
+    return Execution(reference.checkpoint, answers)
 
 
 def _write_page(bundle: Path) -> None:

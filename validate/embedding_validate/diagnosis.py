@@ -55,10 +55,11 @@ def diagnose_graph(
     bundle: Path, graph: Graph, report: GraphReport, reference: Reference, answers: Answers
 ) -> GraphReport:
     """The same report; with findings if it failed. Holds the checkpoint's weights in memory as float32."""
-    if report.status != "failed":
+    trimmed = load_manifest(bundle).tokenizer.kept_ids is not None  # its ids are not the reference's
+    if report.status != "failed" or trimmed:
         return report
     with opened(bundle, graph) as embedder:
-        case = _Diagnosis(bundle, graph, embedder, answers, reference, Interpreter(reference.checkpoint))
+        case = _Diagnosis(bundle, graph, embedder, answers, reference, Interpreter.of(reference.checkpoint))
         return replace(report, findings=tuple(case.findings(report)))
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from embedding_export.checkpoint import Checkpoint, DenseStage, EncoderConfig
 from embedding_export.encoder import encode
-from embedding_export.folding import ArrayWeight, Weights
+from embedding_export.folding import ArrayWeight, Weights, as_stored
 from embedding_export.torch_ops import NEG, TorchOps
 
 Floats = NDArray[np.float32]
@@ -36,12 +36,17 @@ Fault = Callable[[Model], Model]
 
 
 class Interpreter:
-    """A checkpoint's weights in memory (float32), to run sound and faulty models on."""
+    """Weights in memory (float32), to run sound and faulty models on."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        tensors = {name: ArrayWeight(np.array(t.array())) for name, t in checkpoint.tensors.items()}
-        self._weights = Weights(tensors, checkpoint.dense)
-        self.sound = Model(checkpoint.config, checkpoint.dense, checkpoint.normalize)
+    def __init__(self, config: EncoderConfig, weights: Weights, normalize: bool) -> None:
+        tensors = {name: ArrayWeight(np.array(t.array())) for name, t in weights.tensors.items()}
+        self._weights = Weights(tensors, weights.dense)
+        self.sound = Model(config, weights.dense, normalize)
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> "Interpreter":
+        """The checkpoint's own weights."""
+        return cls(checkpoint.config, as_stored(checkpoint), checkpoint.normalize)
 
     def vectors(self, model: Model, batch: Sequence[Ids]) -> Floats:
         """Vectors (N, dim) of sequences of ids, right-padded with 0 to the longest."""

@@ -23,11 +23,12 @@ from embedding_validate.machine import machine, versions
 from embedding_validate.metrics import Figures
 from embedding_validate.probes import Probe
 from embedding_validate.ranking import Ranking
-from embedding_validate.results import Case, Found, GraphReport, Invariance, Report, graph_report
-from embedding_validate.thresholds import Threshold, threshold
+from embedding_validate.results import EXECUTED, Case, Found, GraphReport, Invariance, Report, graph_report
+from embedding_validate.thresholds import EXECUTION, Threshold, bounds, threshold
 
 if TYPE_CHECKING:
     from embedding_export.checkpoint import Checkpoint
+    from embedding_validate.execution import Execution
 
 Floats = NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
@@ -37,29 +38,49 @@ Progress = Callable[[str, int, int], None]
 def _silent(_what: str, _done: int, _total: int) -> None: ...
 
 
-def check(bundle: Path, answers: Answers, progress: Progress = _silent, *, tutorial: bool = False) -> Report:
-    """Compare every graph of a bundle with the reference's answers; `tutorial` adds the golden figures.
+def check(
+    bundle: Path,
+    answers: Answers,
+    progress: Progress = _silent,
+    *,
+    execution: "Execution | None" = None,
+    tutorial: bool = False,
+) -> Report:
+    """Compare every graph of a bundle with the reference's answers.
+
+    `execution` also asks what each graph should give by its own weights (it needs the checkpoint and torch);
+    `tutorial` adds the golden figures.
 
     Raises:
         BundleError: the bundle is missing or damaged.  EngineError: a graph's engine is missing.
         InputError: a graph's precision has no thresholds.
     """
     manifest = load_manifest(bundle)
+    answers = answers.for_bundle(bundle, manifest)
     return Report(
         probes=answers.probes.name,
         bundle={"space_id": manifest.space_id, "weights_sha256": manifest.source.weights_sha256},
         reference=answers.source,
         versions={**versions(), **answers.versions},
         machine=machine(),
-        graphs={g.key: check_graph(bundle, g, answers, progress, tutorial=tutorial) for g in manifest.graphs},
+        graphs={
+            g.key: check_graph(bundle, g, answers, progress, execution=execution, tutorial=tutorial)
+            for g in manifest.graphs
+        },
         notes=_notes(manifest, answers),
     )
 
 
 def check_graph(
-    bundle: Path, graph: Graph, answers: Answers, progress: Progress = _silent, *, tutorial: bool = False
+    bundle: Path,
+    graph: Graph,
+    answers: Answers,
+    progress: Progress = _silent,
+    *,
+    execution: "Execution | None" = None,
+    tutorial: bool = False,
 ) -> GraphReport:
-    """Compare one graph; raises as `check` does."""
+    """Compare one graph; arguments and errors as those of `check`, `answers` in the graph's own ids."""
     limits, started = threshold(graph.precision), time.monotonic()
     with opened(bundle, graph) as embedder:
         graph_run = _Run(embedder, answers, limits)
@@ -68,6 +89,8 @@ def check_graph(
         for done, call in enumerate(calls):
             progress(graph.key, done, len(calls))
             cases += graph_run.cases(call)
+        if execution is not None:
+            cases += graph_run.executed(execution.vectors(bundle, graph, answers))
         printed = golden.check(of_embedder(embedder), graph.precision) if tutorial else ()
         mismatches = _mismatches(embedder, answers)
         found = Found(
@@ -78,7 +101,7 @@ def check_graph(
             graph_run.invariance(bundle, graph),
             {p.id: p.text for p in answers.probes.probes},
         )
-    return graph_report(graph, limits.as_dict(), found, time.monotonic() - started)
+    return graph_report(graph, bounds(graph.precision), found, time.monotonic() - started)
 
 
 def gate(checkpoint: "Checkpoint", progress: Progress = _silent) -> Callable[[Path], Mapping[str, Parity]]:
@@ -100,13 +123,20 @@ def gate(checkpoint: "Checkpoint", progress: Progress = _silent) -> Callable[[Pa
         return reference.answer(chosen, lambda done, total: progress("reference", done, total))
 
     def judge(bundle: Path) -> dict[str, Parity]:
-        expected = answers()
+        manifest = load_manifest(bundle)
+        expected = answers().for_bundle(bundle, manifest)
         used = {**versions(), **expected.versions}
-        return {g.key: judge_graph(bundle, g, expected, used) for g in load_manifest(bundle).graphs}
+        return {g.key: judge_graph(bundle, g, expected, used) for g in manifest.graphs}
+
+    @cache
+    def execution() -> "Execution":
+        from embedding_validate.execution import Execution
+
+        return Execution(checkpoint, answers())
 
     def judge_graph(bundle: Path, graph: Graph, expected: Answers, used: dict[str, str]) -> Parity:
         try:
-            report = check_graph(bundle, graph, expected, progress)
+            report = check_graph(bundle, graph, expected, progress, execution=execution())
             if report.status == "failed":
                 from embedding_validate.diagnosis import diagnose_graph  # torch: not for a plain comparison
 
@@ -155,6 +185,21 @@ class _Run:
             return [self._refused(p, call, e) for p in call.probes]
         return [self._case(p, call, r) for p, r in zip(call.probes, results, strict=True)]
 
+    def executed(self, expected: Mapping[str, Floats]) -> list[Case]:
+        """The vectors given for texts alone against those by the graph's own weights."""
+        limits = EXECUTION[self.embedder.graph.precision] if expected else self.threshold
+        by_id = {p.id: p for p in self.answers.probes.probes}
+        cases = []
+        for name, right in expected.items():
+            if name in self.vectors:
+                figures = Figures.of(right, self.vectors[name])
+                failures = tuple(limits.failures(metrics.norm(right), figures))
+                tokens, probe = len(self.answers.by_probe[name].ids), by_id[name]
+                cases.append(
+                    Case(name, probe.script, _prompt(probe), EXECUTED, tokens, None, figures, failures)
+                )
+        return cases
+
     def _case(self, probe: Probe, call: Call, result: Result) -> Case:
         answer = self.answers.by_probe[probe.id]
         expected, vector = sliced(answer.vector, call.dim, call.normalize is True), result.vector
@@ -162,7 +207,7 @@ class _Run:
         if call.name == "alone":
             self.vectors[probe.id] = vector
         elif call.dim is None and probe.id in self.vectors:
-            self.batch_differences.append(metrics.max_abs_error(self.vectors[probe.id], vector))
+            self.batch_differences.append(_difference(self.vectors[probe.id], vector))
         failures = self.threshold.failures(metrics.norm(expected), figures)
         equal = None if result.ids is None else result.ids == answer.ids
         if result.ids is not None and not equal:
@@ -196,10 +241,7 @@ class _Run:
             return None
         with opened(bundle, graph, threads=1) as single:
             runs, threads = (
-                max(
-                    metrics.max_abs_error(self.vectors[p.id], run(e, Call("alone", (p,)))[0].vector)
-                    for p in chosen
-                )
+                max(_difference(self.vectors[p.id], run(e, Call("alone", (p,)))[0].vector) for p in chosen)
                 for e in (self.embedder, single)
             )
         return Invariance(max(self.batch_differences, default=0.0), runs, threads)
@@ -216,6 +258,11 @@ class _Run:
             Figures.none(),
             (f"error: {error}",),
         )
+
+
+def _difference(a: Floats, b: Floats) -> float:
+    """Largest absolute difference, for vectors of norm 1."""
+    return metrics.max_abs_error(a, b) / max(1.0, metrics.norm(a))
 
 
 def _prompt(probe: Probe) -> str:
