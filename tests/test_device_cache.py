@@ -61,6 +61,13 @@ def other_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "bundle"
 
 
+@pytest.fixture(scope="module")
+def int8_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("int8") / "bundle"
+    export_bundle(load_checkpoint(tiny_checkpoint), folder, ExportOptions(("int8",)), assumed)
+    return folder
+
+
 def vector(bundle: Path, device_cache: bool | None = True) -> Floats:
     with Embedder.load(bundle, precision="fp32", threads=1, device_cache=device_cache) as embedder:
         found: Floats = embedder.encode(TEXT)
@@ -118,6 +125,23 @@ def test_a_sound_entry_is_kept(tiny_bundle: Path) -> None:
 def test_fp32_does_without_unless_asked(tiny_bundle: Path) -> None:
     vector(tiny_bundle, device_cache=None)
     vector(tiny_bundle, device_cache=False)
+    assert not entries_folder().exists()
+
+
+def test_int8_is_prepared_unless_told_otherwise(int8_bundle: Path) -> None:
+    with Embedder.load(int8_bundle, threads=1, device_cache=False) as embedder:
+        expected = embedder.encode(TEXT)
+    assert not entries_folder().exists()
+    for threads in (1, 1, 2):
+        with Embedder.load(int8_bundle, threads=threads) as embedder:
+            np.testing.assert_array_equal(embedder.encode(TEXT), expected)
+    assert {p.name for p in entry().iterdir()} == {SEAL, MODEL, DATA, TABLES}
+
+
+def test_a_graph_under_study_is_not_prepared(int8_bundle: Path) -> None:
+    """Nothing vouches for what a graph gives whose checks are put aside."""
+    with Embedder.load(int8_bundle, threads=1, allow_failed=True) as embedder:
+        embedder.encode(TEXT)
     assert not entries_folder().exists()
 
 
