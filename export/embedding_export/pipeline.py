@@ -24,6 +24,8 @@ from embedding_export.golden import golden_ids, golden_vectors
 from embedding_export.precisions import PRECISIONS, precision_row
 from embedding_export.staging import Existing, require_space, staged
 from embedding_export.to_onnx import INPUTS, OUTPUTS, Encoder, write_onnx
+from embedding_export.tokenizer_conformance import FILE as CONFORMANCE
+from embedding_export.tokenizer_conformance import write_conformance
 from embedding_export.tokenizer_json import UnsupportedTokenizer
 from embedding_export.tokenizer_table import build_table
 from embedding_export.trimming import trimmed
@@ -189,13 +191,15 @@ def _write_tokenizer(
     if kept_ids is not None:
         np.save(folder / KEPT_IDS, kept_ids.astype(np.int32))
     table = folder / TOKENIZER_TABLE
-    table.unlink(missing_ok=True)
+    for old in (table, folder / CONFORMANCE):
+        old.unlink(missing_ok=True)
     try:
         build_table(checkpoint.tokenizer_json, table)
     except UnsupportedTokenizer as e:
         report.step(f"note: no compact tokenizer table, devices will need the tokenizers package. {e}")
         companions.replace_file(folder / TOKENIZER_JSON, checkpoint.tokenizer_json)
         return folder / TOKENIZER_JSON
+    write_conformance(checkpoint.tokenizer_json, folder / CONFORMANCE)
     return table
 
 
