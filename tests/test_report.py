@@ -13,9 +13,10 @@ import torch
 
 from embedding_export.checkpoint import load_checkpoint
 from embedding_runtime.errors import InputError
-from embedding_validate import diagnosis, parity, plots, probes, report, texts
+from embedding_validate import card, diagnosis, parity, plots, probes, report, texts
 from embedding_validate.plots import Axis, Point
 from embedding_validate.reference import Reference
+from embedding_validate.testing import assert_parity
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 OWN = [
@@ -157,6 +158,22 @@ def _dom(page: Path, folder: Path) -> str:
     arguments = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}"]
     command = [BROWSER, *arguments, "--dump-dom", page.as_uri()]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+
+def test_a_snippet_for_a_model_card(bundles: dict[str, Path]) -> None:
+    data = _json(bundles["wrong"])
+    text = card.snippet(data)
+    graph = data["graphs"]["onnx/fp32"]
+    assert f"| onnx/fp32 | float32 | failed | {graph['checks']} | {graph['cosine']['minimum']:.6f} |" in text
+    assert data["reference"]["name"] in text and data["machine"]["cpu"] in text
+
+
+def test_assert_parity(bundles: dict[str, Path], tiny_checkpoint: Path) -> None:
+    own = [t.text for t in OWN[1:]]
+    assert assert_parity(bundles["sound"], tiny_checkpoint, own).passed
+    with pytest.raises(AssertionError, match="onnx/fp32: FAILED") as failure:
+        assert_parity(bundles["wrong"], str(tiny_checkpoint), own)
+    assert "prompt 'query' is ''" in str(failure.value)
 
 
 def test_bad_input(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def _answers(options: argparse.Namespace, reference: Any, own: Any) -> Any:
 
 
 def _parity(options: argparse.Namespace, answers: Any, reference: Any) -> int:
-    from embedding_validate import parity, table
+    from embedding_validate import card, parity, table
 
     progress = _Progress()
     report = parity.check(
@@ -122,6 +122,8 @@ def _parity(options: argparse.Namespace, answers: Any, reference: Any) -> int:
         _say(line)
     if options.json:
         print(report.to_json(), end="")
+    if options.card:
+        print(card.snippet(json.loads(report.to_json())), end="")
     _say(f"wrote {report.write(options.bundle)}")
     _write_page(options.bundle)
     return 0 if report.passed else 1
@@ -212,7 +214,9 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="show the tutorial's examples, reference and bundle side by side, and check nothing",
     )
-    p.add_argument("--json", action="store_true", help="print the result as one JSON document")
+    printed = p.add_mutually_exclusive_group()
+    printed.add_argument("--json", action="store_true", help="print the result as one JSON document")
+    printed.add_argument("--card", action="store_true", help="print the result as Markdown for a model card")
     return p
 
 

@@ -1,0 +1,33 @@
+"""A model-card snippet in Markdown, a pure function of `parity.json`: what a publisher says of a bundle."""
+
+from typing import Any
+
+_PRECISIONS = {
+    "fp32": "float32",
+    "fp16": "float16 weights",
+    "int8": "8-bit weights and activations",
+    "int4": "4-bit weights",
+    "mixed": "mixed precision",
+}
+
+
+def snippet(data: dict[str, Any]) -> str:
+    """Markdown with one row per graph; figures as `parity.json` holds them."""
+    lines = [
+        "## Parity with the reference",
+        "",
+        f"Compared with sentence-transformers {data['versions']['sentence-transformers']} on "
+        f"`{data['reference']['name']}` (float32 on CPU, weights `{data['reference']['weights_sha256'][:16]}`) "
+        f"with ONNX Runtime {data['versions']['onnxruntime']} on {data['machine']['cpu']}.",
+        "",
+        "| graph | stored as | verdict | checks | least cosine | mean cosine | top-10 overlap |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for key, g in data["graphs"].items():
+        overlap = f"{g['ranking']['top_k_overlap']:.3f}" if g["ranking"] else "-"
+        cosines = [f"{g['cosine'][n]:.6f}" if g["cosine"] else "-" for n in ("minimum", "mean")]
+        stored = _PRECISIONS.get(g["precision"], g["precision"])
+        lines.append(
+            f"| {key} | {stored} | {g['status']} | {g['checks']} | {' | '.join(cosines)} | {overlap} |"
+        )
+    return "\n".join(lines) + "\n"
