@@ -122,6 +122,13 @@ def test_a_sound_entry_is_kept(tiny_bundle: Path) -> None:
     assert (entry() / DATA).stat().st_ino == before.st_ino
 
 
+def test_a_copied_bundle_shares_the_entry(tiny_bundle: Path, plain: Floats, tmp_path: Path) -> None:
+    vector(tiny_bundle)
+    before = (entry() / DATA).stat()
+    np.testing.assert_array_equal(vector(Path(shutil.copytree(tiny_bundle, tmp_path / "copy"))), plain)
+    assert (entry() / DATA).stat().st_ino == before.st_ino
+
+
 def test_fp32_does_without_unless_asked(tiny_bundle: Path) -> None:
     vector(tiny_bundle, device_cache=None)
     vector(tiny_bundle, device_cache=False)
