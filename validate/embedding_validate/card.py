@@ -17,7 +17,7 @@ def snippet(data: dict[str, Any]) -> str:
         "## Parity with the reference",
         "",
         f"Compared with sentence-transformers {data['versions']['sentence-transformers']} on "
-        f"`{data['reference']['name']}` (float32 on CPU, weights `{data['reference']['weights_sha256'][:16]}`) "
+        f"`{data['reference']['name']}` (float32, weights `{data['reference']['weights_sha256'][:16]}`) "
         f"with ONNX Runtime {data['versions']['onnxruntime']} on {data['machine']['cpu']}.",
         "",
         "| graph | stored as | verdict | checks | least cosine | mean cosine | top-10 overlap |",
