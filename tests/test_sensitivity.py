@@ -1,0 +1,83 @@
+"""The smallest planted errors are seen in fp32; and what no vector can show is known, not hoped for."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_faults import _with_config, _with_weights
+
+from embedding_export import pipeline
+from embedding_export.checkpoint import load_checkpoint
+from embedding_export.folding import ArrayWeight
+from embedding_export.pipeline import ExportOptions, export_bundle
+from embedding_validate import parity, probes, texts
+from embedding_validate.answers import Answers
+from embedding_validate.reference import Reference
+
+Patch = pytest.MonkeyPatch
+
+
+@pytest.fixture(scope="module")
+def answers(tiny_checkpoint: Path) -> Answers:
+    """The gate's probes up to 100 tokens."""
+    torch.set_num_threads(1)
+    reference = Reference.load(load_checkpoint(tiny_checkpoint))
+    chosen = probes.short(texts.packaged(), reference.prompts, reference.limits, reference.count)
+    kept = tuple(p for p in chosen.probes if len(reference.whole_ids(p)) <= 100)
+    return reference.answer(dataclasses.replace(chosen, probes=kept))
+
+
+def _scaled(name: str, factor: float) -> Callable[[Patch], None]:
+    return _with_weights(lambda tensors: {name: ArrayWeight(tensors[name].array() * np.float32(factor))})
+
+
+def _one_row(name: str, factor: float) -> Callable[[Patch], None]:
+    def change(tensors: dict[str, Any]) -> dict[str, Any]:
+        values = np.array(tensors[name].array())
+        values[3] *= factor
+        return {name: ArrayWeight(values)}
+
+    return _with_weights(change)
+
+
+SEEN = {
+    "gate x 1.02": _scaled("layers.1.mlp.gate_proj.weight", 1.02),
+    "w of a norm x 1.02": _scaled("layers.2.input_layernorm.weight", 1.02),
+    "table x 1.02": _scaled("embed_tokens.weight", 1.02),
+    "value x 1.02 in one row": _one_row("layers.0.self_attn.v_proj.weight", 1.02),
+    "window one too narrow": _with_config(lambda c: {"window": c.window - 1}),
+    "window one too wide": _with_config(lambda c: {"window": c.window + 1}),
+}
+# The norm that follows takes any common factor away: only the weight audit sees these.
+UNSEEN = {
+    "output projection x 1.1": _scaled("layers.0.self_attn.o_proj.weight", 1.1),
+    "down projection x 1.1": _scaled("layers.1.mlp.down_proj.weight", 1.1),
+    "up projection x 1.1": _scaled("layers.1.mlp.up_proj.weight", 1.1),
+    "query x 1.1": _scaled("layers.2.self_attn.q_proj.weight", 1.1),
+    "value x 1.1": _scaled("layers.2.self_attn.v_proj.weight", 1.1),
+    "Dense x 1.1": _scaled("dense.0.weight", 1.1),
+}
+
+
+def _status(plant: Callable[[Patch], None], folder: Path, answers: Answers, patch: Patch) -> str:
+    plant(patch)
+    patch.setattr(pipeline, "audit_onnx", lambda *_: 0)
+    checkpoint = load_checkpoint(folder.parent / "checkpoint")
+    export_bundle(checkpoint, folder, ExportOptions(precisions=("fp32",)), "checked by the test itself")
+    return parity.check(folder, answers).graphs["onnx/fp32"].status
+
+
+@pytest.mark.parametrize("name", SEEN)
+def test_small_errors_are_seen(name: str, editable: Path, answers: Answers, monkeypatch: Patch) -> None:
+    assert _status(SEEN[name], editable.parent / "bundle", answers, monkeypatch) == "failed"
+
+
+@pytest.mark.parametrize("name", UNSEEN)
+def test_what_a_norm_cancels_no_vector_shows(
+    name: str, editable: Path, answers: Answers, monkeypatch: Patch
+) -> None:
+    assert _status(UNSEEN[name], editable.parent / "bundle", answers, monkeypatch) == "passed"
