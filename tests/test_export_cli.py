@@ -57,7 +57,10 @@ def test_a_bundle_says_what_it_is(
     assert manifest.aliases["sentence similarity"] == "PairClassification"
     assert set(manifest.files) == set(_files(target)) - {"manifest.json"}
     config = json.loads((target / "config.json").read_text())
-    assert config["transformers.js_config"] == {"use_external_data_format": {"model.onnx": 1}}
+    assert config["transformers.js_config"] == {
+        "dtype": "fp32",
+        "use_external_data_format": {"model.onnx": 1},
+    }
     assert "converted to inference graphs (onnx/fp32)" in (target / "NOTICE").read_text()
 
 

@@ -13,13 +13,21 @@ from typing import Any
 from embedding_export.checkpoint import Checkpoint
 
 NOTICE = "NOTICE"
+# What transformers.js calls our graphs, the one to take where its user names none first.
+_CLIENT_DTYPES = {
+    "model_int8.onnx": "int8",
+    "model.onnx": "fp32",
+    "model_fp16.onnx": "fp16",
+    "model_q4.onnx": "q4",
+}
 
 
 def write_client_files(checkpoint: Checkpoint, bundle: Path, onnx_files: dict[str, Path]) -> None:
     """Copy config and tokenizer files; `onnx_files` maps a graph's path in the bundle to its external data.
 
-    config.json gains `transformers.js_config.use_external_data_format`, by which transformers.js learns that
-    a graph's weights lie in `<graph>_data`; a repaired value (`sliding_window`) is written as repaired.
+    config.json gains `transformers.js_config`: `use_external_data_format`, by which transformers.js learns
+    that a graph's weights lie in `<graph>_data`, and `dtype`, the graph it takes by default. A repaired value
+    (`sliding_window`) is written as repaired.
     """
     for source in checkpoint.client_files:
         if source.name != "config.json":
@@ -28,9 +36,11 @@ def write_client_files(checkpoint: Checkpoint, bundle: Path, onnx_files: dict[st
     if checkpoint.config_overrides:  # a repaired window, which transformers reads as 2 * window from a file
         config["sliding_window"] = 2 * checkpoint.config.window
     config["vocab_size"] = checkpoint.config.vocab_size
-    config["transformers.js_config"] = {
-        "use_external_data_format": {Path(f).name: 1 for f in sorted(onnx_files)}
-    }
+    if names := sorted(Path(f).name for f in onnx_files):
+        config["transformers.js_config"] = {
+            "dtype": next(dtype for name, dtype in _CLIENT_DTYPES.items() if name in names),
+            "use_external_data_format": dict.fromkeys(names, 1),
+        }
     write_text(bundle / "config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
 
 

@@ -28,6 +28,7 @@ TEXTS = [
 # kernels may sum in another order. Quantized activations turn that into another rounding now and then.
 DTYPES: list[tuple[str, Precision, float]] = [
     ("fp32", "fp32", 1e-5),
+    ("fp16", "fp16", 1e-5),
     ("int8", "int8", 2e-3),
     ("q4", "int4", 2e-3),
 ]
@@ -52,8 +53,16 @@ def test_the_same_vectors(bundle: Path, dtype: str, precision: Precision, tolera
     np.testing.assert_allclose(found["batched"]["vectors"], expected, atol=tolerance)
 
 
-def node(bundle: Path, dtype: str) -> Any:
-    command = ["node", str(INSTALLED / "vectors.mjs"), str(bundle), dtype]
+def test_the_graph_it_takes_by_itself(bundle: Path) -> None:
+    """As the Embedder: int8 where there is one."""
+    found = node(bundle)
+    with Embedder.load(bundle, device_cache=False) as embedder:
+        assert embedder.graph.precision == "int8"
+        np.testing.assert_allclose(found["batched"]["vectors"], embedder.encode(TEXTS), atol=2e-3)
+
+
+def node(bundle: Path, *dtype: str) -> Any:
+    command = ["node", str(INSTALLED / "vectors.mjs"), str(bundle), *dtype]
     done = subprocess.run(command, input=json.dumps(TEXTS), capture_output=True, text=True, cwd=INSTALLED)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

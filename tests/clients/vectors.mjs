@@ -1,6 +1,6 @@
 // transformers.js on a bundle's folder: prints, as JSON, the ids and vectors of texts.
 //
-//     node vectors.mjs FOLDER DTYPE < texts.json
+//     node vectors.mjs FOLDER [DTYPE] < texts.json
 //
 // Loads as its users do: a local folder, AutoTokenizer and AutoModel, the output `sentence_embedding`.
 
