@@ -81,7 +81,7 @@ class Embedder:
             truncate_dim: components kept of each vector, unless a call says otherwise.
             overflow: what happens to longer texts, unless a call says otherwise; see `encode`.
             verify: "cached" hashes files that changed since they were last found right, "always" all of them.
-            allow_failed: load a graph even though its comparison with the reference failed.
+            allow_failed: load a graph whose comparison failed, and leave golden vectors uncompared.
             device_cache: keep packed weights in a file in the user's cache; None: for int8, int4.
 
         Raises:
