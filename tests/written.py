@@ -29,7 +29,9 @@ def write(checkpoint: Checkpoint, folder: Path, precision: Precision) -> Path:
     weights = folded(checkpoint) if row.fold_dense else as_stored(checkpoint)
     dim = describe.embedding_dim(checkpoint)
     path = folder / row.onnx_file
-    write_onnx(Encoder(checkpoint.config, weights, checkpoint.normalize, dim), path, lambda _: None, row)
+    sample = tuple(texts(checkpoint, [50])[0].tolist())
+    encoder = Encoder(checkpoint.config, weights, checkpoint.normalize, dim, sample)
+    write_onnx(encoder, path, lambda _: None, row)
     return path
 
 

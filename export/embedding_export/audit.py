@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from embedding_export.checkpoint import Checkpoint, DenseStage
 from embedding_export.errors import AuditError
 from embedding_export.folding import Weight, Weights, as_stored, folded
+from embedding_export.read_balance import balanced_as_stored, read_norm_factors
 from embedding_export.stored import Grid, StoredWeight, norm_scale, read_stored
 
 # Rows of a tensor compared at a time.
@@ -27,6 +28,8 @@ CLIPPED = {"float32": 0.0, "float16": 0.0, "int8": 0.5 + 1e-4, "int4": 3.5, "q4_
 SMALLEST_ERROR = {"q4_0": 2.0**-21}
 # Largest relative error of a folded Dense product: one rounding to float32, summed over at most 3,072 terms.
 FOLD_TOLERANCE = 1e-5
+# Norms whose channels an int8 graph may balance against the matrices that take them.
+BALANCED = (".input_layernorm.weight", ".pre_feedforward_layernorm.weight")
 # Vectors that a folded matrix and the stages it stands for must map alike.
 PROBES = 8
 
@@ -42,10 +45,14 @@ def audit_onnx(path: Path, checkpoint: Checkpoint) -> int:
     unfolded = all(stage.weight in stored for stage in checkpoint.dense)
     weights = as_stored(checkpoint) if unfolded else folded(checkpoint)
     faults = [] if unfolded else _fold_faults(weights, checkpoint)
-    for name, tensor in weights.tensors.items():
+    tensors = dict(weights.tensors)
+    balanced = any(weight.kind == "int8" for weight in stored.values())
+    if balanced:
+        tensors |= balanced_as_stored(stored, checkpoint.config, weights.tensors)
+    for name, tensor in tensors.items():
         if name not in stored:
             faults.append(f"{name} is missing")
-        elif fault := _fault(name, stored[name], tensor, checkpoint):
+        elif fault := _fault(name, stored[name], tensor, checkpoint, balanced):
             faults.append(f"{name} {fault}")
     faults += [f"{n} stands for no tensor of the checkpoint" for n in stored if n not in weights.tensors]
     if faults:
@@ -57,7 +64,9 @@ def audit_onnx(path: Path, checkpoint: Checkpoint) -> int:
     return len(weights.tensors)
 
 
-def _fault(name: str, stored: StoredWeight, tensor: Weight, checkpoint: Checkpoint) -> str | None:
+def _fault(
+    name: str, stored: StoredWeight, tensor: Weight, checkpoint: Checkpoint, balanced: bool
+) -> str | None:
     """What is wrong with one tensor, in words."""
     if stored.shape != tensor.shape:
         return f"has shape {stored.shape}, expected {tensor.shape}"
@@ -71,6 +80,8 @@ def _fault(name: str, stored: StoredWeight, tensor: Weight, checkpoint: Checkpoi
         want = tensor.rows(start, stop)
         if name.endswith("norm.weight"):
             want = (1.0 + want) * np.float32(norm_scale(name, checkpoint))
+        if balanced and name.endswith(BALANCED):
+            want = want / read_norm_factors({name: stored}, name, want)
         if (found := _excess(stored.grid(start, stop), want, kind)) is not None:
             worst = np.maximum(worst, found).tolist()
     return None if worst == [0.0, 0.0] else _words(worst[0], worst[1])

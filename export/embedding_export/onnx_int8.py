@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from embedding_export import quantize
+from embedding_export.balancing import balance
+from embedding_export.calibration import Calibration
 from embedding_export.checkpoint import DenseStage, EncoderConfig
 from embedding_export.folding import Weight, Weights
 from embedding_export.onnx_graph import MICROSOFT, OnnxGraph
@@ -25,9 +27,9 @@ from embedding_export.onnx_storage import output_name, row_blocks
 ACTIVATION_ZERO = 128
 # Keeps an all-zero row (a padding token's, say) from dividing by zero; far below any activation.
 TINY = 1e-30
-# Queries and keys are RMS-normed vectors times a weight w: components stay within QK_RANGE * max |w|. The
-# bound that no input can pass is sqrt(256) = 16; 8 would take a quarter of a head's energy in one component.
-QK_RANGE = 8.0
+# Queries and keys are quantized with one scale for all: room above the largest magnitude that calibration
+# saw before they were rotated (which can make it sqrt(2) times as large).
+QK_ROOM = 2.0
 # A row scale is left to the head norm only where the mean square of what is normed is surely large against
 # the norm's epsilon (1e-6): the scale of a normed row is below 1, so leaving it out can only make epsilon
 # count less, and then by less than 1e-6 / (2 * 1e-3).
@@ -101,10 +103,13 @@ class Int8:
 class Int8Ops:
     """Emits the forward pass; what is not about scales is left to `OnnxOps`."""
 
-    def __init__(self, graph: OnnxGraph, config: EncoderConfig, weights: Weights) -> None:
-        self.g, self.config, self.weights = graph, config, weights
-        self._int8 = Int8(graph, weights)
-        self._float = OnnxOps(graph, config, weights, self._int8)
+    def __init__(self, graph: OnnxGraph, config: EncoderConfig, weights: Weights, seen: Calibration) -> None:
+        """`seen`: how large activations get."""
+        self.g, self.config, self.weights, self._seen = graph, config, weights, seen
+        balanced = balance(config, weights, seen)
+        self._gains = balanced.gains
+        self._int8 = Int8(graph, balanced.weights)
+        self._float = OnnxOps(graph, config, balanced.weights, self._int8)
         self._head_range: dict[str, float] = {}
 
     def embedding(self, weight: str, scale: float) -> Scaled:
@@ -117,13 +122,15 @@ class Int8Ops:
 
     def rms_norm(self, x: Scaled, weight: str) -> Scaled:
         """The scale is multiplied back: nothing bounds these rows from below, and epsilon must count."""
+        if weight in self._gains:
+            values = (1.0 + self.weights.tensors[weight].array()) / self._gains[weight]
+            self.g.weight(weight, np.float32, values.shape, [values])
         return Scaled(self._float.rms_norm(self._settled(x), weight))
 
     def head_norm(self, x: Scaled, weight: str, scale: float) -> Scaled:
         name = x.name if self._cancels(weight) else self._settled(x)
         normed = self._float.head_norm(name, weight, scale)
-        largest = np.abs(1.0 + self.weights.tensors[weight].array()).max() * scale
-        self._head_range[normed] = float(largest)
+        self._head_range[normed] = self._seen.heads[weight]
         return Scaled(normed)
 
     def rope(self, x: Scaled, theta: float) -> Scaled:
@@ -170,7 +177,7 @@ class Int8Ops:
         return self.g.node("Mul", x.name, factor)
 
     def _static_scale(self, x: Scaled) -> str:
-        largest = QK_RANGE * self._head_range[x.name] / quantize.INT8_MAX
+        largest = QK_ROOM * self._head_range[x.name] / quantize.INT8_MAX
         return self._constant(np.float32(max(largest, TINY)))
 
     def _cancels(self, head_norm: str) -> bool:

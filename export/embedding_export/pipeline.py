@@ -149,7 +149,13 @@ def _write_graph(checkpoint: Checkpoint, folder: Path, precision: Precision, rep
         old.unlink(missing_ok=True)
     started = time.monotonic()
     weights = folded(checkpoint) if row.fold_dense else as_stored(checkpoint)
-    encoder = Encoder(checkpoint.config, weights, checkpoint.normalize, describe.embedding_dim(checkpoint))
+    encoder = Encoder(
+        checkpoint.config,
+        weights,
+        checkpoint.normalize,
+        describe.embedding_dim(checkpoint),
+        sample=tuple(i for text in golden_ids(checkpoint).golden for i in text.ids),
+    )
     total = int(row.bytes_per_parameter * describe.architecture(checkpoint).parameters)
     report.step(f"writing onnx/{precision}")
     data = write_onnx(encoder, path, report.weights(total), row)

@@ -63,6 +63,7 @@ PRECISIONS: dict[Precision, PrecisionRow] = {
             "table": "int8, symmetric, one float32 scale per row",
             "activations": "uint8, zero point 128, one scale per token, found as it runs",
             "attention": "scores from uint8 queries and int8 keys, static scales; the rest float32",
+            "balancing": "channels moved between activations and weights by powers of two, found at export",
             "dense": "folded",
         },
         golden_tolerance={"any": 2e-2},

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from onnx import TensorProto, helper
 
+from embedding_export.calibration import calibrate
 from embedding_export.checkpoint import EncoderConfig
 from embedding_export.encoder import encode
 from embedding_export.folding import Weights
@@ -26,12 +27,13 @@ OUTPUTS = ("last_hidden_state", "sentence_embedding")
 
 @dataclass(frozen=True)
 class Encoder:
-    """What every format is built from."""
+    """What every format is built from; `sample` is token ids for int8 to see activations."""
 
     config: EncoderConfig
     weights: Weights
     normalize: bool
     embedding_dim: int
+    sample: tuple[int, ...] = ()
 
 
 def write_onnx(
@@ -61,7 +63,7 @@ def write_onnx(
 def _emit(encoder: Encoder, graph: OnnxGraph, row: PrecisionRow) -> None:
     config, weights = encoder.config, encoder.weights
     if row.storage == "int8":
-        int8 = Int8Ops(graph, config, weights)
+        int8 = Int8Ops(graph, config, weights, calibrate(config, weights, encoder.sample))
         int8.finish(*encode(int8, config, weights.dense, encoder.normalize))
     else:
         ops = OnnxOps(graph, config, weights, _storage(graph, weights, row))
