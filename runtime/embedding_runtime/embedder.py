@@ -6,7 +6,6 @@ Knows nothing of checkpoints or of how a bundle is made.
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Unpack, overload
@@ -280,7 +279,7 @@ class Embedder:
         Without `strict` a bad text becomes an entry of `Window.errors` instead of being raised.
         """
         prefixes = prompting.known_prefixes(self.prompts)
-        asked = self._with_defaults(options)
+        asked = options.with_defaults(self.truncate_dim, self.overflow)
         return self._encoder.windows(requested, asked, prefixes=prefixes, strict=strict)
 
     def tokenize(self, texts: Texts) -> dict[str, NDArray[np.int64]]:
@@ -378,15 +377,6 @@ class Embedder:
     def _prompt(self, choice: PromptChoice) -> str:
         return prompting.resolve(choice, self.prompts, self.manifest.aliases, self.default_prompt_name)
 
-    def _with_defaults(self, options: Options) -> Options:
-        dim = options.asked_dim()
-        return replace(
-            options,
-            dim=self.truncate_dim if dim is None else dim,
-            truncate_dim=None,
-            overflow=options.overflow or self.overflow,
-        )
-
     def _encode(
         self, given: Texts | None, choice: PromptChoice, options: Options, titles: Titles = None
     ) -> Result:
@@ -395,6 +385,6 @@ class Embedder:
         texts = as_texts(inputs)
         requested = joined(texts, self._prompt(choice), one_title(titles) if single else titles)
         total = len(texts) if isinstance(texts, list) else None
-        asked = self._with_defaults(options)
+        asked = options.with_defaults(self.truncate_dim, self.overflow)
         with Progress(total, wanted(options.show_progress_bar)) as progress:
             return collect(progress.counted(self.windows(requested, asked)), total, asked, single)

@@ -1,7 +1,7 @@
 """The arguments of one `encode` call, checked. Knows nothing of texts, engines or files."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypedDict
 
 from embedding_runtime.bundle import Format, Precision
@@ -120,6 +120,20 @@ class Options:
             check_overflow(self.overflow)
         if self.output_value != "sentence_embedding" and self.precision not in (None, "float32"):
             raise InputError(f"precision {self.precision!r} is for output_value='sentence_embedding' only.")
+
+    def with_defaults(self, dim: int | None, overflow: Overflow) -> "Options":
+        """These options, with `dim` and `overflow` where they do not say otherwise.
+
+        Raises:
+            InputError: `dim` and `truncate_dim` differ.
+        """
+        asked = self.asked_dim()
+        return replace(
+            self,
+            dim=dim if asked is None else asked,
+            truncate_dim=None,
+            overflow=self.overflow or overflow,
+        )
 
     def asked_dim(self) -> int | None:
         """`dim` or `truncate_dim`, which mean the same.
