@@ -99,7 +99,7 @@ class Embedder:
         if self.default_prompt_name is not None:
             prompting.named(self.default_prompt_name, self.prompts)
         self.similarity_fn_name = similarity_fn_name or self.manifest.similarity_fn_name
-        self.overflow = overflow
+        self.overflow: Overflow = overflow
         self.truncate_dim = truncate_dim
         self._encoder.check_dim(truncate_dim)
 
