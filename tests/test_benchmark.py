@@ -84,7 +84,7 @@ def test_ratios_and_strangers(tiny_bundle: Path, tmp_path: Path, peer: str) -> N
         slow, ours = by["slow", shape], by["onnx/fp32", shape]
         assert 20 * texts <= slow["p5_ms"] <= slow["median_ms"] < 60 * texts
         assert slow["ratio"] == pytest.approx(ours["median_ms"] / slow["median_ms"], rel=0.9)
-        assert abs(slow["cosine"]) < 0.8
+        assert abs(slow["cosine"]) < 0.5
         assert ours["cosine"] == pytest.approx(1)
 
 

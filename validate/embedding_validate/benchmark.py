@@ -149,7 +149,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--least-cosine",
         type=float,
-        default=0.8,
+        default=0.5,
         help="what differs more from the first system is another model, and the status is 1 (%(default)s)",
     )
     p.add_argument("--output", type=Path, default=Path("benchmark.json"), help="result (%(default)s)")
