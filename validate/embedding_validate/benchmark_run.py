@@ -68,7 +68,8 @@ class Plan:
 class Loading:
     """Opening a system in a fresh process; memory in kB before, after, and after a first run of 256 tokens.
 
-    `cold_s` is the first opening on this machine: hashes, and whatever is prepared once.
+    `cold_s` is the opening before that one; for the first number of threads it is the first with an empty user
+    cache: hashes, and whatever is prepared once.
     """
 
     system: str
@@ -116,10 +117,10 @@ def measure(plan: Plan, progress: Callable[[str], None]) -> tuple[list[Loading],
             workers = {}
             for system in plan.systems:
                 progress(f"{system.name}, {threads} threads: loading")
-                loading = _loading(system, threads, plan.vocab_size)
-                loadings.append(loading)
+                with _worker(system, threads, plan.vocab_size) as first:
+                    cold = first.opened["load_s"]
                 worker = running.enter_context(_worker(system, threads, plan.vocab_size))
-                worker.stop()
+                loadings.append(_loading(worker, system.name, threads, cold))
                 workers[system.name] = worker
             for shape in plan.shapes:
                 progress(f"{shape} tokens, {threads} threads")
@@ -127,21 +128,20 @@ def measure(plan: Plan, progress: Callable[[str], None]) -> tuple[list[Loading],
     return loadings, timings
 
 
-def _loading(system: System, threads: int, vocab_size: int) -> Loading:
-    with _worker(system, threads, vocab_size) as first:
-        cold = first.opened["load_s"]
-    with _worker(system, threads, vocab_size) as worker:
-        found = worker.run(Shape(*FIRST_SHAPE), 1, vectors=False)
+def _loading(worker: "_Worker", name: str, threads: int, cold: float) -> Loading:
+    """What opening and a first run have cost a process that has only just begun."""
+    found = worker.run(Shape(*FIRST_SHAPE), 1, vectors=False)
+    worker.stop()
     return Loading(
-        system.name,
-        threads,
-        cold,
-        worker.opened["load_s"],
-        1e3 * found["seconds"][0],
-        worker.opened["memory_before"],
-        worker.opened["memory"],
-        found["memory"],
-        worker.opened["versions"],
+        system=name,
+        threads=threads,
+        cold_s=cold,
+        load_s=worker.opened["load_s"],
+        first_run_ms=1e3 * found["seconds"][0],
+        memory_before=worker.opened["memory_before"],
+        memory_loaded=worker.opened["memory"],
+        memory_run=found["memory"],
+        versions=worker.opened["versions"],
     )
 
 
