@@ -16,7 +16,7 @@ demo: $(READY)
 	@mkdir -p $(DEMO)
 	@if [ "$(CHECKPOINT)" = "$(DEMO)/checkpoint" ]; then \
 	    rm -rf $(DEMO)/checkpoint && $(BIN)/python models/standin.py --size tiny $(DEMO)/checkpoint; fi
-	$(BIN)/export-embedding "$(CHECKPOINT)" $(DEMO)/bundle --overwrite
+	$(BIN)/export-embedding "$(CHECKPOINT)" $(DEMO)/bundle --overwrite --precision fp32,int8
 	$(BIN)/validate-embedding $(DEMO)/bundle --reference "$(CHECKPOINT)" --examples
 
 test: lint types unit

@@ -55,8 +55,8 @@ def test_nothing_heavy_is_installed(python: Path, package: str) -> None:
 def test_a_missing_extra_is_named(
     python: Path, command: str, needs: str, tiny_bundle: Path, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
-    checking = [tiny_bundle, "--reference", tiny_checkpoint]
-    arguments = checking if command == "validate-embedding" else [tiny_checkpoint, "bundle"]
+    checking: list[str | Path] = [tiny_bundle, "--reference", tiny_checkpoint]
+    arguments: list[str | Path] = checking if command == "validate-embedding" else [tiny_checkpoint, "bundle"]
     done = subprocess.run(
         [python.with_name(command), *arguments], cwd=tmp_path, capture_output=True, text=True
     )

@@ -34,6 +34,7 @@ from embedding_runtime.onnx_prepacked import DATA, MODEL, TABLES, build, open_pr
 from embedding_runtime.onnx_tables import without_tables
 from embedding_runtime.vectors import Floats
 
+FP32_ONLY = ExportOptions(precisions=("fp32",))
 TEXT = "Which planet is known as the Red Planet?"
 KEY = CacheKey("graph", "engine", "1", "cpu", "layout")
 
@@ -57,7 +58,12 @@ def other_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same architecture with other weights."""
     folder = tmp_path_factory.mktemp("other")
     standin.write(folder / "checkpoint", standin.Options(seed=7))
-    export_bundle(load_checkpoint(folder / "checkpoint"), folder / "bundle", ExportOptions(), assumed)
+    export_bundle(
+        load_checkpoint(folder / "checkpoint"),
+        folder / "bundle",
+        FP32_ONLY,
+        assumed,
+    )
     return folder / "bundle"
 
 

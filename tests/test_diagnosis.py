@@ -18,6 +18,7 @@ from embedding_validate.reference import Reference
 from embedding_validate.results import Finding, Report
 
 # Fault of test_faults -> how the finding must begin.
+FP32_ONLY = ExportOptions(precisions=("fp32",))
 NAMES = {
     "causal mask": "causal attention",
     "window off by one": "window off by one (too narrow)",
@@ -55,7 +56,10 @@ def answers(reference: Reference) -> Answers:
 
 def _exported(checkpoint: Path, folder: Path) -> Path:
     export_bundle(
-        load_checkpoint(checkpoint), folder / "bundle", ExportOptions(), "checked by the test itself"
+        load_checkpoint(checkpoint),
+        folder / "bundle",
+        FP32_ONLY,
+        "checked by the test itself",
     )
     return folder / "bundle"
 

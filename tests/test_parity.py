@@ -26,11 +26,12 @@ from embedding_validate.reference import Reference
 from embedding_validate.results import Case, Found, Invariance, graph_report
 from embedding_validate.thresholds import LOSS, bounds
 
+FP32_ONLY = ExportOptions(precisions=("fp32",))
 Edit = Callable[[dict[str, Any]], None]
 
 
 def export(checkpoint: Path, bundle: Path) -> Path:
-    export_bundle(load_checkpoint(checkpoint), bundle, ExportOptions(), "checked by the test itself")
+    export_bundle(load_checkpoint(checkpoint), bundle, FP32_ONLY, "checked by the test itself")
     return bundle
 
 

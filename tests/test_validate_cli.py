@@ -15,6 +15,7 @@ from embedding_export.checkpoint import load_checkpoint
 from embedding_export.pipeline import ExportOptions, export_bundle
 from embedding_validate.cli import main
 
+FP32_ONLY = ExportOptions(precisions=("fp32",))
 Captured = pytest.CaptureFixture[str]
 
 
@@ -22,7 +23,12 @@ Captured = pytest.CaptureFixture[str]
 def exported(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("cli") / "bundle"
-    export_bundle(load_checkpoint(tiny_checkpoint), folder, ExportOptions(), "checked by the test itself")
+    export_bundle(
+        load_checkpoint(tiny_checkpoint),
+        folder,
+        FP32_ONLY,
+        "checked by the test itself",
+    )
     return folder
 
 

@@ -97,9 +97,9 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--precision",
         type=_precisions,
-        default=("fp32",),
+        default=("int8",),
         metavar="LIST",
-        help="graphs to write, comma-separated: fp32 (default: fp32)",
+        help="graphs to write, comma-separated: int8, int4, fp16, fp32 (default: int8)",
     )
     there = p.add_mutually_exclusive_group()
     there.add_argument("--add", action="store_true", help="add the graphs to a bundle of the same checkpoint")

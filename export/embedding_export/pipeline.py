@@ -55,7 +55,7 @@ OVERHEAD_BYTES = 64_000_000
 class ExportOptions:
     """What to write: graphs by precision, and how to treat a bundle that is there already."""
 
-    precisions: tuple[Precision, ...] = ("fp32",)
+    precisions: tuple[Precision, ...]
     existing: Existing = "refuse"
     dims: tuple[int, ...] | None = None
     client_files: bool = True
