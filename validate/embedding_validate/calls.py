@@ -1,7 +1,7 @@
 """Probes through the public `Embedder`, as a user would call it. Compares nothing."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +58,10 @@ def opened(bundle: Path, graph: Graph, threads: int | None = None) -> Iterator[E
             allow_failed=True,
         ) as embedder:
             yield embedder
+
+
+Runner = Callable[[Call], list[Result]]
+"""Runs one call on whatever is being compared."""
 
 
 def run(embedder: Embedder, call: Call) -> list[Result]:

@@ -32,13 +32,16 @@ def _run(options: argparse.Namespace) -> int:
     from embedding_runtime.bundle import load_manifest
     from embedding_validate import texts
 
-    manifest = load_manifest(options.bundle)
+    manifest = load_manifest(options.bundle) if options.bundle else None
+    if options.audit and (options.golden or options.examples):
+        raise InputError("--golden and --examples need a bundle, with its prompts and tokenizer.")
     own = texts.read(options.texts) if options.texts else None
     stored = _stored(options)
     checkpoint: Any = None if stored else _checkpoint(options)
     source = (stored or checkpoint).source
-    _require_same_weights(manifest.source, source)
-    if options.golden:
+    if manifest:
+        _require_same_weights(manifest.source, source)
+    if options.golden and manifest:
         from embedding_validate import golden
 
         golden.require(source.name, manifest.architecture.parameters)
@@ -50,14 +53,15 @@ def _run(options: argparse.Namespace) -> int:
     reference = Reference.load(checkpoint)
     if options.examples:
         return _examples(options, reference)
-    return _parity(options, _answers(options, reference, own), reference)
+    answers = _answers(options, reference, own)
+    return (_audit if options.audit else _parity)(options, answers, reference)
 
 
 def _stored(options: argparse.Namespace) -> Any:
     """The answers in a reference file, or None where --reference names a checkpoint."""
     if not options.reference.endswith(".npz"):
         return None
-    for name in ("texts", "examples", "save", "revision", "sliding_window"):
+    for name in ("texts", "examples", "save", "revision", "sliding_window", "audit"):
         if getattr(options, name):
             raise InputError(
                 f"--{name.replace('_', '-')} needs the checkpoint itself, and {options.reference} holds "
@@ -106,7 +110,7 @@ def _answers(options: argparse.Namespace, reference: Any, own: Any) -> Any:
 
 
 def _parity(options: argparse.Namespace, answers: Any, reference: Any) -> int:
-    from embedding_validate import card, parity, table
+    from embedding_validate import parity
 
     progress = _Progress()
     report = parity.check(
@@ -118,15 +122,31 @@ def _parity(options: argparse.Namespace, answers: Any, reference: Any) -> int:
 
         _say("looking for what is wrong")
         report = diagnose(options.bundle, report, reference, answers)
+    _show(options, report)
+    _say(f"wrote {report.write(options.bundle)}")
+    _write_page(options.bundle)
+    return 0 if report.passed else 1
+
+
+def _audit(options: argparse.Namespace, answers: Any, reference: Any) -> int:
+    from embedding_validate import audit
+
+    progress = _Progress()
+    report = audit.check(options.audit, reference, answers, progress)
+    progress.close()
+    _show(options, report)
+    return 0 if report.passed else 1
+
+
+def _show(options: argparse.Namespace, report: Any) -> None:
+    from embedding_validate import card, table
+
     for line in table.lines(report):
         _say(line)
     if options.json:
         print(report.to_json(), end="")
     if options.card:
         print(card.snippet(json.loads(report.to_json())), end="")
-    _say(f"wrote {report.write(options.bundle)}")
-    _write_page(options.bundle)
-    return 0 if report.passed else 1
 
 
 def _execution(reference: Any, answers: Any) -> Any:
@@ -177,7 +197,14 @@ def _parser() -> argparse.ArgumentParser:
         "the verdict into the bundle as parity.json.",
         epilog="Exit status: 0 passed, 1 something fell short, 2 usage or input.",
     )
-    p.add_argument("bundle", metavar="BUNDLE", type=Path, help="the bundle's folder")
+    what = p.add_mutually_exclusive_group(required=True)
+    what.add_argument("bundle", metavar="BUNDLE", type=Path, nargs="?", help="the bundle's folder")
+    what.add_argument(
+        "--audit",
+        metavar="FILE",
+        type=Path,
+        help="compare an .onnx file made by another tool instead, and write nothing",
+    )
     p.add_argument(
         "--reference",
         metavar="CHECKPOINT",

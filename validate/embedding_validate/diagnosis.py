@@ -12,10 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from embedding_runtime.bundle import Graph, load_manifest
-from embedding_runtime.embedder import Embedder
 from embedding_validate import hypotheses, metrics, tokens
 from embedding_validate.answers import Answers
-from embedding_validate.calls import Call, Floats, opened, run
+from embedding_validate.calls import Call, Floats, Runner, opened, run
 from embedding_validate.hypotheses import Interpreter
 from embedding_validate.layers import first_deviation
 from embedding_validate.metrics import Figures
@@ -59,15 +58,36 @@ def diagnose_graph(
     if report.status != "failed" or trimmed:
         return report
     with opened(bundle, graph) as embedder:
-        case = _Diagnosis(bundle, graph, embedder, answers, reference, Interpreter.of(reference.checkpoint))
-        return replace(report, findings=tuple(case.findings(report)))
+        subject = Subject(
+            run=partial(run, embedder),
+            precision=graph.precision,
+            onnx=bundle / graph.file if graph.format == "onnx" else None,
+            same_weights=embedder.manifest.source.weights_sha256 == answers.source.weights_sha256,
+        )
+        return diagnose_subject(subject, report, reference, answers)
+
+
+def diagnose_subject(
+    subject: "Subject", report: GraphReport, reference: Reference, answers: Answers
+) -> GraphReport:
+    """The same report with findings about whatever it was that failed."""
+    case = _Diagnosis(subject, answers, reference, Interpreter.of(reference.checkpoint))
+    return replace(report, findings=tuple(case.findings(report)))
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What failed: how to run it, its precision, its ONNX file if it is one, and whose weights it claims."""
+
+    run: Runner
+    precision: str
+    onnx: Path | None
+    same_weights: bool
 
 
 @dataclass(frozen=True)
 class _Diagnosis:
-    bundle: Path
-    graph: Graph
-    embedder: Embedder
+    subject: Subject
     answers: Answers
     reference: Reference
     interpreter: Interpreter
@@ -93,7 +113,7 @@ class _Diagnosis:
         mismatches = []
         for case in chosen:
             probe = by_id[case.probe]
-            found = run(self.embedder, Call("alone", (probe,)))[0].ids or ()
+            found = self.subject.run(Call("alone", (probe,)))[0].ids or ()
             mismatches.append(Mismatch(probe, self.answers.by_probe[probe.id].ids, found))
         explained = tokens.explain(mismatches, self.reference)
         if not explained:
@@ -118,7 +138,7 @@ class _Diagnosis:
         found = []
         for case in sorted(chosen.values(), key=lambda c: c.tokens):
             answer = self.answers.by_probe[case.probe]
-            vector = run(self.embedder, Call("alone", (by_id[case.probe],)))[0].vector
+            vector = self.subject.run(Call("alone", (by_id[case.probe],)))[0].vector
             found.append(Evidence(answer.ids, vector, answer.vector))
         return found
 
@@ -162,21 +182,21 @@ class _Diagnosis:
 
     def _misses(self, reference: Floats, found: Floats) -> bool:
         figures = Figures.of(reference, found)
-        return bool(threshold(self.graph.precision).failures(metrics.norm(reference), figures))
+        return bool(threshold(self.subject.precision).failures(metrics.norm(reference), figures))
 
     def _localised(self, evidence: Sequence[Evidence]) -> Finding:
         """The first layer that differs, two layers that are exchanged, or another checkpoint altogether."""
-        if self.graph.precision != "fp32":
+        if self.subject.precision != "fp32":
             name = "no known fault: quantization error beyond its class, or a damaged tensor"
             return _finding(name, evidence, None)
         e = next(e for e in evidence if self._misses(e.expected, e.found))
         expected = self.interpreter.layers(e.ids)
         deviation = (
-            first_deviation(self.bundle / self.graph.file, e.ids, expected, _LAYER_BOUND)
-            if self.graph.format == "onnx"
+            first_deviation(self.subject.onnx, e.ids, expected, _LAYER_BOUND)
+            if self.subject.onnx is not None
             else None
         )
-        if self.embedder.manifest.source.weights_sha256 != self.answers.source.weights_sha256:
+        if not self.subject.same_weights:
             return _finding("other checkpoint", evidence, None, "exported from other weights")
         if deviation is None:
             return _finding("no known fault", evidence, None, "no layer was found that differs")
@@ -204,7 +224,7 @@ class _Diagnosis:
         by_id = {p.id: p for p in self.answers.probes.probes}
         number = int(batches[0].split()[1])
         probes = tuple(by_id[i] for i in self.answers.probes.batches[number - 1])
-        results = run(self.embedder, Call(batches[0], probes))
+        results = self.subject.run(Call(batches[0], probes))
         answers = [self.answers.by_probe[p.id] for p in probes]
         evidence = [Evidence(a.ids, r.vector, a.vector) for a, r in zip(answers, results, strict=True)]
         batch = [e.ids for e in evidence]

@@ -6,7 +6,7 @@ Knows nothing of how the reference computed them: `gate` alone loads it.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,17 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedding_runtime.bundle import Graph, Manifest, Parity, load_manifest
-from embedding_runtime.embedder import Embedder
 from embedding_runtime.errors import EmbeddingError
 from embedding_validate import golden, metrics, probes, ranking, texts
 from embedding_validate.answers import Answers
-from embedding_validate.calls import Call, Result, of_embedder, opened, run, sliced
+from embedding_validate.calls import Call, Result, Runner, of_embedder, opened, run, sliced
 from embedding_validate.machine import machine, versions
 from embedding_validate.metrics import Figures
 from embedding_validate.probes import Probe
 from embedding_validate.ranking import Ranking
 from embedding_validate.results import EXECUTED, Case, Found, GraphReport, Invariance, Report, graph_report
-from embedding_validate.thresholds import EXECUTION, Threshold, bounds, threshold
+from embedding_validate.thresholds import EXECUTION, bounds, threshold
 
 if TYPE_CHECKING:
     from embedding_export.checkpoint import Checkpoint
@@ -81,18 +80,15 @@ def check_graph(
     tutorial: bool = False,
 ) -> GraphReport:
     """Compare one graph; arguments and errors as those of `check`, `answers` in the graph's own ids."""
-    limits, started = threshold(graph.precision), time.monotonic()
+    limits, started = bounds(graph.precision), time.monotonic()
     with opened(bundle, graph) as embedder:
-        graph_run = _Run(embedder, answers, limits)
+        graph_run = _Run(partial(run, embedder), graph.precision, answers)
         calls = [*_alone(answers), *_batches(answers), *_dims(answers, embedder.manifest.dims)]
-        cases: list[Case] = []
-        for done, call in enumerate(calls):
-            progress(graph.key, done, len(calls))
-            cases += graph_run.cases(call)
+        cases = graph_run.all_cases(calls, partial(progress, graph.key))
         if execution is not None:
             cases += graph_run.executed(execution.vectors(bundle, graph, answers))
         printed = golden.check(of_embedder(embedder), graph.precision) if tutorial else ()
-        mismatches = _mismatches(embedder, answers)
+        mismatches = _mismatches(embedder.manifest, answers)
         found = Found(
             tuple(cases),
             mismatches,
@@ -101,6 +97,16 @@ def check_graph(
             graph_run.invariance(bundle, graph),
             {p.id: p.text for p in answers.probes.probes},
         )
+    return graph_report(graph, limits, found, time.monotonic() - started)
+
+
+def check_runner(runner: Runner, graph: Graph, answers: Answers, progress: Progress = _silent) -> GraphReport:
+    """Compare anything that runs calls, alone and in batches; `graph` names it and its precision."""
+    started = time.monotonic()
+    graph_run = _Run(runner, graph.precision, answers)
+    cases = graph_run.all_cases([*_alone(answers), *_batches(answers)], partial(progress, graph.key))
+    shown = {p.id: p.text for p in answers.probes.probes}
+    found = Found(tuple(cases), (), (), graph_run.ranking(), None, shown)
     return graph_report(graph, bounds(graph.precision), found, time.monotonic() - started)
 
 
@@ -171,23 +177,31 @@ def _dims(answers: Answers, dims: Sequence[int]) -> list[Call]:
 class _Run:
     """One graph, opened, and what it should give; keeps the vectors it gave for texts alone."""
 
-    embedder: Embedder
+    run: Runner
+    precision: str
     answers: Answers
-    threshold: Threshold
     vectors: dict[str, Floats] = field(default_factory=dict)
     batch_differences: list[float] = field(default_factory=list)
+
+    def all_cases(self, calls: Sequence[Call], progress: Callable[[int, int], None]) -> list[Case]:
+        """The cases of every call in turn; `progress` gets (done, total) before each."""
+        cases: list[Case] = []
+        for done, call in enumerate(calls):
+            progress(done, len(calls))
+            cases += self.cases(call)
+        return cases
 
     def cases(self, call: Call) -> list[Case]:
         """Run one call and compare each of its vectors; alone, also the token ids that were run."""
         try:
-            results = run(self.embedder, call)
+            results = self.run(call)
         except EmbeddingError as e:
             return [self._refused(p, call, e) for p in call.probes]
         return [self._case(p, call, r) for p, r in zip(call.probes, results, strict=True)]
 
     def executed(self, expected: Mapping[str, Floats]) -> list[Case]:
         """The vectors given for texts alone against those by the graph's own weights."""
-        limits = EXECUTION[self.embedder.graph.precision] if expected else self.threshold
+        limits = EXECUTION[self.precision] if expected else threshold(self.precision)
         by_id = {p.id: p for p in self.answers.probes.probes}
         cases = []
         for name, right in expected.items():
@@ -208,7 +222,7 @@ class _Run:
             self.vectors[probe.id] = vector
         elif call.dim is None and probe.id in self.vectors:
             self.batch_differences.append(_difference(self.vectors[probe.id], vector))
-        failures = self.threshold.failures(metrics.norm(expected), figures)
+        failures = threshold(self.precision).failures(metrics.norm(expected), figures)
         equal = None if result.ids is None else result.ids == answer.ids
         if result.ids is not None and not equal:
             failures.insert(0, _ids_failure(answer.ids, result.ids))
@@ -241,8 +255,8 @@ class _Run:
             return None
         with opened(bundle, graph, threads=1) as single:
             runs, threads = (
-                max(_difference(self.vectors[p.id], run(e, Call("alone", (p,)))[0].vector) for p in chosen)
-                for e in (self.embedder, single)
+                max(_difference(self.vectors[p.id], runner(Call("alone", (p,)))[0].vector) for p in chosen)
+                for runner in (self.run, partial(run, single))
             )
         return Invariance(max(self.batch_differences, default=0.0), runs, threads)
 
@@ -278,9 +292,8 @@ def _ids_failure(expected: Sequence[int], found: Sequence[int]) -> str:
     )
 
 
-def _mismatches(embedder: Embedder, answers: Answers) -> tuple[str, ...]:
+def _mismatches(manifest: Manifest, answers: Answers) -> tuple[str, ...]:
     """Facts that a bundle must share with its checkpoint, other than vectors."""
-    manifest = embedder.manifest
     pairs: list[tuple[str, str | None, str | None]] = [
         (f"prompt {name!r}", manifest.prompts.get(name), text) for name, text in answers.prompts.items()
     ]
