@@ -68,8 +68,8 @@ class Plan:
 class Loading:
     """Opening a system in a fresh process; memory in kB before, after, and after a first run of 256 tokens.
 
-    `cold_s` is the opening before that one; for the first number of threads it is the first with an empty user
-    cache: hashes, and whatever is prepared once.
+    `cold_s` is the opening before that one; for the first number of threads it is the first with an empty
+    user cache: hashes, and whatever is prepared once.
     """
 
     system: str
