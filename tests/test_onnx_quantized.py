@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import standin
 import written
 
 from embedding_export.checkpoint import Checkpoint, load_checkpoint
@@ -72,14 +73,28 @@ def test_a_missing_zero_point_is_seen(checkpoint: Checkpoint, tmp_path: Path, mo
     assert _execution(checkpoint, path, LENGTHS) < 0.9
 
 
-def test_a_text_does_not_know_its_company(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    """Bit by bit in the encoder; the vector's last digit may differ, by how matrix products are cut up."""
-    path = written.write(checkpoint, tmp_path, "int8")
-    texts = written.texts(checkpoint, [1, 2, 5, 16, 17, 40, 64, 65, 100, 129, 300, BLOCK_LOCAL_ABOVE])
-    alone = np.concatenate([written.run(path, [t]) for t in texts])
-    np.testing.assert_allclose(written.run(path, texts), alone, atol=1e-6)
-    padded = np.concatenate([written.run(path, [t], len(t) + 37) for t in texts[:-1]])
-    np.testing.assert_allclose(padded, alone[:-1], atol=1e-6)
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    """Two layers with heads and window of the real size: how engines cut up sums depends on them."""
+    folder = tmp_path_factory.mktemp("wide") / "wide"
+    shape = replace(standin.SHAPES["tiny"], heads=3, head_dim=256, layers=(False, True), sliding_window=512)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(standin.SHAPES, "tiny", shape)
+        standin.write(folder, standin.Options())
+    return load_checkpoint(folder)
+
+
+def test_a_text_does_not_know_its_company(wide: Checkpoint, tmp_path: Path) -> None:
+    """The hidden states bit by bit, of short texts and long ones, alone, padded and in a batch."""
+    path = written.write(wide, tmp_path, "int8")
+    lengths = [1, 2, 5, 16, 17, 40, 64, 65, 129, 300, BLOCK_LOCAL_ABOVE, BLOCK_LOCAL_ABOVE + 1, 700]
+    texts = written.texts(wide, lengths)
+    batch = written.run(path, texts, output="last_hidden_state")
+    for text, found in zip(texts, batch, strict=True):
+        alone = written.run(path, [text], output="last_hidden_state")[0]
+        np.testing.assert_array_equal(found[: len(text)], alone)
+        padded = written.run(path, [text], len(text) + 37, output="last_hidden_state")[0]
+        np.testing.assert_array_equal(padded[: len(text)], alone)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

@@ -48,13 +48,13 @@ def texts(checkpoint: Checkpoint, lengths: list[int]) -> list[Ids]:
     return [rng.integers(5, checkpoint.config.vocab_size, n, dtype=np.int64) for n in lengths]
 
 
-def run(path: Path, batch: list[Ids], length: int = 0) -> Floats:
-    """Vectors of one batch, padded on the right to its longest or to `length`."""
+def run(path: Path, batch: list[Ids], length: int = 0, output: str = "sentence_embedding") -> Floats:
+    """An output for one batch, padded on the right to its longest or to `length`."""
     ids = np.zeros((len(batch), max(length, *map(len, batch), 1)), np.int64)
     mask = np.zeros_like(ids)
     for i, text in enumerate(batch):
         ids[i, : len(text)], mask[i, : len(text)] = text, 1
-    return OnnxSession(path, 2).run(ids, mask, ("sentence_embedding",))[0]
+    return OnnxSession(path, 2).run(ids, mask, (output,))[0]
 
 
 def reference(checkpoint: Checkpoint, weights: Weights, text: Ids) -> Floats:

@@ -109,7 +109,7 @@ class Int8Ops:
         balanced = balance(config, weights, seen)
         self._gains = balanced.gains
         self._int8 = Int8(graph, balanced.weights)
-        self._float = OnnxOps(graph, config, balanced.weights, self._int8)
+        self._float = OnnxOps(graph, config, balanced.weights, self._int8, whole_blocks=True)
         self._head_range: dict[str, float] = {}
 
     def embedding(self, weight: str, scale: float) -> Scaled:

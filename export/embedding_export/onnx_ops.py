@@ -27,9 +27,18 @@ CHUNK = 128
 class OnnxOps:
     """Emits the forward pass into `graph`; the inputs are `input_ids` and `attention_mask`, int64 [B, S]."""
 
-    def __init__(self, graph: OnnxGraph, config: EncoderConfig, weights: Weights, storage: Storage) -> None:
+    def __init__(
+        self,
+        graph: OnnxGraph,
+        config: EncoderConfig,
+        weights: Weights,
+        storage: Storage,
+        whole_blocks: bool = False,
+    ) -> None:
+        """`whole_blocks`: cut long inputs into blocks of exactly CHUNK tokens, so that sums do not depend on
+        their length."""
         self.g, self.config, self.weights, self._storage = graph, config, weights, storage
-        self._blocks = _Blocks(graph, config)
+        self._blocks = _Blocks(graph, config, whole_blocks)
         self._biases: dict[int | None, str] = {}
         self._token_mask = graph.node("Cast", self._blocks.mask, to=1)
 
@@ -176,10 +185,11 @@ class _Blocks:
 
     Up to BLOCK_LOCAL_ABOVE tokens there is one block and its keys are all tokens. Beyond, there are
     ceil(S / CHUNK) equal blocks (S is padded by less than one token per block), and the keys of a block are
-    its own tokens and `window` more on either side.
+    its own tokens and `window` more on either side. Whole blocks are CHUNK tokens long and their keys begin
+    at a multiple of CHUNK: engines sum over keys in runs of 128, which then are the same whatever S.
     """
 
-    def __init__(self, graph: OnnxGraph, config: EncoderConfig) -> None:
+    def __init__(self, graph: OnnxGraph, config: EncoderConfig, whole: bool) -> None:
         self.g = graph
         node, ints = graph.node, self._ints
         self.length = node("Shape", "input_ids", start=1, end=2, out="length")
@@ -187,9 +197,11 @@ class _Blocks:
         chunks = node("Div", node("Add", self.length, ints(CHUNK - 1)), ints(CHUNK))
         self.count = node("Where", single, ints(1), chunks, out="blocks")
         one_less = node("Sub", self.count, ints(1))
-        self._block = node("Div", node("Add", self.length, one_less), self.count, out="block")
+        equal = node("Div", node("Add", self.length, one_less), self.count)
+        self._block = node("Where", single, self.length, ints(CHUNK)) if whole else equal
         self.padded = node("Mul", self.count, self._block, out="padded_length")
-        self._side = node("Where", single, ints(0), ints(config.window), out="side")
+        side = -(-config.window // CHUNK) * CHUNK if whole else config.window
+        self._side = node("Where", single, ints(0), ints(side), out="side")
         pads = node("Concat", ints(0, 0, 0), node("Sub", self.padded, self.length), axis=0)
         self.ids = node("Pad", "input_ids", pads)
         self.mask = node("Pad", "attention_mask", pads)
