@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embedding_export.checkpoint import Checkpoint, DenseStage
+from embedding_export.checkpoint import Checkpoint, DenseStage, Tensor
 from embedding_export.errors import AuditError
 from embedding_export.folding import Weight, Weights, as_stored, folded
 from embedding_export.read_balance import balanced_as_stored, read_norm_factors
@@ -84,6 +84,9 @@ def _fault(
             want = want / read_norm_factors({name: stored}, name, want)
         if (found := _excess(stored.grid(start, stop), want, kind)) is not None:
             worst = np.maximum(worst, found).tolist()
+        stored.release()
+        if isinstance(tensor, Tensor):
+            tensor.release()
     return None if worst == [0.0, 0.0] else _words(worst[0], worst[1])
 
 

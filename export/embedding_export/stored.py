@@ -4,6 +4,8 @@ Knows the layout that the graph builder promises, and none of the code that writ
 what an engine will find. Knows nothing of what the weights should be.
 """
 
+import math
+import mmap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -48,6 +50,8 @@ class StoredWeight:
     kind: str
     shape: tuple[int, ...]
     grid: Callable[[int, int], Grid]
+    release: Callable[[], None] = lambda: None
+    """Lets the system drop the graph's pages from memory; arrays stay valid."""
 
     def rows(self, start: int, stop: int) -> Floats:
         """Rows `start:stop`, dequantized."""
@@ -66,7 +70,8 @@ def read_stored(path: Path) -> dict[str, StoredWeight]:
     """
     model = onnx.load(str(path), load_external_data=False)
     tensors = (t for t in model.graph.initializer if not t.name.startswith("constant_"))
-    parts = {t.name: _array(t, path.parent) for t in tensors}
+    files = _Files(path.parent)
+    parts = {t.name: files.array(t) for t in tensors}
     found: dict[str, StoredWeight] = {}
     for name in list(parts):
         base, _, part = name.partition(":")
@@ -74,7 +79,8 @@ def read_stored(path: Path) -> dict[str, StoredWeight]:
             found[base] = _int8(base, parts.pop(name), parts.pop(f"{base}:scale"))
         elif part == "int4" and {f"{base}:scale", f"{base}:zero"} <= parts.keys():
             found[base] = _int4(base, *(parts.pop(f"{base}:{p}") for p in ("int4", "zero", "scale")))
-    return found | {name: _plain(name, values) for name, values in parts.items()}
+    found |= {name: _plain(name, values) for name, values in parts.items()}
+    return {name: replace(weight, release=files.release) for name, weight in found.items()}
 
 
 def dequantized(path: Path, checkpoint: Checkpoint) -> Weights:
@@ -116,17 +122,33 @@ def _stages(stored: Mapping[str, Any], checkpoint: Checkpoint) -> Any:
     )
 
 
-def _array(tensor: TensorProto, folder: Path) -> Array:
-    if tensor.data_location != TensorProto.EXTERNAL:
-        return np.asarray(numpy_helper.to_array(tensor))
-    where = {entry.key: entry.value for entry in tensor.external_data}
-    return np.memmap(
-        folder / where["location"],
-        dtype=helper.tensor_dtype_to_np_dtype(tensor.data_type),
-        mode="r",
-        offset=int(where["offset"]),
-        shape=tuple(tensor.dims),
-    )
+class _Files:
+    """The files of external data beside a graph, memory-mapped once each."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._mapped: dict[str, mmap.mmap] = {}
+
+    def array(self, tensor: TensorProto) -> Array:
+        """A tensor's values, read-only."""
+        if tensor.data_location != TensorProto.EXTERNAL:
+            return np.asarray(numpy_helper.to_array(tensor))
+        where = {entry.key: entry.value for entry in tensor.external_data}
+        dtype, shape = helper.tensor_dtype_to_np_dtype(tensor.data_type), tuple(tensor.dims)
+        mapping = self._map(where["location"])
+        return np.frombuffer(mapping, dtype, math.prod(shape), int(where["offset"])).reshape(shape)
+
+    def release(self) -> None:
+        """Let the system drop all pages."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            for mapping in self._mapped.values():
+                mapping.madvise(mmap.MADV_DONTNEED)
+
+    def _map(self, name: str) -> mmap.mmap:
+        if name not in self._mapped:
+            with (self._folder / name).open("rb") as file:
+                self._mapped[name] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return self._mapped[name]
 
 
 def _oriented(name: str, values: Array) -> Array:
