@@ -21,14 +21,9 @@ BLOCK_ELEMENTS = 4_194_304
 # on it: most of them then sit where the tanh form of gelu is furthest from the exact one.
 STEADY = 2.0
 GATE_LEAN = -1.5
-# Norms multiply by 1 + w: the mean of w. Queries and keys are long enough for attention to have peaks;
-# what a layer adds is smaller than what is there, so that rounding errors do not grow with depth.
-NORM_MEANS = {
-    "q_norm": 0.5,
-    "k_norm": 0.5,
-    "post_attention_layernorm": -0.4,
-    "post_feedforward_layernorm": -0.4,
-}
+# Norms multiply by 1 + w; the mean of w after attention and MLP: what a layer adds is smaller than what is
+# there, so that rounding errors do not grow with depth.
+UPDATE_NORM = -0.4
 NORM_SPREAD = 0.3
 
 # Which outlier channels a tensor's rows make and its columns take: keys of `Weights._factors`.
@@ -55,7 +50,11 @@ _TAKES = {
 
 @dataclass(frozen=True)
 class Shape:
-    """Figures of the encoder and of its two Dense stages; `layers` says which attend globally."""
+    """Figures of the encoder and of its two Dense stages; `layers` says which attend globally.
+
+    `attention_norm` is the mean w of the query and key norms: the larger, the sharper the peaks of attention,
+    and the more a rounding error grows from layer to layer.
+    """
 
     hidden: int
     intermediate: int
@@ -67,11 +66,12 @@ class Shape:
     vocab: int
     max_length: int
     sliding_window: int
+    attention_norm: float
 
 
 # In the tiny one every two sizes differ, so that no transposed or confused pair goes unnoticed.
-TINY = Shape(64, 96, 4, 32, 24, (False, True, False, False, True), 160, 4_096, 2_048, 16)
-FULL = Shape(768, 1_152, 3, 256, 256, tuple(i % 6 == 5 for i in range(24)), 3_072, 262_144, 2_048, 512)
+TINY = Shape(64, 96, 4, 32, 24, (False, True, False, False, True), 160, 4_096, 2_048, 16, 0.5)
+FULL = Shape(768, 1_152, 3, 256, 256, tuple(i % 6 == 5 for i in range(24)), 3_072, 262_144, 2_048, 512, 0.0)
 
 
 def dense(shape: Shape) -> dict[str, tuple[int, int]]:
@@ -126,7 +126,7 @@ class Weights:
 
     def _norm(self, name: str, noise: Array) -> Array:
         leaf = _leaf(name)
-        weight = NORM_MEANS.get(leaf, 0.0) + NORM_SPREAD * noise
+        weight = self._norm_mean(leaf) + NORM_SPREAD * noise
         if leaf.startswith("post_"):
             weight[0] = -1
         return ((1 + weight) * self._made(name, len(weight)) - 1).astype(np.float32)
@@ -142,9 +142,14 @@ class Weights:
         made = self._made(name, rows.stop)[rows, None]
         return (weight * made / self._taken(name, inputs)).astype(np.float32)
 
+    def _norm_mean(self, leaf: str) -> float:
+        if leaf in ("q_norm", "k_norm"):
+            return self.shape.attention_norm
+        return UPDATE_NORM if leaf.startswith("post_") else 0.0
+
     def _residual_rms(self, layer: int) -> float:
         """What the residual stream measures before a layer's MLP, by the norms that wrote it."""
-        written = (1 + NORM_MEANS["post_attention_layernorm"]) ** 2 + NORM_SPREAD**2
+        written = (1 + UPDATE_NORM) ** 2 + NORM_SPREAD**2
         return float(np.sqrt(1 + STEADY**2 / self.shape.hidden + (2 * layer + 1) * written))
 
     def _made(self, name: str, size: int) -> Array:

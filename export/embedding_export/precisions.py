@@ -29,7 +29,7 @@ class PrecisionRow:
 
 
 # Gelu's tanh form came with opset 20, which ONNX Runtime reads since 1.17; QuantizeLinear in blocks with
-# opset 21. Quantized graphs were tried with 1.19.2, 1.20.1, 1.22.1 and 1.32.0 (int8: equal bit by bit).
+# opset 21. Quantized graphs were tried with 1.19.2, 1.20.1, 1.22.1 and 1.32.0.
 PRECISIONS: dict[Precision, PrecisionRow] = {
     "fp32": PrecisionRow(
         onnx_file="model.onnx",
