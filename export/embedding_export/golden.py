@@ -11,6 +11,7 @@ import numpy as np
 
 from embedding_export.checkpoint import Checkpoint
 from embedding_export.errors import CheckpointError
+from embedding_export.tokenizer_table import open_library
 from embedding_runtime.bundle import GoldenIds, GoldenVector
 from embedding_runtime.onnx_session import OnnxSession
 from embedding_runtime.threads import available_cpus
@@ -49,11 +50,7 @@ def golden_ids(checkpoint: Checkpoint) -> SpecialIds:
     Raises:
         CheckpointError: the template is not `<bos> … <eos>`, or there is no `<pad>`.
     """
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(checkpoint.tokenizer_json))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
+    tokenizer = open_library(checkpoint.tokenizer_json)
     tokenizer.encode_special_tokens = True
     ends = tokenizer.encode("").ids
     pad = tokenizer.token_to_id("<pad>")

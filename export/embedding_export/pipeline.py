@@ -20,7 +20,7 @@ from embedding_export.audit import audit_onnx
 from embedding_export.checkpoint import Checkpoint
 from embedding_export.errors import ExportError, ParityError
 from embedding_export.folding import as_stored, folded
-from embedding_export.golden import golden_ids, golden_vectors
+from embedding_export.golden import SpecialIds, golden_ids, golden_vectors
 from embedding_export.precisions import PRECISIONS, precision_row
 from embedding_export.staging import Existing, require_space, staged
 from embedding_export.to_onnx import INPUTS, OUTPUTS, Encoder, write_onnx
@@ -104,9 +104,12 @@ def export_bundle(
             kept_ids = cut.kept
             report.step(cut.summary())
         before = _existing_graphs(checkpoint, staging.path, options)
-        written = [_write_graph(checkpoint, staging.path, p, report) for p in options.precisions]
+        special = golden_ids(checkpoint)
+        sample = tuple(i for text in special.golden for i in text.ids)
+        written = [_write_graph(checkpoint, staging.path, p, sample, report) for p in options.precisions]
         tokenizer = _write_tokenizer(checkpoint, staging.path, kept_ids, report)
-        manifest = _finish(checkpoint, staging.path, (*before, *written), tokenizer, options)
+        info = _tokenizer_info(checkpoint, tokenizer, special, options)
+        manifest = _finish(checkpoint, staging.path, (*before, *written), info, options)
         if isinstance(gate, str):
             verdict: Verdict = {g.key: Parity("not run", gate) for g in written}
         else:
@@ -141,7 +144,10 @@ def _existing_graphs(checkpoint: Checkpoint, folder: Path, options: ExportOption
     return tuple(g for g in old.graphs if g.precision not in options.precisions)
 
 
-def _write_graph(checkpoint: Checkpoint, folder: Path, precision: Precision, report: Reporter) -> Graph:
+def _write_graph(
+    checkpoint: Checkpoint, folder: Path, precision: Precision, sample: tuple[int, ...], report: Reporter
+) -> Graph:
+    """Write, audit and describe one graph; `sample` is the token ids that int8 calibrates on."""
     row = precision_row(precision, checkpoint.source.qat)
     path = folder / "onnx" / row.onnx_file
     path.parent.mkdir(exist_ok=True)
@@ -154,7 +160,7 @@ def _write_graph(checkpoint: Checkpoint, folder: Path, precision: Precision, rep
         weights,
         checkpoint.normalize,
         describe.embedding_dim(checkpoint),
-        sample=tuple(i for text in golden_ids(checkpoint).golden for i in text.ids),
+        sample=sample,
     )
     total = int(row.bytes_per_parameter * describe.architecture(checkpoint).parameters)
     report.step(f"writing onnx/{precision}")
@@ -209,8 +215,28 @@ def _write_tokenizer(
     return table
 
 
+def _tokenizer_info(
+    checkpoint: Checkpoint, file: Path, special: SpecialIds, options: ExportOptions
+) -> TokenizerInfo:
+    return TokenizerInfo(
+        file.name,
+        checkpoint.config.vocab_size,
+        special.bos_id,
+        special.eos_id,
+        special.pad_id,
+        checkpoint.do_lower_case,
+        special.golden,
+        options.alphabet,
+        None if options.alphabet is None else KEPT_IDS,
+    )
+
+
 def _finish(
-    checkpoint: Checkpoint, folder: Path, graphs: tuple[Graph, ...], tokenizer: Path, options: ExportOptions
+    checkpoint: Checkpoint,
+    folder: Path,
+    graphs: tuple[Graph, ...],
+    tokenizer: TokenizerInfo,
+    options: ExportOptions,
 ) -> Manifest:
     """Everything beside graphs and tokenizer, then the manifest that vouches for all of it."""
     if options.client_files:
@@ -219,10 +245,9 @@ def _finish(
         )
     companions.write_notices(checkpoint, folder, [g.key for g in graphs])
     (folder / MANIFEST).unlink(missing_ok=True)
-    special = golden_ids(checkpoint)
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
-        space_id=describe.space_id(checkpoint, tokenizer),
+        space_id=describe.space_id(checkpoint, folder / tokenizer.file),
         source=checkpoint.source,
         versions=describe.versions(),
         architecture=describe.architecture(checkpoint),
@@ -234,17 +259,7 @@ def _finish(
         aliases=describe.aliases(checkpoint.prompts),
         default_prompt_name=checkpoint.default_prompt_name,
         similarity_fn_name=checkpoint.similarity_fn_name,
-        tokenizer=TokenizerInfo(
-            tokenizer.name,
-            checkpoint.config.vocab_size,
-            special.bos_id,
-            special.eos_id,
-            special.pad_id,
-            checkpoint.do_lower_case,
-            special.golden,
-            options.alphabet,
-            None if options.alphabet is None else KEPT_IDS,
-        ),
+        tokenizer=tokenizer,
         graphs=graphs,
         files=describe.file_records(folder),
     )
