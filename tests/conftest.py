@@ -1,6 +1,7 @@
 """Fixtures that several test modules share."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import standin
 
 from embedding_export.checkpoint import load_checkpoint
 from embedding_export.pipeline import ExportOptions, export_bundle
+from embedding_runtime import Embedder
 from embedding_runtime.bundle import Parity, load_manifest
 
 
@@ -25,6 +27,20 @@ def tiny_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory)
     folder = tmp_path_factory.mktemp("bundles") / "tiny"
     export_bundle(load_checkpoint(tiny_checkpoint), folder, ExportOptions(precisions=("fp32",)), assumed)
     return folder
+
+
+@pytest.fixture(scope="module")
+def embedder(tiny_bundle: Path) -> Iterator[Embedder]:
+    """The tiny bundle, opened once per module; tests must leave its settings as they were."""
+    with Embedder.load(tiny_bundle, threads=1) as opened:
+        yield opened
+
+
+@pytest.fixture
+def fresh(tiny_bundle: Path) -> Iterator[Embedder]:
+    """One that has told no warning yet."""
+    with Embedder.load(tiny_bundle, threads=1) as opened:
+        yield opened
 
 
 def assumed(bundle: Path) -> dict[str, Parity]:

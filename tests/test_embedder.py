@@ -20,19 +20,6 @@ from embedding_runtime import (
 from embedding_runtime.stream import TOKEN_BUDGET, batches
 
 
-@pytest.fixture(scope="module")
-def embedder(tiny_bundle: Path) -> Iterator[Embedder]:
-    with Embedder.load(tiny_bundle, threads=1) as opened:
-        yield opened
-
-
-@pytest.fixture
-def fresh(tiny_bundle: Path) -> Iterator[Embedder]:
-    """One that has told no warning yet."""
-    with Embedder.load(tiny_bundle, threads=1) as opened:
-        yield opened
-
-
 def test_shapes_and_types(embedder: Embedder) -> None:
     one = embedder.encode("hello")
     assert one.shape == (64,)

@@ -1,8 +1,6 @@
 """Texts that are longer than the model reads, and the warnings that are given once."""
 
 import warnings
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,19 +8,6 @@ from sentences import WORDS, sentences
 
 from embedding_runtime import Embedder, EmbeddingWarning, InputError, OverflowWarning
 from embedding_runtime.overflow import Request
-
-
-@pytest.fixture(scope="module")
-def embedder(tiny_bundle: Path) -> Iterator[Embedder]:
-    with Embedder.load(tiny_bundle, threads=1) as opened:
-        yield opened
-
-
-@pytest.fixture
-def fresh(tiny_bundle: Path) -> Iterator[Embedder]:
-    """One that has told no warning yet."""
-    with Embedder.load(tiny_bundle, threads=1) as opened:
-        yield opened
 
 
 def test_truncation_keeps_eos(embedder: Embedder) -> None:

@@ -59,6 +59,10 @@ class OnnxGraph:
             self.weight(name, value.dtype, value.shape, [value])
         return self._constants[key]
 
+    def ints(self, *values: int) -> str:
+        """A constant of shape (len(values),), int64: axes, shapes, indices."""
+        return self.constant(np.array(values, np.int64))
+
     def has(self, name: str) -> bool:
         """Whether a weight of this name is stored already."""
         return name in self._initializers

@@ -40,11 +40,11 @@ class Int4:
         g = self._g
         self._store_table(weight)
         codes, zeros = (self._unpacked(f"{weight}:{part}", ids) for part in ("int4", "zero"))
-        codes = g.node("Reshape", codes, self._ints(0, 0, -1, BLOCK))
-        centred = g.node("Sub", codes, g.node("Unsqueeze", zeros, self._ints(-1)))
+        codes = g.node("Reshape", codes, self._g.ints(0, 0, -1, BLOCK))
+        centred = g.node("Sub", codes, g.node("Unsqueeze", zeros, self._g.ints(-1)))
         scales = g.node("Cast", g.node("Gather", f"{weight}:scale", ids), to=1)
-        rows = g.node("Mul", centred, g.node("Unsqueeze", scales, self._ints(-1)))
-        return g.node("Reshape", rows, self._ints(0, 0, self._weights.tensors[weight].shape[1]))
+        rows = g.node("Mul", centred, g.node("Unsqueeze", scales, self._g.ints(-1)))
+        return g.node("Reshape", rows, self._g.ints(0, 0, self._weights.tensors[weight].shape[1]))
 
     def multiply(self, x: str, weight: str) -> str:
         blocks = self._blocks(self._weights.tensors[weight].array(), np.float32)
@@ -92,6 +92,3 @@ class Int4:
         low = g.node("BitwiseAnd", packed, g.constant(np.array(15, np.uint8)))
         high = g.node("BitShift", packed, g.constant(np.array(4, np.uint8)), direction="RIGHT")
         return g.node("Cast", g.node("Concat", low, high, axis=-1), to=1)
-
-    def _ints(self, *values: int) -> str:
-        return self._g.constant(np.array(values, np.int64))

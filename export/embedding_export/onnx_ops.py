@@ -53,16 +53,16 @@ class OnnxOps:
         return self._norm(x, weight, 1.0, weight.removesuffix(".weight"))
 
     def head_norm(self, x: str, weight: str, scale: float) -> str:
-        heads = self.g.node("Reshape", x, self._ints(0, 0, -1, self.config.head_dim))
+        heads = self.g.node("Reshape", x, self.g.ints(0, 0, -1, self.config.head_dim))
         normed = self._norm(heads, weight, scale, weight.removesuffix(".weight"))
-        return self.g.node("Reshape", normed, self._ints(0, 0, -1))
+        return self.g.node("Reshape", normed, self.g.ints(0, 0, -1))
 
     def rope(self, x: str, theta: float) -> str:
         cos, sin = rope_tables(theta, self.config.head_dim, self.config.max_position_embeddings)
         return self.g.node(
             "RotaryEmbedding",
             x,
-            self._ints(0),
+            self.g.ints(0),
             self.g.constant(cos),
             self.g.constant(sin),
             domain=MICROSOFT,
@@ -88,8 +88,8 @@ class OnnxOps:
         v = self._keys(v, window)
         bias = self._bias(window)
         shape = g.node("Shape", scores)
-        keys = g.node("Slice", shape, self._ints(4), self._ints(5), self._ints(0))
-        split = g.node("Concat", self._ints(0, 0, c.num_key_value_heads, -1, group), keys, axis=0)
+        keys = g.node("Slice", shape, self.g.ints(4), self.g.ints(5), self.g.ints(0))
+        split = g.node("Concat", self.g.ints(0, 0, c.num_key_value_heads, -1, group), keys, axis=0)
         scores = g.node("Add", g.node("Reshape", scores, split), bias)
         weights = g.node("Reshape", g.node("Softmax", scores, axis=-1), shape)
         out = g.node("MatMul", weights, v)
@@ -103,9 +103,9 @@ class OnnxOps:
 
     def mean_pool(self, x: str) -> str:
         g = self.g
-        weights = g.node("Unsqueeze", self._token_mask, self._ints(1))
-        total = g.node("Squeeze", g.node("MatMul", weights, x), self._ints(1))
-        count = g.node("ReduceSum", self._token_mask, self._ints(1), keepdims=1)
+        weights = g.node("Unsqueeze", self._token_mask, self.g.ints(1))
+        total = g.node("Squeeze", g.node("MatMul", weights, x), self.g.ints(1))
+        count = g.node("ReduceSum", self._token_mask, self.g.ints(1), keepdims=1)
         return g.node("Div", total, g.node("Max", count, self._float(1e-9)), out="mean_pooling")
 
     def dense(self, x: str, stage: DenseStage) -> str:
@@ -115,13 +115,13 @@ class OnnxOps:
         return self.g.node("Tanh", x) if stage.activation == "tanh" else x
 
     def l2_normalize(self, x: str) -> str:
-        norm = self.g.node("ReduceL2", x, self._ints(-1), keepdims=1)
+        norm = self.g.node("ReduceL2", x, self.g.ints(-1), keepdims=1)
         return self.g.node("Div", x, self.g.node("Max", norm, self._float(1e-12)))
 
     def finish(self, hidden: str, vector: str) -> None:
         """Name the graph's outputs; positions that only fill the last block are cut off."""
         self.g.node(
-            "Slice", hidden, self._ints(0), self._blocks.length, self._ints(1), out="last_hidden_state"
+            "Slice", hidden, self.g.ints(0), self._blocks.length, self.g.ints(1), out="last_hidden_state"
         )
         self.g.node("Identity", vector, out="sentence_embedding")
 
@@ -135,20 +135,22 @@ class OnnxOps:
 
     def _queries(self, q: str, window: int | None, group: int) -> str:
         kv, d = self.config.num_key_value_heads, self.config.head_dim
-        blocks = self._blocks.count if window is not None else self._ints(1)
+        blocks = self._blocks.count if window is not None else self.g.ints(1)
         if kv == 1:  # heads lie beside each other within a token already
-            tail = self._ints(1, -1, d)
-            return self.g.node("Reshape", q, self.g.node("Concat", self._ints(0), blocks, tail, axis=0))
-        shape = self.g.node("Concat", self._ints(0), blocks, self._ints(-1, kv, group * d), axis=0)
+            tail = self.g.ints(1, -1, d)
+            return self.g.node("Reshape", q, self.g.node("Concat", self.g.ints(0), blocks, tail, axis=0))
+        shape = self.g.node("Concat", self.g.ints(0), blocks, self.g.ints(-1, kv, group * d), axis=0)
         q = self.g.node("Transpose", self.g.node("Reshape", q, shape), perm=[0, 1, 3, 2, 4])
-        return self.g.node("Reshape", q, self._ints(0, 0, kv, -1, d))
+        return self.g.node("Reshape", q, self.g.ints(0, 0, kv, -1, d))
 
     def _join_heads(self, out: str, group: int) -> str:
         kv, d = self.config.num_key_value_heads, self.config.head_dim
         if kv > 1:
-            out = self.g.node("Reshape", out, self._ints(0, 0, kv, -1, group * d))
+            out = self.g.node("Reshape", out, self.g.ints(0, 0, kv, -1, group * d))
             out = self.g.node("Transpose", out, perm=[0, 1, 3, 2, 4])
-        shape = self.g.node("Concat", self._ints(0), self._blocks.padded, self._ints(kv * group * d), axis=0)
+        shape = self.g.node(
+            "Concat", self.g.ints(0), self._blocks.padded, self.g.ints(kv * group * d), axis=0
+        )
         return self.g.node("Reshape", out, shape)
 
     def _keys(self, x: str, window: int | None) -> str:
@@ -157,10 +159,10 @@ class OnnxOps:
         if window is not None:
             x = self.g.node("Gather", x, self._blocks.key_index, axis=1)
         else:
-            x = self.g.node("Unsqueeze", x, self._ints(1))
+            x = self.g.node("Unsqueeze", x, self.g.ints(1))
         if kv == 1:
-            return self.g.node("Unsqueeze", x, self._ints(2))
-        x = self.g.node("Reshape", x, self._ints(0, 0, 0, kv, d))
+            return self.g.node("Unsqueeze", x, self.g.ints(2))
+        x = self.g.node("Reshape", x, self.g.ints(0, 0, 0, kv, d))
         return self.g.node("Transpose", x, perm=[0, 1, 3, 2, 4])
 
     def _bias(self, window: int | None) -> str:
@@ -172,9 +174,6 @@ class OnnxOps:
     def _vector(self, name: str) -> str:
         values = self.weights.tensors[name].array()
         return self.g.weight(name, np.float32, values.shape, [values])
-
-    def _ints(self, *values: int) -> str:
-        return self.g.constant(np.array(values, np.int64))
 
     def _float(self, value: float) -> str:
         return self.g.constant(np.array(value, np.float32))
@@ -191,7 +190,7 @@ class _Blocks:
 
     def __init__(self, graph: OnnxGraph, config: EncoderConfig, whole: bool) -> None:
         self.g = graph
-        node, ints = graph.node, self._ints
+        node, ints = graph.node, graph.ints
         self.length = node("Shape", "input_ids", start=1, end=2, out="length")
         single = node("LessOrEqual", self.length, ints(BLOCK_LOCAL_ABOVE))
         chunks = node("Div", node("Add", self.length, ints(CHUNK - 1)), ints(CHUNK))
@@ -209,17 +208,17 @@ class _Blocks:
 
     def _index_keys(self) -> None:
         """`key_index` [blocks, keys]: the token behind each key of each block, clipped into the text."""
-        keys = self.g.node("Add", self._block, self.g.node("Mul", self._side, self._ints(2)))
+        keys = self.g.node("Add", self._block, self.g.node("Mul", self._side, self.g.ints(2)))
         self._offset = self.g.node("Sub", self._range(keys), self._side)  # from the block's first token
         first = self.g.node("Mul", self._range(self.count), self._block)
-        raw = self.g.node("Add", self.g.node("Unsqueeze", first, self._ints(1)), self._offset)
-        last = self.g.node("Sub", self.padded, self._ints(1))
-        self.key_index = self.g.node("Max", self.g.node("Min", raw, last), self._ints(0), out="key_index")
+        raw = self.g.node("Add", self.g.node("Unsqueeze", first, self.g.ints(1)), self._offset)
+        last = self.g.node("Sub", self.padded, self.g.ints(1))
+        self.key_index = self.g.node("Max", self.g.node("Min", raw, last), self.g.ints(0), out="key_index")
         self._inside = self.g.node("Equal", raw, self.key_index)
 
     def bias(self, window: int | None) -> str:
         """The additive mask, [B, blocks, 1, block or 1, 1, keys]."""
-        node, ints = self.g.node, self._ints
+        node, ints = self.g.node, self.g.ints
         allowed = node("Cast", self.mask, to=9)
         if window is None:
             allowed = node("Unsqueeze", allowed, ints(1, 2, 3, 4))
@@ -234,12 +233,9 @@ class _Blocks:
 
     def _range(self, stop: str) -> str:
         """0 … stop - 1, for a `stop` of shape [1]."""
-        scalar = self.g.node("Squeeze", stop, self._ints(0))
+        scalar = self.g.node("Squeeze", stop, self.g.ints(0))
         zero, one = (self.g.constant(np.array(i, np.int64)) for i in (0, 1))
         return self.g.node("Range", zero, scalar, one)
-
-    def _ints(self, *values: int) -> str:
-        return self.g.constant(np.array(values, np.int64))
 
 
 def rope_tables(theta: float, head_dim: int, positions: int) -> tuple[NDArray[Any], NDArray[Any]]:
