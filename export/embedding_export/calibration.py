@@ -19,7 +19,10 @@ Floats = NDArray[np.float32]
 
 @dataclass
 class Calibration:
-    """Largest magnitudes seen: `inputs` per channel [in] of each matrix, `heads` of what a head norm gave."""
+    """Largest magnitudes seen: `inputs` per channel [in] of each matrix, `heads` of what a head norm gave.
+
+    The latter is that of pairs that are rotated together: what no rotation exceeds, wherever a token stands.
+    """
 
     inputs: dict[str, Floats] = field(default_factory=dict)
     heads: dict[str, float] = field(default_factory=dict)
@@ -62,7 +65,7 @@ class _Watched:
 
     def head_norm(self, x: Floats, weight: str, scale: float) -> Floats:
         normed = self.rms_norm(self._heads(x), weight) * np.float32(scale)
-        self._seen.heads[weight] = float(np.abs(normed).max())
+        self._seen.heads[weight] = float(np.hypot(*np.split(normed, 2, axis=-1)).max())
         return normed.reshape(x.shape)
 
     def rope(self, x: Floats, theta: float) -> Floats:

@@ -20,6 +20,7 @@ from embedding_export.checkpoint import DenseStage, EncoderConfig
 from embedding_export.folding import Weight, Weights
 from embedding_export.onnx_graph import MICROSOFT, OnnxGraph
 from embedding_export.onnx_ops import OnnxOps
+from embedding_export.onnx_scores import Int8Scores
 from embedding_export.onnx_storage import output_name, row_blocks
 
 # uint8 activations stand for (code - 128) * scale. Unsigned, because that is what engines have fast kernels
@@ -27,9 +28,6 @@ from embedding_export.onnx_storage import output_name, row_blocks
 ACTIVATION_ZERO = 128
 # Keeps an all-zero row (a padding token's, say) from dividing by zero; far below any activation.
 TINY = 1e-30
-# Queries and keys are quantized with one scale for all: room above the largest magnitude that calibration
-# saw before they were rotated (which can make it sqrt(2) times as large).
-QK_ROOM = 2.0
 # A row scale is left to the head norm only where the mean square of what is normed is surely large against
 # the norm's epsilon (1e-6): the scale of a normed row is below 1, so leaving it out can only make epsilon
 # count less, and then by less than 1e-6 / (2 * 1e-3).
@@ -105,12 +103,11 @@ class Int8Ops:
 
     def __init__(self, graph: OnnxGraph, config: EncoderConfig, weights: Weights, seen: Calibration) -> None:
         """`seen`: how large activations get."""
-        self.g, self.config, self.weights, self._seen = graph, config, weights, seen
+        self.g, self.config, self.weights = graph, config, weights
         balanced = balance(config, weights, seen)
         self._gains = balanced.gains
         self._int8 = Int8(graph, balanced.weights)
-        self._float = OnnxOps(graph, config, balanced.weights, self._int8, whole_blocks=True)
-        self._head_range: dict[str, float] = {}
+        self._float = OnnxOps(graph, config, balanced.weights, self._int8, Int8Scores(graph, seen))
 
     def embedding(self, weight: str, scale: float) -> Scaled:
         return Scaled(self._float.embedding(weight, scale))
@@ -129,24 +126,14 @@ class Int8Ops:
 
     def head_norm(self, x: Scaled, weight: str, scale: float) -> Scaled:
         name = x.name if self._cancels(weight) else self._settled(x)
-        normed = self._float.head_norm(name, weight, scale)
-        self._head_range[normed] = self._seen.heads[weight]
-        return Scaled(normed)
+        return Scaled(self._float.head_norm(name, weight, scale))
 
     def rope(self, x: Scaled, theta: float) -> Scaled:
-        turned = self._float.rope(x.name, theta)
-        self._head_range[turned] = self._head_range[x.name]
-        return Scaled(turned)
+        return Scaled(self._float.rope(x.name, theta))
 
     def attention(self, q: Scaled, k: Scaled, v: Scaled, window: int | None) -> Scaled:
-        """Scores are int8 products with static scales; probabilities and values stay float32."""
-        q_scale, k_scale = (self._static_scale(x) for x in (q, k))
-        zeros = [self._constant(np.uint8(ACTIVATION_ZERO)), self._constant(np.int8(0))]
-        q_codes = self.g.node("QuantizeLinear", q.name, q_scale, zeros[0])
-        k_codes = self.g.node("QuantizeLinear", k.name, k_scale, zeros[1])
-        operands = (*self._float.scored(q_codes, k_codes, window), q_scale, k_scale, zeros[0])
-        scores = self.g.node("MatMulIntegerToFloat", *operands, domain=MICROSOFT)
-        return Scaled(self._float.attend(scores, self._settled(v), window))
+        """Probabilities and values stay float32."""
+        return Scaled(self._float.attention(q.name, k.name, self._settled(v), window))
 
     def gelu_gate(self, gate: Scaled, up: Scaled) -> Scaled:
         return Scaled(self._float.gelu_gate(self._settled(gate), up.name), up.scales)
@@ -176,10 +163,6 @@ class Int8Ops:
             factor = self.g.node("Mul", factor, other)
         return self.g.node("Mul", x.name, factor)
 
-    def _static_scale(self, x: Scaled) -> str:
-        largest = QK_ROOM * self._head_range[x.name] / quantize.INT8_MAX
-        return self._constant(np.float32(max(largest, TINY)))
-
     def _cancels(self, head_norm: str) -> bool:
         """Whether the rows that `head_norm` will norm are surely large against its epsilon."""
         layer, kind = head_norm.split(".self_attn.")
@@ -187,9 +170,6 @@ class Int8Ops:
         norm = self.weights.tensors[f"{layer}.input_layernorm.weight"]
         smallest = _mean_squares(matrix, norm, self.config.head_dim).min()
         return bool(smallest > CANCELS_ABOVE * self.config.rms_norm_eps / 1e-6)
-
-    def _constant(self, value: Any) -> str:
-        return self.g.constant(np.asarray(value))
 
 
 def _mean_squares(matrix: Weight, norm: Weight, head_dim: int) -> NDArray[np.float32]:

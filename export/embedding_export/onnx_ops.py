@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from embedding_export.checkpoint import DenseStage, EncoderConfig
 from embedding_export.folding import Weights
 from embedding_export.onnx_graph import MICROSOFT, OnnxGraph
+from embedding_export.onnx_scores import Int8Scores
 from embedding_export.onnx_storage import Storage
 
 # Added to the scores of masked keys: far below any score, yet finite, so that a row with no key at all stays
@@ -33,12 +34,14 @@ class OnnxOps:
         config: EncoderConfig,
         weights: Weights,
         storage: Storage,
-        whole_blocks: bool = False,
+        int8_scores: Int8Scores | None = None,
     ) -> None:
-        """`whole_blocks`: cut long inputs into blocks of exactly CHUNK tokens, so that sums do not depend on
-        their length."""
+        """`int8_scores`: also cut long inputs into blocks of exactly CHUNK tokens, so that no sum depends on
+        their length: for storages that round activations, which would make much of a different last digit.
+        """
         self.g, self.config, self.weights, self._storage = graph, config, weights, storage
-        self._blocks = _Blocks(graph, config, whole_blocks)
+        self._int8_scores = int8_scores
+        self._blocks = _Blocks(graph, config, whole=int8_scores is not None)
         self._biases: dict[int | None, str] = {}
         self._token_mask = graph.node("Cast", self._blocks.mask, to=1)
 
@@ -55,45 +58,24 @@ class OnnxOps:
     def head_norm(self, x: str, weight: str, scale: float) -> str:
         heads = self.g.node("Reshape", x, self.g.ints(0, 0, -1, self.config.head_dim))
         normed = self._norm(heads, weight, scale, weight.removesuffix(".weight"))
-        return self.g.node("Reshape", normed, self.g.ints(0, 0, -1))
+        joined = self.g.node("Reshape", normed, self.g.ints(0, 0, -1))
+        if self._int8_scores:
+            self._int8_scores.normed(joined, weight)
+        return joined
 
     def rope(self, x: str, theta: float) -> str:
         cos, sin = rope_tables(theta, self.config.head_dim, self.config.max_position_embeddings)
-        return self.g.node(
-            "RotaryEmbedding",
-            x,
-            self.g.ints(0),
-            self.g.constant(cos),
-            self.g.constant(sin),
-            domain=MICROSOFT,
-        )
+        tables = self.g.constant(cos), self.g.constant(sin)
+        turned = self.g.node("RotaryEmbedding", x, self.g.ints(0), *tables, domain=MICROSOFT)
+        if self._int8_scores:
+            self._int8_scores.turned(turned, x)
+        return turned
 
     def attention(self, q: str, k: str, v: str, window: int | None) -> str:
-        q, k = self.scored(q, k, window)
-        return self.attend(self.g.node("MatMul", q, k), v, window)
-
-    def scored(self, q: str, k: str, window: int | None) -> tuple[str, str]:
-        """Queries [B, blocks, KV, block * group, D] and keys [B, blocks, KV, D, keys], of whatever type.
-
-        Queries that share a key head stand together: their product is one GEMM per block.
-        """
-        group = self.config.num_attention_heads // self.config.num_key_value_heads
-        k = self.g.node("Transpose", self._keys(k, window), perm=[0, 1, 2, 4, 3])
-        return self._queries(q, window, group), k
-
-    def attend(self, scores: str, v: str, window: int | None) -> str:
-        """softmax(scores) v, masked; scores are the product of what `scored` gives."""
-        g, c = self.g, self.config
-        group = c.num_attention_heads // c.num_key_value_heads
-        v = self._keys(v, window)
-        bias = self._bias(window)
-        shape = g.node("Shape", scores)
-        keys = g.node("Slice", shape, self.g.ints(4), self.g.ints(5), self.g.ints(0))
-        split = g.node("Concat", self.g.ints(0, 0, c.num_key_value_heads, -1, group), keys, axis=0)
-        scores = g.node("Add", g.node("Reshape", scores, split), bias)
-        weights = g.node("Reshape", g.node("Softmax", scores, axis=-1), shape)
-        out = g.node("MatMul", weights, v)
-        return self._join_heads(out, group)
+        if self._int8_scores:
+            codes = self._scored(*self._int8_scores.quantized(q, k), window)
+            return self._attend(self._int8_scores.product(codes, q, k), v, window)
+        return self._attend(self.g.node("MatMul", *self._scored(q, k, window)), v, window)
 
     def gelu_gate(self, gate: str, up: str) -> str:
         return self.g.node("Mul", self.g.node("Gelu", gate, approximate="tanh"), up)
@@ -132,6 +114,29 @@ class OnnxOps:
         return self.g.node(
             "SimplifiedLayerNormalization", x, weight, out=out, axis=-1, epsilon=self.config.rms_norm_eps
         )
+
+    def _scored(self, q: str, k: str, window: int | None) -> tuple[str, str]:
+        """Queries [B, blocks, KV, block * group, D] and keys [B, blocks, KV, D, keys], of whatever type.
+
+        Queries that share a key head stand together: their product is one GEMM per block.
+        """
+        group = self.config.num_attention_heads // self.config.num_key_value_heads
+        k = self.g.node("Transpose", self._keys(k, window), perm=[0, 1, 2, 4, 3])
+        return self._queries(q, window, group), k
+
+    def _attend(self, scores: str, v: str, window: int | None) -> str:
+        """softmax(scores) v, masked; scores are the product of what `_scored` gives."""
+        g, c = self.g, self.config
+        group = c.num_attention_heads // c.num_key_value_heads
+        v = self._keys(v, window)
+        bias = self._bias(window)
+        shape = g.node("Shape", scores)
+        keys = g.node("Slice", shape, self.g.ints(4), self.g.ints(5), self.g.ints(0))
+        split = g.node("Concat", self.g.ints(0, 0, c.num_key_value_heads, -1, group), keys, axis=0)
+        scores = g.node("Add", g.node("Reshape", scores, split), bias)
+        weights = g.node("Reshape", g.node("Softmax", scores, axis=-1), shape)
+        out = g.node("MatMul", weights, v)
+        return self._join_heads(out, group)
 
     def _queries(self, q: str, window: int | None, group: int) -> str:
         kv, d = self.config.num_key_value_heads, self.config.head_dim

@@ -28,6 +28,7 @@ class PrecisionRow:
     golden_tolerance: dict[str, float]
 
 
+ATTENTION = "scores from uint8 queries and int8 keys, static scales; the rest float32"
 # Gelu's tanh form came with opset 20, which ONNX Runtime reads since 1.17; QuantizeLinear in blocks with
 # opset 21. Quantized graphs were tried with 1.19.2, 1.20.1, 1.22.1 and 1.32.0.
 PRECISIONS: dict[Precision, PrecisionRow] = {
@@ -62,7 +63,7 @@ PRECISIONS: dict[Precision, PrecisionRow] = {
             "weights": "int8, symmetric, one float32 scale per output",
             "table": "int8, symmetric, one float32 scale per row",
             "activations": "uint8, zero point 128, one scale per token, found as it runs",
-            "attention": "scores from uint8 queries and int8 keys, static scales; the rest float32",
+            "attention": ATTENTION,
             "balancing": "channels moved between activations and weights by powers of two, found at export",
             "dense": "folded",
         },
@@ -79,6 +80,7 @@ PRECISIONS: dict[Precision, PrecisionRow] = {
             "weights": "4 bits, blocks of 32, uint4 zero points, float32 scales of least squared error",
             "table": "4 bits, blocks of 32, uint4 zero points, float16 scales of least squared error",
             "activations": "float32, or int8 in blocks inside MatMulNBits (accuracy level 4)",
+            "attention": ATTENTION,
             "dense": "folded",
         },
         golden_tolerance={"any": 2e-2},
@@ -95,6 +97,7 @@ Q4_0 = replace(
         "weights": "Q4_0: 4 bits, blocks of 32, zero point 8, scale = signed largest / -8 in float16",
         "table": "Q4_0",
         "activations": PRECISIONS["int4"].recipe["activations"],
+        "attention": ATTENTION,
         "dense": "as in the checkpoint",
     },
 )

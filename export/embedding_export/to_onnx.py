@@ -17,7 +17,8 @@ from embedding_export.onnx_graph import MICROSOFT, OnnxGraph
 from embedding_export.onnx_int4 import Int4
 from embedding_export.onnx_int8 import Int8Ops
 from embedding_export.onnx_ops import OnnxOps
-from embedding_export.onnx_storage import Float16, Float32, Storage
+from embedding_export.onnx_scores import Int8Scores
+from embedding_export.onnx_storage import Float16, Float32
 from embedding_export.precisions import PRECISIONS, PrecisionRow
 
 INPUTS = ("input_ids", "attention_mask")
@@ -27,7 +28,7 @@ OUTPUTS = ("last_hidden_state", "sentence_embedding")
 
 @dataclass(frozen=True)
 class Encoder:
-    """What every format is built from; `sample` is token ids for int8 to see activations."""
+    """What every format is built from; `sample` is token ids for int8 and int4 to see activations."""
 
     config: EncoderConfig
     weights: Weights
@@ -65,12 +66,11 @@ def _emit(encoder: Encoder, graph: OnnxGraph, row: PrecisionRow) -> None:
     if row.storage == "int8":
         int8 = Int8Ops(graph, config, weights, calibrate(config, weights, encoder.sample))
         int8.finish(*encode(int8, config, weights.dense, encoder.normalize))
-    else:
-        ops = OnnxOps(graph, config, weights, _storage(graph, weights, row))
-        ops.finish(*encode(ops, config, weights.dense, encoder.normalize))
-
-
-def _storage(graph: OnnxGraph, weights: Weights, row: PrecisionRow) -> Storage:
+        return
     if row.storage in ("int4", "q4_0"):
-        return Int4(graph, weights, q4_0=row.storage == "q4_0")
-    return Float16(graph, weights) if row.storage == "float16" else Float32(graph, weights)
+        scores = Int8Scores(graph, calibrate(config, weights, encoder.sample))
+        ops = OnnxOps(graph, config, weights, Int4(graph, weights, row.storage == "q4_0"), scores)
+    else:
+        storage = Float16(graph, weights) if row.storage == "float16" else Float32(graph, weights)
+        ops = OnnxOps(graph, config, weights, storage)
+    ops.finish(*encode(ops, config, weights.dense, encoder.normalize))
