@@ -32,7 +32,8 @@ SHAPES: dict[Size, Shape] = {"tiny": standin_weights.TINY, "full": standin_weigh
 class Options:
     """What to write; `sliding_window` replaces the size's own value in config.json.
 
-    `outliers` changes the size of activations but not the vectors (`standin_weights.Weights`).
+    `outliers` changes the size of activations but not the vectors; `plain` leaves out what makes faults show
+    (`standin_weights.Weights`).
     """
 
     size: Size = "tiny"
@@ -41,6 +42,7 @@ class Options:
     dtype: Dtype = "float32"
     shards: int = 1
     outliers: bool = False
+    plain: bool = False
     sliding_window: int | None = None
 
 
@@ -68,7 +70,7 @@ def _fill(folder: Path, options: Options) -> None:
     for name, document in standin_config.documents(shape, options.dialect, options.dtype).items():
         _json(folder / name, document)
     standin_tokenizer.write(folder / "tokenizer.json", shape.vocab, options.seed)
-    weights = Weights(shape, options.seed, options.outliers)
+    weights = Weights(shape, options.seed, options.outliers, options.plain)
     _write_encoder(folder, weights, options)
     for stage, size in standin_weights.dense(shape).items():
         target = folder / stage / "model.safetensors"
@@ -153,6 +155,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dtype", choices=get_args(Dtype), default="float32")
     parser.add_argument("--shards", type=int, default=1, help="number of weight files of the encoder")
     parser.add_argument("--outliers", action="store_true", help="a few large activations, the same vectors")
+    parser.add_argument(
+        "--plain", action="store_true", help="plain random weights: rounding errors do not grow with depth"
+    )
     parser.add_argument("--sliding-window", type=int, help="another sliding_window in config.json")
     return parser
 

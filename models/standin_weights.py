@@ -25,6 +25,8 @@ GATE_LEAN = -1.5
 # there, so that rounding errors do not grow with depth.
 UPDATE_NORM = -0.4
 NORM_SPREAD = 0.3
+# Plain weights: norms multiply by about 1 everywhere.
+PLAIN_SPREAD = 0.1
 
 # Which outlier channels a tensor's rows make and its columns take: keys of `Weights._factors`.
 _MAKES = {
@@ -108,12 +110,15 @@ class Weights:
     """The values of a stand-in's tensors.
 
     With `outliers`, four input channels of every linear layer are 20 times as large and its weights for
-    them 20 times smaller: the function stays, the activations get what trained models have.
+    them 20 times smaller: the function stays, the activations get what trained models have. `plain` leaves
+    out what makes faults show (channel 0, leaning gates, uneven norms), and with it what makes rounding
+    errors grow: for asking how much a precision loses.
     """
 
     shape: Shape
     seed: int
     outliers: bool
+    plain: bool = False
 
     def blocks(self, name: str, size: tuple[int, ...]) -> Iterator[Array]:
         """The tensor `name` of shape `size` in blocks of whole rows, float32."""
@@ -126,8 +131,8 @@ class Weights:
 
     def _norm(self, name: str, noise: Array) -> Array:
         leaf = _leaf(name)
-        weight = self._norm_mean(leaf) + NORM_SPREAD * noise
-        if leaf.startswith("post_"):
+        weight = PLAIN_SPREAD * noise if self.plain else self._norm_mean(leaf) + NORM_SPREAD * noise
+        if leaf.startswith("post_") and not self.plain:
             weight[0] = -1
         return ((1 + weight) * self._made(name, len(weight)) - 1).astype(np.float32)
 
@@ -135,9 +140,10 @@ class Weights:
         inputs = noise.shape[1]
         weight = noise / np.float32(np.sqrt(inputs))
         if name == "embed_tokens.weight":
-            weight[:, 0] = STEADY / np.sqrt(inputs)
+            if not self.plain:
+                weight[:, 0] = STEADY / np.sqrt(inputs)
             return weight
-        if _leaf(name) == "gate_proj":
+        if _leaf(name) == "gate_proj" and not self.plain:
             weight[:, 0] = GATE_LEAN / STEADY * self._residual_rms(int(name.split(".")[1]))
         made = self._made(name, rows.stop)[rows, None]
         return (weight * made / self._taken(name, inputs)).astype(np.float32)

@@ -292,6 +292,15 @@ def test_command(tmp_path: Path, tiny_checkpoint: Path) -> None:
         assert (tmp_path / "it" / path.relative_to(tiny_checkpoint)).read_bytes() == path.read_bytes()
 
 
+def test_plain_weights_are_even(tmp_path: Path) -> None:
+    """Nothing is leaned on: what makes faults show is left out."""
+    with safe_open(made(tmp_path / "it", plain=True) / "model.safetensors", "np") as file:
+        assert abs(file.get_tensor("layers.0.mlp.gate_proj.weight")[:, 0].mean()) < 0.05
+        assert file.get_tensor("embed_tokens.weight")[:, 0].std() > 0.1
+        for name in ("post_attention_layernorm", "input_layernorm"):
+            assert np.abs(file.get_tensor(f"layers.0.{name}.weight")).max() < 0.5
+
+
 @pytest.mark.full
 def test_full_size(full_checkpoint: Path) -> None:
     parameters = 0
@@ -302,7 +311,7 @@ def test_full_size(full_checkpoint: Path) -> None:
     model = load(full_checkpoint)
     before = model.encode(LONG * 3)
     model[0].auto_model.config.sliding_window -= 1
-    assert np.abs(model.encode(LONG * 3) - before).max() > 100 * TOLERANCE
+    assert np.abs(model.encode(LONG * 3) - before).max() > 30 * TOLERANCE
     exact_gelu(model)
     narrow = model.encode(SHORT)
     assert np.abs(narrow - load(full_checkpoint).encode(SHORT)).max() > 10 * TOLERANCE
