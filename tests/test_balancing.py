@@ -42,7 +42,7 @@ class _Torch(TorchOps):
 
     def head_norm(self, x: torch.Tensor, weight: str, scale: float) -> torch.Tensor:
         normed = super().head_norm(x, weight, scale)
-        pairs = normed.unflatten(-1, (-1, 2, self.config.head_dim // 2))
+        pairs = normed.reshape(*normed.shape[:2], -1, 2, self.config.head_dim // 2)
         self.seen.heads[weight] = float(pairs.norm(dim=-2).max())
         return normed
 
