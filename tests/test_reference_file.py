@@ -92,7 +92,7 @@ def test_refuses_other_archives_and_schemas(file: Path, monkeypatch: pytest.Monk
 
 def test_refuses_another_schema(answers: Answers, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reference_file, "SCHEMA_VERSION", 7)
-    with pytest.raises(InputError, match="schema_version 1; this version reads 7"):
+    with pytest.raises(InputError, match="schema_version 2; this version reads 7"):
         reference_file.load(file)
 
 

@@ -22,7 +22,7 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Call:
-    """Probes to run in one call; they share verb, prompt and `allow_special`.
+    """Probes to run in one call; they share verb, prompt, `allow_special` and `chunked_at`.
 
     `dim` None keeps all components; `normalize` None is the runtime's default.
     """
@@ -65,12 +65,28 @@ Runner = Callable[[Call], list[Result]]
 
 
 def run(embedder: Embedder, call: Call) -> list[Result]:
-    """Vectors through the verb that the probes name; for one probe alone, also the ids that were run."""
+    """Vectors through the verb that the probes name; for one probe alone, also the ids that were run.
+
+    A text in chunks has ids for each of them, which the runtime does not show.
+    """
+    if (limit := call.probes[0].chunked_at) is not None:
+        with _lowered(embedder, limit):
+            return [Result(None, vector) for vector in _encode(embedder, call, "sentence_embedding")]
     alone = len(call.probes) == 1 and call.dim is None
     found = _encode(embedder, call, None if alone else "sentence_embedding")
     if alone:
         return [Result(tuple(f["input_ids"].tolist()), f["sentence_embedding"]) for f in found]
     return [Result(None, vector) for vector in found]
+
+
+@contextmanager
+def _lowered(embedder: Embedder, limit: int) -> Iterator[None]:
+    """Reads at most `limit` tokens of a text at a time."""
+    before, embedder.max_seq_length = embedder.max_seq_length, limit
+    try:
+        yield
+    finally:
+        embedder.max_seq_length = before
 
 
 def _encode(embedder: Embedder, call: Call, output_value: str | None) -> Any:
@@ -82,6 +98,7 @@ def _encode(embedder: Embedder, call: Call, output_value: str | None) -> Any:
         "dim": call.dim,
         "normalize_embeddings": call.normalize,
         "allow_special": first.allow_special,
+        "overflow": "truncate" if first.chunked_at is None else "chunk",
     }
     if first.verb == "encode_query":
         return embedder.encode_query(batch, prompt_name=first.prompt_name, **options)

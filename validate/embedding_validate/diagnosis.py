@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from embedding_runtime.bundle import Graph, load_manifest
-from embedding_validate import hypotheses, metrics, tokens
+from embedding_validate import chunks, hypotheses, metrics, tokens
 from embedding_validate.answers import Answers
 from embedding_validate.calls import Call, Floats, Runner, opened, run
 from embedding_validate.hypotheses import Interpreter
 from embedding_validate.layers import first_deviation
 from embedding_validate.metrics import Figures
+from embedding_validate.probes import Probe
 from embedding_validate.reference import Reference
 from embedding_validate.results import Case, Finding, GraphReport, Report
 from embedding_validate.thresholds import threshold
@@ -104,6 +105,8 @@ class _Diagnosis:
         batches = {c.check for c in report.cases if c.check.startswith("batch") and _only_there(c, passed)}
         if batches:
             yield from self._padding(sorted(batches))
+        if chunked := [c for c in report.cases if c.check == "chunked" and c.failures]:
+            yield self._chunks(chunked)
 
     def _tokens(self, cases: Sequence[Case]) -> Iterable[Finding]:
         """Name what happened to the ids; to those of truncated texts only where no others are wrong."""
@@ -235,6 +238,37 @@ class _Diagnosis:
         rows = {e.ids: i for i, e in enumerate(evidence)}
         fits = self._fits({n: partial(_row, v, rows) for n, v in vectors.items()}, evidence)
         yield fits or _finding("vectors change with the batch", evidence, None, "they are right alone")
+
+    def _chunks(self, cases: Sequence[Case]) -> Finding:
+        """Texts that pass whole fail in pieces: what known mistakes with chunks would give."""
+        by_id = {p.id: p for p in self.answers.probes.probes}
+        evidence, faulty = [], {}
+        for case in cases:
+            probe, answer = by_id[case.probe], self.answers.by_probe[case.probe]
+            found = self.subject.run(Call("chunked", (probe,)))[0].vector
+            evidence.append(Evidence(answer.ids, found, answer.vector))
+            faulty[answer.ids] = self._chunk_faults(probe)
+        names = set.intersection(*(set(f) for f in faulty.values()))
+        fits = self._fits({n: partial(_named, faulty, n) for n in sorted(names)}, evidence)
+        return fits or _finding("texts in chunks differ", evidence, None, "they are right whole")
+
+    def _chunk_faults(self, probe: Probe) -> Mapping[str, Floats]:
+        limit, whole = probe.chunked_at, self.reference.whole_ids(probe)
+        assert limit is not None
+        case = chunks.Overflow(
+            self.reference.prompt_of(probe),
+            self.reference.chunks(probe),
+            (*whole[: limit - 1], whole[-1]),
+            self.reference.checkpoint.normalize,
+        )
+        sound = self.interpreter.sound
+        return chunks.faults(
+            case, lambda ids: self.interpreter.vectors(sound, [ids])[0], self.reference.token_ids
+        )
+
+
+def _named(faulty: Mapping[tuple[int, ...], Mapping[str, Floats]], name: str, evidence: Evidence) -> Floats:
+    return faulty[evidence.ids][name]
 
 
 def _row(vectors: Floats, rows: Mapping[tuple[int, ...], int], evidence: Evidence) -> Floats:

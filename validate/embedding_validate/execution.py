@@ -72,7 +72,8 @@ def _vectors(interpreter: Interpreter, answers: Answers, names: list[str]) -> di
 
 def _spread(answers: Answers, most: int) -> list[str]:
     """Up to `most` probes, spread over the lengths that are quick enough."""
-    lengths = {p.id: len(answers.by_probe[p.id].ids) for p in answers.probes.probes}
+    whole = [p.id for p in answers.probes.probes if p.chunked_at is None]
+    lengths = {name: len(answers.by_probe[name].ids) for name in whole}
     names = sorted((n for n, tokens in lengths.items() if tokens <= _MOST_TOKENS), key=lengths.__getitem__)
     if len(names) <= most:
         return names

@@ -83,7 +83,12 @@ def check_graph(
     limits, started = bounds(graph.precision), time.monotonic()
     with opened(bundle, graph) as embedder:
         graph_run = _Run(partial(run, embedder), graph.precision, answers)
-        calls = [*_alone(answers), *_batches(answers), *_dims(answers, embedder.manifest.dims)]
+        calls = [
+            *_alone(answers),
+            *_batches(answers),
+            *_dims(answers, embedder.manifest.dims),
+            *_chunked(answers),
+        ]
         cases = graph_run.all_cases(calls, partial(progress, graph.key))
         if execution is not None:
             cases += graph_run.executed(execution.vectors(bundle, graph, answers))
@@ -155,7 +160,11 @@ def gate(checkpoint: "Checkpoint", progress: Progress = _silent) -> Callable[[Pa
 
 
 def _alone(answers: Answers) -> list[Call]:
-    return [Call("alone", (p,)) for p in answers.probes.probes]
+    return [Call("alone", (p,)) for p in answers.probes.probes if p.chunked_at is None]
+
+
+def _chunked(answers: Answers) -> list[Call]:
+    return [Call("chunked", (p,)) for p in answers.probes.probes if p.chunked_at is not None]
 
 
 def _batches(answers: Answers) -> list[Call]:
@@ -168,7 +177,7 @@ def _dims(answers: Answers, dims: Sequence[int]) -> list[Call]:
     chosen = tuple(p for p in answers.probes.probes if p.id in answers.probes.dims)
     return [
         Call(f"dim {dim}{'' if normalize else ', not normalised'}", chosen, dim, normalize)
-        for dim in dims
+        for dim in (dims if chosen else ())
         for normalize in (True, False)
     ]
 

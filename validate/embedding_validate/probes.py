@@ -4,7 +4,7 @@ Knows nothing of how either answers; token counts come from a function it is han
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from embedding_validate.lengths import Count, compose
@@ -33,6 +33,9 @@ TITLE_SLOT = "title: none"
 # Where chunked attention begins (past 512), and around full chunks of 128.
 _CHUNK_EDGES = (511, 512, 513, 639, 640, 641, 1023, 1024, 1025)
 _SHORT_CHUNK = 600
+# Texts that overflow into chunks run with max_seq_length lowered to this, and are a few times as long.
+_OVERFLOW_LIMIT, _OVERFLOW_TOKENS = 64, 200
+_UNSPACED = ("Han", "Japanese", "Thai", "Khmer")
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,8 @@ class Probe:
     """One call: `verb` of the public API on one text.
 
     `prompt_name` None leaves the choice to the verb (no prompt for `encode`, unless the checkpoint has a
-    default one); `title` is for `encode_document` only.
+    default one); `title` is for `encode_document` only. With `chunked_at` the text runs with
+    `overflow="chunk"`, in pieces of at most so many tokens.
     """
 
     id: str
@@ -50,6 +54,7 @@ class Probe:
     prompt_name: str | None = None
     title: str | None = None
     allow_special: bool = False
+    chunked_at: int | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,7 @@ def short(texts: Sequence[Text], prompts: Mapping[str, str], limits: Limits, cou
         *_special(texts)[:2],
         *_lengths(texts, sizes, limits, count),
         *_prompts(texts, prompts, _PROMPTED[:1]),
+        *_chunked(texts, prompts, limits, count)[:2],
     ]
     batches = ((*_BATCH[:3], past_window), ("zh-hans", "ar", "token-pad", "emoji-zwj"))
     return _probe_set("short", found, batches, _BATCH[2:3])
@@ -93,7 +99,10 @@ def full(texts: Sequence[Text], prompts: Mapping[str, str], limits: Limits, coun
         *_special(texts),
         *_lengths(texts, [*sizes, m - 2, m - 1, m, m + 1, m + 2, m + 500], limits, count),
         *_prompts(texts, prompts, _PROMPTED),
+        *_chunked(texts, prompts, limits, count),
     ]
+    if longest := next((p for p in found if p.id == f"length-{m + 500}"), None):
+        found.append(replace(longest, id=f"chunks-{m}", script="Chunks", chunked_at=m))
     batches = (
         _BATCH,
         ("length-3", past_window, "zh-hans", f"length-{_SHORT_CHUNK}"),
@@ -151,7 +160,7 @@ def _window_edges(limits: Limits, multiples: Sequence[int]) -> list[int]:
 
 def _lengths(texts: Sequence[Text], wanted: Iterable[int], limits: Limits, count: Count) -> list[Probe]:
     """Texts of the wanted lengths; those past the maximum test truncation. Ids carry the length reached."""
-    pieces = [t.text for t in texts if t.text.strip() and t.script not in ("Control tokens", "Control")]
+    pieces = _pieces(texts)
     m, shortest = limits.max_seq_length, count("")
     sizes = sorted({n for n in wanted if n >= shortest})
     truncating = [n for n in sizes if n > m]
@@ -173,3 +182,23 @@ def _prompts(texts: Sequence[Text], prompts: Mapping[str, str], ids: Sequence[st
                 for i, title in enumerate(_TITLES)
             ]
     return probes
+
+
+def _chunked(texts: Sequence[Text], prompts: Mapping[str, str], limits: Limits, count: Count) -> list[Probe]:
+    """Texts longer than a lowered maximum: as a query, plain, with a title, and without spaces to cut at."""
+    wide = max((count(p) for p in prompts.values()), default=0)
+    at = min(limits.max_seq_length, max(_OVERFLOW_LIMIT, 3 * wide))
+    words = compose(_pieces(texts), max(_OVERFLOW_TOKENS, 3 * at), count)
+    unspaced = "".join(t.text.replace(" ", "") for t in texts if t.script in _UNSPACED)
+    plain = Probe(f"chunks-{at}", "Chunks", words, chunked_at=at)
+    found = [replace(plain, id=f"{plain.id}/query", verb="encode_query"), plain]
+    if TITLE_SLOT in prompts.get("document", ""):
+        found.append(replace(plain, id=f"{plain.id}/title", verb="encode_document", title=_TITLES[1]))
+    if count(unspaced) > at:
+        found.append(replace(plain, id=f"{plain.id}/unspaced", text=unspaced))
+    return found
+
+
+def _pieces(texts: Sequence[Text]) -> list[str]:
+    """What longer texts are composed of."""
+    return [t.text for t in texts if t.text.strip() and t.script not in ("Control tokens", "Control")]

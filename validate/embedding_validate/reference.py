@@ -19,7 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedding_runtime.errors import EmbeddingError
+from embedding_validate import chunks
 from embedding_validate.answers import Answer, Answers
+from embedding_validate.chunks import Chunk
 from embedding_validate.probes import TITLE_SLOT, Limits, Probe, ProbeSet
 
 if TYPE_CHECKING:
@@ -146,12 +148,18 @@ class Reference:
         return np.asarray(states.cpu().numpy(), dtype=np.float32)
 
     def answer_one(self, probe: Probe) -> Answer:
-        """Ids and vector for one probe.
+        """Ids and vector for one probe; of a text in chunks, the ids of all of them in order.
 
         Raises:
             ReferenceLoadError: a title where the document prompt has no place for one.
+            ChunkError: the runtime's cutter does not give all of the text.
         """
         prompt, special = self.prompt_of(probe), probe.allow_special
+        if probe.chunked_at is not None:
+            found = self.chunks(probe)
+            vectors = [self.vector(prompt + c.text) for c in found]
+            mean = chunks.mean(vectors, [len(c.ids) for c in found], self._checkpoint.normalize)
+            return Answer(tuple(i for c in found for i in c.ids), mean)
         return Answer(
             self.token_ids(probe.text, prompt, allow_special=special),
             self.vector(probe.text, prompt, allow_special=special),
@@ -173,6 +181,15 @@ class Reference:
             max_seq_length=self.max_seq_length,
             versions={name: version(name) for name in _PACKAGES},
         )
+
+    def chunks(self, probe: Probe) -> tuple[Chunk, ...]:
+        """The pieces of a probe that overflows.
+
+        Raises:
+            ChunkError: they are not the text, whole and in order.
+        """
+        assert probe.chunked_at is not None
+        return chunks.cut(self.prompt_of(probe), probe.text, probe.chunked_at, self.token_ids)
 
     def whole_ids(self, probe: Probe) -> tuple[int, ...]:
         """The ids of a probe, prompt included, as they were before truncation."""

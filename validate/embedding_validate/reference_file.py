@@ -21,7 +21,7 @@ from embedding_validate.answers import Answer, Answers
 from embedding_validate.probes import Probe, ProbeSet
 
 FORMAT = "embedding-edge reference"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 # What zip archives, arrays, JSON and dataclasses raise for bytes that are not theirs.
 _DAMAGED = (

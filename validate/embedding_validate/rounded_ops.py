@@ -1,0 +1,86 @@
+"""The forward pass with a quantized graph's own rounding, held against the graph update by update.
+
+Rounding makes much of a different last digit, so that two sound passes drift apart within a few layers. Here
+each half of a layer starts from what the graph itself gave for the half before: what remains is that half's
+own error. Knows nothing of files, sessions or verdicts.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from embedding_export.checkpoint import DenseStage, EncoderConfig
+from embedding_export.folding import Weights
+from embedding_export.torch_ops import TorchOps
+
+INT8_MAX = 127.0
+# Smaller than any activation: rows of zeros stay zeros.
+_TINY = 1e-30
+_BLOCK = 32
+
+Rounding = Callable[[Tensor], Tensor]
+"""What a matrix product makes of its input: the same shape, each value on its grid."""
+
+
+def rows(x: Tensor) -> Tensor:
+    """8 bits, symmetric, one scale per row: its largest magnitude becomes 127."""
+    scale = (x.abs().amax(-1, keepdim=True) / INT8_MAX).clamp(min=_TINY)
+    return (x / scale).round() * scale
+
+
+def blocks(x: Tensor) -> Tensor:
+    """`rows` of the 32 values of each block."""
+    return rows(x.unflatten(-1, (-1, _BLOCK))).flatten(-2)
+
+
+def exact(x: Tensor) -> Tensor:
+    """Nothing is rounded."""
+    return x
+
+
+class RoundedOps(TorchOps):
+    """Runs each half of a layer from the graph's own residual; `errors` are of what the halves add.
+
+    A relative error is ‖a − b‖ / ‖b‖ for what this pass adds, a, and what the graph added, b.
+    """
+
+    def __init__(
+        self,
+        config: EncoderConfig,
+        weights: Weights,
+        ids: Tensor,
+        given: Mapping[str, Tensor],
+        rounding: Rounding,
+        scores: Sequence[tuple[float, float]],
+    ) -> None:
+        """`given`: the graph's named residuals, [1, S, H]; `scores`: each layer's scales of q and k codes."""
+        super().__init__(config, weights, ids, torch.ones_like(ids))
+        self._given, self._round, self._scores = given, rounding, list(scores)
+        self.errors: dict[str, float] = {}
+
+    def embedding(self, weight: str, scale: float) -> Tensor:
+        rows = self._weight(weight)[self.ids] * scale
+        return self._held("embeddings", torch.zeros_like(rows), rows)
+
+    def linear(self, x: Tensor, *weights: str) -> tuple[Tensor, ...]:
+        return super().linear(self._round(x), *weights)
+
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
+        """Queries and keys are 8-bit codes: products of whole numbers, exact in float32 at 256 terms."""
+        q_scale, k_scale = self._scores.pop(0)
+        q_codes, k_codes = ((x / s).round().clamp(-128, 127) for x, s in ((q, q_scale), (k, k_scale)))
+        return super().attention(q_codes * q_scale, k_codes * k_scale, v, window)
+
+    def residual(self, x: Tensor, update: Tensor, name: str) -> Tensor:
+        return self._held(name, x, update)
+
+    def dense(self, x: Tensor, stage: DenseStage) -> Tensor:
+        return super().dense(self._round(x), stage)
+
+    def _held(self, name: str, before: Tensor, update: Tensor) -> Tensor:
+        """Compare what is added to `before`, and go on from what the graph has."""
+        given = self._given[name]
+        added = (given - before).double()
+        self.errors[name] = float((update.double() - added).norm() / added.norm().clamp(min=_TINY))
+        return given
