@@ -1,6 +1,7 @@
 """`embed-text`: texts from a file or a pipe to vectors in a file or a pipe."""
 
 import argparse
+import hashlib
 import json
 import os
 import signal
@@ -15,13 +16,18 @@ import numpy as np
 
 from embedding_runtime import prompts as prompting
 from embedding_runtime import rows as reading
+from embedding_runtime.cpu import cpu_fingerprint
+from embedding_runtime.embed_arguments import parser
 from embedding_runtime.embed_file import Job, Plan
 from embedding_runtime.embedder import Embedder
 from embedding_runtime.errors import EmbeddingError, InputError
+from embedding_runtime.onnx_session import check_engine_version
 from embedding_runtime.options import Options
-from embedding_runtime.overflow import POLICIES
+from embedding_runtime.parquet_writer import ParquetWriter, spool
 from embedding_runtime.progress import Progress
-from embedding_runtime.quantization import PRECISIONS
+from embedding_runtime.resume import Mark, Notes
+from embedding_runtime.stream import TOKEN_BUDGET, WINDOW_BATCHES, WINDOW_CHARACTERS
+from embedding_runtime.threads import resolve_threads
 from embedding_runtime.writers import JsonlWriter, NpyWriter, Writer, output_format
 
 _INTERRUPTED = 130
@@ -29,12 +35,12 @@ _INTERRUPTED = 130
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command: 0 done, 1 a check, the disk or a pipe failed, 2 usage or input, 130 interrupted."""
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
     try:
         with _terminable(), _warnings_told():
             return _run(arguments)
     except KeyboardInterrupt:
-        _say("interrupted; the rows written so far are complete")
+        _say(f"interrupted; the rows written so far are complete{_resumable(arguments)}")
         return _INTERRUPTED
     except BrokenPipeError:
         # Python would complain again when it flushes standard output at exit.
@@ -46,7 +52,8 @@ def main(argv: list[str] | None = None) -> int:
         return 2 if isinstance(e, InputError) else 1
     except OSError as e:
         where = f" ({e.filename})" if e.filename else ""
-        _say(f"error: {e.strerror or e}{where}; the rows written so far are complete")
+        kept = f"the rows written so far are complete{_resumable(arguments)}"
+        _say(f"error: {e.strerror or e}{where}; {kept}")
         return 1
 
 
@@ -64,19 +71,79 @@ def _run(arguments: argparse.Namespace) -> int:
         verify=arguments.verify,
         allow_failed=arguments.allow_failed,
     ) as embedder:
-        plan = _plan(arguments, embedder)
-        kind = arguments.input_format or reading.guess_format(source_path)
-        fields = reading.Fields(arguments.text_field, arguments.title_field, arguments.id_field)
-        job = Job(embedder, plan, _writer(arguments, embedder, output), _say)
+        job = _job(arguments, embedder, output)
+        kind, fields = _input(arguments, source_path)
+        complete = False
         try:
             with Progress(None, arguments.progress) as progress:
                 job.run(
                     reading.read_rows(source, kind, fields), lambda n: progress.advance(n, source.fraction)
                 )
+            complete = True
         finally:
-            job.writer.close()
+            job.writer.close(complete or job.notes is None or not job.notes.path.exists())
+        if job.notes:
+            job.notes.clear()
         _finish(arguments, job)
     return 0
+
+
+def _job(arguments: argparse.Namespace, embedder: Embedder, output: Path | None) -> Job:
+    """The run, from its beginning or from where an interrupted one stopped."""
+    plan = _plan(arguments, embedder)
+    if output is None:
+        return Job(embedder, plan, _writer(arguments, embedder, None, 0), _say)
+    notes = Notes(output, _settings(arguments, embedder, plan))
+    mark = _mark(notes, output) if arguments.resume else None
+    if mark is None:
+        notes.clear()
+    writer = _writer(arguments, embedder, output, mark.size if mark else 0)
+    return Job(embedder, plan, writer, _say, notes, mark)
+
+
+def _mark(notes: Notes, output: Path) -> Mark | None:
+    mark = notes.read()
+    written = spool(output) if output_format(output) == "parquet" else output
+    if mark is None or not written.exists():
+        _say("there is no interrupted run to go on with; beginning anew")
+        return None
+    if (found := written.stat().st_size) < mark.size:
+        raise InputError(
+            f"{written} has {found} bytes; the interrupted run had written {mark.size}. Leave out "
+            "--resume to begin anew."
+        )
+    _say(f"going on after {mark.rows} rows")
+    return mark
+
+
+def _settings(arguments: argparse.Namespace, embedder: Embedder, plan: Plan) -> dict[str, Any]:
+    """All that the bytes of a row in the output depend on, but for the row."""
+    kind, fields = _input(arguments, None if arguments.file in (None, "-") else Path(arguments.file))
+    ranges = None if plan.ranges is None else hashlib.sha256(plan.ranges.tobytes()).hexdigest()
+    return {
+        "graph": embedder.graph.variant_id,
+        "engine": check_engine_version(embedder.graph),
+        "cpu": cpu_fingerprint(),
+        "threads": resolve_threads(arguments.threads),
+        "input": [kind, *vars(fields).values()],
+        "prompt": plan.prompt,
+        "titles": plan.titles,
+        "on_error": plan.on_error,
+        "dim": embedder.get_embedding_dimension(),
+        "vector_precision": plan.options.precision,
+        "overflow": plan.options.overflow,
+        "ranges": ranges,
+        "batches": [plan.options.batch_size, WINDOW_BATCHES, WINDOW_CHARACTERS, TOKEN_BUDGET],
+    }
+
+
+def _input(arguments: argparse.Namespace, path: Path | None) -> tuple[reading.RowFormat, reading.Fields]:
+    fields = reading.Fields(arguments.text_field, arguments.title_field, arguments.id_field)
+    return arguments.input_format or reading.guess_format(path), fields
+
+
+def _resumable(arguments: argparse.Namespace) -> str:
+    return "" if arguments.output in (None, "-") else "; with --resume the same command goes on"
 
 
 def _check_paths(arguments: argparse.Namespace, source: Path | None, output: Path | None) -> None:
@@ -85,6 +152,8 @@ def _check_paths(arguments: argparse.Namespace, source: Path | None, output: Pat
         raise InputError(
             "--json prints a report on standard output, so it needs --output FILE for the vectors."
         )
+    if arguments.resume and output is None:
+        raise InputError("--resume needs the --output FILE of the interrupted run.")
     if output is not None and source is not None and output.exists() and output.samefile(source):
         raise InputError(f"The output {output} is the input; choose another file.")
     if kind == "npy" and arguments.id_field:
@@ -128,18 +197,16 @@ def _ranges(path: Path | None, precision: str) -> Any:
         raise InputError(f"{path} is not a .npy file of ranges ({e}). Make one with --write-ranges.") from e
 
 
-def _writer(arguments: argparse.Namespace, embedder: Embedder, output: Path | None) -> Writer:
+def _writer(arguments: argparse.Namespace, embedder: Embedder, output: Path | None, kept: int) -> Writer:
     dim, precision = embedder.get_embedding_dimension(), arguments.vector_precision
     width = (dim + 7) // 8 if precision in ("binary", "ubinary") else dim
     dtype = {"binary": "int8", "ubinary": "uint8"}.get(precision, precision)
     kind = output_format(output)
     if kind == "jsonl" or output is None:
-        return JsonlWriter(output, arguments.id_field)
+        return JsonlWriter(output, arguments.id_field, kept)
     if kind == "npy":
-        return NpyWriter(output, width, dtype)
-    from embedding_runtime.parquet_writer import ParquetWriter
-
-    return ParquetWriter(output, width, dtype, arguments.id_field)
+        return NpyWriter(output, width, dtype, kept)
+    return ParquetWriter(output, width, dtype, arguments.id_field, kept)
 
 
 def _finish(arguments: argparse.Namespace, job: Job) -> None:
@@ -172,72 +239,6 @@ def _finish(arguments: argparse.Namespace, job: Job) -> None:
             indent=2,
             ensure_ascii=False,
         )
-    )
-
-
-def _parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="embed-text",
-        description="Turn texts into vectors with a bundle, one vector per row of the input.",
-    )
-    p.add_argument("bundle", metavar="BUNDLE", type=Path, help="a folder written by export-embedding")
-    p.add_argument("file", metavar="FILE", nargs="?", help="the texts; - or nothing reads standard input")
-    _add_input(p.add_argument_group("input"))
-    _add_vectors(p.add_argument_group("vectors"))
-    _add_output(p.add_argument_group("output"))
-    return p
-
-
-def _add_input(p: Any) -> None:
-    formats = ["lines", "jsonl", "csv", "tsv"]
-    p.add_argument("--input-format", choices=formats, help="default: by the file's suffix, else lines")
-    p.add_argument("--text-field", metavar="NAME", default="text", help="field of the text (default: text)")
-    p.add_argument("--title-field", metavar="NAME", help="field of the title, for the document prompt")
-    p.add_argument("--id-field", metavar="NAME", help="field that is copied to the output")
-    p.add_argument(
-        "--on-error",
-        choices=["stop", "skip", "null"],
-        default="stop",
-        help="a row that cannot be embedded ends the run, is left out, or gets no vector (default: stop)",
-    )
-
-
-def _add_vectors(p: Any) -> None:
-    p.add_argument("--task", metavar="NAME", help="prompt by name or alias, e.g. query, document, STS")
-    p.add_argument("--prompt", metavar="TEXT", help="prompt as text")
-    p.add_argument("--dim", type=int, metavar="N", help="components to keep of each vector")
-    p.add_argument(
-        "--precision", metavar="NAME", help="of the graph: fp32, int8 ... (default: the best there is)"
-    )
-    p.add_argument(
-        "--vector-precision", choices=PRECISIONS, default="float32", help="of the vectors (default: float32)"
-    )
-    p.add_argument("--ranges", type=Path, metavar="FILE", help="ranges for int8 and uint8 vectors (.npy)")
-    p.add_argument("--write-ranges", type=Path, metavar="FILE", help="write the ranges of these vectors")
-    p.add_argument(
-        "--overflow",
-        choices=POLICIES,
-        default="truncate",
-        help="for texts that are too long (default: truncate)",
-    )
-    p.add_argument("--batch-size", type=int, default=32, metavar="N", help="texts per run (default: 32)")
-    p.add_argument("--threads", type=int, metavar="N", help="for the engine (default: all it may use)")
-    p.add_argument(
-        "--verify", choices=["cached", "always"], default="cached", help="hash files once, or always"
-    )
-    p.add_argument("--allow-failed", action="store_true", help="use a graph that failed its comparison")
-
-
-def _add_output(p: Any) -> None:
-    p.add_argument(
-        "--output", "-o", metavar="FILE", help=".npy, .jsonl or .parquet (default: JSONL on standard output)"
-    )
-    p.add_argument("--json", action="store_true", help="print a report as one JSON document; needs --output")
-    p.add_argument(
-        "--progress",
-        action=argparse.BooleanOptionalAction,
-        default=sys.stderr.isatty(),
-        help="a line on standard error (default: where that is a terminal)",
     )
 
 

@@ -15,6 +15,7 @@ from embedding_runtime.options import Options
 from embedding_runtime.overflow import Request
 from embedding_runtime.prompts import with_title
 from embedding_runtime.quantization import quantize_embeddings
+from embedding_runtime.resume import Digest, Mark, Notes, pass_over
 from embedding_runtime.rows import Row
 from embedding_runtime.stream import Window
 from embedding_runtime.writers import Writer, Written
@@ -56,29 +57,72 @@ class Report:
         """Least and greatest value of each dimension so far, float32 (2, dim); None before the first."""
         return None if self.least is None or self.most is None else np.stack((self.least, self.most))
 
+    def noted(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        counts = {
+            k: getattr(self, k) for k in ("texts", "written", "tokens", "cut_lines", "errors", "seconds")
+        }
+        return {**counts, "ranges": None if self.ranges is None else self.ranges.tolist()}
+
+    @classmethod
+    def of(cls, noted: dict[str, Any]) -> "Report":
+        """The report that was noted, its clock running on."""
+        values = dict(noted)
+        started = time.monotonic() - values.pop("seconds")
+        ranges = values.pop("ranges")
+        least, most = (None, None) if ranges is None else np.array(ranges, dtype=np.float32)
+        return cls(**values, least=least, most=most, started=started)
+
 
 @dataclass
 class Job:
-    """One run of rows through an Embedder into a writer; `tell` gets a line for every bad row."""
+    """One run of rows through an Embedder into a writer; `tell` gets a line for every bad row.
+
+    With `notes`, blocks that are done are noted; with `mark`, the run goes on from one.
+    """
 
     embedder: Embedder
     plan: Plan
     writer: Writer
     tell: Callable[[str], None]
-    report: Report = field(default_factory=Report)
+    notes: Notes | None = None
+    mark: Mark | None = None
+    report: Report = field(init=False)
+    _digest: Digest = field(default_factory=Digest)
     _waiting: deque[Row] = field(default_factory=deque)
+
+    def __post_init__(self) -> None:
+        self.report = Report.of(self.mark.report) if self.mark else Report()
 
     def run(self, rows: Iterable[Row], done: Callable[[int], None]) -> None:
         """Encode and write all rows; `done` gets the number of rows after each block.
 
         Raises:
-            InputError: a bad row, and the policy is to stop. The rows before it are written.
+            InputError: a bad row, and the policy is to stop. The rows before it are written. Or the rows do
+                not begin with those before `mark`.
             OSError: the writer failed. The rows before are written.
         """
+        rows = iter(rows)
+        if self.mark:
+            pass_over(rows, self.mark, self._digest)
         for window in self.embedder.windows(self._requests(rows), self.plan.options, strict=False):
             self._write(self._rows_of(window))
+            if not window.last:
+                self._note()
             done(len(window.vectors))
         self._write(self._bad_rows())
+
+    def _note(self) -> None:
+        """Note the block just written, where that can be done; a run goes on without."""
+        if self.notes is None or not self.notes.due():
+            return
+        try:
+            size = self.writer.sync()
+            if size is not None:
+                self.notes.write(Mark(self.report.texts, self._digest.hex(), size, self.report.noted()))
+        except OSError as e:
+            self.notes = None
+            self.tell(f"warning: --resume cannot go on beyond row {self.report.texts} ({e.strerror or e})")
 
     def _requests(self, rows: Iterable[Row]) -> Iterator[Request]:
         """Requests of the readable rows; every row waits until its turn to be written comes."""
@@ -97,7 +141,7 @@ class Job:
         self.report.tokens += int(window.tokens.sum())
         for place in range(len(vectors)):
             yield from self._bad_rows()
-            row = self._waiting.popleft()
+            row = self._pop()
             if error := window.errors.get(window.start + place):
                 yield from self._bad(row, str(error))
                 continue
@@ -107,8 +151,13 @@ class Job:
 
     def _bad_rows(self) -> Iterator[Written]:
         while self._waiting and self._waiting[0].error is not None:
-            row = self._waiting.popleft()
+            row = self._pop()
             yield from self._bad(row, row.error or "")
+
+    def _pop(self) -> Row:
+        row = self._waiting.popleft()
+        self._digest.add(row)
+        return row
 
     def _bad(self, row: Row, error: str) -> list[Written]:
         if self.plan.on_error == "stop":

@@ -8,24 +8,25 @@ from typing import Any
 import numpy as np
 
 from embedding_runtime.errors import EngineError
-from embedding_runtime.writers import Written
+from embedding_runtime.writers import RowFile, Written
 
 
 class ParquetWriter:
     """Columns `index` (or the id, as a string, under its own name), `embedding` and `error`.
 
-    A Parquet file is readable only once its footer is written: the file gets its name when it is closed, and
-    holds the row groups written until then.
+    A Parquet file is readable only once its footer is written. So rows first go to a spool beside it, a
+    stream of Arrow record batches that can be cut and gone on with; closing turns it into the Parquet file,
+    a row group for each batch. While rows are missing the spool is kept.
     """
 
-    def __init__(self, path: Path, dim: int, dtype: Any, id_field: str | None) -> None:
-        """Create the file under a temporary name beside `path`.
+    def __init__(self, path: Path, dim: int, dtype: Any, id_field: str | None, kept: int = 0) -> None:
+        """Create the spool, or cut it to the bytes `kept` of an earlier run.
 
         Raises:
             EngineError: pyarrow is not installed.
             OSError: the folder cannot be written.
         """
-        self._arrow, parquet = _import_pyarrow()
+        self._arrow, self._parquet = _import_pyarrow()
         self._path, self._id_field = path, id_field
         self._dtype, self._dim = np.dtype(dtype), dim
         key = (id_field, self._arrow.string()) if id_field else ("index", self._arrow.int64())
@@ -33,8 +34,9 @@ class ParquetWriter:
         self._vectors = self._arrow.list_(item, dim)
         columns = [key, ("embedding", self._vectors), ("error", self._arrow.string())]
         self._schema = self._arrow.schema(columns)
-        self._temporary = path.with_name(f".{path.name}.part")
-        self._writer = parquet.ParquetWriter(str(self._temporary), self._schema)
+        self._spool = RowFile(spool(path), kept)
+        if not kept:
+            self._spool.append(self._schema.serialize().to_pybytes())
 
     def write(self, rows: list[Written]) -> None:
         """See `Writer.write`; one row group each time."""
@@ -50,15 +52,38 @@ class ParquetWriter:
         )
         errors = self._arrow.array([r.error for r in rows], type=self._arrow.string())
         columns = [self._arrow.array(keys, type=self._schema.field(0).type), vectors, errors]
-        self._writer.write_batch(self._arrow.record_batch(columns, schema=self._schema))
+        batch = self._arrow.record_batch(columns, schema=self._schema)
+        self._spool.append(batch.serialize().to_pybytes())
 
-    def close(self) -> None:
-        """See `Writer.close`; a file whose footer cannot be written is removed: nothing could read it."""
+    def sync(self) -> int | None:
+        """See `Writer.sync`; the bytes are the spool's."""
+        return self._spool.sync()
+
+    def close(self, complete: bool) -> None:
+        """See `Writer.close`; a file that cannot be written to its end is removed: nothing could read it."""
+        self._spool.close()
+        temporary = self._path.with_name(f".{self._path.name}.part")
         try:
-            self._writer.close()
-            self._temporary.replace(self._path)
+            self._convert(temporary)
+            temporary.replace(self._path)
         finally:
-            self._temporary.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
+        if complete:
+            spool(self._path).unlink()
+
+    def _convert(self, out: Path) -> None:
+        with (
+            self._arrow.memory_map(str(spool(self._path))) as mapped,
+            self._arrow.ipc.open_stream(mapped) as batches,
+            self._parquet.ParquetWriter(str(out), self._schema) as writer,
+        ):
+            for batch in batches:
+                writer.write_batch(batch)
+
+
+def spool(path: Path) -> Path:
+    """Where the rows of a Parquet file wait until it is closed."""
+    return path.with_name(f".{path.name}.rows")
 
 
 def _spelled(value: Any) -> str | None:

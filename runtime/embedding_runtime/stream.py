@@ -44,13 +44,15 @@ class Window:
     """Results for texts `start`, `start + 1`, ... in their order; vectors float32 (N, dim), NaN where failed.
 
     `tokens` counts those that were run; `long` marks texts that had more than fit; `ids` and `hidden`
-    (float32 (S, H) per text) are filled when `Settings.hidden`.
+    (float32 (S, H) per text) are filled when `Settings.hidden`; `last` says that the texts ended before the
+    window was full.
     """
 
     start: int
     vectors: Floats
     tokens: NDArray[np.int64]
     long: NDArray[np.bool_]
+    last: bool = False
     errors: dict[int, EmbeddingError] = field(default_factory=dict)
     ids: list[NDArray[np.int32]] = field(default_factory=list)
     hidden: list[Floats] = field(default_factory=list)
@@ -62,6 +64,7 @@ class _Prepared(NamedTuple):
     start: int
     pieces: list[Pieces]
     errors: dict[int, EmbeddingError]
+    last: bool
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ class Stream:
         start, running = 0, None
         with ThreadPoolExecutor(1) as worker:
             for requested, last in _windows(iter(requests), settings.batch_size * WINDOW_BATCHES):
-                prepared = self._prepare(requested, start, settings.strict)
+                prepared = self._prepare(requested, start, settings.strict, last)
                 start += len(requested)
                 before = running.result() if running else None
                 running = None if last else worker.submit(self._finish, prepared, settings)
@@ -95,10 +98,10 @@ class Stream:
             if running:
                 yield running.result()
 
-    def _prepare(self, requests: list[Request], start: int, strict: bool) -> _Prepared:
+    def _prepare(self, requests: list[Request], start: int, strict: bool, last: bool) -> _Prepared:
         errors: dict[int, EmbeddingError] = {}
         pieces = [self._pieces(r, start + i, strict, errors) for i, r in enumerate(requests)]
-        return _Prepared(start, pieces, errors)
+        return _Prepared(start, pieces, errors, last)
 
     def _pieces(
         self, request: Request, index: int, strict: bool, errors: dict[int, EmbeddingError]
@@ -124,7 +127,7 @@ class Stream:
         vectors = truncate(vectors, settings.dim)
         vectors = l2_normalize(vectors) if settings.normalize else vectors
         ids = sequences if settings.hidden else []
-        return Window(prepared.start, vectors, tokens, long, prepared.errors, ids, hidden)
+        return Window(prepared.start, vectors, tokens, long, prepared.last, prepared.errors, ids, hidden)
 
     def _run(self, sequences: list[NDArray[np.int32]], settings: Settings) -> tuple[Floats, list[Floats]]:
         """Vectors (N, D) and, when asked for, token vectors of each sequence, in the given order."""

@@ -41,8 +41,12 @@ class Writer(Protocol):
         """
         ...
 
-    def close(self) -> None:
-        """Finish the file."""
+    def sync(self) -> int | None:
+        """Bytes of the rows so far, now safe from a power cut; None where nothing can go on from there."""
+        ...
+
+    def close(self, complete: bool) -> None:
+        """Finish the file; `complete` says that no row is missing."""
         ...
 
 
@@ -65,16 +69,16 @@ def output_format(path: Path | None) -> OutputFormat:
 class RowFile:
     """A file, or standard output, that only whole rows are added to: what fails half way is cut off."""
 
-    def __init__(self, path: Path | None) -> None:
-        """Create or empty the file.
+    def __init__(self, path: Path | None, kept: int = 0) -> None:
+        """Create the file, or cut it to the bytes `kept` of an earlier run.
 
         Raises:
             OSError: it cannot be written.
         """
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
+        flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0)
         self._own = path is not None
         self._fd = _STDOUT if path is None else os.open(path, flags, 0o666)
-        self._good = self._position()
+        self._good = self._position(kept)
 
     def append(self, data: bytes) -> None:
         """Add bytes that end a row."""
@@ -90,6 +94,13 @@ class RowFile:
         os.write(self._fd, data)
         os.lseek(self._fd, 0, os.SEEK_END)
 
+    def sync(self) -> int | None:
+        """Bytes so far, on the disk; None where nothing can be cut off again, as in a pipe."""
+        if not self._own or self._good is None:
+            return None
+        os.fsync(self._fd)
+        return self._good
+
     def close(self) -> None:
         """Cut off an unfinished row, where the output is a file, and close it."""
         try:
@@ -99,11 +110,13 @@ class RowFile:
             if self._own:
                 os.close(self._fd)
 
-    def _position(self) -> int | None:
-        """Where the first row goes; None where there is no such place, as in a pipe or a terminal."""
+    def _position(self, kept: int) -> int | None:
+        """Where the next row goes; None where there is no such place, as in a pipe or a terminal."""
         try:
             os.lseek(self._fd, 0, os.SEEK_CUR)
-            os.ftruncate(self._fd, os.fstat(self._fd).st_size)
+            os.ftruncate(self._fd, kept if self._own else os.fstat(self._fd).st_size)
+            if self._own:
+                os.lseek(self._fd, 0, os.SEEK_END)
         except OSError:
             return None
         return os.fstat(self._fd).st_size
@@ -112,14 +125,18 @@ class RowFile:
 class JsonlWriter:
     """One object a line: `index` (or the id by its name), `embedding`, and `error` where that is null."""
 
-    def __init__(self, path: Path | None, id_field: str | None) -> None:
-        self._file, self._id_field = RowFile(path), id_field
+    def __init__(self, path: Path | None, id_field: str | None, kept: int = 0) -> None:
+        self._file, self._id_field = RowFile(path, kept), id_field
 
     def write(self, rows: list[Written]) -> None:
         """See `Writer.write`."""
         self._file.append(b"".join(self._line(row) for row in rows))
 
-    def close(self) -> None:
+    def sync(self) -> int | None:
+        """See `Writer.sync`."""
+        return self._file.sync()
+
+    def close(self, complete: bool) -> None:
         """See `Writer.close`."""
         self._file.close()
 
@@ -137,9 +154,13 @@ class NpyWriter:
     A row without a vector is a row of NaN.
     """
 
-    def __init__(self, path: Path, dim: int, dtype: Any) -> None:
-        self._file, self._dim, self._dtype, self._rows = RowFile(path), dim, np.dtype(dtype), 0
-        self._file.append(self._header())
+    def __init__(self, path: Path, dim: int, dtype: Any, kept: int = 0) -> None:
+        self._file, self._dim, self._dtype = RowFile(path, kept), dim, np.dtype(dtype)
+        self._rows = max(0, kept - _HEADER_BYTES) // (dim * self._dtype.itemsize)
+        if kept:
+            self._file.rewrite(self._header())
+        else:
+            self._file.append(self._header())
 
     def write(self, rows: list[Written]) -> None:
         """See `Writer.write`."""
@@ -151,7 +172,11 @@ class NpyWriter:
         self._rows += len(rows)
         self._file.rewrite(self._header())
 
-    def close(self) -> None:
+    def sync(self) -> int | None:
+        """See `Writer.sync`."""
+        return self._file.sync()
+
+    def close(self, complete: bool) -> None:
         """See `Writer.close`."""
         self._file.close()
 
