@@ -189,7 +189,8 @@ class Reference:
             ChunkError: they are not the text, whole and in order.
         """
         assert probe.chunked_at is not None
-        return chunks.cut(self.prompt_of(probe), probe.text, probe.chunked_at, self.token_ids)
+        with self._special(False):
+            return chunks.cut(self.prompt_of(probe), probe.text, probe.chunked_at, self._untruncated)
 
     def whole_ids(self, probe: Probe) -> tuple[int, ...]:
         """The ids of a probe, prompt included, as they were before truncation."""
