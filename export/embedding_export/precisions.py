@@ -106,3 +106,106 @@ Q4_0 = replace(
 def precision_row(precision: Precision, qat: str | None) -> PrecisionRow:
     """The row of a precision for a checkpoint trained for the number format `qat`, if any."""
     return Q4_0 if precision == "int4" and qat == "q4_0" else PRECISIONS[precision]
+
+
+@dataclass(frozen=True)
+class LitertFormat:
+    """How a LiteRT file stores one tensor; `block` is how many 4-bit weights share a scale."""
+
+    type: Literal["float32", "int8", "int4"]
+    block: int = 0
+
+
+@dataclass(frozen=True)
+class LitertRow:
+    """How one precision of the LiteRT format stores each kind of tensor; activations are float32 between
+    operators, and int8 inside every product with int8 or int4 weights (XNNPACK, one scale per token)."""
+
+    table: LitertFormat
+    attention: LitertFormat
+    feed_forward: LitertFormat
+    dense: LitertFormat
+    balanced: bool
+    engine_min_version: str
+    bytes_per_parameter: float
+    recipe: dict[str, str]
+    golden_tolerance: dict[str, float]
+
+    def format(self, name: str) -> LitertFormat:
+        """The format of a matrix or table by its canonical name."""
+        if name.startswith("dense."):
+            return self.dense
+        if ".self_attn." in name:
+            return self.attention
+        return self.feed_forward if ".mlp." in name else self.table
+
+
+_F32, _I8 = LitertFormat("float32"), LitertFormat("int8")
+_I4, _I4_WIDE = LitertFormat("int4", 32), LitertFormat("int4", 128)
+_INT8_ACTIVATIONS = "float32; int8 inside products, one scale and zero point per token, found as it runs"
+
+# Weight-only int8 and float16 are left out on purpose: on a CPU, LiteRT widens such weights when it opens the
+# file, so that they load as slowly and take as much memory as float32.
+LITERT: dict[Precision, LitertRow] = {
+    "fp32": LitertRow(
+        table=_F32,
+        attention=_F32,
+        feed_forward=_F32,
+        dense=_F32,
+        balanced=False,
+        engine_min_version="2.1.0",
+        bytes_per_parameter=4.0,
+        recipe={"weights": "float32", "table": "float32", "activations": "float32", "dense": "folded"},
+        golden_tolerance={"any": 1e-4},
+    ),
+    "int8": LitertRow(
+        table=_I8,
+        attention=_I8,
+        feed_forward=_I8,
+        dense=_I8,
+        balanced=True,
+        engine_min_version="2.1.0",
+        bytes_per_parameter=1.03,
+        recipe={
+            "weights": "int8, symmetric, one float32 scale per output",
+            "table": "int8, symmetric, one float32 scale per row",
+            "activations": _INT8_ACTIVATIONS,
+            "balancing": PRECISIONS["int8"].recipe["balancing"],
+            "dense": "folded",
+        },
+        golden_tolerance={"any": 2e-2},
+    ),
+    "mixed": LitertRow(
+        table=_I4_WIDE,
+        attention=_I8,
+        feed_forward=_I4_WIDE,
+        dense=_I4_WIDE,
+        balanced=False,
+        engine_min_version="2.1.0",
+        bytes_per_parameter=0.6,
+        recipe={
+            "weights": "attention int8, one float32 scale per output; feed-forward and Dense 4 bits, "
+            "symmetric, blocks of 128, float16 scales of least squared error",
+            "table": "4 bits, symmetric, blocks of 128, float16 scales of least squared error",
+            "activations": _INT8_ACTIVATIONS,
+            "dense": "folded",
+        },
+        golden_tolerance={"any": 2e-2},
+    ),
+    "int4": LitertRow(
+        table=_I4,
+        attention=_I4,
+        feed_forward=_I4,
+        dense=_I4,
+        balanced=False,
+        engine_min_version="2.1.0",
+        bytes_per_parameter=0.58,
+        recipe={
+            "weights": "4 bits, symmetric, blocks of 32, float16 scales of least squared error",
+            "table": "4 bits, symmetric, blocks of 32, float16 scales of least squared error",
+            "activations": _INT8_ACTIVATIONS,
+            "dense": "folded",
+        },
+        golden_tolerance={"any": 2e-2},
+    ),
+}

@@ -52,12 +52,14 @@ def float16(values: Floats) -> NDArray[np.float16]:
 # Weights that share a scale in the 4-bit formats; GGML's Q4_0 and MatMulNBits agree on it.
 BLOCK = 32
 LARGEST_CODE = 15
+LARGEST_SIGNED_CODE = 7
 # Grids tried for each block, as fractions of its range: a narrower one clips the extremes and rounds the
 # rest more finely. Below 0.75 none was ever best for normally distributed weights.
 GRID_WIDTHS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75)
 # Blocks quantized at a time: about 1 MB, so that all passes over them stay in a core's cache.
 BLOCKS_AT_A_TIME = 8192
 _SMALLEST_FLOAT16 = np.float32(2.0**-24)
+SMALLEST_NORMAL_FLOAT16 = np.float32(2.0**-14)
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,31 @@ def int4_blocks(values: Floats, scale_type: Any = np.float32) -> Int4Blocks:
         _int4(blocks[i : i + BLOCKS_AT_A_TIME], scale_type) for i in range(0, len(blocks), BLOCKS_AT_A_TIME)
     ]
     return _assembled(parts, values.shape[0])
+
+
+@dataclass(frozen=True)
+class Int4Symmetric:
+    """values ≈ codes * scales, block by block along a row; codes int8 -8 … 7 [rows, columns], scales float16
+    [rows, blocks], all positive."""
+
+    codes: NDArray[np.int8]
+    scales: NDArray[np.float16]
+
+
+def int4_symmetric(values: Floats, block: int) -> Int4Symmetric:
+    """Signed 4 bits without zero points: the best of `GRID_WIDTHS` for each block by squared error.
+
+    Raises:
+        ExportError: rows are no multiple of `block` long.
+    """
+    blocks = _blocks(values, block)
+    at_a_time = BLOCKS_AT_A_TIME * BLOCK // block
+    parts = [_int4_symmetric(blocks[i : i + at_a_time]) for i in range(0, len(blocks), at_a_time)]
+    codes, scales = (np.concatenate(p) for p in zip(*parts, strict=True))
+    return Int4Symmetric(
+        codes.reshape(values.shape).astype(np.int8),
+        scales.reshape(len(values), -1).astype(np.float16),
+    )
 
 
 def q4_0_blocks(values: Floats) -> Int4Blocks:
@@ -117,13 +144,29 @@ def pack_halves(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
 _Parts = tuple[NDArray[np.uint8], NDArray[np.uint8], Floats]
 
 
-def _blocks(values: Floats) -> Floats:
-    if values.shape[1] % BLOCK:
+def _blocks(values: Floats, block: int = BLOCK) -> Floats:
+    if values.shape[1] % block:
         raise ExportError(
-            f"4-bit blocks are {BLOCK} weights long, and a tensor of this checkpoint has rows of "
+            f"4-bit blocks are {block} weights long, and a tensor of this checkpoint has rows of "
             f"{values.shape[1]}. Export another precision, such as int8."
         )
-    return values.reshape(-1, BLOCK)
+    return values.reshape(-1, block)
+
+
+def _int4_symmetric(blocks: Floats) -> tuple[Floats, Floats]:
+    """Codes and scales; a scale is never so small that engines, which want normal numbers, refuse it."""
+    largest = np.abs(blocks).max(axis=1)
+    codes, scales, least = (np.empty_like(x) for x in (blocks, largest, largest))
+    least.fill(np.inf)
+    for width in GRID_WIDTHS:
+        scale = np.maximum(largest * np.float32(width / LARGEST_SIGNED_CODE), SMALLEST_NORMAL_FLOAT16)
+        scale = scale.astype(np.float16).astype(np.float32)
+        found = np.clip(np.rint(blocks / scale[:, None]), -LARGEST_SIGNED_CODE - 1, LARGEST_SIGNED_CODE)
+        errors = found * scale[:, None] - blocks
+        error = np.einsum("ij,ij->i", errors, errors)
+        better = error < least
+        codes[better], scales[better], least[better] = found[better], scale[better], error[better]
+    return codes, scales
 
 
 def _int4(blocks: Floats, scale_type: Any) -> _Parts:

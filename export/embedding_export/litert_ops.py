@@ -1,0 +1,231 @@
+"""`Ops` that emit LiteRT operators for one bucket: one text of a fixed length, no batch.
+
+Chosen so that XNNPACK takes everything behind the token lookup in one piece: with heads beside each other
+within a token, queries of one key head are a reshape away from a plain matrix product. How matrices and the
+table are stored is the business of `litert_storage`.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedding_export.checkpoint import DenseStage, EncoderConfig
+from embedding_export.litert_file import BOOL, INT32, Signature, Value
+from embedding_export.litert_storage import LitertStorage
+from embedding_export.onnx_ops import rope_tables
+
+# Added to the scores of masked keys: two of them still fit float16, and a row with no key stays finite.
+NEG = np.float32(-3e4)
+# Up to this many tokens one block is fastest, beyond it blocks of CHUNK queries.
+BLOCK_LOCAL_ABOVE = 512
+CHUNK = 128
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """A signature's number of tokens, the largest of all signatures', and what pads a shorter text."""
+
+    bucket: int
+    longest: int
+    pad_id: int
+
+
+class LitertOps:
+    """Emits the forward pass into `signature`: input `tokens`, int32 [1, S], `pad_id` on the right."""
+
+    def __init__(
+        self, signature: Signature, config: EncoderConfig, storage: LitertStorage, lengths: Lengths
+    ) -> None:
+        self.s, self.config, self._storage = signature, config, storage
+        self.length, self._longest = lengths.bucket, lengths.longest
+        self._biases: dict[int | None, Value] = {}
+        self._turns: dict[float, tuple[Value, Value]] = {}
+        self._tokens = signature.input("tokens", (1, self.length), INT32)
+        pad = signature.constant(np.array([lengths.pad_id], np.int32))
+        real = signature.op("NOT_EQUAL", [self._tokens, pad], (1, self.length), kind=BOOL)
+        self._mask = signature.op("CAST", [real], (1, self.length))
+
+    def embedding(self, weight: str, scale: float) -> Value:
+        ids = self._reshape(self._tokens, self.length)
+        return self._mul(self._storage.look_up(self.s, weight, ids), np.array([scale], np.float32))
+
+    def linear(self, x: Value, *weights: str) -> tuple[Value, ...]:
+        return tuple(self._storage.multiply(self.s, x, name) for name in weights)
+
+    def rms_norm(self, x: Value, weight: str) -> Value:
+        return self._norm(x, weight, 1.0)
+
+    def head_norm(self, x: Value, weight: str, scale: float) -> Value:
+        heads = self._reshape(x, self.length, -1, self.config.head_dim)
+        return self._norm(heads, weight, scale)
+
+    def rope(self, x: Value, theta: float) -> Value:
+        """x cos + (x with halves swapped) sin, the sign of the first half's sine turned."""
+        if theta not in self._turns:
+            self._turns[theta] = self._turn(theta)
+        cos, sin = self._turns[theta]
+        halves = (*x.shape[:2], self.config.head_dim // 2)
+        first, second = self.s.split(x, 2, halves, halves)
+        swapped = self._concat([second, first], 2)
+        return self._add(self._times(x, cos), self._times(swapped, sin))
+
+    def attention(self, q: Value, k: Value, v: Value, window: int | None) -> Value:
+        c = self.config
+        group = c.num_attention_heads // c.num_key_value_heads
+        local = window is not None and self.length > BLOCK_LOCAL_ABOVE
+        side = -(-window // CHUNK) if local and window is not None else 0
+        blocks, block = (self.length // CHUNK, CHUNK) if local else (1, self.length)
+        queries = self._queries(q, blocks, group)
+        keys, values = (self._keys(self._reshape(x, self.length, -1), blocks, side) for x in (k, v))
+        rows, wide = queries.shape[-2], keys.shape[-2]
+        scores = self._product(queries, keys, transpose=True)
+        split = self._reshape(scores, *scores.shape[:-2], block, group, wide)
+        attended = self._softmax(self._add(split, self._bias(window, blocks, side)))
+        out = self._product(self._reshape(attended, *scores.shape[:-2], rows, wide), values)
+        return self._join_heads(out, group)
+
+    def gelu_gate(self, gate: Value, up: Value) -> Value:
+        return self._times(self.s.op("GELU", [gate], gate.shape, approximate=True), up)
+
+    def residual(self, x: Value, update: Value, name: str) -> Value:
+        return self._add(x, update)
+
+    def mean_pool(self, x: Value) -> Value:
+        total = self._product(self._mask, x)
+        count = self._reduce("SUM", self._mask, 1)
+        return self._divide(total, count, 1e-9)
+
+    def dense(self, x: Value, stage: DenseStage) -> Value:
+        (x,) = self.linear(x, stage.weight)
+        if stage.bias is not None:
+            x = self._add(x, self._storage.vector(self.s, stage.bias))
+        return self.s.op("TANH", [x], x.shape) if stage.activation == "tanh" else x
+
+    def l2_normalize(self, x: Value) -> Value:
+        norm = self.s.op("SQRT", [self._reduce("SUM", self._times(x, x), 1)], (x.shape[0], 1))
+        return self._divide(x, norm, 1e-12)
+
+    def finish(self, vector: Value) -> None:
+        """Name the output."""
+        self.s.output("sentence_embedding", vector)
+
+    def _norm(self, x: Value, weight: str, scale: float) -> Value:
+        square = self._reduce("MEAN", self._times(x, x), len(x.shape) - 1)
+        safe = self._add(square, self.s.constant(np.array([self.config.rms_norm_eps], np.float32)))
+        inverse = self.s.op("RSQRT", [safe], safe.shape)
+        return self._times(self._times(x, inverse), self._storage.gain(self.s, weight, scale))
+
+    def _turn(self, theta: float) -> tuple[Value, Value]:
+        """Cosines, and sines with the first half's turned: [S, 1, D] each.
+
+        All buckets cut theirs from one table of half the width, which keeps the file small.
+        """
+        shape = (self.length, 1, self.config.head_dim // 2)
+        tables = rope_tables(theta, self.config.head_dim, self._longest)
+        cos, sin = (self.s.constant(t[:, None].astype(np.float32)) for t in tables)
+        if self.length < self._longest:
+            cos, sin = (
+                self.s.op("SLICE", [t, self.s.ints(0, 0, 0), self.s.ints(*shape)], shape) for t in (cos, sin)
+            )
+        turned = self._mul(sin, np.array([-1], np.float32))
+        return self._concat([cos, cos], 2), self._concat([turned, sin], 2)
+
+    def _queries(self, q: Value, blocks: int, group: int) -> Value:
+        """[S, N, D] as [blocks, KV, block * group, D]: queries of one key head stand together."""
+        kv, d = self.config.num_key_value_heads, self.config.head_dim
+        if kv == 1:
+            return self._reshape(q, blocks, 1, -1, d)
+        q = self._reshape(q, blocks, self.length // blocks, kv, group * d)
+        return self._reshape(self._transpose(q, 0, 2, 1, 3), blocks, kv, -1, d)
+
+    def _keys(self, x: Value, blocks: int, side: int) -> Value:
+        """[S, KV * D] as [blocks, KV, keys, D]: a block's own tokens and `side` blocks on either side."""
+        kv, d = self.config.num_key_value_heads, self.config.head_dim
+        if side:
+            x = self._around(x, blocks, side)
+        if kv == 1:
+            return self._reshape(x, blocks, 1, -1, d)
+        return self._transpose(self._reshape(x, blocks, -1, kv, d), 0, 2, 1, 3)
+
+    def _around(self, x: Value, blocks: int, side: int) -> Value:
+        """Rows [S, n] as [blocks, keys, n], each block with its neighbours; zeros beyond the ends."""
+        width = x.shape[1]
+        ends = np.array([[side * CHUNK, side * CHUNK], [0, 0]], np.int32)
+        padded = self.s.op("PAD", [x, self.s.constant(ends)], (self.length + 2 * side * CHUNK, width))
+        cut = self._reshape(padded, blocks + 2 * side, CHUNK, width)
+        size = self.s.ints(blocks, CHUNK, width)
+        return self._concat(
+            [
+                self.s.op("SLICE", [cut, self.s.ints(i, 0, 0), size], (blocks, CHUNK, width))
+                for i in range(2 * side + 1)
+            ],
+            1,
+        )
+
+    def _bias(self, window: int | None, blocks: int, side: int) -> Value:
+        """0 where attention goes, NEG where not, for scores [blocks, KV, block, group, keys]."""
+        key = window if window is not None and window < self.length - 1 else None
+        if key not in self._biases:
+            bias = self._padding_bias(blocks, side)
+            if key is not None:
+                bias = self._add(bias, self.s.constant(_band(self.length // blocks, side * CHUNK, key)))
+            self._biases[key] = bias
+        return self._biases[key]
+
+    def _padding_bias(self, blocks: int, side: int) -> Value:
+        mask = self._mask
+        if side:
+            mask = self._around(self._reshape(mask, self.length, 1), blocks, side)
+        missing = self.s.op("SUB", [self.s.constant(np.ones(1, np.float32)), mask], mask.shape)
+        return self._reshape(self._mul(missing, np.array([NEG])), blocks, 1, 1, 1, -1)
+
+    def _join_heads(self, out: Value, group: int) -> Value:
+        kv, d = self.config.num_key_value_heads, self.config.head_dim
+        if kv > 1:
+            out = self._reshape(out, out.shape[0], kv, -1, group * d)
+            out = self._transpose(out, 0, 2, 1, 3)
+        return self._reshape(out, self.length, -1)
+
+    def _reshape(self, x: Value, *shape: int) -> Value:
+        known = int(np.prod([n for n in shape if n > 0]))
+        full = tuple(int(np.prod(x.shape)) // known if n < 0 else n for n in shape)
+        return self.s.op("RESHAPE", [x, self.s.ints(*full)], full, kind=x.type, newShape=list(full))
+
+    def _transpose(self, x: Value, *axes: int) -> Value:
+        return self.s.op("TRANSPOSE", [x, self.s.ints(*axes)], tuple(x.shape[a] for a in axes))
+
+    def _concat(self, parts: list[Value], axis: int) -> Value:
+        shape = list(parts[0].shape)
+        shape[axis] = sum(p.shape[axis] for p in parts)
+        return self.s.op("CONCATENATION", parts, shape, axis=axis)
+
+    def _product(self, a: Value, b: Value, transpose: bool = False) -> Value:
+        shape = (*a.shape[:-1], b.shape[-2] if transpose else b.shape[-1])
+        return self.s.op("BATCH_MATMUL", [a, b], shape, adjY=transpose)
+
+    def _softmax(self, x: Value) -> Value:
+        return self.s.op("SOFTMAX", [x], x.shape, beta=1.0)
+
+    def _reduce(self, operator: str, x: Value, axis: int) -> Value:
+        shape = [1 if i == axis else n for i, n in enumerate(x.shape)]
+        return self.s.op(operator, [x, self.s.ints(axis)], shape, keepDims=True)
+
+    def _divide(self, x: Value, by: Value, least: float) -> Value:
+        by = self.s.op("MAXIMUM", [by, self.s.constant(np.array([least], np.float32))], by.shape)
+        return self.s.op("DIV", [x, by], x.shape)
+
+    def _add(self, a: Value, b: Value) -> Value:
+        return self.s.op("ADD", [a, b], np.broadcast_shapes(a.shape, b.shape))
+
+    def _times(self, a: Value, b: Value) -> Value:
+        return self.s.op("MUL", [a, b], np.broadcast_shapes(a.shape, b.shape))
+
+    def _mul(self, x: Value, by: NDArray[np.float32]) -> Value:
+        return self._times(x, self.s.constant(by))
+
+
+def _band(block: int, side: int, window: int) -> NDArray[np.float32]:
+    """NEG where a block's query and a key are further apart than `window`: [1, 1, block, 1, keys]."""
+    query, key = np.arange(block)[:, None], np.arange(block + 2 * side)[None, :] - side
+    return np.where(np.abs(query - key) <= window, np.float32(0), NEG)[None, None, :, None, :]

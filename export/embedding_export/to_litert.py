@@ -1,0 +1,67 @@
+"""Writes one LiteRT (TFLite) file of the encoder: a signature per bucket, all over one set of weights.
+
+Knows nothing of bundles or manifests; `pipeline` places and records the file.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from embedding_export.balancing import Balanced, balance
+from embedding_export.calibration import calibrate
+from embedding_export.encoder import encode
+from embedding_export.errors import ExportError
+from embedding_export.litert_file import LitertFile
+from embedding_export.litert_ops import BLOCK_LOCAL_ABOVE, CHUNK, Lengths, LitertOps
+from embedding_export.litert_storage import LitertStorage
+from embedding_export.precisions import LitertRow
+from embedding_export.to_onnx import Encoder
+
+INPUTS = ("tokens",)
+OUTPUTS = ("sentence_embedding",)
+BUCKETS = (32, 64, 128, 256, 512, 1024, 2048)
+DESCRIPTION = "EmbeddingGemma encoder, written by embedding-edge"
+
+
+def check_buckets(buckets: Sequence[int], max_seq_length: int) -> tuple[int, ...]:
+    """Buckets in ascending order, each once; those beyond the model's length make way for that length.
+
+    Raises:
+        ExportError: none, one below 2 (`<bos>` and `<eos>` must fit), or a long one that cannot be cut into
+        blocks.
+    """
+    if wrong := [b for b in buckets if b < 2 or (b > BLOCK_LOCAL_ABOVE and b % CHUNK)]:
+        raise ExportError(
+            f"--buckets names {wrong[0]}; a bucket has at least 2 tokens, and beyond {BLOCK_LOCAL_ABOVE} a "
+            f"multiple of {CHUNK}."
+        )
+    found = sorted({min(b, max_seq_length) for b in buckets})
+    if not found:
+        raise ExportError("--buckets names no length.")
+    return tuple(found)
+
+
+def write_litert(
+    encoder: Encoder, path: Path, row: LitertRow, lengths: Sequence[Lengths], progress: Callable[[int], None]
+) -> None:
+    """Write `path` with a signature `embed_{S}` for each of `lengths`.
+
+    Each takes `tokens`, int32 [1, S], padded on the right, and gives `sentence_embedding`, float32 [1, dim].
+
+    Raises:
+        ExportError: the weights do not fit one file.
+    """
+    config = encoder.config
+    seen = Balanced(encoder.weights, {})
+    if row.balanced:
+        seen = balance(config, encoder.weights, calibrate(config, encoder.weights, encoder.sample))
+    scratch = path.with_name(path.name + ".weights")
+    try:
+        with scratch.open("w+b") as data:
+            file = LitertFile(data, progress)
+            storage = LitertStorage(file, seen.weights, row.format, seen.gains)
+            for length in lengths:
+                ops = LitertOps(file.signature(f"embed_{length.bucket}"), config, storage, length)
+                ops.finish(encode(ops, config, encoder.weights.dense, encoder.normalize)[1])
+            file.write(path, DESCRIPTION)
+    finally:
+        scratch.unlink(missing_ok=True)
