@@ -20,7 +20,7 @@ from embedding_runtime.embedder import Embedder
 from embedding_runtime.errors import BundleError, InputError
 from embedding_validate import parity, probes, table, texts
 from embedding_validate.answers import Answers
-from embedding_validate.execution import Execution
+from embedding_validate.execution import Executed, Execution
 from embedding_validate.metrics import Figures
 from embedding_validate.reference import Reference
 from embedding_validate.results import Case, Found, Invariance, graph_report
@@ -241,12 +241,15 @@ def test_execution_is_judged_apart_from_loss(
     executed = graph.groups["arrangement"]["execution"]
     assert graph.status == "passed" and executed.checks == 16
     assert executed.max_abs_error.maximum < 1e-5 < graph.groups["arrangement"]["alone"].max_abs_error.maximum
-    true = Execution.vectors
+    true = Execution.expected
 
-    def off(*arguments: Any) -> dict[str, Any]:
-        return {name: v * np.float32(1.001) for name, v in true(*arguments).items()}
+    def off(*arguments: Any) -> dict[str, Executed]:
+        return {
+            n: dataclasses.replace(e, vector=e.vector * np.float32(1.001))
+            for n, e in true(*arguments).items()
+        }
 
-    monkeypatch.setattr(Execution, "vectors", off)
+    monkeypatch.setattr(Execution, "expected", off)
     graph = parity.check(tmp_path / "half", few, execution=asked).graphs["onnx/fp16"]
     assert graph.status == "failed" and graph.reason and "execution" in graph.reason
     assert {c.check for c in graph.cases if c.failures} == {"execution"}

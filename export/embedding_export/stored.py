@@ -100,6 +100,15 @@ def dequantized(path: Path, checkpoint: Checkpoint) -> Weights:
     return Weights(tensors, _stages(stored, checkpoint))
 
 
+def score_scales(path: Path) -> list[tuple[float, float]]:
+    """The static scales of queries and keys, layer by layer, of a graph whose scores are int8 products."""
+    graph = onnx.load(str(path), load_external_data=False).graph
+    tensors = {t.name: t for t in graph.initializer}
+    products = [n for n in graph.node if n.op_type == "MatMulIntegerToFloat" and n.input[1] not in tensors]
+    q, k = ([float(numpy_helper.to_array(tensors[n.input[i]])) for n in products] for i in (2, 3))
+    return list(zip(q, k, strict=True))
+
+
 def norm_scale(name: str, checkpoint: Checkpoint) -> float:
     """What a stored norm carries beside 1 + w: queries are scaled in their norm."""
     return checkpoint.config.attention_scale if name.endswith("q_norm.weight") else 1.0

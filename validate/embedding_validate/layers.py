@@ -1,18 +1,23 @@
-"""The first place inside an ONNX graph that differs: its named residuals against the encoder's.
+"""What an ONNX graph has inside, and the first place that differs: its named residuals.
 
 Works on graphs that our exporter built, which name the residual after each half of a layer. Needs onnx.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 
+from embedding_runtime.onnx_session import create_session, session_options
+from embedding_runtime.threads import available_cpus
+
 Floats = NDArray[np.float32]
+
+_RESIDUAL = re.compile(r"embeddings|layers\.\d+\.(attention|output)")
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,32 @@ class Deviation:
         return int(self.name.split(".")[1])
 
 
+class Layers:
+    """A graph that is run with its residuals as outputs; `names` are those it has, in order."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the graph at `path`, set up as the runtime does.
+
+        Raises:
+            EngineError: onnxruntime does not load it.
+        """
+        model = onnx.load(str(path), load_external_data=False)
+        self.names = [n for node in model.graph.node for n in node.output if _RESIDUAL.fullmatch(n)]
+        for name in self.names:
+            model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+        options = session_options(available_cpus())
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", str(path.parent)
+        )
+        self._session = create_session(model.SerializeToString(), options, path)
+
+    def run(self, ids: Sequence[int]) -> dict[str, Floats]:
+        """Residuals of one text by name, float32 (tokens, hidden); what fills the last block is cut off."""
+        batch = np.array([ids], dtype=np.int64)
+        found = self._session.run(self.names, {"input_ids": batch, "attention_mask": np.ones_like(batch)})
+        return {name: values[0][: len(ids)] for name, values in zip(self.names, found, strict=True)}
+
+
 def first_deviation(
     path: Path, ids: Sequence[int], expected: Mapping[str, Floats], bound: float
 ) -> Deviation | None:
@@ -36,27 +67,13 @@ def first_deviation(
 
     `expected` maps names to float32 (tokens, hidden), in the order of computation.
     """
-    model = onnx.load(str(path), load_external_data=False)
-    known = {name for node in model.graph.node for name in node.output}
-    names = [n for n in expected if n in known]
-    if not names:
-        return None
-    for name in names:
-        model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    batch = np.array([ids], dtype=np.int64)
-    found = session.run(names, {"input_ids": batch, "attention_mask": np.ones_like(batch)})
-    before = 0.0
-    for name, values in zip(names, found, strict=True):
-        error = _relative(values[0][: len(ids)], expected[name])
-        if not error <= bound:
-            return Deviation(name, error, before)
-        before = error
+    found, before = Layers(path).run(ids), 0.0
+    for name, values in found.items():
+        if name in expected:
+            error = _relative(values, expected[name])
+            if not error <= bound:
+                return Deviation(name, error, before)
+            before = error
     return None
 
 

@@ -27,7 +27,7 @@ from embedding_validate.thresholds import EXECUTION, bounds, threshold
 
 if TYPE_CHECKING:
     from embedding_export.checkpoint import Checkpoint
-    from embedding_validate.execution import Execution
+    from embedding_validate.execution import Executed, Execution
 
 Floats = NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
@@ -91,7 +91,7 @@ def check_graph(
         ]
         cases = graph_run.all_cases(calls, partial(progress, graph.key))
         if execution is not None:
-            cases += graph_run.executed(execution.vectors(bundle, graph, answers))
+            cases += graph_run.executed(execution.expected(bundle, graph, answers))
         printed = golden.check(of_embedder(embedder), graph.precision) if tutorial else ()
         mismatches = _mismatches(embedder.manifest, answers)
         found = Found(
@@ -208,18 +208,20 @@ class _Run:
             return [self._refused(p, call, e) for p in call.probes]
         return [self._case(p, call, r) for p, r in zip(call.probes, results, strict=True)]
 
-    def executed(self, expected: Mapping[str, Floats]) -> list[Case]:
+    def executed(self, expected: "Mapping[str, Executed]") -> list[Case]:
         """The vectors given for texts alone against those by the graph's own weights."""
         limits = EXECUTION[self.precision] if expected else threshold(self.precision)
         by_id = {p.id: p for p in self.answers.probes.probes}
         cases = []
         for name, right in expected.items():
             if name in self.vectors:
-                figures = Figures.of(right, self.vectors[name])
-                failures = tuple(limits.failures(metrics.norm(right), figures))
+                figures = Figures.of(right.vector, self.vectors[name])
+                failures = limits.failures(metrics.norm(right.vector), figures)
+                if limits.update_error is not None and not right.update_error <= limits.update_error:
+                    failures.append(f"{right.half} adds something else (error {right.update_error:.2g})")
                 tokens, probe = len(self.answers.by_probe[name].ids), by_id[name]
                 cases.append(
-                    Case(name, probe.script, _prompt(probe), EXECUTED, tokens, None, figures, failures)
+                    Case(name, probe.script, _prompt(probe), EXECUTED, tokens, None, figures, tuple(failures))
                 )
         return cases
 
