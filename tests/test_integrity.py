@@ -279,9 +279,12 @@ def test_which_graph(bundle: Path, have: list[str], precision: str | None, taken
         assert choose_graph(manifest, None, precision).precision == taken
 
 
-def test_a_format_without_an_engine(bundle: Path) -> None:
+def test_a_format_without_an_engine(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     change(bundle, with_graph(format="litert"))
-    with pytest.raises(EngineError, match="not 'litert'"):
+    monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
+    with pytest.raises(EngineError, match=r"pip install 'embedding-edge\[litert\]' \(for litert/fp32\)"):
         Embedder(bundle, format="litert")
-    with pytest.raises(InputError, match="it has: litert/fp32"):
+    with pytest.raises(EngineError, match="No engine"):
         Embedder(bundle)
+    with pytest.raises(InputError, match="it has: litert/fp32"):
+        Embedder(bundle, format="onnx")

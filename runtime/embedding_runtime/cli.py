@@ -20,8 +20,8 @@ from embedding_runtime.cpu import cpu_fingerprint
 from embedding_runtime.embed_arguments import parser
 from embedding_runtime.embed_file import Job, Plan
 from embedding_runtime.embedder import Embedder
+from embedding_runtime.engines import check_engine_version
 from embedding_runtime.errors import EmbeddingError, InputError
-from embedding_runtime.onnx_session import check_engine_version
 from embedding_runtime.options import Options
 from embedding_runtime.parquet_writer import ParquetWriter, spool
 from embedding_runtime.progress import Progress
@@ -223,6 +223,7 @@ def _finish(arguments: argparse.Namespace, job: Job) -> None:
             {
                 "bundle": str(arguments.bundle),
                 "graph": embedder.graph.key,
+                "engine": f"{embedder.graph.engine} {check_engine_version(embedder.graph)}",
                 "variant_id": embedder.graph.variant_id,
                 "space_id": embedder.manifest.space_id,
                 "output": str(arguments.output),

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from embedding_runtime.errors import EmbeddingWarning, EngineError, OverflowWarning
+from embedding_runtime.errors import EmbeddingWarning, EngineError, InputError, OverflowWarning
 from embedding_runtime.notices import Notices
 from embedding_runtime.opened import Opened
 from embedding_runtime.options import Options, check_whole
@@ -10,6 +10,7 @@ from embedding_runtime.overflow import Cutter, Overflow, Request
 from embedding_runtime.requested import watched
 from embedding_runtime.stream import Settings, Stream, Window
 
+HIDDEN_OUTPUT = "last_hidden_state"
 # <bos>, one token of text and <eos>.
 LEAST_LENGTH = 3
 
@@ -19,7 +20,7 @@ class Encoder:
 
     def __init__(self, opened: Opened) -> None:
         self._opened: Opened | None = opened
-        self.max_length = opened.manifest.max_seq_length
+        self.max_length = self._longest = opened.max_length
         self._manifest = opened.manifest
         self._notices = Notices()
 
@@ -43,9 +44,9 @@ class Encoder:
         """Read fewer tokens of each text.
 
         Raises:
-            InputError, InputTypeError: not a whole number the bundle allows.
+            InputError, InputTypeError: not a whole number that the graph allows.
         """
-        check_whole("max_seq_length", value, LEAST_LENGTH, self._manifest.max_seq_length)
+        check_whole("max_seq_length", value, LEAST_LENGTH, self._longest)
         self.max_length = value
 
     def check_dim(self, dim: int | None) -> None:
@@ -91,12 +92,18 @@ class Encoder:
         unit = any(stage.type == "normalize" for stage in self._manifest.stages)
         shortened = options.dim is not None and options.dim < self._manifest.embedding_dim
         normalize = options.normalize_embeddings
+        hidden = options.output_value != "sentence_embedding"
+        if hidden and HIDDEN_OUTPUT not in self.opened.graph.outputs:
+            raise InputError(
+                f"output_value {options.output_value!r} needs the output {HIDDEN_OUTPUT!r}, which the graph "
+                f"{self.opened.graph.key} lacks. Load an ONNX graph: format='onnx'."
+            )
         return Settings(
             batch_size=options.batch_size,
             dim=options.dim,
             normalize=unit and shortened if normalize is None else normalize,
             renormalize_chunks=unit,
-            hidden=options.output_value != "sentence_embedding",
+            hidden=hidden,
             strict=strict,
         )
 

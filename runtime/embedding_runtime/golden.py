@@ -47,7 +47,7 @@ def check_golden_vectors(graph: Graph, run: Callable[[tuple[int, ...]], Floats])
     if tolerance is not None and worst > tolerance:
         raise BundleError(
             f"The graph {graph.key} is off by {worst:.3g} from the vectors stored at export; "
-            f"{tolerance:.3g} is allowed on {cpu_kind()}. Upgrade onnxruntime, or export the bundle again "
+            f"{tolerance:.3g} is allowed on {cpu_kind()}. Upgrade {graph.engine}, or export the bundle again "
             "on this machine; pass allow_failed=True to study it."
         )
     return worst

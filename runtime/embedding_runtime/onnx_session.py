@@ -1,6 +1,5 @@
 """One ONNX graph, ready to run. Knows token ids and arrays, nothing of texts, prompts or dimensions."""
 
-import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,12 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embedding_runtime.bundle import Graph
 from embedding_runtime.cpu import cpu_kind
+from embedding_runtime.engines import Ids, engine_module, first_line
 from embedding_runtime.errors import EngineError
 from embedding_runtime.vectors import Floats
-
-Ids = NDArray[np.int64]
 
 
 def engine() -> Any:
@@ -22,37 +19,7 @@ def engine() -> Any:
     Raises:
         EngineError: not installed, or it cannot be imported here.
     """
-    try:
-        return importlib.import_module("onnxruntime")
-    except ImportError as e:
-        raise EngineError(
-            f"onnxruntime cannot be imported ({e}). Install it with: pip install onnxruntime"
-        ) from e
-
-
-def check_engine_version(graph: Graph) -> str:
-    """The engine's version, refused when older than the graph needs.
-
-    Raises:
-        EngineError: missing or too old.
-    """
-    found = str(engine().__version__)
-    if _release(found) < _release(graph.engine_min_version):
-        raise EngineError(
-            f"The graph {graph.key} needs onnxruntime >= {graph.engine_min_version}; {found} is installed. "
-            f"Upgrade with: pip install 'onnxruntime>={graph.engine_min_version}'"
-        )
-    return found
-
-
-def _release(version: str) -> tuple[int, ...]:
-    parts = []
-    for part in version.split("+")[0].split("."):
-        digits = part[: len(part) - len(part.lstrip("0123456789"))]
-        if not digits:
-            break
-        parts.append(int(digits))
-    return tuple(parts)
+    return engine_module("onnx")
 
 
 def session_options(threads: int) -> Any:
@@ -83,7 +50,7 @@ def create_session(model: Path | bytes, options: Any, named: Path) -> Any:
         )
     except Exception as e:  # onnxruntime raises classes of its own without a common base
         raise EngineError(
-            f"onnxruntime {ort.__version__} does not load {named} ({_first_line(e)}). Export the bundle "
+            f"onnxruntime {ort.__version__} does not load {named} ({first_line(e)}). Export the bundle "
             "again, or install another version of onnxruntime."
         ) from e
 
@@ -119,10 +86,9 @@ class OnnxSession:
         except Exception as e:
             raise EngineError(
                 f"onnxruntime failed on a batch of {ids.shape[0]} x {ids.shape[1]} tokens "
-                f"({_first_line(e)}). Use a smaller batch_size if memory is short."
+                f"({first_line(e)}). Use a smaller batch_size if memory is short."
             ) from e
         return results
 
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:300]
+    def check_ids(self, ids: NDArray[np.int32]) -> None:
+        """Take any: the mask comes beside the ids."""

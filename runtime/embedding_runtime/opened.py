@@ -6,23 +6,20 @@ from pathlib import Path
 
 import numpy as np
 
+from embedding_runtime.backends import Backend, backend
 from embedding_runtime.bundle import Graph, Manifest, load_manifest
 from embedding_runtime.cpu import cpu_fingerprint, cpu_kind
 from embedding_runtime.device_cache import CacheKey, open_prepared
+from embedding_runtime.engines import Session, check_engine_version
 from embedding_runtime.errors import EngineError, InputError
 from embedding_runtime.golden import check_golden_ids, check_golden_vectors
 from embedding_runtime.integrity import Stamps, Verify, verify_files
-from embedding_runtime.onnx_prepacked import LAYOUT, build, open_prepacked
-from embedding_runtime.onnx_session import OnnxSession, check_engine_version
 from embedding_runtime.selection import check_parity, choose_graph
 from embedding_runtime.stream import pad
 from embedding_runtime.threads import resolve_threads
 from embedding_runtime.tokenizer import Tokenizer, open_tokenizer
 from embedding_runtime.vectors import Floats
 
-# Where packed weights in a file are worth the disk: int8 saves 94 MB of memory for 210 MB of disk, int4 73 MB
-# for 147 MB.
-PREPACKED_PRECISIONS = ("int8", "int4")
 # Of the golden vectors the one nearest to this length is checked at every opening: a few milliseconds.
 _QUICK_GOLDEN_TOKENS = 32
 
@@ -47,7 +44,12 @@ class Opened:
     manifest: Manifest
     graph: Graph
     tokenizer: Tokenizer
-    session: OnnxSession
+    session: Session
+
+    @property
+    def max_length(self) -> int:
+        """Tokens read of a text: the model's limit, or the graph's largest bucket where that is shorter."""
+        return longest(self.manifest, self.graph)
 
     def check_golden(self) -> float:
         """Largest absolute difference to the golden vectors.
@@ -78,7 +80,10 @@ def open_bundle(path: Path, choice: Choice) -> Opened:
     verify_files(path, manifest, names, stamps, choice.verify)
     tokenizer = open_tokenizer(path, manifest.tokenizer, verify=False)  # its hash was just compared
     check_golden_ids(tokenizer, manifest.tokenizer)
-    session = _session(path / graph.file, manifest, graph, threads, choice)
+    graph = replace(graph, golden=tuple(g for g in graph.golden if len(g.ids) <= longest(manifest, graph)))
+    session = _session(
+        backend(graph, path / graph.file, threads, manifest.tokenizer.pad_id), manifest, graph, choice
+    )
     opened = Opened(path, manifest, graph, tokenizer, session)
     passed = f"{graph.variant_id} {cpu_fingerprint()} {version}"
     if not choice.allow_failed and (choice.verify == "always" or passed not in stamps.golden):
@@ -89,39 +94,46 @@ def open_bundle(path: Path, choice: Choice) -> Opened:
     return opened
 
 
-def _session(file: Path, manifest: Manifest, graph: Graph, threads: int, choice: Choice) -> OnnxSession:
+def longest(manifest: Manifest, graph: Graph) -> int:
+    """Tokens that a graph takes at most."""
+    return min(manifest.max_seq_length, max(graph.buckets, default=manifest.max_seq_length))
+
+
+def _session(engine: Backend, manifest: Manifest, graph: Graph, choice: Choice) -> Session:
     """A session on the graph: on packed weights in the device's cache where that pays and can be had."""
-    pays = graph.precision in PREPACKED_PRECISIONS if choice.device_cache is None else choice.device_cache
+    wanted = engine.pays if choice.device_cache is None else choice.device_cache
     checkable = graph.golden and graph.golden_tolerance.keys() & {cpu_kind(), "any"}
-    if pays and checkable and not choice.allow_failed:
-        return _prepacked(file, manifest, graph, threads) or OnnxSession(file, threads)
-    return OnnxSession(file, threads)
+    if wanted and checkable and not choice.allow_failed:
+        return _prepared(engine, manifest, graph) or engine.open()
+    return engine.open()
 
 
-def _prepacked(file: Path, manifest: Manifest, graph: Graph, threads: int) -> OnnxSession | None:
+def _prepared(engine: Backend, manifest: Manifest, graph: Graph) -> Session | None:
     """Checked against the graph itself when the files are made, and by a golden vector at every opening."""
     quick = min(graph.golden, key=lambda g: abs(len(g.ids) - _QUICK_GOLDEN_TOKENS))
 
     def make(folder: Path) -> None:
-        build(file, folder)
-        expected = _golden(OnnxSession(file, threads), manifest, graph)
-        if not np.array_equal(_golden(open_prepacked(folder, file, threads), manifest, graph), expected):
+        engine.build(folder)
+        expected = _golden(engine.open(), manifest, graph)
+        if not np.array_equal(_golden(engine.open_prepared(folder), manifest, graph), expected):
             raise EngineError(f"Packed weights of {graph.key} do not give its vectors; they are not used.")
 
     return open_prepared(
-        CacheKey(graph.variant_id, graph.engine, check_engine_version(graph), cpu_fingerprint(), LAYOUT),
+        CacheKey(
+            graph.variant_id, graph.engine, check_engine_version(graph), cpu_fingerprint(), engine.layout
+        ),
         make,
-        lambda folder: open_prepacked(folder, file, threads),
+        engine.open_prepared,
         lambda session: check_golden_vectors(replace(graph, golden=(quick,)), _vectors(session, manifest)),
     )
 
 
-def _golden(session: OnnxSession, manifest: Manifest, graph: Graph) -> Floats:
+def _golden(session: Session, manifest: Manifest, graph: Graph) -> Floats:
     """What a session gives for the golden inputs (N, D)."""
     return np.stack([_vectors(session, manifest)(golden.ids) for golden in graph.golden])
 
 
-def _vectors(session: OnnxSession, manifest: Manifest) -> Callable[[tuple[int, ...]], Floats]:
+def _vectors(session: Session, manifest: Manifest) -> Callable[[tuple[int, ...]], Floats]:
     """Token ids to the graph's vector (D,)."""
 
     def vector(ids: tuple[int, ...]) -> Floats:

@@ -5,37 +5,42 @@ from pathlib import Path
 from typing import Any
 
 from embedding_runtime.bundle import Format, Graph, Manifest, Precision
+from embedding_runtime.engines import ENGINES, installed
 from embedding_runtime.errors import BundleError, EngineError, InputError, ParityWarning
 from embedding_runtime.notices import warn
 
 PARITY = "parity.json"
 PARITY_SCHEMA_VERSION = 1
-ENGINES: dict[Format, str] = {"onnx": "onnxruntime"}
 # Best first; int4 is only ever taken when asked for.
 PRECISION_ORDER: tuple[Precision, ...] = ("int8", "mixed", "fp32", "fp16")
+# Best first, for graphs of one precision on a device that has both engines.
+FORMAT_ORDER: tuple[Format, ...] = ("onnx", "litert")
 
 _warned: set[tuple[str, str]] = set()
 
 
 def choose_graph(manifest: Manifest, format: str | None, precision: str | None) -> Graph:
-    """The graph for a format and a precision, each None for the best that this version can run.
+    """The graph for a format and a precision; None takes the best one whose engine is installed.
+
+    The precision goes before the format: `PRECISION_ORDER`, then `FORMAT_ORDER`.
 
     Raises:
         InputError: the bundle has no such graph.
-        EngineError: the format is one this version has no engine for.
+        EngineError: it has, but for an engine that is not installed.
     """
-    have = ", ".join(g.key for g in manifest.graphs) or "none"
-    if format is not None and format not in ENGINES and any(g.format == format for g in manifest.graphs):
-        raise EngineError(f"This version runs {list(ENGINES)}, not {format!r}. The bundle has: {have}.")
-    wanted = [precision] if precision is not None else list(PRECISION_ORDER)
-    formats = [format] if format is not None else list(ENGINES)
-    for kind in formats:
-        for level in wanted:
-            for graph in manifest.graphs:
-                if (graph.format, graph.precision) == (kind, level):
-                    return graph
-    asked = f"{format or 'any format'} in {precision or 'the default precisions'}"
-    raise InputError(f"The bundle has no graph for {asked}; it has: {have}. Export one with --add.")
+    precisions = PRECISION_ORDER if precision is None else (precision,)
+    formats = FORMAT_ORDER if format is None else (format,)
+    by_key: dict[tuple[str, str], Graph] = {(g.precision, g.format): g for g in manifest.graphs}
+    found = [by_key[p, f] for p in precisions for f in formats if (p, f) in by_key]
+    if not found:
+        have = ", ".join(g.key for g in manifest.graphs) or "none"
+        asked = f"{format or 'any format'} in {precision or 'the default precisions'}"
+        raise InputError(f"The bundle has no graph for {asked}; it has: {have}. Export one with --add.")
+    for graph in found:
+        if installed(graph.format):
+            return graph
+    ways = sorted({f"{ENGINES[g.format].install} (for {g.key})" for g in found})
+    raise EngineError(f"No engine for a graph of this bundle is installed. Install one: {'; or '.join(ways)}")
 
 
 def check_parity(bundle: Path, graph: Graph, allow_failed: bool) -> None:

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from embedding_runtime.engines import Session
 from embedding_runtime.errors import EmbeddingError, EngineError, InputError
 from embedding_runtime.inputs import check_encodable
-from embedding_runtime.onnx_session import OnnxSession
 from embedding_runtime.overflow import Cutter, Pieces, Request
 from embedding_runtime.vectors import Floats, l2_normalize, truncate, weighted_mean
 
@@ -71,7 +71,7 @@ class _Prepared(NamedTuple):
 class Stream:
     """An engine, a way to cut texts into ids, and the id that pads them."""
 
-    session: OnnxSession
+    session: Session
     cutter: Cutter
     pad_id: int
     embedding_dim: int
@@ -109,7 +109,10 @@ class Stream:
         try:
             check_encodable(request.text)
             check_encodable(request.prompt)
-            return self.cutter.pieces(request)
+            pieces = self.cutter.pieces(request)
+            for ids in pieces.ids:
+                self.session.check_ids(ids)
+            return pieces
         except InputError as e:
             if strict:
                 raise InputError(f"inputs[{index}] {e}") from e

@@ -1,0 +1,99 @@
+"""Which engine runs which format, whether it is installed, and what an opened graph answers to.
+
+The one place that names the engines' packages. Opens no graph.
+"""
+
+import importlib
+import importlib.util
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedding_runtime.bundle import Format, Graph
+from embedding_runtime.errors import EngineError
+from embedding_runtime.vectors import Floats
+
+Ids = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine's import name, the name errors and manifests call it by, and how to install it."""
+
+    module: str
+    name: str
+    install: str
+
+
+ENGINES: dict[Format, Engine] = {
+    "onnx": Engine("onnxruntime", "onnxruntime", "pip install onnxruntime"),
+    "litert": Engine("ai_edge_litert", "ai-edge-litert", "pip install 'embedding-edge[litert]'"),
+}
+
+
+class Session(Protocol):
+    """One graph, ready to run; may be used from several threads at once."""
+
+    def run(self, ids: Ids, mask: Ids, outputs: tuple[str, ...]) -> list[Floats]:
+        """Outputs by name for ids and mask, int64 of shape (B, S), right-padded.
+
+        Raises:
+            InputError: ids that this graph cannot take.  EngineError: the engine failed.
+        """
+
+    def check_ids(self, ids: NDArray[np.int32]) -> None:
+        """Refuse a text's ids (S,) that this graph cannot take.
+
+        Raises:
+            InputError: the message wants a subject.
+        """
+
+
+def installed(format: Format) -> bool:
+    """Whether the format's engine can be found; it is not imported."""
+    return importlib.util.find_spec(ENGINES[format].module) is not None
+
+
+def engine_module(format: Format) -> Any:
+    """The engine's module.
+
+    Raises:
+        EngineError: not installed, or it cannot be imported here.
+    """
+    engine = ENGINES[format]
+    try:
+        return importlib.import_module(engine.module)
+    except (ImportError, OSError) as e:  # OSError: a library of its own does not load
+        raise EngineError(f"{engine.name} cannot be imported ({e}). Install it with: {engine.install}") from e
+
+
+def check_engine_version(graph: Graph) -> str:
+    """The engine's version, refused when older than the graph needs.
+
+    Raises:
+        EngineError: missing or too old.
+    """
+    engine, found = ENGINES[graph.format], str(engine_module(graph.format).__version__)
+    if _release(found) < _release(graph.engine_min_version):
+        raise EngineError(
+            f"The graph {graph.key} needs {engine.name} >= {graph.engine_min_version}; {found} is installed. "
+            f"Upgrade with: pip install '{engine.name}>={graph.engine_min_version}'"
+        )
+    return found
+
+
+def first_line(error: Exception) -> str:
+    """What an engine's own error says first, cut to 300 characters."""
+    return str(error).strip().split("\n")[0][:300]
+
+
+def _release(version: str) -> tuple[int, ...]:
+    parts = []
+    for part in version.split("+")[0].split("."):
+        digits = part[: len(part) - len(part.lstrip("0123456789"))]
+        if not digits:
+            break
+        parts.append(int(digits))
+    return tuple(parts)

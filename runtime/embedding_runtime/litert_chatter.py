@@ -1,0 +1,66 @@
+"""Keeps what LiteRT's C++ code prints off standard error. Knows nothing of graphs.
+
+LiteRT 2.3 prints some forty lines where it opens a graph and a few where it lets go of one, has no setting
+against it, and writes past Python. So file descriptor 2 itself is turned aside meanwhile.
+"""
+
+import ctypes
+import os
+import re
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
+from typing import IO
+
+# Set to anything but nothing, this environment variable leaves the engine's lines where they are.
+SHOW = "EMBEDDING_EDGE_ENGINE_LOG"
+_STDERR = 2
+_ENGINE_LINE = re.compile(rb"(VERBOSE|INFO|WARNING|ERROR|FATAL): |\s*\xe2\x94\x94 |[IWEF]\d{4} [\d:.]+ ")
+_lock = threading.RLock()
+
+
+def shown() -> bool:
+    """Whether the engine's lines were asked for."""
+    return bool(os.environ.get(SHOW))
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Within the block the engine's lines go nowhere; all other lines reach standard error at its end.
+
+    Limits: what other threads write meanwhile comes late; a line that looks like the engine's is dropped,
+    whoever wrote it; a process that is killed within the block loses its last words; a child process started
+    within it has no standard error.
+    """
+    with _lock, ExitStack() as stack:
+        if not shown():
+            with suppress(OSError):  # no standard error, or nowhere to keep it meanwhile
+                aside = stack.enter_context(tempfile.TemporaryFile())
+                saved = os.dup(_STDERR)
+                stack.callback(_restore, saved, aside)
+                os.dup2(aside.fileno(), _STDERR)
+        yield
+
+
+@cache
+def quiet_exit() -> None:
+    """Close standard error when the process ends: after Python is done, before the engine's last lines.
+
+    Call it after the engine has registered what it does at exit: the C library goes backwards.
+    """
+    if not shown():
+        with suppress(AttributeError, OSError, TypeError):
+            libc = ctypes.CDLL(None)
+            libc.__cxa_atexit(libc.close, ctypes.c_void_p(_STDERR), None)
+
+
+def _restore(saved: int, aside: IO[bytes]) -> None:
+    os.dup2(saved, _STDERR)
+    os.close(saved)
+    with suppress(OSError):
+        aside.seek(0)
+        for line in aside:
+            if not _ENGINE_LINE.match(line):
+                os.write(_STDERR, line)
