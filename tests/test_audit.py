@@ -1,15 +1,13 @@
 """The weight audit passes every sound graph, and refuses planted faults of quantization."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import written
+from planted import FAULTS
 
-from embedding_export import onnx_int4, quantize
 from embedding_export.audit import audit_onnx
 from embedding_export.checkpoint import Checkpoint, load_checkpoint
 from embedding_export.errors import AuditError
@@ -46,67 +44,6 @@ def test_another_checkpoint_is_refused(checkpoint: Checkpoint, tmp_path: Path) -
     path = written.write(checkpoint, tmp_path, "int8")
     with pytest.raises(AuditError, match=name):
         audit_onnx(path, written.with_tensors(checkpoint, {name: values}))
-
-
-def _changed(change: Callable[[Any], Any], functions: tuple[str, ...], shape: tuple[int, int]) -> Any:
-    """Plant: what quantizes a tensor of `shape` [rows, columns] gets its result changed."""
-
-    def plant(patch: Patch) -> None:
-        for module, name in [(m, f) for m in (quantize, onnx_int4) for f in functions if hasattr(m, f)]:
-            true = getattr(module, name)
-
-            def faulty(values: Any, *args: Any, true: Any = true) -> Any:
-                found = true(values, *args)
-                return change(found) if values.shape == shape else found
-
-            patch.setattr(module, name, faulty)
-
-    return plant
-
-
-def _swapped_scales(found: Any) -> Any:
-    scales = found.scales.copy()
-    scales[[0, 1]] = scales[[1, 0]]
-    return replace(found, scales=scales)
-
-
-def _larger_scales(found: Any) -> Any:
-    return replace(found, scales=found.scales * np.float32(1.1))
-
-
-def _unsigned_bytes(found: Any) -> Any:
-    """Bytes written as unsigned (code + 128), declared as signed."""
-    return replace(found, codes=(found.codes.astype(np.int16) + 128).astype(np.uint8).view(np.int8))
-
-
-def _without_zeros(found: Any) -> Any:
-    return replace(found, zeros=np.zeros_like(found.zeros))
-
-
-def _swap_nibbles(function: str) -> Callable[[Patch], None]:
-    def plant(patch: Patch) -> None:
-        true = getattr(onnx_int4, function)
-        patch.setattr(onnx_int4, function, lambda codes: (true(codes) << 4) | (true(codes) >> 4))
-
-    return plant
-
-
-UP, TABLE = (96, 64), (4096, 64)
-INT8, INT4 = ("int8_rows",), ("int4_blocks", "q4_0_blocks")
-FAULTS: dict[str, tuple[Precision, Callable[[Patch], None]]] = {
-    "int8: two rows' scales swapped": ("int8", _changed(_swapped_scales, INT8, UP)),
-    "int8: two rows' scales of the table swapped": ("int8", _changed(_swapped_scales, INT8, TABLE)),
-    "int8: a tensor's scales x 1.1": ("int8", _changed(_larger_scales, INT8, UP)),
-    "int8: unsigned bytes as signed": ("int8", _changed(_unsigned_bytes, INT8, UP)),
-    "int8: unsigned bytes as signed in the table": ("int8", _changed(_unsigned_bytes, INT8, TABLE)),
-    "int4: two rows' scales swapped": ("int4", _changed(_swapped_scales, INT4, UP)),
-    "int4: two rows' scales of the table swapped": ("int4", _changed(_swapped_scales, INT4, TABLE)),
-    "int4: a tensor's scales x 1.1": ("int4", _changed(_larger_scales, INT4, UP)),
-    "int4: no zero points": ("int4", _changed(_without_zeros, INT4, UP)),
-    "int4: no zero points in the table": ("int4", _changed(_without_zeros, INT4, TABLE)),
-    "int4: nibbles swapped": ("int4", _swap_nibbles("pack_pairs")),
-    "int4: nibbles of the table swapped": ("int4", _swap_nibbles("pack_halves")),
-}
 
 
 @pytest.mark.parametrize("fault", FAULTS)
