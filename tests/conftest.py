@@ -8,7 +8,8 @@ import pytest
 import standin
 
 from embedding_export.checkpoint import load_checkpoint
-from embedding_export.pipeline import ExportOptions, export_bundle
+from embedding_export.options import ExportOptions
+from embedding_export.pipeline import export_bundle
 from embedding_runtime import Embedder
 from embedding_runtime.bundle import Parity, load_manifest
 

@@ -18,7 +18,8 @@ import standin
 from conftest import assumed
 
 from embedding_export.checkpoint import load_checkpoint
-from embedding_export.pipeline import ExportOptions, export_bundle
+from embedding_export.options import ExportOptions
+from embedding_export.pipeline import export_bundle
 from embedding_runtime import Embedder
 from embedding_runtime.bundle import load_manifest
 from embedding_runtime.device_cache import (

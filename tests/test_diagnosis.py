@@ -9,9 +9,10 @@ import standin
 import torch
 from test_faults import FAULTS
 
-from embedding_export import pipeline
+from embedding_export import graphs
 from embedding_export.checkpoint import load_checkpoint
-from embedding_export.pipeline import ExportOptions, export_bundle
+from embedding_export.options import ExportOptions
+from embedding_export.pipeline import export_bundle
 from embedding_validate import diagnosis, parity, probes, table, texts
 from embedding_validate.answers import Answers
 from embedding_validate.reference import Reference
@@ -91,7 +92,7 @@ def test_a_planted_fault_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     FAULTS[fault](monkeypatch)
-    monkeypatch.setattr(pipeline, "audit_onnx", lambda *_: 0)
+    monkeypatch.setattr(graphs, "audit_onnx", lambda *_: 0)
     bundle = _exported(tiny_checkpoint, tmp_path)
     _forget_golden_ids(bundle)
     report, findings = _diagnosed(bundle, reference, answers)
@@ -116,7 +117,7 @@ def test_the_gate_names_what_is_wrong(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     FAULTS["Dense dropped"](monkeypatch)
-    monkeypatch.setattr(pipeline, "audit_onnx", lambda *_: 0)
+    monkeypatch.setattr(graphs, "audit_onnx", lambda *_: 0)
     bundle = _exported(tiny_checkpoint, tmp_path)
     verdict = parity.gate(load_checkpoint(tiny_checkpoint))(bundle)["onnx/fp32"]
     assert verdict.reason and "diagnosis: all Dense stages missing (cosine to the reference" in verdict.reason

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import standin
 
-from embedding_export import cli, pipeline
+from embedding_export import cli, graphs
 from embedding_export.checkpoint import load_checkpoint
 from embedding_export.errors import AuditError
 from embedding_export.pipeline import Gate
@@ -170,7 +170,7 @@ def test_a_failed_audit_is_exit_status_1(
     def refuse(*_: Any) -> int:
         raise AuditError("planted")
 
-    monkeypatch.setattr(pipeline, "audit_onnx", refuse)
+    monkeypatch.setattr(graphs, "audit_onnx", refuse)
     assert export(tmp_path / "bundle") == 1
     assert list(tmp_path.iterdir()) == []
 

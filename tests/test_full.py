@@ -14,7 +14,8 @@ import texts
 from tokenizers import Tokenizer
 
 from embedding_export.checkpoint import load_checkpoint
-from embedding_export.pipeline import ExportOptions, export_bundle
+from embedding_export.options import ExportOptions
+from embedding_export.pipeline import export_bundle
 from embedding_runtime import Embedder
 from embedding_runtime.bundle import load_manifest
 from embedding_runtime.tokenizer import open_tokenizer
@@ -110,7 +111,8 @@ def test_export_is_quick_and_small(full_checkpoint: Path, tmp_path: Path) -> Non
     """In a process of its own, without the parity step: ≤ 60 s, ≤ 900 MB anonymous, ≤ 2 GB resident."""
     code = (
         "import sys; from pathlib import Path; from embedding_export.checkpoint import load_checkpoint\n"
-        "from embedding_export.pipeline import ExportOptions, export_bundle\n"
+        "from embedding_export.options import ExportOptions\n"
+        "from embedding_export.pipeline import export_bundle\n"
         "export_bundle(load_checkpoint(sys.argv[1]), Path(sys.argv[2]), "
         "ExportOptions(precisions=('fp32',)), 'measuring')\n"
         "assert 'torch' not in sys.modules"

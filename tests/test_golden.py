@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from embedding_export.checkpoint import load_checkpoint
 from embedding_export.describe import architecture
-from embedding_export.pipeline import ExportOptions, export_bundle
+from embedding_export.options import ExportOptions
+from embedding_export.pipeline import export_bundle
 from embedding_runtime.embedder import Embedder
 from embedding_runtime.errors import InputError
 from embedding_validate import examples, golden

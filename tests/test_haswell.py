@@ -18,7 +18,8 @@ from conftest import assumed
 from numpy.typing import NDArray
 
 from embedding_export.checkpoint import load_checkpoint
-from embedding_export.pipeline import ExportOptions, export_bundle
+from embedding_export.options import ExportOptions
+from embedding_export.pipeline import export_bundle
 from embedding_runtime import Embedder
 
 QEMU = shutil.which("qemu-x86_64-static") or shutil.which("qemu-x86_64")

@@ -10,7 +10,8 @@ import pytest
 import standin
 
 from embedding_export.checkpoint import load_checkpoint
-from embedding_export.pipeline import ExportOptions, export_bundle
+from embedding_export.options import ExportOptions
+from embedding_export.pipeline import export_bundle
 from embedding_validate import parity, probes
 from embedding_validate import texts as probe_texts
 from embedding_validate.reference import Reference

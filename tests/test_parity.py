@@ -14,7 +14,8 @@ import standin
 import torch
 
 from embedding_export.checkpoint import Checkpoint, load_checkpoint
-from embedding_export.pipeline import ExportOptions, export_bundle
+from embedding_export.options import ExportOptions
+from embedding_export.pipeline import export_bundle
 from embedding_runtime.bundle import GoldenVector, load_manifest
 from embedding_runtime.embedder import Embedder
 from embedding_runtime.errors import BundleError, InputError

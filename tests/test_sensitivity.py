@@ -10,10 +10,11 @@ import pytest
 import torch
 from test_faults import _with_config, _with_weights
 
-from embedding_export import pipeline
+from embedding_export import graphs
 from embedding_export.checkpoint import load_checkpoint
 from embedding_export.folding import ArrayWeight
-from embedding_export.pipeline import ExportOptions, export_bundle
+from embedding_export.options import ExportOptions
+from embedding_export.pipeline import export_bundle
 from embedding_validate import parity, probes, texts
 from embedding_validate.answers import Answers
 from embedding_validate.reference import Reference
@@ -65,7 +66,7 @@ UNSEEN = {
 
 def _status(plant: Callable[[Patch], None], folder: Path, answers: Answers, patch: Patch) -> str:
     plant(patch)
-    patch.setattr(pipeline, "audit_onnx", lambda *_: 0)
+    patch.setattr(graphs, "audit_onnx", lambda *_: 0)
     checkpoint = load_checkpoint(folder.parent / "checkpoint")
     export_bundle(checkpoint, folder, ExportOptions(precisions=("fp32",)), "checked by the test itself")
     return parity.check(folder, answers).graphs["onnx/fp32"].status

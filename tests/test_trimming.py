@@ -10,7 +10,8 @@ from tokenizers import Tokenizer
 from embedding_export import cli
 from embedding_export.checkpoint import load_checkpoint
 from embedding_export.errors import ExportError
-from embedding_export.pipeline import ExportOptions, export_bundle
+from embedding_export.options import ExportOptions
+from embedding_export.pipeline import export_bundle
 from embedding_export.trimming import TABLE, TensorRows
 from embedding_runtime import Embedder
 from embedding_runtime.bundle import load_manifest

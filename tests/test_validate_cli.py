@@ -12,7 +12,8 @@ import standin
 import torch
 
 from embedding_export.checkpoint import load_checkpoint
-from embedding_export.pipeline import ExportOptions, export_bundle
+from embedding_export.options import ExportOptions
+from embedding_export.pipeline import export_bundle
 from embedding_validate.cli import main
 
 FP32_ONLY = ExportOptions(precisions=("fp32",))

@@ -4,6 +4,7 @@ Parity cannot show everything (a uniform scale on a projection cancels in the no
 `stored` reads the file without the code that wrote it; what the bound of a format is, is said here.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,30 @@ from embedding_export.checkpoint import Checkpoint, DenseStage, Tensor
 from embedding_export.errors import AuditError
 from embedding_export.folding import Weight, Weights, as_stored, folded
 from embedding_export.read_balance import balanced_as_stored, read_norm_factors
-from embedding_export.stored import Grid, StoredWeight, norm_scale, read_stored
+from embedding_export.stored import TABLE, Grid, StoredWeight, norm_scale, read_stored
 
 # Rows of a tensor compared at a time.
 ROWS = 4096
 # A stored value is the nearest one that its grid has: half a step, and a little for float32 arithmetic (for
 # int8 codes of 127 a rounding error of the scale counts 127-fold; Q4_0 rounds its scales after the codes).
-NEAREST = {"float32": 0.0, "float16": 0.5, "int8": 0.5 + 1e-4, "int4": 0.5 + 1e-4, "q4_0": 0.5 + 0.01}
+NEAREST = {
+    "float32": 0.0,
+    "float16": 0.5,
+    "int8": 0.5 + 1e-4,
+    "int4": 0.5 + 1e-4,
+    "int4_symmetric": 0.5 + 1e-4,
+    "q4_0": 0.5 + 0.01,
+}
 # What lies beyond its grid's ends is stored as the end, and may lie so many steps beyond: an int4 grid covers
 # at least the middle three quarters of its block, and Q4_0's has no +8.
-CLIPPED = {"float32": 0.0, "float16": 0.0, "int8": 0.5 + 1e-4, "int4": 3.5, "q4_0": 1.01}
+CLIPPED = {
+    "float32": 0.0,
+    "float16": 0.0,
+    "int8": 0.5 + 1e-4,
+    "int4": 3.5,
+    "int4_symmetric": 3.5,
+    "q4_0": 1.01,
+}
 # float16 scales below 2^-14 are multiples of 2^-24, so that eight steps are uncertain by this.
 SMALLEST_ERROR = {"q4_0": 2.0**-21}
 # Largest relative error of a folded Dense product: one rounding to float32, summed over at most 3,072 terms.
@@ -41,12 +56,22 @@ def audit_onnx(path: Path, checkpoint: Checkpoint) -> int:
         AuditError: a tensor is missing, left over, or differs from the checkpoint's by more than its format
         allows; the first ones are named.
     """
-    stored = read_stored(path)
+    return _audit(path.name, read_stored(path), checkpoint)
+
+
+def audit_litert(path: Path, checkpoint: Checkpoint) -> int:
+    """The same for a LiteRT file."""
+    from embedding_export.litert_stored import read_litert  # needs ai-edge-litert
+
+    return _audit(path.name, read_litert(path), checkpoint)
+
+
+def _audit(file: str, stored: Mapping[str, StoredWeight], checkpoint: Checkpoint) -> int:
     unfolded = all(stage.weight in stored for stage in checkpoint.dense)
     weights = as_stored(checkpoint) if unfolded else folded(checkpoint)
     faults = [] if unfolded else _fold_faults(weights, checkpoint)
     tensors = dict(weights.tensors)
-    balanced = any(weight.kind == "int8" for weight in stored.values())
+    balanced = TABLE in stored and stored[TABLE].kind == "int8"
     if balanced:
         tensors |= balanced_as_stored(stored, checkpoint.config, weights.tensors)
     for name, tensor in tensors.items():
@@ -57,7 +82,7 @@ def audit_onnx(path: Path, checkpoint: Checkpoint) -> int:
     faults += [f"{n} stands for no tensor of the checkpoint" for n in stored if n not in weights.tensors]
     if faults:
         raise AuditError(
-            f"{path.name} does not hold the checkpoint's weights: {'; '.join(faults[:3])}"
+            f"{file} does not hold the checkpoint's weights: {'; '.join(faults[:3])}"
             + (f"; and {len(faults) - 3} more" if len(faults) > 3 else "")
             + ". The graph was refused; please report this with the checkpoint's name."
         )

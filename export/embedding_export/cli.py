@@ -5,12 +5,14 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable
+import typing
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from embedding_export.errors import AuditError, ExportError, ParityError
-from embedding_runtime.bundle import Manifest
+from embedding_export.options import BUCKETS
+from embedding_runtime.bundle import Format, Manifest, Precision
 from embedding_runtime.errors import EmbeddingError, EngineError
 
 # A check or the writing failed: exit status 1. Other errors are about what was given: 2.
@@ -38,7 +40,8 @@ def main(argv: list[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     try:
         from embedding_export.checkpoint import load_checkpoint
-        from embedding_export.pipeline import ExportOptions, export_bundle, summary
+        from embedding_export.options import ExportOptions
+        from embedding_export.pipeline import export_bundle, summary
         from embedding_export.staging import Existing, check_target
     except ImportError as e:
         print(
@@ -58,6 +61,9 @@ def _run(options: argparse.Namespace) -> int:
         _say(f"note: {note}")
     export_options = ExportOptions(
         precisions=options.precision,
+        formats=options.format,
+        buckets=options.buckets,
+        litert_single=options.litert_single,
         existing=existing,
         dims=options.dims,
         client_files=not options.no_client_files,
@@ -99,7 +105,28 @@ def _parser() -> argparse.ArgumentParser:
         type=_precisions,
         default=("int8",),
         metavar="LIST",
-        help="graphs to write, comma-separated: int8, int4, fp16, fp32 (default: int8)",
+        help="graphs to write, comma-separated: int8, int4, fp16 (onnx only), mixed (litert only), fp32 "
+        "(default: int8)",
+    )
+    p.add_argument(
+        "--format",
+        type=_formats,
+        default=("onnx",),
+        metavar="LIST",
+        help="onnx, litert or both, comma-separated (default: onnx)",
+    )
+    p.add_argument(
+        "--buckets",
+        type=_ints,
+        default=BUCKETS,
+        metavar="LIST",
+        help=f"the lengths that a LiteRT file is made for (default: {','.join(map(str, BUCKETS))})",
+    )
+    p.add_argument(
+        "--litert-single",
+        type=int,
+        metavar="S",
+        help="instead of several lengths, one of S tokens, under the name of the published files",
     )
     there = p.add_mutually_exclusive_group()
     there.add_argument("--add", action="store_true", help="add the graphs to a bundle of the same checkpoint")
@@ -136,11 +163,17 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _precisions(text: str) -> tuple[str, ...]:
-    from embedding_export.precisions import PRECISIONS
+    return _names(text, typing.get_args(Precision))
 
+
+def _formats(text: str) -> tuple[str, ...]:
+    return _names(text, typing.get_args(Format))
+
+
+def _names(text: str, known: Sequence[str]) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(text.split(",")))
-    if unknown := [n for n in names if n not in PRECISIONS]:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not one of {', '.join(PRECISIONS)}")
+    if unknown := [n for n in names if n not in known]:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not one of {', '.join(known)}")
     return names
 
 
@@ -154,7 +187,7 @@ def _ints(text: str) -> tuple[int, ...]:
 def _reporter() -> Any:
     from tqdm import tqdm
 
-    from embedding_export.pipeline import Reporter
+    from embedding_export.reporting import Reporter
 
     def weights(total: int) -> Callable[[int], None]:
         bar = tqdm(total=total, unit="B", unit_scale=True, file=sys.stderr, leave=False, disable=None)

@@ -6,7 +6,7 @@ Knows nothing of graphs or of the order of an export.
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +15,7 @@ import numpy as np
 
 from embedding_export.checkpoint import Checkpoint
 from embedding_export.errors import ExportError
-from embedding_runtime.bundle import Architecture, FileRecord, Stage
+from embedding_runtime.bundle import Architecture, FileRecord, Graph, Stage
 
 # Matryoshka dimensions that EmbeddingGemma was trained for (its model card), for hidden size 768.
 MRL_DIMS = (768, 512, 256, 128)
@@ -94,9 +94,10 @@ def space_id(checkpoint: Checkpoint, tokenizer: Path) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def versions() -> dict[str, str]:
-    """Versions of what wrote the bundle."""
-    return {name: version(name) for name in ("embedding-edge", "onnx", "onnxruntime", "numpy", "tokenizers")}
+def versions(graphs: Iterable[Graph]) -> dict[str, str]:
+    """Versions of what wrote the bundle and of the engines that its graphs were tried with."""
+    names = ("embedding-edge", "onnx", "numpy", "tokenizers", *sorted({g.engine for g in graphs}))
+    return {name: version(name) for name in names}
 
 
 def file_records(bundle: Path) -> dict[str, FileRecord]:

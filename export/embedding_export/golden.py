@@ -5,7 +5,6 @@ writing. Whether those vectors are right is the gate's question, not this module
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -13,8 +12,7 @@ from embedding_export.checkpoint import Checkpoint
 from embedding_export.errors import CheckpointError
 from embedding_export.tokenizer_table import open_library
 from embedding_runtime.bundle import GoldenIds, GoldenVector
-from embedding_runtime.onnx_session import OnnxSession
-from embedding_runtime.threads import available_cpus
+from embedding_runtime.engines import Session
 
 # Each line for a trap: prompts, space runs, bytes behind no piece, joined emoji, control tokens as text,
 # scripts.
@@ -65,12 +63,11 @@ def golden_ids(checkpoint: Checkpoint) -> SpecialIds:
     return SpecialIds(ends[0], ends[1], pad, golden)
 
 
-def golden_vectors(graph: Path, checkpoint: Checkpoint) -> tuple[GoldenVector, ...]:
-    """Run the written graph on seeded ids of a few lengths, alone and unpadded."""
-    session = OnnxSession(graph, available_cpus())
+def golden_vectors(session: Session, checkpoint: Checkpoint, longest: int) -> tuple[GoldenVector, ...]:
+    """Run a written graph, which takes up to `longest` tokens, on seeded ids of a few lengths, unpadded."""
     rng = np.random.default_rng(0)
     found = []
-    for length in (n for n in LENGTHS if n <= checkpoint.max_seq_length):
+    for length in (n for n in LENGTHS if n <= longest):
         ids = rng.integers(5, checkpoint.config.vocab_size, (1, length), dtype=np.int64)
         (vectors,) = session.run(ids, np.ones_like(ids), ("sentence_embedding",))
         found.append(GoldenVector.of(ids[0].tolist(), vectors[0]))

@@ -4,26 +4,22 @@ The only file that knows it. What each step does is the business of the module i
 outside, because the exporter does not know the validator.
 """
 
-import hashlib
-import json
 import tempfile
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embedding_export import companions, describe
-from embedding_export.audit import audit_onnx
 from embedding_export.checkpoint import Checkpoint
 from embedding_export.errors import ExportError, ParityError
-from embedding_export.folding import as_stored, folded
-from embedding_export.golden import SpecialIds, golden_ids, golden_vectors
-from embedding_export.precisions import PRECISIONS, precision_row
-from embedding_export.staging import Existing, require_space, staged
-from embedding_export.to_onnx import INPUTS, OUTPUTS, Encoder, write_onnx
+from embedding_export.golden import SpecialIds, golden_ids
+from embedding_export.graphs import Source, bytes_needed, check_options, wanted, write_graph
+from embedding_export.options import ExportOptions
+from embedding_export.reporting import SILENT, Reporter
+from embedding_export.staging import require_space, staged
 from embedding_export.tokenizer_conformance import FILE as CONFORMANCE
 from embedding_export.tokenizer_conformance import write_conformance
 from embedding_export.tokenizer_json import UnsupportedTokenizer
@@ -35,7 +31,6 @@ from embedding_runtime.bundle import (
     Graph,
     Manifest,
     Parity,
-    Precision,
     TokenizerInfo,
     load_manifest,
 )
@@ -49,29 +44,6 @@ TOKENIZER_JSON = "tokenizer.json"
 KEPT_IDS = "kept_ids.npy"
 # Everything but the weights: tokenizer files, manifest, graph files, and room for the file system.
 OVERHEAD_BYTES = 64_000_000
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """What to write: graphs by precision, and how to treat a bundle that is there already."""
-
-    precisions: tuple[Precision, ...]
-    existing: Existing = "refuse"
-    dims: tuple[int, ...] | None = None
-    client_files: bool = True
-    alphabet: str | None = None
-    keep_failed: Path | None = None
-
-
-@dataclass(frozen=True)
-class Reporter:
-    """Where progress goes: `step` gets a line; `weights` makes a byte counter for a total."""
-
-    step: Callable[[str], None]
-    weights: Callable[[int], Callable[[int], None]]
-
-
-SILENT = Reporter(lambda _: None, lambda _: lambda _: None)
 
 
 def export_bundle(
@@ -93,9 +65,8 @@ def export_bundle(
         name.
     """
     describe.dims(checkpoint, options.dims)  # a wrong one is said before any work
-    parameters = describe.architecture(checkpoint).parameters
-    needed = sum(int(PRECISIONS[p].bytes_per_parameter * parameters) for p in options.precisions)
-    require_space(bundle.parent.resolve(), needed + OVERHEAD_BYTES)
+    check_options(checkpoint, options)
+    require_space(bundle.parent.resolve(), bytes_needed(checkpoint, options) + OVERHEAD_BYTES)
     with staged(bundle, options.existing) as staging, tempfile.TemporaryDirectory() as scratch:
         kept_ids = None
         if options.alphabet is not None:
@@ -104,11 +75,10 @@ def export_bundle(
             kept_ids = cut.kept
             report.step(cut.summary())
         before = _existing_graphs(checkpoint, staging.path, options)
-        special = golden_ids(checkpoint)
-        sample = tuple(i for text in special.golden for i in text.ids)
-        written = [_write_graph(checkpoint, staging.path, p, sample, report) for p in options.precisions]
+        source = Source(checkpoint, golden_ids(checkpoint))
+        written = [write_graph(source, staging.path, which, options, report) for which in wanted(options)]
         tokenizer = _write_tokenizer(checkpoint, staging.path, kept_ids, report)
-        info = _tokenizer_info(checkpoint, tokenizer, special, options)
+        info = _tokenizer_info(checkpoint, tokenizer, source.special, options)
         manifest = _finish(checkpoint, staging.path, (*before, *written), info, options)
         if isinstance(gate, str):
             verdict: Verdict = {g.key: Parity("not run", gate) for g in written}
@@ -141,57 +111,11 @@ def _existing_graphs(checkpoint: Checkpoint, folder: Path, options: ExportOption
         )
     for stale in ("parity.json", "parity.html"):
         (folder / stale).unlink(missing_ok=True)
-    return tuple(g for g in old.graphs if g.precision not in options.precisions)
-
-
-def _write_graph(
-    checkpoint: Checkpoint, folder: Path, precision: Precision, sample: tuple[int, ...], report: Reporter
-) -> Graph:
-    """Write, audit and describe one graph; `sample` is the token ids that int8 calibrates on."""
-    row = precision_row(precision, checkpoint.source.qat)
-    path = folder / "onnx" / row.onnx_file
-    path.parent.mkdir(exist_ok=True)
-    for old in (path, path.with_name(path.name + "_data")):
-        old.unlink(missing_ok=True)
-    started = time.monotonic()
-    weights = folded(checkpoint) if row.fold_dense else as_stored(checkpoint)
-    encoder = Encoder(
-        checkpoint.config,
-        weights,
-        checkpoint.normalize,
-        describe.embedding_dim(checkpoint),
-        sample=sample,
-    )
-    total = int(row.bytes_per_parameter * describe.architecture(checkpoint).parameters)
-    report.step(f"writing onnx/{precision}")
-    data = write_onnx(encoder, path, report.weights(total), row)
-    _release(checkpoint)
-    report.step(f"auditing the weights of onnx/{precision}")
-    compared = audit_onnx(path, checkpoint)
-    report.step(f"{compared} tensors are the checkpoint's ({time.monotonic() - started:.1f} s)")
-    return Graph(
-        format="onnx",
-        precision=precision,
-        recipe=row.recipe,
-        file=path.relative_to(folder).as_posix(),
-        external_data=(data.relative_to(folder).as_posix(),),
-        inputs=INPUTS,
-        outputs=OUTPUTS,
-        buckets=(),
-        opset=row.opset,
-        engine="onnxruntime",
-        engine_min_version=row.engine_min_version,
-        variant_id=_variant_id(path, data),
-        golden=golden_vectors(path, checkpoint),
-        golden_tolerance=row.golden_tolerance,
-        parity=Parity("not run", "the export has not got there"),
-    )
-
-
-def _release(checkpoint: Checkpoint) -> None:
-    """Let go of the checkpoint's pages: it and the written graph together would fill a small machine."""
-    for tensor in checkpoint.tensors.values():
-        tensor.release()
+    anew = wanted(options)
+    for graph in (g for g in old.graphs if (g.format, g.precision) in anew):
+        for name in (graph.file, *graph.external_data):
+            (folder / name).unlink(missing_ok=True)
+    return tuple(g for g in old.graphs if (g.format, g.precision) not in anew)
 
 
 def _write_tokenizer(
@@ -249,7 +173,7 @@ def _finish(
         schema_version=SCHEMA_VERSION,
         space_id=describe.space_id(checkpoint, folder / tokenizer.file),
         source=checkpoint.source,
-        versions=describe.versions(),
+        versions=describe.versions(graphs),
         architecture=describe.architecture(checkpoint),
         stages=describe.stages(checkpoint),
         max_seq_length=checkpoint.max_seq_length,
@@ -269,12 +193,6 @@ def _finish(
 
 def _judged(graph: Graph, verdict: Verdict) -> Graph:
     return replace(graph, parity=verdict[graph.key]) if graph.key in verdict else graph
-
-
-def _variant_id(path: Path, data: Path) -> str:
-    """Hash of the graph file and its weights: this very graph."""
-    digests = [describe.sha256(p) for p in (path, data)]
-    return hashlib.sha256(json.dumps(digests).encode()).hexdigest()[:32]
 
 
 def _failure(failed: list[Graph], bundle: Path, kept: Path | None) -> str:

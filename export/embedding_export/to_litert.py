@@ -18,7 +18,6 @@ from embedding_export.to_onnx import Encoder
 
 INPUTS = ("tokens",)
 OUTPUTS = ("sentence_embedding",)
-BUCKETS = (32, 64, 128, 256, 512, 1024, 2048)
 DESCRIPTION = "EmbeddingGemma encoder, written by embedding-edge"
 
 

@@ -1,0 +1,219 @@
+"""One graph of a bundle: written, its weights audited, its golden vectors taken, and described.
+
+Knows both formats' writers, and nothing of what else a bundle holds or of the order of an export.
+"""
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from embedding_export import describe
+from embedding_export.audit import audit_litert, audit_onnx
+from embedding_export.checkpoint import Checkpoint
+from embedding_export.errors import ExportError
+from embedding_export.folding import as_stored, folded
+from embedding_export.golden import SpecialIds, golden_vectors
+from embedding_export.options import ExportOptions
+from embedding_export.precisions import LITERT, PRECISIONS, precision_row
+from embedding_export.reporting import Reporter
+from embedding_export.to_onnx import INPUTS, OUTPUTS, Encoder, write_onnx
+from embedding_runtime.bundle import Format, Graph, Parity, Precision
+from embedding_runtime.engines import engine_module
+from embedding_runtime.onnx_session import OnnxSession
+from embedding_runtime.threads import available_cpus
+
+# The checkpoint whose single-length LiteRT files have a published name.
+PUBLISHED, PUBLISHED_NAME = "google/embeddinggemma-300m", "embeddinggemma-300M"
+NOT_YET = Parity("not run", "the export has not got there")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What graphs are made from; the sample is token ids that int8 calibrates on."""
+
+    checkpoint: Checkpoint
+    special: SpecialIds
+
+    @property
+    def sample(self) -> tuple[int, ...]:
+        """All golden texts' ids, joined."""
+        return tuple(i for text in self.special.golden for i in text.ids)
+
+    def encoder(self, fold_dense: bool) -> Encoder:
+        """The checkpoint as the writers read it."""
+        c = self.checkpoint
+        weights = folded(c) if fold_dense else as_stored(c)
+        return Encoder(c.config, weights, c.normalize, describe.embedding_dim(c), self.sample)
+
+
+def wanted(options: ExportOptions) -> tuple[tuple[Format, Precision], ...]:
+    """The graphs to write: each precision in every format that offers it.
+
+    Raises:
+        ExportError: a precision that none of the formats offers.
+    """
+    offered: dict[Format, Sequence[Precision]] = {"onnx": tuple(PRECISIONS), "litert": tuple(LITERT)}
+    found = tuple((f, p) for f in options.formats for p in options.precisions if p in offered[f])
+    for precision in options.precisions:
+        if not any(p == precision for _, p in found):
+            why = (
+                " LiteRT would widen float16 weights to float32 when it opens the file: as slow and as large "
+                "in memory as fp32."
+                if precision == "fp16"
+                else ""
+            )
+            raise ExportError(
+                f"{' and '.join(options.formats)} has no precision {precision!r}; it has "
+                f"{', '.join(p for f in options.formats for p in offered[f])}.{why}"
+            )
+    return found
+
+
+def bytes_needed(checkpoint: Checkpoint, options: ExportOptions) -> int:
+    """Roughly what the graphs will take on the disk while they are written (a LiteRT file: twice itself)."""
+    parameters = describe.architecture(checkpoint).parameters
+    each = {"onnx": lambda p: PRECISIONS[p].bytes_per_parameter, "litert": lambda p: 2 * _litert_bytes(p)}
+    return sum(int(each[f](p) * parameters) for f, p in wanted(options))
+
+
+def check_options(checkpoint: Checkpoint, options: ExportOptions) -> None:
+    """Refuse at once what would fail later.
+
+    Raises:
+        ExportError: a precision or bucket that cannot be.  EngineError: LiteRT is not installed.
+    """
+    if any(f == "litert" for f, _ in wanted(options)):
+        engine_module("litert")
+        _lengths(checkpoint, options)
+    elif options.litert_single is not None:
+        raise ExportError("--litert-single is about LiteRT files. Add --format litert.")
+
+
+def write_graph(
+    source: Source, folder: Path, which: tuple[Format, Precision], options: ExportOptions, report: Reporter
+) -> Graph:
+    """Write, audit and describe one graph below `folder`.
+
+    Raises:
+        AuditError: a stored tensor is not the checkpoint's.  ExportError: the format cannot hold it.
+    """
+    started = time.monotonic()
+    report.step(f"writing {which[0]}/{which[1]}")
+    writer = _write_onnx if which[0] == "onnx" else _write_litert
+    graph, compared = writer(source, folder, which[1], options, report)
+    report.step(f"{compared} tensors are the checkpoint's ({time.monotonic() - started:.1f} s)")
+    return graph
+
+
+def _write_onnx(
+    source: Source, folder: Path, precision: Precision, options: ExportOptions, report: Reporter
+) -> tuple[Graph, int]:
+    checkpoint = source.checkpoint
+    row = precision_row(precision, checkpoint.source.qat)
+    path = _place(folder, "onnx", row.onnx_file)
+    total = int(row.bytes_per_parameter * describe.architecture(checkpoint).parameters)
+    data = write_onnx(source.encoder(row.fold_dense), path, report.weights(total), row)
+    _release(checkpoint)
+    report.step(f"auditing the weights of onnx/{precision}")
+    compared = audit_onnx(path, checkpoint)
+    graph = Graph(
+        format="onnx",
+        precision=precision,
+        recipe=row.recipe,
+        file=path.relative_to(folder).as_posix(),
+        external_data=(data.relative_to(folder).as_posix(),),
+        inputs=INPUTS,
+        outputs=OUTPUTS,
+        buckets=(),
+        opset=row.opset,
+        engine="onnxruntime",
+        engine_min_version=row.engine_min_version,
+        variant_id=_variant_id(path, data),
+        golden=golden_vectors(OnnxSession(path, available_cpus()), checkpoint, checkpoint.max_seq_length),
+        golden_tolerance=row.golden_tolerance,
+        parity=NOT_YET,
+    )
+    return graph, compared
+
+
+def _write_litert(
+    source: Source, folder: Path, precision: Precision, options: ExportOptions, report: Reporter
+) -> tuple[Graph, int]:
+    from embedding_export.litert_ops import Lengths
+    from embedding_export.to_litert import INPUTS, OUTPUTS, write_litert
+    from embedding_runtime.litert_session import LitertSession
+
+    checkpoint, row, pad_id = source.checkpoint, LITERT[precision], source.special.pad_id
+    buckets = _lengths(checkpoint, options)
+    path = _place(folder, "litert", litert_file(checkpoint, precision, options.litert_single))
+    lengths = [Lengths(b, buckets[-1], pad_id) for b in buckets]
+    total = int(_litert_bytes(precision) * describe.architecture(checkpoint).parameters)
+    write_litert(source.encoder(True), path, row, lengths, report.weights(total))
+    _release(checkpoint)
+    report.step(f"auditing the weights of litert/{precision}")
+    compared = audit_litert(path, checkpoint)
+    session = LitertSession(path, available_cpus(), pad_id)
+    graph = Graph(
+        format="litert",
+        precision=precision,
+        recipe=row.recipe,
+        file=path.relative_to(folder).as_posix(),
+        external_data=(),
+        inputs=INPUTS,
+        outputs=OUTPUTS,
+        buckets=buckets,
+        opset=None,
+        engine="ai-edge-litert",
+        engine_min_version=row.engine_min_version,
+        variant_id=_variant_id(path),
+        golden=golden_vectors(session, checkpoint, buckets[-1]),
+        golden_tolerance=row.golden_tolerance,
+        parity=NOT_YET,
+    )
+    return graph, compared
+
+
+def litert_file(checkpoint: Checkpoint, precision: Precision, single: int | None) -> str:
+    """A LiteRT file's name: with a single length, in the manner of the published ones."""
+    if single is None:
+        return f"model_{precision}.tflite"
+    own = re.sub(r"[^A-Za-z0-9._-]+", "-", checkpoint.source.name.rstrip("/").rpartition("/")[2]) or "model"
+    name = PUBLISHED_NAME if checkpoint.source.name.casefold() == PUBLISHED else own
+    kind = "mixed-precision" if precision == "mixed" else precision
+    return f"{name}_seq{single}_{kind}.tflite"
+
+
+def _lengths(checkpoint: Checkpoint, options: ExportOptions) -> tuple[int, ...]:
+    from embedding_export.to_litert import check_buckets
+
+    asked = options.buckets if options.litert_single is None else (options.litert_single,)
+    return check_buckets(asked, checkpoint.max_seq_length)
+
+
+def _litert_bytes(precision: Precision) -> float:
+    return LITERT[precision].bytes_per_parameter
+
+
+def _place(folder: Path, format: Format, name: str) -> Path:
+    """Where a graph goes; what a bundle that is added to may have there is a hard link, and goes first."""
+    path = folder / format / name
+    path.parent.mkdir(exist_ok=True)
+    for old in (path, path.with_name(path.name + "_data")):
+        old.unlink(missing_ok=True)
+    return path
+
+
+def _release(checkpoint: Checkpoint) -> None:
+    """Let go of the checkpoint's pages: it and the written graph together would fill a small machine."""
+    for tensor in checkpoint.tensors.values():
+        tensor.release()
+
+
+def _variant_id(*files: Path) -> str:
+    """Hash of the graph file and its weights: this very graph."""
+    digests = [describe.sha256(p) for p in files]
+    return hashlib.sha256(json.dumps(digests).encode()).hexdigest()[:32]

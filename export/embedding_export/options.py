@@ -1,0 +1,29 @@
+"""What an export is asked for."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from embedding_export.staging import Existing
+from embedding_runtime.bundle import Format, Precision
+
+# Each costs what its length costs, so a short text wants a short one; beyond 512 they are multiples of 128.
+BUCKETS = (32, 64, 128, 256, 512, 1024, 2048)
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What to write: each precision in every format that offers it; how to treat a bundle that is there.
+
+    LiteRT files have a signature for each of `buckets`, or with `litert_single` one of that length, under the
+    name of the published files.
+    """
+
+    precisions: tuple[Precision, ...]
+    formats: tuple[Format, ...] = ("onnx",)
+    buckets: tuple[int, ...] = BUCKETS
+    litert_single: int | None = None
+    existing: Existing = "refuse"
+    dims: tuple[int, ...] | None = None
+    client_files: bool = True
+    alphabet: str | None = None
+    keep_failed: Path | None = None
