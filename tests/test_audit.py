@@ -8,7 +8,7 @@ import pytest
 import written
 from planted import FAULTS
 
-from embedding_export.audit import audit_onnx
+from embedding_export.audit import audit_graph
 from embedding_export.checkpoint import Checkpoint, load_checkpoint
 from embedding_export.errors import AuditError
 from embedding_export.precisions import PRECISIONS
@@ -28,12 +28,12 @@ def _trained_for_q4_0(checkpoint: Checkpoint) -> Checkpoint:
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_sound_graph_passes(checkpoint: Checkpoint, precision: Precision, tmp_path: Path) -> None:
-    assert audit_onnx(written.write(checkpoint, tmp_path, precision), checkpoint) == 68
+    assert audit_graph(written.write(checkpoint, tmp_path, precision), checkpoint) == 68
 
 
 def test_q4_0_passes_with_both_dense(checkpoint: Checkpoint, tmp_path: Path) -> None:
     trained = _trained_for_q4_0(checkpoint)
-    assert audit_onnx(written.write(trained, tmp_path, "int4"), trained) == 69
+    assert audit_graph(written.write(trained, tmp_path, "int4"), trained) == 69
 
 
 def test_another_checkpoint_is_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_another_checkpoint_is_refused(checkpoint: Checkpoint, tmp_path: Path) -
     values[3, 5] += np.abs(values[3]).max() / 100
     path = written.write(checkpoint, tmp_path, "int8")
     with pytest.raises(AuditError, match=name):
-        audit_onnx(path, written.with_tensors(checkpoint, {name: values}))
+        audit_graph(path, written.with_tensors(checkpoint, {name: values}))
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -54,7 +54,7 @@ def test_a_planted_fault_is_refused(
     plant(monkeypatch)
     path = written.write(checkpoint, tmp_path, precision)
     with pytest.raises(AuditError, match="steps of its scale"):
-        audit_onnx(path, checkpoint)
+        audit_graph(path, checkpoint)
 
 
 @pytest.mark.parametrize("fault", [f for f, (p, _) in FAULTS.items() if p == "int4" and "no zero" not in f])
@@ -65,13 +65,13 @@ def test_a_fault_in_q4_0_is_refused(
     trained = _trained_for_q4_0(checkpoint)
     path = written.write(trained, tmp_path, "int4")
     with pytest.raises(AuditError, match="steps of its scale"):
-        audit_onnx(path, trained)
+        audit_graph(path, trained)
 
 
 def test_a_checkpoint_trained_for_q4_0_gets_no_other_grid(checkpoint: Checkpoint, tmp_path: Path) -> None:
     path = written.write(checkpoint, tmp_path, "int4")
     with pytest.raises(AuditError):
-        audit_onnx(path, _trained_for_q4_0(checkpoint))
+        audit_graph(path, _trained_for_q4_0(checkpoint))
 
 
 def test_scales_without_codes_are_not_passed_over(
@@ -85,4 +85,4 @@ def test_scales_without_codes_are_not_passed_over(
     tensor.name = "layers.0.mlp.up_proj.weight:int9"
     onnx.save(model, str(path))
     with pytest.raises(AuditError, match="is missing"):
-        audit_onnx(path, checkpoint)
+        audit_graph(path, checkpoint)

@@ -10,7 +10,7 @@ import torch
 import written
 
 from embedding_export import balancing
-from embedding_export.audit import audit_onnx
+from embedding_export.audit import audit_graph
 from embedding_export.balancing import balance
 from embedding_export.calibration import Calibration, calibrate
 from embedding_export.checkpoint import Checkpoint, load_checkpoint
@@ -89,7 +89,7 @@ def test_balancing_halves_what_outliers_cost(
     outliers: Checkpoint, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     path = written.write(outliers, tmp_path, "int8")
-    audit_onnx(path, outliers)
+    audit_graph(path, outliers)
     balanced = _loss(outliers, path)
     monkeypatch.setattr(balancing, "_factors", lambda activations, columns: np.ones_like(columns))
     plain = _loss(outliers, written.write(outliers, tmp_path, "int8"))
@@ -104,7 +104,7 @@ def test_a_factor_that_is_not_taken_back_is_refused(
     monkeypatch.setattr(balancing, "_moved", lambda weight, columns=None, rows=None: true(weight, None, rows))
     path = written.write(outliers, tmp_path, "int8")
     with pytest.raises(AuditError, match="steps of its scale"):
-        audit_onnx(path, outliers)
+        audit_graph(path, outliers)
 
 
 def test_a_norm_is_off_by_no_other_factor(outliers: Checkpoint, tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_a_norm_is_off_by_no_other_factor(outliers: Checkpoint, tmp_path: Path) 
     name = "layers.1.input_layernorm.weight"
     changed = {name: 1.1 * (1 + outliers.tensors[name].array()) - 1}
     with pytest.raises(AuditError, match=r"layers\.1\.self_attn"):
-        audit_onnx(path, written.with_tensors(outliers, changed))
+        audit_graph(path, written.with_tensors(outliers, changed))
 
 
 def test_calibration_needs_tokens(outliers: Checkpoint) -> None:

@@ -92,7 +92,7 @@ def test_a_planted_fault_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     FAULTS[fault](monkeypatch)
-    monkeypatch.setattr(graphs, "audit_onnx", lambda *_: 0)
+    monkeypatch.setattr(graphs, "audit_graph", lambda *_: 0)
     bundle = _exported(tiny_checkpoint, tmp_path)
     _forget_golden_ids(bundle)
     report, findings = _diagnosed(bundle, reference, answers)
@@ -117,7 +117,7 @@ def test_the_gate_names_what_is_wrong(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     FAULTS["Dense dropped"](monkeypatch)
-    monkeypatch.setattr(graphs, "audit_onnx", lambda *_: 0)
+    monkeypatch.setattr(graphs, "audit_graph", lambda *_: 0)
     bundle = _exported(tiny_checkpoint, tmp_path)
     verdict = parity.gate(load_checkpoint(tiny_checkpoint))(bundle)["onnx/fp32"]
     assert verdict.reason and "diagnosis: all Dense stages missing (cosine to the reference" in verdict.reason

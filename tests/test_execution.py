@@ -12,13 +12,13 @@ import written
 from onnx import numpy_helper
 
 from embedding_export import quantize
-from embedding_export.audit import audit_onnx
+from embedding_export.audit import audit_graph
 from embedding_export.checkpoint import Checkpoint, load_checkpoint
+from embedding_export.dequantized import dequantized
 from embedding_export.onnx_graph import OnnxGraph
 from embedding_export.onnx_int4 import Int4
 from embedding_export.onnx_int8 import Int8, Int8Ops, Scaled
 from embedding_export.onnx_scores import Int8Scores
-from embedding_export.stored import dequantized
 from embedding_runtime.bundle import Precision
 from embedding_validate import rounded_ops
 from embedding_validate.execution import Executed, ExecutionError, _by_halves
@@ -143,7 +143,7 @@ def test_a_fault_that_no_weight_shows(
     precision, plant = FAULTS[fault]
     plant(monkeypatch)
     path = written.write(checkpoint, tmp_path, precision)
-    audit_onnx(path, checkpoint)
+    audit_graph(path, checkpoint)
     found = _executed(checkpoint, path, precision)
     assert max(e.update_error for e in found) > BOUND
 

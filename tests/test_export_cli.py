@@ -170,7 +170,7 @@ def test_a_failed_audit_is_exit_status_1(
     def refuse(*_: Any) -> int:
         raise AuditError("planted")
 
-    monkeypatch.setattr(graphs, "audit_onnx", refuse)
+    monkeypatch.setattr(graphs, "audit_graph", refuse)
     assert export(tmp_path / "bundle") == 1
     assert list(tmp_path.iterdir()) == []
 

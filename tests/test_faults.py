@@ -34,7 +34,7 @@ def gate(tiny_checkpoint: Path) -> Gate:
 def export(tiny_checkpoint: Path, tmp_path: Path, gate: Gate, monkeypatch: Patch) -> Callable[..., int]:
     """Runs `export-embedding` into tmp_path/bundle, in fp32 if it is given no precision."""
     monkeypatch.setattr(parity, "gate", lambda *_: gate)
-    monkeypatch.setattr(graphs, "audit_onnx", lambda *_: 0)
+    monkeypatch.setattr(graphs, "audit_graph", lambda *_: 0)
     paths = str(tiny_checkpoint), str(tmp_path / "bundle")
     return lambda precision="fp32": cli.main([*paths, "--precision", precision])
 

@@ -10,11 +10,11 @@ import standin
 import written
 
 from embedding_export.checkpoint import Checkpoint, load_checkpoint
+from embedding_export.dequantized import dequantized
 from embedding_export.folding import as_stored
 from embedding_export.onnx_int8 import Int8, Int8Ops, Scaled
 from embedding_export.onnx_ops import BLOCK_LOCAL_ABOVE
 from embedding_export.precisions import PRECISIONS
-from embedding_export.stored import dequantized
 from embedding_runtime.bundle import Precision
 
 Patch = pytest.MonkeyPatch

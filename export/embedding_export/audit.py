@@ -4,7 +4,6 @@ Parity cannot show everything (a uniform scale on a projection cancels in the no
 `stored` reads the file without the code that wrote it; what the bound of a format is, is said here.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedding_export.checkpoint import Checkpoint, DenseStage, Tensor
+from embedding_export.dequantized import read_graph
 from embedding_export.errors import AuditError
 from embedding_export.folding import Weight, Weights, as_stored, folded
 from embedding_export.read_balance import balanced_as_stored, read_norm_factors
-from embedding_export.stored import TABLE, Grid, StoredWeight, norm_scale, read_stored
+from embedding_export.stored import TABLE, Grid, StoredWeight, norm_scale
 
 # Rows of a tensor compared at a time.
 ROWS = 4096
@@ -49,24 +49,14 @@ BALANCED = (".input_layernorm.weight", ".pre_feedforward_layernorm.weight")
 PROBES = 8
 
 
-def audit_onnx(path: Path, checkpoint: Checkpoint) -> int:
+def audit_graph(path: Path, checkpoint: Checkpoint) -> int:
     """Compare the graph at `path` with its checkpoint and return how many tensors were compared.
 
     Raises:
         AuditError: a tensor is missing, left over, or differs from the checkpoint's by more than its format
         allows; the first ones are named.
     """
-    return _audit(path.name, read_stored(path), checkpoint)
-
-
-def audit_litert(path: Path, checkpoint: Checkpoint) -> int:
-    """The same for a LiteRT file."""
-    from embedding_export.litert_stored import read_litert  # needs ai-edge-litert
-
-    return _audit(path.name, read_litert(path), checkpoint)
-
-
-def _audit(file: str, stored: Mapping[str, StoredWeight], checkpoint: Checkpoint) -> int:
+    stored = read_graph(path)
     unfolded = all(stage.weight in stored for stage in checkpoint.dense)
     weights = as_stored(checkpoint) if unfolded else folded(checkpoint)
     faults = [] if unfolded else _fold_faults(weights, checkpoint)
@@ -82,7 +72,7 @@ def _audit(file: str, stored: Mapping[str, StoredWeight], checkpoint: Checkpoint
     faults += [f"{n} stands for no tensor of the checkpoint" for n in stored if n not in weights.tensors]
     if faults:
         raise AuditError(
-            f"{file} does not hold the checkpoint's weights: {'; '.join(faults[:3])}"
+            f"{path.name} does not hold the checkpoint's weights: {'; '.join(faults[:3])}"
             + (f"; and {len(faults) - 3} more" if len(faults) > 3 else "")
             + ". The graph was refused; please report this with the checkpoint's name."
         )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from embedding_export import describe
-from embedding_export.audit import audit_litert, audit_onnx
+from embedding_export.audit import audit_graph
 from embedding_export.checkpoint import Checkpoint
 from embedding_export.errors import ExportError
 from embedding_export.folding import as_stored, folded
@@ -119,7 +119,7 @@ def _write_onnx(
     data = write_onnx(source.encoder(row.fold_dense), path, report.weights(total), row)
     _release(checkpoint)
     report.step(f"auditing the weights of onnx/{precision}")
-    compared = audit_onnx(path, checkpoint)
+    compared = audit_graph(path, checkpoint)
     graph = Graph(
         format="onnx",
         precision=precision,
@@ -155,7 +155,7 @@ def _write_litert(
     write_litert(source.encoder(True), path, row, lengths, report.weights(total))
     _release(checkpoint)
     report.step(f"auditing the weights of litert/{precision}")
-    compared = audit_litert(path, checkpoint)
+    compared = audit_graph(path, checkpoint)
     session = LitertSession(path, available_cpus(), pad_id)
     graph = Graph(
         format="litert",

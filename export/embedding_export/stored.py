@@ -6,7 +6,7 @@ what an engine will find. Knows nothing of what the weights should be.
 
 import math
 import mmap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from embedding_export.checkpoint import Checkpoint
-from embedding_export.folding import ArrayWeight, Weight, Weights
 
 TABLE = "embed_tokens.weight"
 BLOCK = 32
@@ -83,23 +82,6 @@ def read_stored(path: Path) -> dict[str, StoredWeight]:
     return {name: replace(weight, release=files.release) for name, weight in found.items()}
 
 
-def dequantized(path: Path, checkpoint: Checkpoint) -> Weights:
-    """The graph's own weights as a checkpoint would hold them, float32, norms as the w of 1 + w.
-
-    The reference given these weights must reproduce the graph. The Dense stages are the stored ones, folded
-    or not.
-    """
-    stored = read_stored(path)
-    tensors: dict[str, Weight] = {}
-    for name, weight in stored.items():
-        if name.endswith("norm.weight"):
-            scale = np.float32(norm_scale(name, checkpoint))
-            tensors[name] = ArrayWeight(np.asarray(weight.array() / scale - np.float32(1), np.float32))
-        else:
-            tensors[name] = weight
-    return Weights(tensors, _stages(stored, checkpoint))
-
-
 def score_scales(path: Path) -> list[tuple[float, float]]:
     """The static scales of queries and keys, layer by layer, of a graph whose scores are int8 products."""
     graph = onnx.load(str(path), load_external_data=False).graph
@@ -112,23 +94,6 @@ def score_scales(path: Path) -> list[tuple[float, float]]:
 def norm_scale(name: str, checkpoint: Checkpoint) -> float:
     """What a stored norm carries beside 1 + w: queries are scaled in their norm."""
     return checkpoint.config.attention_scale if name.endswith("q_norm.weight") else 1.0
-
-
-def _stages(stored: Mapping[str, Any], checkpoint: Checkpoint) -> Any:
-    """The checkpoint's stages, without those that were folded into their successors."""
-    if all(s.weight in stored for s in checkpoint.dense):
-        return checkpoint.dense
-    last = len(checkpoint.dense) - 1
-    ends = [s for i, s in enumerate(checkpoint.dense) if s.activation != "identity" or i == last]
-    return tuple(
-        replace(
-            stage,
-            weight=f"dense.{j}.weight",
-            bias=f"dense.{j}.bias" if f"dense.{j}.bias" in stored else None,
-            in_features=stored[f"dense.{j}.weight"].shape[1],
-        )
-        for j, stage in enumerate(ends)
-    )
 
 
 class _Files:

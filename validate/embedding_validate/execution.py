@@ -11,9 +11,10 @@ from pathlib import Path
 import torch
 
 from embedding_export.checkpoint import Checkpoint
+from embedding_export.dequantized import dequantized
 from embedding_export.encoder import encode
 from embedding_export.folding import ArrayWeight, Weights
-from embedding_export.stored import dequantized, score_scales
+from embedding_export.stored import score_scales
 from embedding_runtime.bundle import Graph
 from embedding_runtime.errors import EmbeddingError
 from embedding_validate import metrics
