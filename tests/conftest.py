@@ -30,6 +30,15 @@ def tiny_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory)
     return folder
 
 
+@pytest.fixture(scope="session")
+def litert_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny stand-in, fp32 and int8, ONNX and LiteRT with three buckets; tests must not change it."""
+    folder = tmp_path_factory.mktemp("bundles") / "litert"
+    options = ExportOptions(("fp32", "int8"), formats=("onnx", "litert"), buckets=(32, 64, 512))
+    export_bundle(load_checkpoint(tiny_checkpoint), folder, options, assumed)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def embedder(tiny_bundle: Path) -> Iterator[Embedder]:
     """The tiny bundle, opened once per module; tests must leave its settings as they were."""

@@ -98,12 +98,16 @@ class LitertSession:
                 "Take it out, leave out allow_special, or load an ONNX graph with format='onnx'."
             )
 
+    def bucket(self, length: int) -> int:
+        """The smallest bucket that holds `length` tokens, of which there are not more than the largest does."""
+        return next(size for size in self.buckets if length <= size)
+
     def _vector(self, ids: NDArray[np.int32]) -> Floats:
         try:
             self.check_ids(ids)
         except InputError as e:
             raise InputError(f"A text {e}") from e
-        length = next(size for size in self.buckets if len(ids) <= size)
+        length = self.bucket(len(ids))
         tokens = np.full((1, length), self._pad_id, dtype=np.int32)
         tokens[0, : len(ids)] = ids
         with self._lock:
