@@ -1,17 +1,15 @@
-"""How many threads this process may use. Knows nothing of engines."""
+"""How many threads an engine gets. Knows nothing of engines."""
 
-import os
 from math import ceil
 from pathlib import Path
 
+from embedding_runtime.control_group import cpu_quota
+from embedding_runtime.cores import ROOT, cores, fast_cores
 from embedding_runtime.errors import InputError, InputTypeError
-
-_CGROUP_V2 = Path("/sys/fs/cgroup/cpu.max")
-_CGROUP_V1 = Path("/sys/fs/cgroup/cpu")
 
 
 def resolve_threads(threads: int | None) -> int:
-    """The number asked for, or as many as the process may run at once.
+    """The number asked for, or as many as pay.
 
     Raises:
         InputTypeError: not an int.  InputError: below 1.
@@ -25,22 +23,11 @@ def resolve_threads(threads: int | None) -> int:
     return threads
 
 
-def available_cpus() -> int:
-    """CPUs this process may be scheduled on, capped by the control group's quota; at least 1."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    cpus = len(affinity(0)) if affinity else os.cpu_count() or 1
-    quota = _quota()
-    return max(1, min(cpus, ceil(quota) if quota else cpus))
+def available_cpus(root: Path = ROOT, allowed: set[int] | None = None) -> int:
+    """Fast CPUs this process may be scheduled on, capped by the control group's quota; at least 1.
 
-
-def _quota() -> float | None:
-    """CPUs' worth of time that the control group grants, None when unlimited or unknown."""
-    try:
-        if _CGROUP_V2.exists():
-            limit, period = _CGROUP_V2.read_text().split()
-        else:
-            limit = (_CGROUP_V1 / "cpu.cfs_quota_us").read_text().strip()
-            period = (_CGROUP_V1 / "cpu.cfs_period_us").read_text().strip()
-        return int(limit) / int(period) if int(limit) > 0 else None
-    except (OSError, ValueError):  # "max" means no limit
-        return None
+    On a board with fast and slow cores the slow ones are left out: a step waits for its last thread.
+    `root` and `allowed` stand for another machine's tree and affinity.
+    """
+    fast, quota = len(fast_cores(cores(root, allowed))), cpu_quota(root)
+    return max(1, min(fast, ceil(quota) if quota else fast))
