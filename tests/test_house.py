@@ -33,7 +33,7 @@ TOP_LEVEL = {
     "validate",
 }
 # What validate may use of export, and the one file in which a heavy library may be imported.
-VALIDATE_MAY_IMPORT = {"checkpoint", "encoder", "torch_ops", "folding", "errors", "stored"}
+VALIDATE_MAY_IMPORT = {"checkpoint", "encoder", "torch_ops", "folding", "errors", "stored", "dequantized"}
 ONLY_IN = {
     "sentence_transformers": {"embedding_validate.reference"},
     "transformers": {"embedding_validate.reference"},

@@ -6,7 +6,8 @@ from pathlib import Path
 from embedding_export.staging import Existing
 from embedding_runtime.bundle import Format, Precision
 
-# Each costs what its length costs, so a short text wants a short one; beyond 512 they are multiples of 128.
+# Each costs what its length costs, so a short text wants a short one. Multiples of 128 make local attention
+# cheap in long ones.
 BUCKETS = (32, 64, 128, 256, 512, 1024, 2048)
 
 

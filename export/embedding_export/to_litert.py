@@ -11,7 +11,7 @@ from embedding_export.calibration import calibrate
 from embedding_export.encoder import encode
 from embedding_export.errors import ExportError
 from embedding_export.litert_file import LitertFile
-from embedding_export.litert_ops import BLOCK_LOCAL_ABOVE, CHUNK, Lengths, LitertOps
+from embedding_export.litert_ops import Lengths, LitertOps
 from embedding_export.litert_storage import LitertStorage
 from embedding_export.precisions import LitertRow
 from embedding_export.to_onnx import Encoder
@@ -25,14 +25,10 @@ def check_buckets(buckets: Sequence[int], max_seq_length: int) -> tuple[int, ...
     """Buckets in ascending order, each once; those beyond the model's length make way for that length.
 
     Raises:
-        ExportError: none, one below 2 (`<bos>` and `<eos>` must fit), or a long one that cannot be cut into
-        blocks.
+        ExportError: none, or one below 2 (`<bos>` and `<eos>` must fit).
     """
-    if wrong := [b for b in buckets if b < 2 or (b > BLOCK_LOCAL_ABOVE and b % CHUNK)]:
-        raise ExportError(
-            f"--buckets names {wrong[0]}; a bucket has at least 2 tokens, and beyond {BLOCK_LOCAL_ABOVE} a "
-            f"multiple of {CHUNK}."
-        )
+    if wrong := [b for b in buckets if b < 2]:
+        raise ExportError(f"--buckets names {wrong[0]}; a bucket has at least 2 tokens.")
     found = sorted({min(b, max_seq_length) for b in buckets})
     if not found:
         raise ExportError("--buckets names no length.")
