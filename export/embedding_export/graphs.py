@@ -143,8 +143,9 @@ def _write_onnx(
 def _write_litert(
     source: Source, folder: Path, precision: Precision, options: ExportOptions, report: Reporter
 ) -> tuple[Graph, int]:
+    from embedding_export.litert_conformance import Subject, write_litert_conformance
     from embedding_export.litert_ops import Lengths
-    from embedding_export.to_litert import INPUTS, OUTPUTS, write_litert
+    from embedding_export.to_litert import NAMES, PUBLISHED_NAMES, write_litert
     from embedding_runtime.litert_session import LitertSession
 
     checkpoint, row, pad_id = source.checkpoint, LITERT[precision], source.special.pad_id
@@ -152,7 +153,8 @@ def _write_litert(
     path = _place(folder, "litert", litert_file(checkpoint, precision, options.litert_single))
     lengths = [Lengths(b, buckets[-1], pad_id) for b in buckets]
     total = int(_litert_bytes(precision) * describe.architecture(checkpoint).parameters)
-    write_litert(source.encoder(True), path, row, lengths, report.weights(total))
+    names = NAMES if options.litert_single is None else PUBLISHED_NAMES
+    write_litert(source.encoder(True), path, row, lengths, report.weights(total), names)
     _release(checkpoint)
     report.step(f"auditing the weights of litert/{precision}")
     compared = audit_graph(path, checkpoint)
@@ -163,8 +165,8 @@ def _write_litert(
         recipe=row.recipe,
         file=path.relative_to(folder).as_posix(),
         external_data=(),
-        inputs=INPUTS,
-        outputs=OUTPUTS,
+        inputs=(names.input,),
+        outputs=(names.output,),
         buckets=buckets,
         opset=None,
         engine="ai-edge-litert",
@@ -174,6 +176,9 @@ def _write_litert(
         golden_tolerance=row.golden_tolerance,
         parity=NOT_YET,
     )
+    subject = Subject(checkpoint.prompts, describe.dims(checkpoint, options.dims), checkpoint.max_seq_length)
+    out = path.with_name(f"{path.stem}_conformance.json")
+    write_litert_conformance(out, graph, subject, source.special.golden, session)
     return graph, compared
 
 

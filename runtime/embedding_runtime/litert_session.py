@@ -20,17 +20,16 @@ from embedding_runtime.errors import EngineError, InputError
 from embedding_runtime.litert_chatter import quiet, quiet_exit
 from embedding_runtime.vectors import Floats
 
-INPUT, OUTPUT = "tokens", "sentence_embedding"
-SIGNATURE = "embed_"
+OUTPUT = "sentence_embedding"
 # Packed weights without a file. With no name at all every signature would pack weights of its own.
 IN_MEMORY = ":memory"
 
 
 @dataclass(frozen=True)
 class _Bucket:
-    """One signature and the buffers it reads and writes."""
+    """One signature by its index, and the buffers it reads and writes."""
 
-    signature: str
+    signature: int
     tokens: Any
     vector: Any
 
@@ -54,6 +53,7 @@ class LitertSession:
 
     Attributes:
         buckets: the lengths there are, ascending.
+        pad_id: the id that pads texts, and may not stand in one.
     """
 
     def __init__(self, path: Path, threads: int, pad_id: int, weights: Path | None = None) -> None:
@@ -66,7 +66,7 @@ class LitertSession:
         Raises:
             EngineError: ai-edge-litert is missing, or does not load the graph.
         """
-        self._pad_id = pad_id
+        self.pad_id = pad_id
         self._lock = threading.Lock()
         self._held = _opened(path, threads, str(weights) if weights else IN_MEMORY)
         self.buckets = tuple(self._held.buckets)
@@ -92,14 +92,14 @@ class LitertSession:
         """
         if len(ids) > self.buckets[-1]:
             raise InputError(f"has {len(ids)} tokens; the graph's largest bucket holds {self.buckets[-1]}.")
-        if self._pad_id in ids:
+        if self.pad_id in ids:
             raise InputError(
-                f"holds the control token with id {self._pad_id}, which a LiteRT graph takes for padding. "
+                f"holds the control token with id {self.pad_id}, which a LiteRT graph takes for padding. "
                 "Take it out, leave out allow_special, or load an ONNX graph with format='onnx'."
             )
 
     def bucket(self, length: int) -> int:
-        """The smallest bucket that holds `length` tokens, of which there are not more than the largest does."""
+        """The smallest bucket that holds `length` tokens, which are at most what the largest holds."""
         return next(size for size in self.buckets if length <= size)
 
     def _vector(self, ids: NDArray[np.int32]) -> Floats:
@@ -108,7 +108,7 @@ class LitertSession:
         except InputError as e:
             raise InputError(f"A text {e}") from e
         length = self.bucket(len(ids))
-        tokens = np.full((1, length), self._pad_id, dtype=np.int32)
+        tokens = np.full((1, length), self.pad_id, dtype=np.int32)
         tokens[0, : len(ids)] = ids
         with self._lock:
             return self._run(self._held.buckets[length], tokens)
@@ -116,7 +116,7 @@ class LitertSession:
     def _run(self, bucket: _Bucket, tokens: NDArray[np.int32]) -> Floats:
         try:
             bucket.tokens.write(tokens)
-            self._held.model.run_by_name(bucket.signature, {INPUT: bucket.tokens}, {OUTPUT: bucket.vector})
+            self._held.model.run_by_index(bucket.signature, [bucket.tokens], [bucket.vector])
             found: Floats = bucket.vector.read(self._held.dim, np.float32)
         except Exception as e:  # the engine's own errors have no common base
             raise EngineError(
@@ -148,15 +148,21 @@ def _compiled(path: Path, threads: int, weights: str) -> _Held:
     cpu = CpuOptions(num_threads=threads, xnnpack_weight_cache_path=weights)
     options = Options(hardware_accelerators=HardwareAccelerator.CPU, cpu_options=cpu)
     model = CompiledModel.from_file(str(path), options=options)
-    sizes = sorted(int(name.removeprefix(SIGNATURE)) for name in model.get_signature_list())
-    buckets = {size: _bucket(model, f"{SIGNATURE}{size}") for size in sizes}
-    first = buckets[sizes[0]]
+    found = sorted((_length(model, name), i, name) for i, name in enumerate(model.get_signature_list()))
+    buckets = {length: _bucket(model, i) for length, i, _ in found}
+    shortest, _, name = found[0]
     # The engine sets more of itself up at the first write, and tells that too.
-    first.tokens.write(np.zeros((1, sizes[0]), dtype=np.int32))
-    shape = model.get_output_tensor_details(first.signature)[OUTPUT]["shape"]
-    return _Held(model, buckets, int(shape[-1]))
+    buckets[shortest].tokens.write(np.zeros((1, shortest), dtype=np.int32))
+    (vector,) = model.get_output_tensor_details(name).values()
+    return _Held(model, buckets, int(vector["shape"][-1]))
 
 
-def _bucket(model: Any, signature: str) -> _Bucket:
-    tokens = model.create_input_buffer_by_name(signature, INPUT)
-    return _Bucket(signature, tokens, model.create_output_buffer_by_name(signature, OUTPUT))
+def _length(model: Any, signature: str) -> int:
+    """The number of tokens it takes; its name is no matter (published files have names of their own)."""
+    (tokens,) = model.get_input_tensor_details(signature).values()
+    return int(tokens["shape"][-1])
+
+
+def _bucket(model: Any, signature: int) -> _Bucket:
+    (tokens,), (vector,) = model.create_input_buffers(signature), model.create_output_buffers(signature)
+    return _Bucket(signature, tokens, vector)
