@@ -75,7 +75,7 @@ def _expected(
 @pytest.mark.parametrize("bucket", [2, 16, 257, 300, 512, LONG, 1000, 1024, 2048])
 def test_every_bucket_equals_torch(checkpoint: Checkpoint, bucket: int, tmp_path: Path) -> None:
     """Beside a longer bucket, and with texts that leave padding."""
-    path = _write(checkpoint.config, folded(checkpoint), tmp_path / "m.tflite", {bucket, 2048})
+    path = _write(checkpoint.config, folded(checkpoint), tmp_path / "m.tflite", sorted({bucket, 2048}))
     texts = written.texts(checkpoint, sorted({2, min(3, bucket), max(2, bucket // 2), bucket}))
     expected = _expected(checkpoint.config, as_stored(checkpoint), texts)
     np.testing.assert_allclose(_vectors(path, bucket, texts), expected, atol=2e-6)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from embedding_runtime.bundle import GoldenIds, Graph
-from embedding_runtime.litert_session import INPUT, OUTPUT, SIGNATURE, LitertSession
+from embedding_runtime.litert_session import OUTPUT, LitertSession
 from embedding_runtime.vectors import Floats, l2_normalize, truncate
 
 FORMAT, VERSION = "embedding-edge/litert-conformance", 1
@@ -41,9 +41,9 @@ def write_litert_conformance(
         "version": VERSION,
         "file": graph.file,
         "variant_id": graph.variant_id,
-        "input": {"name": INPUT, "dtype": "int32", "pad_id": session.pad_id},
-        "output": {"name": OUTPUT, "dtype": "float32", "dim": len(cases[0][1])},
-        "signatures": {str(size): f"{SIGNATURE}{size}" for size in session.buckets},
+        "input": {"name": graph.inputs[0], "dtype": "int32", "pad_id": session.pad_id},
+        "output": {"name": graph.outputs[0], "dtype": "float32", "dim": len(cases[0][1])},
+        "signatures": {str(size): name for size, name in session.signatures.items()},
         "max_tokens": min(subject.max_seq_length, session.buckets[-1]),
         "prompts": dict(subject.prompts),
         "max_abs_error": graph.golden_tolerance,

@@ -31,17 +31,31 @@ class Lengths:
     pad_id: int
 
 
+@dataclass(frozen=True)
+class Names:
+    """What a file calls its signatures (`{}` stands for the length), and their input and output."""
+
+    signature: str
+    input: str
+    output: str
+
+
 class LitertOps:
-    """Emits the forward pass into `signature`: input `tokens`, int32 [1, S], `pad_id` on the right."""
+    """Emits the forward pass into `signature`: token ids, int32 [1, S], `pad_id` on the right."""
 
     def __init__(
-        self, signature: Signature, config: EncoderConfig, storage: LitertStorage, lengths: Lengths
+        self,
+        signature: Signature,
+        config: EncoderConfig,
+        storage: LitertStorage,
+        lengths: Lengths,
+        names: Names,
     ) -> None:
-        self.s, self.config, self._storage = signature, config, storage
+        self.s, self.config, self._storage, self._names = signature, config, storage, names
         self.length, self._longest = lengths.bucket, lengths.longest
         self._biases: dict[int | None, Value] = {}
         self._turns: dict[float, tuple[Value, Value]] = {}
-        self._tokens = signature.input("tokens", (1, self.length), INT32)
+        self._tokens = signature.input(names.input, (1, self.length), INT32)
         pad = signature.constant(np.array([lengths.pad_id], np.int32))
         real = signature.op("NOT_EQUAL", [self._tokens, pad], (1, self.length), kind=BOOL)
         self._mask = signature.op("CAST", [real], (1, self.length))
@@ -107,7 +121,7 @@ class LitertOps:
 
     def finish(self, vector: Value) -> None:
         """Name the output."""
-        self.s.output("sentence_embedding", vector)
+        self.s.output(self._names.output, vector)
 
     def _norm(self, x: Value, weight: str, scale: float) -> Value:
         square = self._reduce("MEAN", self._times(x, x), len(x.shape) - 1)

@@ -11,13 +11,14 @@ from embedding_export.calibration import calibrate
 from embedding_export.encoder import encode
 from embedding_export.errors import ExportError
 from embedding_export.litert_file import LitertFile
-from embedding_export.litert_ops import Lengths, LitertOps
+from embedding_export.litert_ops import Lengths, LitertOps, Names
 from embedding_export.litert_storage import LitertStorage
 from embedding_export.precisions import LitertRow
 from embedding_export.to_onnx import Encoder
 
-INPUTS = ("tokens",)
-OUTPUTS = ("sentence_embedding",)
+NAMES = Names("embed_{}", "tokens", "sentence_embedding")
+# What the converter of the published single-length files calls a signature, its input and its output.
+PUBLISHED_NAMES = Names("serving_default", "args_0", "output_0")
 DESCRIPTION = "EmbeddingGemma encoder, written by embedding-edge"
 
 
@@ -36,11 +37,17 @@ def check_buckets(buckets: Sequence[int], max_seq_length: int) -> tuple[int, ...
 
 
 def write_litert(
-    encoder: Encoder, path: Path, row: LitertRow, lengths: Sequence[Lengths], progress: Callable[[int], None]
+    encoder: Encoder,
+    path: Path,
+    row: LitertRow,
+    lengths: Sequence[Lengths],
+    progress: Callable[[int], None],
+    names: Names = NAMES,
 ) -> None:
-    """Write `path` with a signature `embed_{S}` for each of `lengths`.
+    """Write `path` with a signature for each of `lengths`.
 
-    Each takes `tokens`, int32 [1, S], padded on the right, and gives `sentence_embedding`, float32 [1, dim].
+    Each takes token ids, int32 [1, S], padded on the right, and gives the sentence embedding, float32
+    [1, dim].
 
     Raises:
         ExportError: the weights do not fit one file.
@@ -55,7 +62,8 @@ def write_litert(
             file = LitertFile(data, progress)
             storage = LitertStorage(file, seen.weights, row.format, seen.gains)
             for length in lengths:
-                ops = LitertOps(file.signature(f"embed_{length.bucket}"), config, storage, length)
+                signature = file.signature(names.signature.format(length.bucket))
+                ops = LitertOps(signature, config, storage, length, names)
                 ops.finish(encode(ops, config, encoder.weights.dense, encoder.normalize)[1])
             file.write(path, DESCRIPTION)
     finally:

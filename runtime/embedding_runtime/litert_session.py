@@ -27,9 +27,10 @@ IN_MEMORY = ":memory"
 
 @dataclass(frozen=True)
 class _Bucket:
-    """One signature by its index, and the buffers it reads and writes."""
+    """One signature by name and index, and the buffers it reads and writes."""
 
-    signature: int
+    name: str
+    index: int
     tokens: Any
     vector: Any
 
@@ -53,6 +54,7 @@ class LitertSession:
 
     Attributes:
         buckets: the lengths there are, ascending.
+        signatures: their names in the file.
         pad_id: the id that pads texts, and may not stand in one.
     """
 
@@ -70,6 +72,7 @@ class LitertSession:
         self._lock = threading.Lock()
         self._held = _opened(path, threads, str(weights) if weights else IN_MEMORY)
         self.buckets = tuple(self._held.buckets)
+        self.signatures = {size: bucket.name for size, bucket in self._held.buckets.items()}
         weakref.finalize(self, self._held.drop)
 
     def run(self, ids: Ids, mask: Ids, outputs: tuple[str, ...]) -> list[Floats]:
@@ -116,7 +119,7 @@ class LitertSession:
     def _run(self, bucket: _Bucket, tokens: NDArray[np.int32]) -> Floats:
         try:
             bucket.tokens.write(tokens)
-            self._held.model.run_by_index(bucket.signature, [bucket.tokens], [bucket.vector])
+            self._held.model.run_by_index(bucket.index, [bucket.tokens], [bucket.vector])
             found: Floats = bucket.vector.read(self._held.dim, np.float32)
         except Exception as e:  # the engine's own errors have no common base
             raise EngineError(
@@ -149,7 +152,7 @@ def _compiled(path: Path, threads: int, weights: str) -> _Held:
     options = Options(hardware_accelerators=HardwareAccelerator.CPU, cpu_options=cpu)
     model = CompiledModel.from_file(str(path), options=options)
     found = sorted((_length(model, name), i, name) for i, name in enumerate(model.get_signature_list()))
-    buckets = {length: _bucket(model, i) for length, i, _ in found}
+    buckets = {length: _bucket(model, i, name) for length, i, name in found}
     shortest, _, name = found[0]
     # The engine sets more of itself up at the first write, and tells that too.
     buckets[shortest].tokens.write(np.zeros((1, shortest), dtype=np.int32))
@@ -163,6 +166,6 @@ def _length(model: Any, signature: str) -> int:
     return int(tokens["shape"][-1])
 
 
-def _bucket(model: Any, signature: int) -> _Bucket:
-    (tokens,), (vector,) = model.create_input_buffers(signature), model.create_output_buffers(signature)
-    return _Bucket(signature, tokens, vector)
+def _bucket(model: Any, index: int, name: str) -> _Bucket:
+    (tokens,), (vector,) = model.create_input_buffers(index), model.create_output_buffers(index)
+    return _Bucket(name, index, tokens, vector)
