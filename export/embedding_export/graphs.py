@@ -177,9 +177,15 @@ def _write_litert(
         parity=NOT_YET,
     )
     subject = Subject(checkpoint.prompts, describe.dims(checkpoint, options.dims), checkpoint.max_seq_length)
-    out = path.with_name(f"{path.stem}_conformance.json")
-    write_litert_conformance(out, graph, subject, source.special.golden, session)
+    write_litert_conformance(_conformance(path), graph, subject, source.special.golden, session)
     return graph, compared
+
+
+def remove(graph: Graph, folder: Path) -> None:
+    """Take a graph's files out of a bundle's folder."""
+    files = [folder / name for name in (graph.file, *graph.external_data)]
+    for path in (*files, _conformance(files[0])):
+        path.unlink(missing_ok=True)
 
 
 def litert_file(checkpoint: Checkpoint, precision: Precision, single: int | None) -> str:
@@ -197,6 +203,11 @@ def _lengths(checkpoint: Checkpoint, options: ExportOptions) -> tuple[int, ...]:
 
     asked = options.buckets if options.litert_single is None else (options.litert_single,)
     return check_buckets(asked, checkpoint.max_seq_length)
+
+
+def _conformance(path: Path) -> Path:
+    """Where a LiteRT file's conformance file lies."""
+    return path.with_name(f"{path.stem}_conformance.json")
 
 
 def _litert_bytes(precision: Precision) -> float:

@@ -16,7 +16,7 @@ from embedding_export import companions, describe
 from embedding_export.checkpoint import Checkpoint
 from embedding_export.errors import ExportError, ParityError
 from embedding_export.golden import SpecialIds, golden_ids
-from embedding_export.graphs import Source, bytes_needed, check_options, wanted, write_graph
+from embedding_export.graphs import Source, bytes_needed, check_options, remove, wanted, write_graph
 from embedding_export.options import ExportOptions
 from embedding_export.reporting import SILENT, Reporter
 from embedding_export.staging import require_space, staged
@@ -113,8 +113,7 @@ def _existing_graphs(checkpoint: Checkpoint, folder: Path, options: ExportOption
         (folder / stale).unlink(missing_ok=True)
     anew = wanted(options)
     for graph in (g for g in old.graphs if (g.format, g.precision) in anew):
-        for name in (graph.file, *graph.external_data):
-            (folder / name).unlink(missing_ok=True)
+        remove(graph, folder)
     return tuple(g for g in old.graphs if (g.format, g.precision) not in anew)
 
 
