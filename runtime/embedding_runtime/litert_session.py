@@ -151,9 +151,9 @@ def _compiled(path: Path, threads: int, weights: str) -> _Held:
     cpu = CpuOptions(num_threads=threads, xnnpack_weight_cache_path=weights)
     options = Options(hardware_accelerators=HardwareAccelerator.CPU, cpu_options=cpu)
     model = CompiledModel.from_file(str(path), options=options)
-    found = sorted((_length(model, name), i, name) for i, name in enumerate(model.get_signature_list()))
-    buckets = {length: _bucket(model, i, name) for length, i, name in found}
-    shortest, _, name = found[0]
+    found = sorted((_length(model, name), name) for name in model.get_signature_list())
+    buckets = {length: _bucket(model, name) for length, name in found}
+    shortest, name = found[0]
     # The engine sets more of itself up at the first write, and tells that too.
     buckets[shortest].tokens.write(np.zeros((1, shortest), dtype=np.int32))
     (vector,) = model.get_output_tensor_details(name).values()
@@ -166,6 +166,7 @@ def _length(model: Any, signature: str) -> int:
     return int(tokens["shape"][-1])
 
 
-def _bucket(model: Any, index: int, name: str) -> _Bucket:
+def _bucket(model: Any, name: str) -> _Bucket:
+    index = model.get_signature_index(name)
     (tokens,), (vector,) = model.create_input_buffers(index), model.create_output_buffers(index)
     return _Bucket(name, index, tokens, vector)
