@@ -272,10 +272,10 @@ def test_the_gate(bundle: Path, tmp_path: Path, checkpoint: Checkpoint, answers:
 
 
 def test_the_gate_refuses_a_precision_without_thresholds(
-    edited: Callable[[Edit], Path], checkpoint: Checkpoint
+    bundle: Path, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    copy = edited(lambda m: m["graphs"][0].update(precision="mixed"))
-    verdict = parity.gate(checkpoint)(copy)["onnx/mixed"]
+    monkeypatch.delitem(LOSS, "fp32")
+    verdict = parity.gate(checkpoint)(bundle)["onnx/fp32"]
     assert verdict.status == "failed" and verdict.reason and "No parity thresholds" in verdict.reason
 
 

@@ -3,14 +3,14 @@
 Knows neither how they were computed nor what they are compared with; needs numpy alone.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from embedding_runtime.bundle import Manifest, Source
+from embedding_runtime.bundle import Graph, Manifest, Source
 from embedding_validate.probes import ProbeSet
 
 
@@ -50,10 +50,24 @@ class Answers:
             for name, answer in self.by_probe.items()
             if new.keys() >= set(answer.ids)
         }
+        return replace(self, by_probe=by_probe)._only(by_probe.keys())
+
+    def for_graph(self, graph: Graph, pad_id: int) -> "Answers":
+        """These answers without the probes that a graph says it does not take.
+
+        A graph with buckets reads no more tokens than its largest one holds, and refuses the padding id.
+        """
+        if not graph.buckets:
+            return self
+        most = max(graph.buckets)
+        longest = {p.id: p.chunked_at or len(self.by_probe[p.id].ids) for p in self.probes.probes}
+        return self._only({n for n, t in longest.items() if t <= most and pad_id not in self.by_probe[n].ids})
+
+    def _only(self, names: Set[str]) -> "Answers":
         probes = replace(
             self.probes,
-            probes=tuple(p for p in self.probes.probes if p.id in by_probe),
-            batches=tuple(b for b in self.probes.batches if by_probe.keys() >= set(b)),
-            dims=tuple(i for i in self.probes.dims if i in by_probe),
+            probes=tuple(p for p in self.probes.probes if p.id in names),
+            batches=tuple(b for b in self.probes.batches if names >= set(b)),
+            dims=tuple(i for i in self.probes.dims if i in names),
         )
-        return replace(self, probes=probes, by_probe=by_probe)
+        return replace(self, probes=probes, by_probe={n: a for n, a in self.by_probe.items() if n in names})

@@ -10,14 +10,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from embedding_runtime import prompts
 from embedding_runtime.bundle import Graph
 from embedding_runtime.embedder import Embedder
+from embedding_runtime.encoder import HIDDEN_OUTPUT
 from embedding_runtime.errors import EmbeddingWarning
+from embedding_runtime.prompts import DOCUMENT_NAMES, QUERY_NAMES, PromptChoice
 from embedding_validate import metrics
 from embedding_validate.golden import VectorOf
 from embedding_validate.probes import Probe
 
 Floats = NDArray[np.float32]
+_NAMES: dict[str, tuple[str, ...]] = {
+    "encode": (),
+    "encode_query": QUERY_NAMES,
+    "encode_document": DOCUMENT_NAMES,
+}
 
 
 @dataclass(frozen=True)
@@ -73,10 +81,26 @@ def run(embedder: Embedder, call: Call) -> list[Result]:
         with _lowered(embedder, limit):
             return [Result(None, vector) for vector in _encode(embedder, call, "sentence_embedding")]
     alone = len(call.probes) == 1 and call.dim is None
+    if alone and HIDDEN_OUTPUT not in embedder.graph.outputs:
+        return [Result(_ids(embedder, call.probes[0]), _encode(embedder, call, "sentence_embedding")[0])]
     found = _encode(embedder, call, None if alone else "sentence_embedding")
     if alone:
         return [Result(tuple(f["input_ids"].tolist()), f["sentence_embedding"]) for f in found]
     return [Result(None, vector) for vector in found]
+
+
+def _ids(embedder: Embedder, probe: Probe) -> tuple[int, ...] | None:
+    """The ids of a text by the bundle's prompts and tokenizer, where the graph shows nothing but vectors.
+
+    None where control tokens are read: the runtime's `tokenize` reads none.
+    """
+    if probe.allow_special:
+        return None
+    choice = PromptChoice(prompt_name=probe.prompt_name, names=_NAMES[probe.verb])
+    prompt = prompts.resolve(choice, embedder.prompts, {}, embedder.default_prompt_name)
+    if probe.title is not None:
+        prompt = prompts.with_title(prompt, probe.title)
+    return tuple(embedder.tokenize([prompt + probe.text])["input_ids"][0].tolist())
 
 
 @contextmanager

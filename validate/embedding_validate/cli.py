@@ -94,10 +94,13 @@ def _require_same_weights(bundle: Source, reference: Source) -> None:
 
 
 def _answers(options: argparse.Namespace, reference: Any, own: Any) -> Any:
+    from embedding_runtime.bundle import load_manifest
     from embedding_validate import probes, reference_file, texts
 
     if own is None:
-        chosen = probes.full(texts.packaged(), reference.prompts, reference.limits, reference.count)
+        graphs = load_manifest(options.bundle).graphs if options.bundle else ()
+        limits = dataclasses.replace(reference.limits, buckets=probes.buckets(graphs))
+        chosen = probes.full(texts.packaged(), reference.prompts, limits, reference.count)
     else:
         chosen = probes.of_texts(own, reference.prompts)
     progress = _Progress()

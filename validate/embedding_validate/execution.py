@@ -58,19 +58,19 @@ class Execution:
     def expected(self, bundle: Path, graph: Graph, answers: Answers) -> Mapping[str, Executed]:
         """What some probes should give by the graph's own weights, `answers` being in the graph's ids.
 
-        Empty for fp32, which holds the checkpoint's weights themselves, so that the reference answers for it,
-        and for other formats than ONNX, whose weights have no reader yet.
+        Empty for fp32, which holds the checkpoint's weights themselves, so that the reference answers for it.
+        Rounding of activations is followed where the graph shows its residuals: in ONNX, not in LiteRT.
 
         Raises:
             ExecutionError: with the checkpoint's own weights the forward pass is not the reference's, or a
             graph that rounds activations does not show its residuals.
         """
-        if graph.precision == "fp32" or graph.format != "onnx":
+        if graph.precision == "fp32":
             return {}
         self._require_sound()
         path, names = bundle / graph.file, _spread(answers, _MOST_PROBES)
         weights = dequantized(path, self._checkpoint)
-        if graph.precision in ROUNDINGS:
+        if graph.format == "onnx" and graph.precision in ROUNDINGS:
             texts = {name: answers.by_probe[name].ids for name in names}
             return _by_halves(self._checkpoint, weights, path, texts, ROUNDINGS[graph.precision])
         interpreter = Interpreter(self._checkpoint.config, weights, self._checkpoint.normalize)

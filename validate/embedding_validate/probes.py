@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from embedding_runtime.bundle import Graph
 from embedding_validate.lengths import Count, compose
 from embedding_validate.texts import Text
 
@@ -69,16 +70,25 @@ class ProbeSet:
 
 @dataclass(frozen=True)
 class Limits:
-    """What probes must straddle: `window` is the largest |i - j| of local layers (None: there are none)."""
+    """What probes must straddle: `window` is the largest |i - j| of local layers (None: there are none).
+
+    `buckets` are the fixed lengths that graphs run at.
+    """
 
     window: int | None
     max_seq_length: int
+    buckets: tuple[int, ...] = ()
+
+
+def buckets(graphs: Iterable[Graph]) -> tuple[int, ...]:
+    """The fixed lengths of some graphs, ascending."""
+    return tuple(sorted({size for graph in graphs for size in graph.buckets}))
 
 
 def short(texts: Sequence[Text], prompts: Mapping[str, str], limits: Limits, count: Count) -> ProbeSet:
     """The exporter's gate: about 40 probes, two of them as long as the model allows."""
     m, past_window = limits.max_seq_length, f"length-{(limits.window or 0) + 2}"
-    sizes = [3, 16, *_window_edges(limits, (1,)), _SHORT_CHUNK, m, m + 52]
+    sizes = [3, 16, *_window_edges(limits, (1,)), _SHORT_CHUNK, m, m + 52, *_bucket_edges(limits)]
     found = [
         *map(_plain, _select(texts, _SHORT + _BATCH[:3])),
         *_special(texts)[:2],
@@ -94,6 +104,7 @@ def full(texts: Sequence[Text], prompts: Mapping[str, str], limits: Limits, coun
     """`validate-embedding`: every text, every prompt on several texts, all edges, batches to the maximum."""
     m, past_window = limits.max_seq_length, f"length-{(limits.window or 0) + 2}"
     sizes = [3, 4, 16, 64, *_window_edges(limits, (1, 2, 4)), *_CHUNK_EDGES, _SHORT_CHUNK]
+    sizes += [*_bucket_edges(limits), *(b + 1 for b in limits.buckets if b < m)]
     found = [
         *map(_plain, texts),
         *_special(texts),
@@ -156,6 +167,11 @@ def _window_edges(limits: Limits, multiples: Sequence[int]) -> list[int]:
         return []
     w = limits.window
     return [w + 2, *(m * w + d for m in multiples for d in (-1, 0, 1))]
+
+
+def _bucket_edges(limits: Limits) -> list[int]:
+    """Each bucket full, and half full."""
+    return [n for b in limits.buckets for n in (b // 2, b)]
 
 
 def _lengths(texts: Sequence[Text], wanted: Iterable[int], limits: Limits, count: Count) -> list[Probe]:

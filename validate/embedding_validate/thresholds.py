@@ -53,6 +53,7 @@ LOSS: dict[str, Threshold] = {
     # Reported: what 4 bits lose depends on how the checkpoint was trained. Only nonsense is refused.
     "int4": Threshold(cosine_min=0.3, cosine_mean=0.6, norm_error=0.6, batch_error=2e-3),
 }
+LOSS["mixed"] = LOSS["int4"]
 # Execution: against the same forward pass on the graph's own dequantized weights. fp32 holds the checkpoint's
 # weights: loss is execution. Where a graph rounds activations that pass does too, and each half of a layer
 # starts from the graph's own residual: 2e-7 is usual, 3e-3 where one value fell to the neighbouring step.
@@ -64,6 +65,10 @@ EXECUTION: dict[str, Threshold] = {
     "int8": _ROUNDED,
     "int4": _ROUNDED,
 }
+# LiteRT shows its vectors alone, and rounds activations inside: what it gives is held against a forward pass
+# that does not round them.
+_UNSEEN = Threshold(cosine_min=0.95, cosine_mean=0.99, norm_error=1e-3)
+LITERT_EXECUTION: dict[str, Threshold] = {"int8": _UNSEEN, "mixed": _UNSEEN, "int4": _UNSEEN}
 
 
 def threshold(precision: str) -> Threshold:
@@ -81,8 +86,19 @@ def threshold(precision: str) -> Threshold:
         ) from None
 
 
-def bounds(precision: str) -> dict[str, float]:
+def execution_threshold(format: str, precision: str) -> Threshold:
+    """The bounds of a graph against its own weights; those of its loss where it stores the checkpoint's.
+
+    Raises:
+        InputError: this version has none for the precision.
+    """
+    known = EXECUTION if format == "onnx" else LITERT_EXECUTION
+    return known.get(precision) or threshold(precision)
+
+
+def bounds(precision: str, format: str = "onnx") -> dict[str, float]:
     """Every bound of a precision by name, for manifests and reports; those of execution say so."""
-    execution = EXECUTION[precision].as_dict() if precision in EXECUTION else {}
+    limits, loss = execution_threshold(format, precision), threshold(precision)
+    execution = {} if limits is loss else limits.as_dict()
     named = {f"execution_{k}": v for k, v in execution.items() if k != "batch_error"}
     return {**threshold(precision).as_dict(), **named}

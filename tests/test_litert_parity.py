@@ -1,0 +1,77 @@
+"""LiteRT graphs go through the same checks: buckets' edges, what they say they do not take, execution."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import assumed
+
+from embedding_export.checkpoint import load_checkpoint
+from embedding_export.options import ExportOptions
+from embedding_export.pipeline import export_bundle
+from embedding_runtime.bundle import load_manifest
+from embedding_validate import parity, probes, texts
+from embedding_validate.answers import Answers
+from embedding_validate.execution import Execution
+from embedding_validate.reference import Reference
+
+pytest.importorskip("ai_edge_litert", reason="needs the litert extra")
+BUCKETS = (32, 64, 160)
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("litert") / "bundle"
+    options = ExportOptions(precisions=("fp32", "int8"), formats=("litert",), buckets=BUCKETS)
+    export_bundle(load_checkpoint(tiny_checkpoint), folder, options, assumed)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def answers(tiny_checkpoint: Path) -> Answers:
+    torch.set_num_threads(1)
+    reference = Reference.load(load_checkpoint(tiny_checkpoint))
+    limits = dataclasses.replace(reference.limits, buckets=BUCKETS)
+    chosen = probes.short(texts.packaged(), reference.prompts, limits, reference.count)
+    kept = tuple(p for p in chosen.probes if len(reference.whole_ids(p)) <= 700)
+    return reference.answer(dataclasses.replace(chosen, probes=kept))
+
+
+def test_sound_graphs_pass(bundle: Path, answers: Answers, tiny_checkpoint: Path) -> None:
+    asked = Execution(load_checkpoint(tiny_checkpoint), answers)
+    report = parity.check(bundle, answers, execution=asked)
+    assert report.passed
+    fp32, int8 = (report.graphs[f"litert/{p}"] for p in ("fp32", "int8"))
+    assert fp32.max_abs_error and fp32.max_abs_error.maximum < 1e-5
+    assert int8.groups["arrangement"]["execution"].checks == 16
+    asked_lengths = {c.tokens for c in fp32.cases if c.check == "alone"}
+    assert asked_lengths >= {3, 16, 32, 64, 80, 160} and max(asked_lengths) == 160
+    assert all(c.ids_equal is not False for c in fp32.cases)
+    assert fp32.groups["arrangement"]["chunked"].checks == 2
+
+
+def test_what_is_not_asked_is_said(bundle: Path, answers: Answers) -> None:
+    """One text has more tokens than the largest bucket, and one here a literal <pad>, read as such."""
+    padded = dataclasses.replace(answers.by_probe["en-short"], ids=(2, 0, 1))
+    answers = dataclasses.replace(answers, by_probe={**answers.by_probe, "en-short": padded})
+    report = parity.check(bundle, answers)
+    asked = {c.probe for c in report.graphs["litert/fp32"].cases}
+    assert {p.id for p in answers.probes.probes} - asked == {"length-600", "en-short"}
+    assert "litert/fp32 was not asked 2 of" in report.notes[0] and "160 tokens" in report.notes[0]
+
+
+def test_a_dropped_prompt_shows_in_the_ids(bundle: Path, answers: Answers, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(bundle, tmp_path / "copy"))
+    data = json.loads((copy / "manifest.json").read_text(encoding="utf-8"))
+    data["prompts"]["query"] = ""
+    (copy / "manifest.json").write_text(json.dumps(data), encoding="utf-8")
+    graph = load_manifest(copy).graphs[0]
+    failed = [c for c in parity.check_graph(copy, graph, answers).cases if c.failures]
+    assert {c.probe for c in failed if c.check == "alone"} == {
+        "en-question/prompt query",
+        "en-question/query",
+    }
+    assert all("token ids differ from position 1" in c.failures[0] for c in failed if c.check == "alone")

@@ -1,0 +1,182 @@
+"""Runs probes on one graph and compares each vector with the reference's, call by call.
+
+Knows nothing of bundles' manifests or of verdicts on a whole graph.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedding_runtime.bundle import Graph
+from embedding_runtime.errors import EmbeddingError
+from embedding_validate import metrics, ranking
+from embedding_validate.answers import Answers
+from embedding_validate.calls import Call, Result, Runner, opened, run, sliced
+from embedding_validate.metrics import Figures
+from embedding_validate.probes import Probe
+from embedding_validate.ranking import Ranking
+from embedding_validate.results import EXECUTED, Case, Invariance
+from embedding_validate.thresholds import execution_threshold, threshold
+
+if TYPE_CHECKING:
+    from embedding_validate.execution import Executed
+
+Floats = NDArray[np.float32]
+
+
+def calls(answers: Answers, dims: Sequence[int]) -> list[Call]:
+    """Everything that is asked of a graph."""
+    return [*alone(answers), *batches(answers), *at_dims(answers, dims), *chunked(answers)]
+
+
+def alone(answers: Answers) -> list[Call]:
+    """Each text in a call of its own."""
+    return [Call("alone", (p,)) for p in answers.probes.probes if p.chunked_at is None]
+
+
+def chunked(answers: Answers) -> list[Call]:
+    """Texts that overflow, each in a call of its own."""
+    return [Call("chunked", (p,)) for p in answers.probes.probes if p.chunked_at is not None]
+
+
+def batches(answers: Answers) -> list[Call]:
+    """Texts of mixed lengths together."""
+    by_id = {p.id: p for p in answers.probes.probes}
+    groups = enumerate(answers.probes.batches, 1)
+    return [Call(f"batch {n}", tuple(by_id[i] for i in ids)) for n, ids in groups]
+
+
+def at_dims(answers: Answers, dims: Sequence[int]) -> list[Call]:
+    """Some texts at every dim, normalised and not."""
+    chosen = tuple(p for p in answers.probes.probes if p.id in answers.probes.dims)
+    return [
+        Call(f"dim {dim}{'' if normalize else ', not normalised'}", chosen, dim, normalize)
+        for dim in (dims if chosen else ())
+        for normalize in (True, False)
+    ]
+
+
+@dataclass(frozen=True)
+class GraphRun:
+    """One graph, opened, and what it should give; keeps the vectors it gave for texts alone."""
+
+    run: Runner
+    graph: Graph
+    answers: Answers
+    vectors: dict[str, Floats] = field(default_factory=dict)
+    batch_differences: list[float] = field(default_factory=list)
+
+    def all_cases(self, calls: Sequence[Call], progress: Callable[[int, int], None]) -> list[Case]:
+        """The cases of every call in turn; `progress` gets (done, total) before each."""
+        cases: list[Case] = []
+        for done, call in enumerate(calls):
+            progress(done, len(calls))
+            cases += self.cases(call)
+        return cases
+
+    def cases(self, call: Call) -> list[Case]:
+        """Run one call and compare each of its vectors; alone, also the token ids that were run."""
+        try:
+            results = self.run(call)
+        except EmbeddingError as e:
+            return [self._refused(p, call, e) for p in call.probes]
+        return [self._case(p, call, r) for p, r in zip(call.probes, results, strict=True)]
+
+    def executed(self, expected: "Mapping[str, Executed]") -> list[Case]:
+        """The vectors given for texts alone against those by the graph's own weights."""
+        limits = execution_threshold(self.graph.format, self.graph.precision)
+        by_id = {p.id: p for p in self.answers.probes.probes}
+        cases = []
+        for name, right in expected.items():
+            if name in self.vectors:
+                figures = Figures.of(right.vector, self.vectors[name])
+                failures = limits.failures(metrics.norm(right.vector), figures)
+                if limits.update_error is not None and not right.update_error <= limits.update_error:
+                    failures.append(f"{right.half} adds something else (error {right.update_error:.2g})")
+                tokens, probe = len(self.answers.by_probe[name].ids), by_id[name]
+                cases.append(
+                    Case(name, probe.script, _prompt(probe), EXECUTED, tokens, None, figures, tuple(failures))
+                )
+        return cases
+
+    def _case(self, probe: Probe, call: Call, result: Result) -> Case:
+        answer = self.answers.by_probe[probe.id]
+        expected, vector = sliced(answer.vector, call.dim, call.normalize is True), result.vector
+        figures = Figures.of(expected, vector)
+        if call.name == "alone":
+            self.vectors[probe.id] = vector
+        elif call.dim is None and probe.id in self.vectors:
+            self.batch_differences.append(_difference(self.vectors[probe.id], vector))
+        failures = threshold(self.graph.precision).failures(metrics.norm(expected), figures)
+        equal = None if result.ids is None else result.ids == answer.ids
+        if result.ids is not None and not equal:
+            failures.insert(0, _ids_failure(answer.ids, result.ids))
+        return Case(
+            probe.id,
+            probe.script,
+            _prompt(probe),
+            call.name,
+            len(answer.ids),
+            equal,
+            figures,
+            tuple(failures),
+        )
+
+    def ranking(self) -> Ranking | None:
+        """Neighbours among the texts that ran without a prompt and gave a vector."""
+        chosen = [p.id for p in self.answers.probes.probes if not _prompt(p) and not p.allow_special]
+        kept = [i for i in chosen if i in self.vectors and metrics.finite(self.vectors[i])]
+        expected = [self.answers.by_probe[i].vector for i in kept]
+        found = [self.vectors[i] for i in kept]
+        if not kept or expected[0].shape != found[0].shape:
+            return None
+        return ranking.compare(np.stack(expected), np.stack(found))
+
+    def invariance(self, bundle: Path) -> Invariance | None:
+        """The first three probes for dims once more, and on one thread."""
+        by_id = {p.id: p for p in self.answers.probes.probes}
+        chosen = [by_id[i] for i in self.answers.probes.dims[:3] if i in self.vectors]
+        if not chosen:
+            return None
+        with opened(bundle, self.graph, threads=1) as single:
+            runs, threads = (
+                max(_difference(self.vectors[p.id], runner(Call("alone", (p,)))[0].vector) for p in chosen)
+                for runner in (self.run, partial(run, single))
+            )
+        return Invariance(max(self.batch_differences, default=0.0), runs, threads)
+
+    def _refused(self, probe: Probe, call: Call, error: EmbeddingError) -> Case:
+        tokens = len(self.answers.by_probe[probe.id].ids)
+        return Case(
+            probe.id,
+            probe.script,
+            _prompt(probe),
+            call.name,
+            tokens,
+            None,
+            Figures.none(),
+            (f"error: {error}",),
+        )
+
+
+def _difference(a: Floats, b: Floats) -> float:
+    """Largest absolute difference, for vectors of norm 1."""
+    return metrics.max_abs_error(a, b) / max(1.0, metrics.norm(a))
+
+
+def _prompt(probe: Probe) -> str:
+    name = probe.prompt_name or {"encode": ""}.get(probe.verb, probe.verb)
+    return f"{name} with title" if probe.title is not None else name
+
+
+def _ids_failure(expected: Sequence[int], found: Sequence[int]) -> str:
+    at = metrics.first_difference(expected, found) or 0
+    return (
+        f"token ids differ from position {at} on: {list(found[at : at + 4])} instead of "
+        f"{list(expected[at : at + 4])} ({len(found)} tokens instead of {len(expected)})"
+    )
