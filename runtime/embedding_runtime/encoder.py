@@ -108,10 +108,14 @@ class Encoder:
         )
 
     def _tell_long(self, index: int, length: int) -> None:
+        graph, why = self.opened.graph, ""
+        if length == self._longest < self._manifest.max_seq_length:
+            why = f" {graph.key} was exported for {length}, the model reads {self._manifest.max_seq_length}."
         self._notices.once(
             "long",
             f"inputs[{index}] has more than {length} tokens, its prompt included; the rest is not read. "
-            'overflow="chunk" reads all of it, overflow="error" refuses it. (Told once.)',
+            f'overflow="chunk" reads all of it, overflow="error" refuses it.{why} '
+            "(Told once.)",
             OverflowWarning,
         )
 
