@@ -40,8 +40,8 @@ def _run(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="benchmark-") as cache:
         plan = Plan(
             _systems(options, manifest, {"XDG_CACHE_HOME": cache}),
-            _shapes(options.shapes, manifest.max_seq_length),
-            tuple(_counts(options.threads, "--threads")),
+            shapes(options.shapes, manifest.max_seq_length),
+            tuple(counts(options.threads, "--threads")),
             options.rounds,
             manifest.architecture.vocab_size,
         )
@@ -109,17 +109,27 @@ def _files(manifest: Manifest) -> dict[str, int]:
     return {**sizes, manifest.tokenizer.file: manifest.files[manifest.tokenizer.file].size}
 
 
-def _shapes(text: str, longest: int) -> tuple[Shape, ...]:
+def shapes(text: str, longest: int) -> tuple[Shape, ...]:
+    """What `--shapes` asks for.
+
+    Raises:
+        InputError: something else than numbers, or more tokens than `longest`.
+    """
     found = []
     for part in text.split(","):
-        numbers = _counts(part.replace("x", ","), "--shapes")
+        numbers = counts(part.replace("x", ","), "--shapes")
         if len(numbers) > 2 or numbers[-1] > longest:
             raise InputError(f"--shapes has {part!r}; expected TOKENS or BATCHxTOKENS, of {longest} at most.")
         found.append(Shape(numbers[0] if len(numbers) == 2 else 1, numbers[-1]))
     return tuple(found)
 
 
-def _counts(text: str, option: str) -> list[int]:
+def counts(text: str, option: str) -> list[int]:
+    """Numbers by comma.
+
+    Raises:
+        InputError: something else, or a 0; `option` is named.
+    """
     parts = text.split(",")
     if not all(p.isascii() and p.isdigit() and int(p) for p in parts):
         raise InputError(f"{option} has {text!r}; expected whole numbers of at least 1.")
