@@ -223,6 +223,10 @@ class Signature:
         self._add(operator, version, inputs, (output,), options)
         return output
 
+    def look_up(self, ids: Value, table: Stored, version: int) -> Value:
+        """Rows of a table [rows, columns] for ids, int32 [S]: float32 [S, columns]."""
+        return self.op("EMBEDDING_LOOKUP", [ids, self.use(table)], (ids.shape[0], table.shape[1]), version)
+
     def split(self, x: Value, axis: int, *shapes: Sequence[int]) -> Sequence[Value]:
         """Cut a tensor into equal parts of these shapes along an axis."""
         outputs = [self._tensor(f"SPLIT_{len(self._tensors)}", shape, x.type) for shape in shapes]

@@ -62,7 +62,7 @@ class LitertOps:
 
     def embedding(self, weight: str, scale: float) -> Value:
         ids = self._reshape(self._tokens, self.length)
-        return self._mul(self._storage.look_up(self.s, weight, ids), np.array([scale], np.float32))
+        return self._storage.look_up(self.s, weight, ids, scale)
 
     def linear(self, x: Value, *weights: str) -> tuple[Value, ...]:
         return tuple(self._storage.multiply(self.s, x, name) for name in weights)

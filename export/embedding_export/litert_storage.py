@@ -36,12 +36,19 @@ class LitertStorage:
         self._file, self._weights, self._formats, self._gains = file, weights, formats, gains
         self._stored: dict[str, Stored] = {}
 
-    def look_up(self, signature: Signature, weight: str, ids: Value) -> Value:
-        """Rows of the table for ids, int32 [S]: float32 [S, H]."""
-        stored = self._matrix(weight)
-        shape = (ids.shape[0], stored.shape[1])
+    def look_up(self, signature: Signature, weight: str, ids: Value, scale: float) -> Value:
+        """Rows of the table for ids, int32 [S], times `scale`: float32 [S, H].
+
+        An int8 table's scales are a table of their own: as quantization parameters every signature would keep
+        copies of them in memory.
+        """
+        stored, factor = self._table(weight), signature.constant(np.array([scale], np.float32))
         version = LOOKUP_VERSION[self._formats(weight).type]
-        return signature.op("EMBEDDING_LOOKUP", [ids, signature.use(stored)], shape, version)
+        rows = signature.look_up(ids, stored, version)
+        if f"{weight}:scale" in self._stored:
+            scales = signature.look_up(ids, self._stored[f"{weight}:scale"], LOOKUP_VERSION["float32"])
+            factor = signature.op("MUL", [scales, factor], scales.shape)
+        return signature.op("MUL", [rows, factor], rows.shape)
 
     def multiply(self, signature: Signature, x: Value, weight: str) -> Value:
         """`x @ W.T` for float32 x [S, in] and W [out, in]: float32 [S, out]."""
@@ -77,6 +84,15 @@ class LitertStorage:
                 stored = self._int8(weight) if kind.type == "int8" else self._int4(weight, kind.block)
             self._stored[weight] = stored
         return self._stored[weight]
+
+    def _table(self, weight: str) -> Stored:
+        if weight not in self._stored and self._formats(weight).type == "int8":
+            codes = self._int8(weight)
+            assert isinstance(codes.scales, np.ndarray)
+            self._stored[weight] = replace(codes, scales=np.ones(1, np.float32))
+            name = f"{weight}:scale"
+            self._stored[name] = self._vector(name, codes.scales[:, None])
+        return self._matrix(weight)
 
     def _int8(self, weight: str) -> Stored:
         tensor, scales = self._weights.tensors[weight], []

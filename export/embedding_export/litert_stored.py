@@ -66,7 +66,8 @@ def _meaning(tensor: Any, tensors: list[Any]) -> tuple[Any, ...]:
     if (block := _block(tensor)) is not None:
         scales = (tensors[block.Scales()].Buffer(), block.BlockSize())
     elif (quantization := tensor.Quantization()) is not None and not quantization.ScaleIsNone():
-        scales = quantization.ScaleAsNumpy().tobytes()
+        beside = _scales_beside(tensor, tensors)
+        scales = (quantization.ScaleAsNumpy().tobytes(), beside and beside.Buffer())
     return tensor.Buffer(), tensor.Type(), tuple(tensor.ShapeAsNumpy().tolist()), scales
 
 
@@ -80,6 +81,11 @@ def _block(tensor: Any) -> Any:
     return details
 
 
+def _scales_beside(tensor: Any, tensors: list[Any]) -> Any:
+    """The tensor that holds an int8 table's scales, if it is one."""
+    return next((t for t in tensors if t.Name() == tensor.Name() + b":scale"), None)
+
+
 def _weight(model: Any, tensor: Any, tensors: list[Any], mapping: mmap.mmap) -> StoredWeight:
     shape = tuple(tensor.ShapeAsNumpy().tolist())
     values = _data(model, tensor)
@@ -90,6 +96,8 @@ def _weight(model: Any, tensor: Any, tensors: list[Any], mapping: mmap.mmap) -> 
 
     if tensor.Type() == schema.TensorType.INT8:
         scales = tensor.Quantization().ScaleAsNumpy()
+        if (beside := _scales_beside(tensor, tensors)) is not None:
+            scales = scales * _data(model, beside)
         return _int8(values.reshape(shape), scales.reshape(-1, 1), release)
     if (block := _block(tensor)) is not None:
         scales = _data(model, tensors[block.Scales()]).reshape(shape[0], -1)
