@@ -1,0 +1,1 @@
+"""The recipe of `models/demo`: from package registries to a checkpoint, without pretrained weights."""

@@ -1,0 +1,124 @@
+"""The model that is trained: transformers' own Gemma 3 encoder, mean pooling and two Dense stages.
+
+Knows nothing of files. Texts of a side are run in groups of like length, so that little is padding, and the
+groups run side by side, forwards and backwards, each on one thread: threads that share every small operation
+would wait for each other most of the time.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from standin_weights import Shape
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from transformers import Gemma3TextConfig, Gemma3TextModel
+
+from train.batches import Side
+
+# One local and one global layer, one key/value head, as EmbeddingGemma has them in small.
+SHAPE = Shape(
+    hidden=384,
+    intermediate=512,
+    heads=3,
+    head_dim=64,
+    query_scalar=64,
+    layers=(False, True),
+    dense=512,
+    vocab=32_000,
+    max_length=2_048,
+    sliding_window=512,
+    attention_norm=0.0,
+)
+_GROUP_TOKENS = 2_048
+
+
+def config(shape: Shape) -> Gemma3TextConfig:
+    """The shape as transformers' configuration; everything else is EmbeddingGemma's."""
+    return Gemma3TextConfig(
+        vocab_size=shape.vocab,
+        hidden_size=shape.hidden,
+        intermediate_size=shape.intermediate,
+        num_hidden_layers=len(shape.layers),
+        num_attention_heads=shape.heads,
+        num_key_value_heads=1,
+        head_dim=shape.head_dim,
+        query_pre_attn_scalar=shape.query_scalar,
+        layer_types=["full_attention" if wide else "sliding_attention" for wide in shape.layers],
+        sliding_window=shape.sliding_window,
+        max_position_embeddings=shape.max_length,
+        use_bidirectional_attention=True,
+        rms_norm_eps=1e-6,
+        pad_token_id=0,
+        eos_token_id=1,
+        bos_token_id=2,
+    )
+
+
+class _Together(torch.autograd.Function):
+    """Parts of a batch that were computed side by side, joined; backwards they run side by side again."""
+
+    @staticmethod
+    def forward(ctx: Any, anchor: Tensor, parts: Sequence[Tensor], pool: ThreadPoolExecutor) -> Tensor:
+        """[B, H] of parts [b, H]; `anchor` only makes the result one that has a gradient."""
+        ctx.parts, ctx.pool = parts, pool
+        return torch.cat([part.detach() for part in parts])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        """Adds to the parameters' gradients (a node's lock keeps threads from each other's sums)."""
+        shares = gradients[0].split_with_sizes([len(part) for part in ctx.parts])
+        list(ctx.pool.map(torch.autograd.backward, ctx.parts, shares))
+        return torch.zeros(()), None, None
+
+
+class Encoder(nn.Module):
+    """`prompts` are the ids around a text for each prompt name: `<bos>`, the prompt, `<eos>`."""
+
+    def __init__(self, shape: Shape, prompts: dict[str, list[int]], seed: int, threads: int = 1) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.encoder = Gemma3TextModel(config(shape))
+        self.wide = nn.Linear(shape.hidden, shape.dense, bias=False)
+        self.narrow = nn.Linear(shape.dense, shape.hidden, bias=False)
+        self.prompts = {name: torch.tensor(ids) for name, ids in prompts.items()}
+        self.pool = ThreadPoolExecutor(threads)
+
+    def forward(self, side: Side) -> Tensor:
+        """Vectors [B, H] of the side's texts, not normalised."""
+        around = self.prompts[side.prompt]
+        texts = torch.from_numpy(side.ids).split_with_sizes(side.lengths.tolist())
+        order = np.argsort(side.lengths, kind="stable")
+        groups = _groups(order, side.lengths + len(around))
+        learning = torch.is_grad_enabled()
+
+        def pooled(rows: list[int]) -> Tensor:
+            with torch.set_grad_enabled(learning):
+                return self._pooled(texts, around, rows)
+
+        parts = list(self.pool.map(pooled, groups))
+        joined = _Together.apply(torch.zeros((), requires_grad=learning), parts, self.pool)
+        back = torch.from_numpy(np.argsort(order, kind="stable"))
+        vectors: Tensor = self.narrow(self.wide(joined[back]))
+        return vectors
+
+    def _pooled(self, texts: tuple[Tensor, ...], around: Tensor, rows: list[int]) -> Tensor:
+        before, after = around[:-1], around[-1:]
+        ids = pad_sequence([torch.cat([before, texts[i], after]) for i in rows], batch_first=True)
+        lengths = torch.tensor([len(texts[i]) + len(around) for i in rows])
+        mask = torch.arange(ids.shape[1])[None, :] < lengths[:, None]
+        hidden = self.encoder(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+        pooled: Tensor = (hidden * mask[:, :, None]).sum(1) / lengths[:, None]
+        return pooled
+
+
+def _groups(order: "np.ndarray[tuple[int], np.dtype[np.int64]]", lengths: np.ndarray) -> list[list[int]]:
+    """Rows of rising length in groups of at most 2,048 tokens, padding included."""
+    groups: list[list[int]] = [[]]
+    for row in order.tolist():
+        if (len(groups[-1]) + 1) * int(lengths[row]) > _GROUP_TOKENS and groups[-1]:
+            groups.append([])
+        groups[-1].append(row)
+    return groups

@@ -1,0 +1,182 @@
+"""The recipe, in order: data, tokenizer, bag, encoder, checkpoint, and the quantization-aware variant.
+
+The only file that knows the order. Every step leaves a file behind and is skipped when that is there, so that
+the same command goes on where it was interrupted.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from standin_config import PROMPTS
+from standin_weights import Shape
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from train import build, corpus, fit, heldout, qat, start, vocabulary, write
+from train.bag import Bag, idf, loss_of
+from train.batches import WEIGHTS, Sampler, Side, prompt_text, side
+from train.build import Plan, Split
+from train.corpus import DataSet
+from train.encoder import SHAPE, Encoder
+from train.losses import DIMS
+
+QAT_NAME = "demo-qat-q4_0-unquantized"
+_CONTROL_WEIGHT = 0.05
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Limits of a stage: whichever comes first."""
+
+    steps: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that was chosen; `rates` are the peak learning rates of layers, Dense stages and table."""
+
+    shape: Shape = SHAPE
+    dims: tuple[int, ...] = DIMS
+    temperature: float = 0.1
+    whitening: float = 0.4
+    bag_batch: int = 1_024
+    bag_rate: float = 0.003
+    bag: Budget = Budget(6_000, 1_500.0)
+    encoder_batch: int = 256
+    rates: tuple[float, float, float] = (1e-3, 2e-4, 5e-5)
+    encoder: Budget = Budget(1_500, 3_300.0)
+    qat: Budget = Budget(200, 600.0)
+    seed: int = 0
+    threads: int = 2
+
+
+class Recipe:
+    """The steps for one plan and one set of settings."""
+
+    def __init__(self, plan: Plan, settings: Settings) -> None:
+        self.plan, self.settings = plan, settings
+        self.tokenizer = self._tokenizer()
+        self.sets, self.dev = self._sets("train"), self._sets("dev")
+        lower = corpus.lower_case(self.tokenizer)
+        self.around = {name: lower.encode(prompt_text(name)).ids for name in ("", *PROMPTS)}
+
+    def make(self, out: Path) -> None:
+        """Train, and write the checkpoint and its quantization-aware variant."""
+        encoder = self.encoder(self.bag())
+        tokenizer = self.plan.folder / "tokenizer.json"
+        write.write(encoder, self.settings.shape, tokenizer, out)
+        self.plan.note(f"wrote {out}")
+        write.write(self.aware(encoder), self.settings.shape, tokenizer, self.plan.folder / QAT_NAME)
+        self.plan.note(f"wrote {self.plan.folder / QAT_NAME}")
+
+    def bag(self) -> Bag:
+        """Stage 1."""
+        s = self.settings
+        # One direction of the encoder is common to all tokens, so that the bag has a component less.
+        model = Bag(self._weights(), self.around, s.shape.hidden - 1, s.seed)
+        groups = [{"params": [model.table], "lr": s.bag_rate}]
+        fit.run(model, self._stage("bag", model, groups, s.bag, s.bag_batch))
+        return model
+
+    def encoder(self, bag: Bag) -> Encoder:
+        """Stage 2: starts as the whitened bag."""
+        s = self.settings
+        model = Encoder(s.shape, self.around, s.seed, s.threads)
+        table = bag.table.detach()
+        start.set_from_bag(model, table, self._after(bag), s.seed)
+        fit.run(model, self._stage("encoder", model, self._groups(model), s.encoder, s.encoder_batch))
+        return model
+
+    def aware(self, encoder: Encoder) -> Encoder:
+        """The last steps again, on the Q4_0 grid."""
+        s = self.settings
+        model = Encoder(s.shape, self.around, s.seed, s.threads)
+        model.load_state_dict(encoder.state_dict())
+        qat.prepare(model)
+        groups = self._groups(model)
+        for group in groups:
+            group["lr"] *= 0.3
+        fit.run(model, self._stage("qat", model, groups, s.qat, s.encoder_batch))
+        qat.release(model)
+        return model
+
+    def _groups(self, model: Encoder) -> list[dict[str, Any]]:
+        layers, dense, table = self.settings.rates
+        named = dict(model.encoder.named_parameters())
+        tables = [p for n, p in named.items() if "embed_tokens" in n]
+        others = [p for n, p in named.items() if "embed_tokens" not in n]
+        stages = [*model.wide.parameters(), *model.narrow.parameters()]
+        return [
+            {"params": others, "lr": layers},
+            {"params": stages, "lr": dense},
+            {"params": tables, "lr": table},
+        ]
+
+    def _stage(
+        self, name: str, model: nn.Module, groups: list[dict[str, Any]], budget: Budget, batch: int
+    ) -> fit.Stage:
+        s = self.settings
+        sampler = Sampler(self.sets, batch, s.seed)
+        full, smaller = s.shape.hidden, s.dims[1:]
+
+        def loss(step: int) -> Tensor:
+            # All components each time and one shorter dim in turn: half the cost of all dims.
+            return loss_of(model, sampler.batch(step), s.temperature, (full, smaller[step % len(smaller)]))
+
+        folder = self.plan.folder / "stages"
+        folder.mkdir(parents=True, exist_ok=True)
+        check = _check(model, self.dev)
+        return fit.Stage(name, loss, groups, budget.steps, budget.seconds, folder, check)
+
+    def _after(self, bag: Bag) -> Tensor:
+        """Whitening of the bag's vectors, and nothing of the common direction: [H, H]."""
+        hidden = self.settings.shape.hidden
+        with torch.no_grad():
+            vectors = torch.cat([bag(sample) for sample in self._sample()])
+        after = torch.zeros(hidden, hidden)
+        after[:-1, :-1] = start.whitening(vectors, self.settings.whitening)
+        return after
+
+    def _sample(self) -> list[Side]:
+        """Some texts of every data set with the STS prompt."""
+        rng = np.random.default_rng(self.settings.seed)
+        return [
+            side(s.right, rng.choice(len(s), size=min(len(s), 4_000), replace=False), "STS")
+            for s in self.sets
+        ]
+
+    def _weights(self) -> NDArray[np.float32]:
+        """Idf of every token over the training texts; little for the control tokens and the prompts' own."""
+        counts, texts = np.zeros(self.settings.shape.vocab, np.int64), 0
+        for data in self.sets:
+            np.add.at(counts, data.right.prompted.ids.astype(np.int64), 1)
+            texts += len(data)
+        weights = idf(counts, texts)
+        weights[self.around[""]] = _CONTROL_WEIGHT
+        return weights
+
+    def _tokenizer(self) -> Tokenizer:
+        path = self.plan.folder / "tokenizer.json"
+        if not path.exists():
+            made = vocabulary.learn(build.texts(self.plan), self.settings.shape.vocab)
+            vocabulary.save(made, path)
+            self.plan.note(f"tokenizer: {made.get_vocab_size()} entries")
+        return Tokenizer.from_file(str(path))
+
+    def _sets(self, split: Split) -> list[DataSet]:
+        found = []
+        for name in WEIGHTS:
+            file = self.plan.file(name, split)
+            data = corpus.load(name, file, self.tokenizer, file.with_suffix(".npz"))
+            found += [data] if len(data) else []
+        return found
+
+
+def _check(model: nn.Module, dev: list[DataSet]) -> Callable[[], dict[str, float]]:
+    return lambda: heldout.score(model, dev)

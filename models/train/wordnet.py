@@ -1,0 +1,151 @@
+"""WordNet's database files → pairs; format: the manual page wndb(5WN). Knows nothing of other sources."""
+
+import random
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from train.pairs import Found, Pair
+from train.sources import Package
+from train.text import clean, words
+
+_EXAMPLE = re.compile(r'"([^"]{3,})"')
+# Pointer symbols: hypernym and instance hypernym; then relations that keep the topic.
+_BROADER = ("@", "@i")
+_RELATED = ("+", "&", "^", "$", "*", ">", "%p", "%m", "%s", "#p", "\\", "=")
+_PARTS = {"noun": "n", "verb": "v", "adj": "a", "adv": "r"}
+# Lexicographer files (lexnames(5WN)) of nouns, for the held-out classification.
+TOPICS = {
+    4: "action",
+    5: "animal",
+    6: "artifact",
+    8: "body part",
+    10: "communication",
+    12: "feeling",
+    13: "food",
+    15: "place",
+    18: "person",
+    20: "plant",
+    21: "money and possessions",
+    27: "substance",
+    28: "time",
+}
+
+
+@dataclass(frozen=True)
+class Synset:
+    """Words of one meaning; `pointers` are (symbol, key of the other synset)."""
+
+    key: str
+    topic: int
+    lemmas: tuple[str, ...]
+    pointers: tuple[tuple[str, str], ...]
+    gloss: str
+    examples: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class WordNet:
+    """All synsets by key, and irregular inflections: (inflected, base)."""
+
+    synsets: dict[str, Synset]
+    inflections: tuple[tuple[str, str], ...]
+
+
+def read(package: Package) -> WordNet:
+    """Parse the package's data and exception files."""
+    synsets: dict[str, Synset] = {}
+    inflections: list[tuple[str, str]] = []
+    for name, content in package.files():
+        path, lines = PurePosixPath(name), content.decode("utf-8").splitlines()
+        if path.suffix == ".exc":
+            pairs = (line.replace("_", " ").split() for line in lines)
+            inflections += [(p[0], p[1]) for p in pairs if len(p) == 2]
+            continue
+        part = _PARTS[path.suffix[1:]]
+        for line in lines:
+            if not line.startswith(" "):
+                synset = _parse(line, part)
+                synsets[synset.key] = synset
+    return WordNet(synsets, tuple(inflections))
+
+
+def _parse(line: str, part: str) -> Synset:
+    data, _, text = line.partition(" | ")
+    fields = data.split()
+    count = int(fields[3], 16)
+    lemmas = [re.sub(r"\((a|p|ip)\)$", "", w).replace("_", " ") for w in fields[4 : 4 + 2 * count : 2]]
+    start = 5 + 2 * count
+    end = start + 4 * int(fields[start - 1])
+    pointers = tuple(
+        (fields[i], f"{fields[i + 2].replace('s', 'a')}{fields[i + 1]}") for i in range(start, end, 4)
+    )
+    text = clean(text)
+    gloss = _EXAMPLE.sub("", text).strip(" ;:")
+    examples = tuple(clean(e) for e in _EXAMPLE.findall(text))
+    return Synset(
+        f"{part}{fields[0]}", int(fields[1]), tuple(dict.fromkeys(lemmas)), pointers, gloss, examples
+    )
+
+
+def glosses(wordnet: WordNet) -> Iterator[Found]:
+    """A word, or all words of a meaning, and the definition."""
+    for synset in wordnet.synsets.values():
+        for lemma in synset.lemmas:
+            yield Found(synset.key, Pair(lemma, synset.gloss))
+        if len(synset.lemmas) > 1:
+            yield Found(synset.key, Pair(", ".join(synset.lemmas), synset.gloss))
+
+
+def broader(wordnet: WordNet) -> Iterator[Found]:
+    """A word and a word for the kind of thing it is; a definition and the definition of its kind."""
+    for synset in wordnet.synsets.values():
+        for symbol, key in synset.pointers:
+            if symbol in _BROADER and key in wordnet.synsets:
+                above = wordnet.synsets[key]
+                yield from (Found(synset.key, Pair(lemma, above.lemmas[0])) for lemma in synset.lemmas)
+                yield Found(synset.key, Pair(synset.gloss, above.gloss))
+
+
+def examples(wordnet: WordNet) -> Iterator[Found]:
+    """An example sentence with its definition, its word, and the other examples of the meaning."""
+    for synset in wordnet.synsets.values():
+        for i, example in enumerate(synset.examples):
+            if len(words(example)) < 3:
+                continue
+            yield Found(synset.key, Pair(example, synset.gloss))
+            yield Found(synset.key, Pair(synset.lemmas[0], example))
+            yield from (Found(synset.key, Pair(example, other)) for other in synset.examples[i + 1 :])
+
+
+def related(wordnet: WordNet, seed: int) -> Iterator[Found]:
+    """Words of related meanings (derived forms, parts, similar ones) and irregular inflections."""
+    rng = random.Random(seed)
+    for synset in wordnet.synsets.values():
+        for symbol, key in synset.pointers:
+            if symbol in _RELATED and key in wordnet.synsets:
+                left, right = rng.choice(synset.lemmas), rng.choice(wordnet.synsets[key].lemmas)
+                yield Found(synset.key, Pair(left, right))
+    yield from (Found(base, Pair(inflected, base)) for inflected, base in wordnet.inflections)
+
+
+def topics(wordnet: WordNet) -> Iterator[Found]:
+    """A definition and the name of the topic it is filed under: for classification, not for training."""
+    for synset in wordnet.synsets.values():
+        if synset.key.startswith("n") and synset.topic in TOPICS and len(words(synset.gloss)) > 2:
+            yield Found(synset.key, Pair(synset.gloss, TOPICS[synset.topic]))
+
+
+def synonyms(wordnet: WordNet) -> dict[str, tuple[str, ...]]:
+    """Other single words of each word's only meaning; a word of several meanings has none."""
+    meanings: dict[str, list[Synset]] = {}
+    for synset in wordnet.synsets.values():
+        for lemma in synset.lemmas:
+            meanings.setdefault(lemma.lower(), []).append(synset)
+    found = {}
+    for lemma, held in meanings.items():
+        others = [w for s in held for w in s.lemmas if w.lower() != lemma and " " not in w]
+        if len(held) <= 2 and others:
+            found[lemma] = tuple(others)
+    return found

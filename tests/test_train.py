@@ -1,0 +1,205 @@
+"""The training recipe, end to end on packages in small: the same code as the real run, in seconds."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_sources
+import torch
+from sentence_transformers import SentenceTransformer
+from standin_weights import Shape
+from train import build, corpus, measure, qat, start
+from train.batches import Side, side
+from train.build import Plan
+from train.decontaminate import Excluded, read_texts
+from train.encoder import Encoder
+from train.fit import Stage, run
+from train.pairs import read_pairs
+from train.recipe import QAT_NAME, Budget, Recipe, Settings
+
+from embedding_export.checkpoint import load_checkpoint
+from embedding_export.quantize import q4_0_blocks
+
+SHAPE = Shape(64, 96, 2, 16, 16, (False, True), 96, 700, 2_048, 512, 0.0)
+SETTINGS = Settings(
+    shape=SHAPE,
+    dims=(64, 32),
+    bag_batch=32,
+    bag=Budget(12, 60.0),
+    encoder_batch=16,
+    encoder=Budget(6, 60.0),
+    qat=Budget(3, 60.0),
+)
+EVALUATED = "a quick animal number 33 that looks like a dog"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    plan: Plan
+    recipe: Recipe
+    out: Path
+    counts: dict[str, dict[str, int]]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    work = tmp_path_factory.mktemp("train")
+    tiny_sources.write_packages(work / "raw")
+    torch.set_num_threads(1)
+    plan = Plan(work, Excluded([EVALUATED]), 0, lambda line: None)
+    counts = build.build(plan)
+    recipe = Recipe(plan, SETTINGS)
+    recipe.make(work / "checkpoint")
+    return Run(plan, recipe, work / "checkpoint", counts)
+
+
+def test_every_data_set_has_pairs(done: Run) -> None:
+    assert all(counts["train"] > 0 for counts in done.counts.values()), done.counts
+    sources = json.loads((done.plan.folder / "data" / "sources.json").read_text())
+    assert all(row["licence"] and row["archive"] for row in sources)
+
+
+def test_no_text_of_the_evaluation_is_left(done: Run) -> None:
+    assert done.counts["wordnet-gloss"]["in the evaluation"] > 0
+    for file in (done.plan.folder / "data").glob("*.tsv"):
+        assert not any(EVALUATED in text for pair in read_pairs(file) for text in pair), file
+
+
+def test_splits_share_no_group(done: Run) -> None:
+    """A definition held out is nowhere in the training split of its data sets."""
+    held = {p.right for s in ("dev", "test") for p in read_pairs(done.plan.file("wordnet-gloss", s))}
+    trained = {p.right for p in read_pairs(done.plan.file("wordnet-gloss", "train"))}
+    assert held
+    assert not held & trained
+
+
+def test_the_checkpoint_is_read_and_is_the_trained_model(done: Run) -> None:
+    checkpoint = load_checkpoint(done.out)
+    assert checkpoint.do_lower_case
+    assert checkpoint.config.layer_types == ("local", "global")
+    reference = SentenceTransformer(str(done.out), device="cpu", model_kwargs={"dtype": torch.float32})
+    texts = ["A red Apple in the garden", "dog", "The old horse of the island"]
+    expected = reference.encode(texts, prompt_name="STS")
+    encoder = done.recipe.encoder(done.recipe.bag())  # read back: both stages are done
+    lower = corpus.lower_case(done.recipe.tokenizer)
+    encoded = corpus.encode([f" {t}" for t in texts], lower)
+    ids, lengths = encoded.take(np.arange(3))
+    with torch.no_grad():
+        found = measure.normalised(encoder(Side(ids, lengths, encoded.keys, "STS")).numpy())
+    assert (found * expected).sum(1).min() > 0.9995, "bfloat16 rounding alone may part them"
+
+
+def test_the_aware_variant_is_known_as_such(done: Run) -> None:
+    assert load_checkpoint(done.plan.folder / QAT_NAME).source.qat == "q4_0"
+
+
+def test_what_is_done_is_not_done_again(done: Run) -> None:
+    files = [p for p in (done.plan.folder / "data").iterdir() if p.suffix in (".tsv", ".npz")]
+    before = {p: p.stat().st_mtime_ns for p in files}
+    assert build.build(done.plan) == done.counts
+    Recipe(done.plan, SETTINGS)
+    assert {p: p.stat().st_mtime_ns for p in files} == before
+
+
+def test_an_interrupted_stage_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
+    """The same weights, bit by bit, where the limit is a number of steps."""
+
+    def stage(folder: Path, stop: int) -> tuple[torch.nn.Linear, Stage]:
+        torch.manual_seed(1)
+        model = torch.nn.Linear(4, 2)
+        folder.mkdir(exist_ok=True)
+
+        def loss(step: int) -> torch.Tensor:
+            if step == stop:
+                raise KeyboardInterrupt
+            x = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
+            mean: torch.Tensor = model(x).square().mean()
+            return mean
+
+        groups = [{"params": list(model.parameters()), "lr": 0.1}]
+        return model, Stage("s", loss, groups, 40, 1e9, folder, dict, save_seconds=0.0)
+
+    whole = run(*stage(tmp_path / "a", -1))
+    with pytest.raises(KeyboardInterrupt):
+        run(*stage(tmp_path / "b", 33))
+    resumed = run(*stage(tmp_path / "b", -1))
+    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_threads_give_the_gradients_of_one_pass(done: Run) -> None:
+    """Groups that run side by side add up to what transformers gives for all texts at once."""
+    encoder = Encoder(SHAPE, done.recipe.around, 0, threads=2)
+    batch = build_batch(done)
+    encoder(batch).square().sum().backward()
+    found = {n: p.grad.clone() for n, p in encoder.named_parameters() if p.grad is not None}
+    encoder.zero_grad()
+    order = np.argsort(batch.lengths, kind="stable")
+    texts = torch.from_numpy(batch.ids).split_with_sizes(batch.lengths.tolist())
+    pooled = encoder._pooled(texts, encoder.prompts["STS"], order.tolist())
+    encoder.narrow(encoder.wide(pooled)).square().sum().backward()
+    for name, parameter in encoder.named_parameters():
+        assert parameter.grad is not None
+        assert torch.allclose(found[name], parameter.grad, atol=1e-5, rtol=1e-3), name
+
+
+def test_the_encoder_starts_as_the_bag(done: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With layers that add nothing it computes exactly what the whitened bag computes."""
+    monkeypatch.setattr(start, "_FIRST_UPDATE", 0.0)
+    bag = done.recipe.bag()
+    encoder = Encoder(SHAPE, done.recipe.around, 0)
+    after = torch.zeros(64, 64)
+    after[:-1, :-1] = torch.randn(63, 63, generator=torch.Generator().manual_seed(0))
+    start.set_from_bag(encoder, bag.table.detach(), after, 0)
+    batch = build_batch(done)
+    with torch.no_grad():
+        expected = torch.nn.functional.normalize(bag(batch) @ after[:-1, :-1].T, dim=-1)
+        found = torch.nn.functional.normalize(encoder(batch)[:, :-1], dim=-1)
+    assert torch.allclose(found, expected, atol=1e-4)
+
+
+def build_batch(done: Run) -> Side:
+    data = done.recipe.sets[0]
+    return side(data.right, np.arange(20), "STS")
+
+
+def test_fake_quantization_is_the_exporters_grid() -> None:
+    weight = torch.randn(48, 64, generator=torch.Generator().manual_seed(0))
+    weight[3] = 0.0
+    blocks = q4_0_blocks(weight.numpy())
+    expected = (blocks.codes.astype(np.float32) - blocks.zeros[..., None]) * blocks.scales[..., None]
+    assert np.array_equal(qat.rounded(weight).numpy(), expected.reshape(48, 64))
+
+
+def test_whitening_keeps_prefixes() -> None:
+    """Lower triangular, and white when it is done in full."""
+    vectors = torch.randn(500, 8, generator=torch.Generator().manual_seed(0)) @ torch.diag(
+        torch.arange(1.0, 9.0)
+    )
+    w = start.whitening(vectors, 1.0)
+    assert torch.equal(w, w.tril())
+    unit = torch.nn.functional.normalize(vectors, dim=-1)
+    covariance = torch.cov((unit @ w.T).T)
+    assert torch.allclose(covariance / covariance.diagonal().mean(), torch.eye(8), atol=0.01)
+
+
+def test_excluded_sequences(tmp_path: Path) -> None:
+    file = tmp_path / "evaluation.tsv"
+    file.write_text("3.5\tA man is playing a guitar on stage.\tTwo dogs run.\n")
+    excluded = Excluded(read_texts(file))
+    assert excluded.texts == 2
+    assert excluded.holds("Look: a man IS playing, a guitar!")
+    assert excluded.holds("there two dogs run fast")
+    assert not excluded.holds("a man is playing a flute on stage")
+    assert not excluded.holds("two dogs")
+
+
+def test_ranks_and_correlation() -> None:
+    vectors = np.eye(3, dtype=np.float32)
+    queries = np.array([[1, 0, 0], [0.9, 1, 0], [1, 0.5, 0.1]], np.float32)
+    assert measure.ranks(queries, vectors, np.arange(3)).tolist() == [1, 1, 3]
+    a, b = np.array([1.0, 2, 2, 4, 5]), np.array([2.0, 1, 3, 3, 9])
+    mean_ranks = np.corrcoef([1, 2.5, 2.5, 4, 5], [2, 1, 3.5, 3.5, 5])[0, 1]
+    assert measure.spearman(a, b) == pytest.approx(mean_ranks)
