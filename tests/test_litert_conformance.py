@@ -1,6 +1,7 @@
 """The conformance file beside a LiteRT graph: a client that is not ours reproduces it."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -71,3 +72,12 @@ def test_shorter_vectors(litert_bundle: Path, tmp_path: Path) -> None:
         expected = embedder.encode(texts[0].text, prompt="", dim=short["dim"])
     assert short["dim"] == 16
     np.testing.assert_allclose(short["vector"], expected, atol=1e-6)
+
+
+def test_its_fields_are_documented(document: Any) -> None:
+    page = (Path(__file__).parents[1] / "runtime" / "LITERT.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    told = {name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])}
+    assert told == set(document)
+    inside = {*document["input"], *document["output"], *document["cases"][0]}
+    assert inside <= set(re.findall(r"`(\w+)`", page))

@@ -71,7 +71,7 @@ class Embedder:
         """Open a bundle folder.
 
         Args:
-            format: of the graph; None takes one that has an engine installed.
+            format: of the graph; None takes one whose engine is installed, ONNX where both are.
             precision: of the graph; None takes int8, else mixed, else fp32, else fp16.
             threads: for the engine; None takes every CPU this process may use.
             device: "cpu" or None: the only one there is.
@@ -81,7 +81,8 @@ class Embedder:
             overflow: what happens to longer texts, unless a call says otherwise; see `encode`.
             verify: "cached" hashes files that changed since they were last found right, "always" all of them.
             allow_failed: load a graph whose comparison failed, and leave golden vectors uncompared.
-            device_cache: keep packed weights in a file in the user's cache; None: for int8, int4.
+            device_cache: keep packed weights in a file in the user's cache; None: for ONNX in int8 and int4,
+                for LiteRT always.
 
         Raises:
             BundleError: missing, damaged, changed since export, or found wrong.
@@ -143,10 +144,10 @@ class Embedder:
             inputs: a str, or any iterable of str; a generator is read window by window.
             prompt_name: of one of `prompts`; the default prompt where None.
             prompt: goes before each text; beats `prompt_name`.
-            batch_size: texts per run of the engine, fewer where they are long.
+            batch_size: texts per run of the engine, fewer where they are long; LiteRT runs one at a time.
             show_progress_bar: on stderr; None shows it where the log level is INFO or DEBUG.
             output_value: "sentence_embedding"; "token_embeddings" for one array (S, H) per text; None for a
-                dict per text with both and the ids.
+                dict per text with both and the ids; LiteRT graphs have the first alone.
             precision: of the vectors: float32, int8, uint8, binary or ubinary; see `quantize_embeddings`.
             convert_to_numpy: False gives a list of arrays instead of one array.
             normalize_embeddings: None divides by the length where `dim` has shortened vectors of length 1,
@@ -155,7 +156,8 @@ class Embedder:
             task: a prompt's name or alias, in any case of letters.
             overflow: for texts of more than `max_seq_length` tokens: "truncate" cuts them (and warns once),
                 "error" refuses them, "chunk" averages the vectors of their pieces, weighted by tokens.
-            allow_special: `<bos>`, `<eos>`, `<pad>` ... in a text are control tokens rather than text.
+            allow_special: `<bos>`, `<eos>`, `<pad>` ... in a text are control tokens rather than text; LiteRT
+                graphs refuse `<pad>`.
             convert_to_tensor, device, pool, chunk_size: accepted where they ask for what is done anyway.
             sentences: the older name of `inputs`.
 
@@ -308,7 +310,10 @@ class Embedder:
 
     @property
     def max_seq_length(self) -> int:
-        """Tokens read of each text, prompt, `<bos>` and `<eos>` included; may be lowered."""
+        """Tokens read of each text, prompt, `<bos>` and `<eos>` included; may be lowered.
+
+        It is the checkpoint's own, or a LiteRT graph's largest bucket where that is shorter.
+        """
         return self._encoder.max_length
 
     @max_seq_length.setter
