@@ -12,8 +12,12 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from conftest import assumed
 from sentences import sentences
 
+from embedding_export.checkpoint import load_checkpoint
+from embedding_export.options import ExportOptions
+from embedding_export.pipeline import export_bundle
 from embedding_runtime import BundleError, Embedder, EngineError, InputError, OverflowWarning
 from embedding_runtime.bundle import Format, Graph, Manifest, Precision, load_manifest
 from embedding_runtime.cli import main
@@ -247,19 +251,25 @@ def test_embed_text_states_the_engine(
     assert np.load(tmp_path / "out.npy").shape == (2, 64)
 
 
+@pytest.fixture(scope="module")
+def single_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One signature of 64 tokens, under the names of the published files."""
+    folder = tmp_path_factory.mktemp("single") / "bundle"
+    options = ExportOptions(("fp32",), formats=("onnx", "litert"), litert_single=64)
+    export_bundle(load_checkpoint(tiny_checkpoint), folder, options, assumed)
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore::embedding_runtime.errors.OverflowWarning")
 @pytest.mark.parametrize("overflow", ["truncate", "chunk"])
-def test_a_single_short_bucket(
-    tiny_checkpoint: Path, litert_bundle: Path, tmp_path: Path, overflow: Overflow
-) -> None:
-    """Chunks and cuts are made for what the graph takes."""
-    manifest = load_manifest(litert_bundle)
-    (graph,) = [g for g in manifest.graphs if g.key == "litert/fp32"]
-    bundle = linked(litert_bundle, tmp_path / "short", replaced(graph, buckets=(32,)))
+def test_a_single_length(single_bundle: Path, overflow: Overflow) -> None:
+    """Cuts and chunks are made for what the graph takes; the names in the file are no matter."""
     with (
-        Embedder.load(bundle, format="litert", precision="fp32", threads=1, overflow=overflow) as litert,
-        Embedder.load(bundle, format="onnx", precision="fp32", threads=1, overflow=overflow) as onnx,
-        warnings.catch_warnings(),
+        Embedder.load(single_bundle, format="litert", threads=1, overflow=overflow) as litert,
+        Embedder.load(single_bundle, format="onnx", threads=1, overflow=overflow) as onnx,
     ):
-        warnings.simplefilter("ignore", OverflowWarning)
-        onnx.max_seq_length = 32
-        np.testing.assert_allclose(litert.encode(LONG[:600]), onnx.encode(LONG[:600]), atol=1e-5)
+        assert litert.graph.outputs == ("output_0",)
+        onnx.max_seq_length = litert.max_seq_length
+        assert litert.max_seq_length == 64
+        found, expected = (e.encode_query(["red", LONG[:600]]) for e in (litert, onnx))
+        np.testing.assert_allclose(found, expected, atol=1e-5)
