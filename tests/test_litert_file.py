@@ -165,6 +165,20 @@ def test_buckets_share_their_weights(checkpoint: Checkpoint, tmp_path: Path) -> 
     assert model.SubgraphsLength() == 5
 
 
+@pytest.mark.parametrize(
+    ("precision", "versions"), [("int8", {4, 12}), ("int4", {1, 5, 14}), ("mixed", {5, 12})]
+)
+def test_old_runtimes_refuse_blocks_of_four_bits(
+    checkpoint: Checkpoint, precision: Precision, versions: set[int], tmp_path: Path
+) -> None:
+    """Those before 2.1.6 misread them silently; what they lack is the operators' versions stamped here."""
+    path = _write(checkpoint.config, folded(checkpoint), tmp_path / "m.tflite", [8], precision)
+    model = schema.Model.GetRootAs(path.read_bytes())
+    codes = [model.OperatorCodes(i) for i in range(model.OperatorCodesLength())]
+    weighty = (schema.BuiltinOperator.EMBEDDING_LOOKUP, schema.BuiltinOperator.FULLY_CONNECTED)
+    assert versions <= {c.Version() for c in codes if c.BuiltinCode() in weighty} | {1}
+
+
 def test_weights_are_aligned(checkpoint: Checkpoint, tmp_path: Path) -> None:
     path = _write(checkpoint.config, folded(checkpoint), tmp_path / "m.tflite", [8], "int4")
     data = path.read_bytes()

@@ -17,9 +17,11 @@ from embedding_export.litert_file import LitertFile, Signature, Stored, Value
 from embedding_export.onnx_storage import row_blocks
 from embedding_export.precisions import LitertFormat
 
-# The first version of each operator that takes a table or matrix of this kind.
-LOOKUP_VERSION = {"float32": 1, "int8": 3, "int4": 4}
-FULLY_CONNECTED_VERSION = {"float32": 5, "int8": 12, "int4": 12}
+# The first version of each operator that takes a table or matrix of this kind. For 4 bits in blocks the
+# versions are higher than the format asks: runtimes that lack them (before 2.1.6) take blocks without a word
+# and give wrong vectors, so they are made to refuse the file.
+LOOKUP_VERSION = {"float32": 1, "int8": 4, "int4": 5}
+FULLY_CONNECTED_VERSION = {"float32": 6, "int8": 12, "int4": 14}
 
 
 class LitertStorage:

@@ -153,7 +153,7 @@ LITERT: dict[Precision, LitertRow] = {
         feed_forward=_F32,
         dense=_F32,
         balanced=False,
-        engine_min_version="2.1.0",
+        engine_min_version="2.2.0",
         bytes_per_parameter=4.0,
         recipe={"weights": "float32", "table": "float32", "activations": "float32", "dense": "folded"},
         golden_tolerance={"any": 1e-4},
@@ -164,7 +164,7 @@ LITERT: dict[Precision, LitertRow] = {
         feed_forward=_I8,
         dense=_I8,
         balanced=True,
-        engine_min_version="2.1.0",
+        engine_min_version="2.2.0",
         bytes_per_parameter=1.03,
         recipe={
             "weights": "int8, symmetric, one float32 scale per output",
@@ -181,7 +181,7 @@ LITERT: dict[Precision, LitertRow] = {
         feed_forward=_I4_WIDE,
         dense=_I4_WIDE,
         balanced=False,
-        engine_min_version="2.1.0",
+        engine_min_version="2.2.0",
         bytes_per_parameter=0.6,
         recipe={
             "weights": "attention int8, one float32 scale per output; feed-forward and Dense 4 bits, "
@@ -198,7 +198,7 @@ LITERT: dict[Precision, LitertRow] = {
         feed_forward=_I4,
         dense=_I4,
         balanced=False,
-        engine_min_version="2.1.0",
+        engine_min_version="2.2.0",
         bytes_per_parameter=0.58,
         recipe={
             "weights": "4 bits, symmetric, blocks of 32, float16 scales of least squared error",
