@@ -37,7 +37,7 @@ def quiet() -> Iterator[None]:
     with _lock, ExitStack() as stack:
         if not shown():
             with suppress(OSError):  # no standard error, or nowhere to keep it meanwhile
-                aside = stack.enter_context(tempfile.TemporaryFile())
+                aside = stack.enter_context(_nowhere())
                 saved = os.dup(_STDERR)
                 stack.callback(_restore, saved, aside)
                 os.dup2(aside.fileno(), _STDERR)
@@ -54,6 +54,13 @@ def quiet_exit() -> None:
         with suppress(AttributeError, OSError, TypeError):
             libc = ctypes.CDLL(None)
             libc.__cxa_atexit(libc.close, ctypes.c_void_p(_STDERR), None)
+
+
+def _nowhere() -> IO[bytes]:
+    """A file without a name, in memory where the system has such: a device may have no folder to write to."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("stderr"), "w+b")
+    return tempfile.TemporaryFile()
 
 
 def _restore(saved: int, aside: IO[bytes]) -> None:
