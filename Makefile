@@ -10,7 +10,19 @@ CHECKPOINT ?= $(DEMO)/checkpoint
 BENCH := build/bench
 BENCH_OPTIONS ?=
 
-.PHONY: demo test lint types unit test-full test-haswell test-clients bench clean
+# What a board installs from: `make wheelhouse ARCH=aarch64 PYTHON=3.11` names the board's architecture and its
+# Python; in every other target PYTHON is an interpreter here. EXTRAS=litert adds LiteRT's engine.
+ARCH ?= aarch64
+BOARD_PYTHON := $(or $(filter 3.%,$(PYTHON)),3.11)
+ifneq ($(filter 3.%,$(PYTHON)),)
+override PYTHON := python3
+endif
+WHEELHOUSE ?= dist/wheelhouse-$(ARCH)-$(BOARD_PYTHON)
+LEAN ?= dist/lean-$(ARCH)-$(BOARD_PYTHON)
+FOR_BOARD := --quiet --only-binary=:all: --python-version $(BOARD_PYTHON) $(foreach tag,\
+    manylinux_2_28 manylinux_2_27 manylinux_2_17 manylinux2014,--platform $(tag)_$(ARCH))
+
+.PHONY: demo test lint types unit test-full test-haswell test-arm test-clients test-audits wheelhouse lean bench clean
 
 demo: $(READY)
 	@mkdir -p $(DEMO)
@@ -30,7 +42,7 @@ types: $(READY)
 
 # Two processes of one thread each: faster on two cores than one process of two.
 unit: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not full and not real and not haswell and not clients"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not full and not real and not haswell and not arm and not clients and not audits"
 
 # Full-size stand-in: minutes of work, about 6 GB of disk.
 test-full: $(READY)
@@ -39,6 +51,10 @@ test-full: $(READY)
 # A CPU without VNNI, emulated by qemu-user-static.
 test-haswell: $(READY)
 	$(BIN)/pytest -m haswell
+
+# A 64-bit ARM board, emulated: three kinds of CPU, the real wheels; and the CPU of test-haswell. 15 minutes.
+test-arm: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "arm or haswell" -rA
 
 # Other ONNX clients on a bundle: transformers.js, for which Node >= 20 and npm must be there.
 test-clients: $(READY) build/clients/.ready
@@ -49,6 +65,30 @@ build/clients/.ready: tests/clients/package-lock.json tests/clients/vectors.mjs
 	cp tests/clients/package.json tests/clients/package-lock.json tests/clients/vectors.mjs build/clients
 	cd build/clients && npm ci --ignore-scripts --no-audit --no-fund
 	@touch $@
+
+# Files that other converters wrote, judged by `validate-embedding --audit`. optimum-cli gets an environment of
+# its own; the LiteRT conversion runs where the litert-export extra is installed.
+test-audits: $(READY) build/peers/optimum/.ready
+	$(BIN)/pytest -m audits -rA
+
+build/peers/optimum/.ready: validate/peers/optimum.txt
+	$(PYTHON) -m venv build/peers/optimum
+	build/peers/optimum/bin/python -m pip install --quiet -r validate/peers/optimum.txt
+	@touch $@
+
+# All that a board without internet installs from: copy the folder there.
+wheelhouse: $(READY)
+	rm -rf $(WHEELHOUSE)
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir $(WHEELHOUSE) .
+	$(BIN)/python -m pip download $(FOR_BOARD) --dest $(WHEELHOUSE) \
+	    "$$(ls $(WHEELHOUSE)/embedding_edge-*.whl)$(if $(EXTRAS),[$(EXTRAS)])"
+
+# The least that runs ONNX bundles, without what the runtime does not use: a folder to copy to the board.
+lean: wheelhouse
+	rm -rf $(LEAN)
+	$(BIN)/python -m pip install $(FOR_BOARD) --no-index --find-links $(WHEELHOUSE) --no-deps --no-compile \
+	    --target $(LEAN) embedding-edge numpy onnxruntime
+	$(BIN)/python runtime/prune.py $(LEAN)
 
 # Every graph of a full-size bundle beside PyTorch: 20 minutes on a quiet machine, about 4 GB of disk.
 bench: $(READY) $(BENCH)/bundle

@@ -1,13 +1,21 @@
-"""`--audit`: graphs that other tools wrote, in the layouts they write, judged and diagnosed alike."""
+"""`--audit`: graphs that other tools wrote, in the layouts they write, judged and diagnosed alike.
+
+Files that other tools really wrote are in `test_audits_of_others`.
+"""
 
 import json
 from pathlib import Path
 
 import onnx
 import pytest
+import standin
 import torch
+from conftest import assumed
 from onnx import TensorProto, helper
 
+from embedding_export.checkpoint import load_checkpoint
+from embedding_export.options import ExportOptions
+from embedding_export.pipeline import export_bundle
 from embedding_validate.cli import main
 
 Captured = pytest.CaptureFixture[str]
@@ -57,8 +65,41 @@ def test_token_states_alone_lack_the_dense_stages(
     assert "it was pooled here over the mask" in err
 
 
+@pytest.fixture(scope="module")
+def tflite(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One length of 64 tokens, laid out as the published files are."""
+    pytest.importorskip("ai_edge_litert", reason="needs the litert extra")
+    folder = tmp_path_factory.mktemp("tflite") / "bundle"
+    options = ExportOptions(precisions=("int8",), formats=("litert",), litert_single=64)
+    export_bundle(load_checkpoint(tiny_checkpoint), folder, options, assumed)
+    return next((folder / "litert").glob("*.tflite"))
+
+
+def test_a_tflite_file_of_one_length(
+    tflite: Path, tiny_checkpoint: Path, texts: Path, capsys: Captured
+) -> None:
+    with texts.open("a", encoding="utf-8") as file:
+        file.write("How deep is the well? " * 20)
+    arguments = ["--audit", str(tflite), "--reference", str(tiny_checkpoint), "--texts", str(texts)]
+    assert main([*arguments, "--json"]) == 0
+    captured = capsys.readouterr()
+    graph = json.loads(captured.out)["graphs"]["litert/int8"]
+    assert (graph["status"], graph["texts"]) == ("passed", 9)
+    assert "9 of 12 texts were compared: the others have more than the 64 tokens" in captured.err
+
+
+def test_a_tflite_file_of_another_checkpoint(
+    tflite: Path, tmp_path: Path, texts: Path, capsys: Captured
+) -> None:
+    standin.write(tmp_path / "other", standin.Options(seed=5))
+    assert main(["--audit", str(tflite), "--reference", str(tmp_path / "other"), "--texts", str(texts)]) == 1
+    assert "litert/int8: FAILED" in capsys.readouterr().err
+
+
 def test_what_is_no_such_graph(tiny_checkpoint: Path, tmp_path: Path, texts: Path, capsys: Captured) -> None:
-    (tmp_path / "text.onnx").write_text("no graph")
+    pytest.importorskip("ai_edge_litert", reason="needs the litert extra")
+    for suffix in ("onnx", "tflite", "bin"):
+        (tmp_path / f"text.{suffix}").write_text("no graph")
     node = helper.make_node("Identity", ["pixels"], ["features"])
     tensors = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1]) for n in ("pixels", "features")]
     graph = helper.make_graph([node], "image", tensors[:1], tensors[1:])
@@ -67,6 +108,8 @@ def test_what_is_no_such_graph(tiny_checkpoint: Path, tmp_path: Path, texts: Pat
     for name, message in (
         ("none.onnx", "There is no file"),
         ("text.onnx", "no ONNX graph that can be run here"),
+        ("text.tflite", "no LiteRT file that can be run here"),
+        ("text.bin", "neither an .onnx nor a .tflite file"),
         ("image.onnx", "has the outputs ['features']"),
     ):
         arguments = ["--audit", str(tmp_path / name), "--reference", str(tiny_checkpoint)]

@@ -68,7 +68,7 @@ def _expected(data: dict[str, Any]) -> list[str]:
         found += [f"{g['max_abs_error'][n]:.1e}" for n in ("maximum", "mean", "ci95")]
         found += [f"{g['ranking'][n]:.7f}" for n in ("top_k_overlap", "spearman", "kendall")]
         found += [f"{g['ranking']['score_shift']:.1e}", g["variant_id"]]
-        found += [f"{v:.1e}" for v in g["invariance"].values()]
+        found += [f"{v:.1e}" for v in g["invariance"].values() if v is not None]
         found += [f"{name.replace('_', ' ')} {value}" for name, value in g["thresholds"].items()]
         found += [f["name"] for f in g["findings"]] + [f["evidence"] for f in g["findings"]]
         found += list(g["mismatches"])

@@ -1,86 +1,38 @@
-"""Files that others made: an ONNX graph alone, given the reference's own token ids, under the same judgement.
+"""Files that others made: one graph alone, given the reference's own token ids, under the same judgement.
 
-Knows the layouts that converters write: inputs `input_ids` and `attention_mask` (and what else asks for zeros
-or positions), output `sentence_embedding`, else token states, which are pooled here as the reference pools.
+Knows neither format: each has an opener of its own.
 """
 
-import hashlib
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from embedding_runtime.bundle import Graph, Parity, Precision
+from embedding_runtime.bundle import Graph
 from embedding_runtime.errors import BundleError, InputError
-from embedding_validate import metrics
 from embedding_validate.answers import Answers
-from embedding_validate.calls import Call, Floats, Result
+from embedding_validate.foreign import Foreign
+from embedding_validate.foreign_onnx import open_onnx
 from embedding_validate.machine import machine, versions
 from embedding_validate.parity import Progress, check_runner
 from embedding_validate.reference import Reference
 from embedding_validate.results import Report
-
-_VECTORS = ("sentence_embedding", "sentence_embeddings", "embeddings")
-_STATES = ("last_hidden_state", "token_embeddings")
-# Operators that only graphs of a precision have, most telling first.
-_SIGNS: tuple[tuple[Precision, frozenset[str]], ...] = (
-    ("int4", frozenset({"MatMulNBits", "GatherBlockQuantized"})),
-    ("int8", frozenset({"MatMulInteger", "DynamicQuantizeMatMul", "QLinearMatMul", "DequantizeLinear"})),
-)
-
-
-@dataclass(frozen=True)
-class ForeignGraph:
-    """An opened graph; `states` says that its output is one state per token, not a vector."""
-
-    session: Any
-    output: str
-    states: bool
-    answers: Answers
-    normalize: bool
-
-    def run(self, call: Call) -> list[Result]:
-        """Vectors for the reference's ids, padded to the longest with 0."""
-        ids = [self.answers.by_probe[p.id].ids for p in call.probes]
-        batch = np.zeros((len(ids), max(map(len, ids))), dtype=np.int64)
-        mask = np.zeros_like(batch)
-        for row, sequence in enumerate(ids):
-            batch[row, : len(sequence)], mask[row, : len(sequence)] = sequence, 1
-        (found,) = self.session.run([self.output], self._feeds(batch, mask))
-        vectors = _pooled(found, mask, self.normalize) if self.states else found.astype(np.float32)
-        return [Result(i, v) for i, v in zip(ids, vectors, strict=True)]
-
-    def _feeds(self, batch: NDArray[np.int64], mask: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-        known = {
-            "input_ids": batch,
-            "attention_mask": mask,
-            "token_type_ids": np.zeros_like(batch),
-            "position_ids": np.broadcast_to(np.arange(batch.shape[1]), batch.shape),
-        }
-        names = [i.name for i in self.session.get_inputs()]
-        if unknown := [n for n in names if n not in known]:
-            raise InputError(f"The graph wants the inputs {unknown}; this audit knows {sorted(known)}.")
-        types = {i.name: np.int32 if "int32" in i.type else np.int64 for i in self.session.get_inputs()}
-        return {n: known[n].astype(types[n]) for n in names}
 
 
 def check(path: Path, reference: Reference, answers: Answers, progress: Progress) -> Report:
     """Compare a file with the reference; one graph named by the file, with findings where it fails.
 
     Raises:
-        BundleError: the file is missing, or ONNX Runtime does not load it.
-        InputError: its inputs or outputs are of no known layout.
+        BundleError: the file is missing, or its engine does not load it.  EngineError: the engine is missing.
+        InputError: neither an .onnx nor a .tflite file, or its inputs or outputs are of no known layout.
     """
     from embedding_validate.diagnosis import Subject, diagnose_subject
 
-    graph, foreign = _open(path, answers, reference.checkpoint.normalize)
-    report = check_runner(foreign.run, graph, answers, progress)
+    foreign = _open(path, answers, reference.checkpoint.normalize)
+    graph, asked = foreign.graph, _asked(foreign, answers)
+    report = check_runner(foreign.run, graph, asked, progress)
     if report.status == "failed":
-        subject = Subject(foreign.run, graph.precision, path, same_weights=True)
-        report = diagnose_subject(subject, report, reference, answers)
-    note = f"The file ends in {foreign.output}; it was pooled here over the mask."
+        onnx = path if graph.format == "onnx" else None
+        subject = Subject(foreign.run, graph.precision, onnx, same_weights=True, buckets=graph.buckets)
+        report = diagnose_subject(subject, report, reference, asked)
     return Report(
         probes=answers.probes.name,
         bundle={"file": path.name, "sha256": graph.variant_id},
@@ -88,51 +40,33 @@ def check(path: Path, reference: Reference, answers: Answers, progress: Progress
         versions={**versions(), **answers.versions},
         machine=machine(),
         graphs={graph.key: report},
-        notes=(note,) if foreign.states else (),
+        notes=(*foreign.notes, *_too_long(graph, asked, answers)),
     )
 
 
-def _open(path: Path, answers: Answers, normalize: bool) -> tuple[Graph, ForeignGraph]:
-    import onnx
-    import onnxruntime
-
+def _open(path: Path, answers: Answers, normalize: bool) -> Foreign:
     if not path.is_file():
-        raise BundleError(f"There is no file {path}. --audit takes an .onnx file.")
-    try:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        operators = {n.op_type for n in onnx.load(str(path), load_external_data=False).graph.node}
-    except Exception as e:  # both libraries raise classes of their own without a common base
-        raise BundleError(f"{path} is no ONNX graph that can be run here ({str(e)[:200]}).") from e
-    outputs = [o.name for o in session.get_outputs()]
-    output = next((n for n in (*_VECTORS, *_STATES) if n in outputs), None)
-    if output is None:
-        raise InputError(f"{path} has the outputs {outputs}; this audit knows {[*_VECTORS, *_STATES]}.")
-    precision: Precision = next((p for p, signs in _SIGNS if signs & operators), "fp32")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    graph = Graph(
-        format="onnx",
-        precision=precision,
-        recipe={},
-        file=path.name,
-        external_data=(),
-        inputs=tuple(i.name for i in session.get_inputs()),
-        outputs=tuple(outputs),
-        buckets=(),
-        opset=None,
-        engine="onnxruntime",
-        engine_min_version="0",
-        variant_id=digest,
-        golden=(),
-        golden_tolerance={},
-        parity=Parity("not run"),
+        raise BundleError(f"There is no file {path}. --audit takes an .onnx or a .tflite file.")
+    if path.suffix == ".onnx":
+        return open_onnx(path, answers, normalize)
+    if path.suffix == ".tflite":
+        from embedding_validate.foreign_litert import open_litert
+
+        return open_litert(path, answers)
+    raise InputError(f"{path.name} is neither an .onnx nor a .tflite file.")
+
+
+def _asked(foreign: Foreign, answers: Answers) -> Answers:
+    """The answers to what the graph takes."""
+    kept = answers.for_graph(foreign.graph, pad_id=0)
+    return kept if foreign.batches else replace(kept, probes=replace(kept.probes, batches=()))
+
+
+def _too_long(graph: Graph, asked: Answers, answers: Answers) -> tuple[str, ...]:
+    whole, kept = (sum(p.chunked_at is None for p in a.probes.probes) for a in (answers, asked))
+    if whole == kept:
+        return ()
+    return (
+        f"{kept} of {whole} texts were compared: the others have more than the {max(graph.buckets)} tokens "
+        "that the file takes, or its padding id among their own.",
     )
-    return graph, ForeignGraph(session, output, output in _STATES, answers, normalize)
-
-
-def _pooled(states: NDArray[Any], mask: NDArray[np.int64], normalize: bool) -> Floats:
-    """The mean over real tokens, as the reference pools, normalised where the checkpoint ends so."""
-    weights = mask[:, :, None].astype(np.float64)
-    means = ((states * weights).sum(1) / weights.sum(1)).astype(np.float32)
-    return np.stack([metrics.normalized(v) for v in means]) if normalize else means

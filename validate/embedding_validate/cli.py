@@ -206,7 +206,7 @@ def _parser() -> argparse.ArgumentParser:
         "--audit",
         metavar="FILE",
         type=Path,
-        help="compare an .onnx file made by another tool instead, and write nothing",
+        help="compare an .onnx or .tflite file made by another tool instead, and write nothing",
     )
     p.add_argument(
         "--reference",

@@ -64,8 +64,10 @@ def diagnose_graph(
             precision=graph.precision,
             onnx=bundle / graph.file if graph.format == "onnx" else None,
             same_weights=embedder.manifest.source.weights_sha256 == answers.source.weights_sha256,
+            buckets=graph.buckets,
         )
-        return diagnose_subject(subject, report, reference, answers)
+        asked = answers.for_graph(graph, embedder.manifest.tokenizer.pad_id)
+        return diagnose_subject(subject, report, reference, asked)
 
 
 def diagnose_subject(
@@ -78,12 +80,20 @@ def diagnose_subject(
 
 @dataclass(frozen=True)
 class Subject:
-    """What failed: how to run it, its precision, its ONNX file if it is one, and whose weights it claims."""
+    """What failed: how to run it, its precision, its ONNX file if it is one, and whose weights it claims.
+
+    `buckets` are the lengths it pads texts to, if it has fixed ones.
+    """
 
     run: Runner
     precision: str
     onnx: Path | None
     same_weights: bool
+    buckets: tuple[int, ...] = ()
+
+    def length(self, tokens: int) -> int:
+        """The length that a text of so many tokens is padded to; 0 where it is not."""
+        return min((b for b in self.buckets if tokens <= b), default=0)
 
 
 @dataclass(frozen=True)
@@ -152,13 +162,16 @@ class _Diagnosis:
                 "not diagnosed", "the encoder in torch does not give the reference's vectors", None, None
             )
             return
-        faults = hypotheses.alone(sound.config, sound.dense)
+        faults = dict(hypotheses.alone(sound.config, sound.dense))
+        if self.subject.buckets:
+            faults |= hypotheses.padded()
         models = {name: partial(self._vector, f(sound)) for name, f in faults.items()}
         fits = self._fits(models, evidence)
         yield fits or self._localised(evidence)
 
     def _vector(self, model: hypotheses.Model, evidence: Evidence) -> Floats:
-        vector: Floats = self.interpreter.vectors(model, [evidence.ids])[0]
+        length = self.subject.length(len(evidence.ids))
+        vector: Floats = self.interpreter.vectors(model, [evidence.ids], length)[0]
         return vector
 
     def _fits(

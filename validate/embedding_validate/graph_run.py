@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from embedding_validate.execution import Executed
 
 Floats = NDArray[np.float32]
+# A bucket costs its whole length, however short the text.
+_LONGEST_BUCKET = 1024
 
 
 def calls(answers: Answers, dims: Sequence[int]) -> list[Call]:
@@ -148,7 +150,23 @@ class GraphRun:
                 max(_difference(self.vectors[p.id], runner(Call("alone", (p,)))[0].vector) for p in chosen)
                 for runner in (self.run, partial(run, single))
             )
-        return Invariance(max(self.batch_differences, default=0.0), runs, threads)
+        return Invariance(self.batch_difference, runs, threads, self._buckets(bundle, chosen))
+
+    @property
+    def batch_difference(self) -> float | None:
+        """The largest difference of a vector in a batch to the same text's alone."""
+        return max(self.batch_differences, default=None)
+
+    def _buckets(self, bundle: Path, chosen: Sequence[Probe]) -> float | None:
+        if self.graph.format != "litert":
+            return None
+        from embedding_validate.litert_file import open_file
+
+        file = open_file(bundle / self.graph.file)
+        ids = {p.id: self.answers.by_probe[p.id].ids for p in chosen}
+        pairs = [(n, size) for n in ids for size in file.lengths if len(ids[n]) <= size <= _LONGEST_BUCKET]
+        found = (_difference(self.vectors[n], file.vector(ids[n], size)) for n, size in pairs)
+        return max(found, default=None)
 
     def _refused(self, probe: Probe, call: Call, error: EmbeddingError) -> Case:
         tokens = len(self.answers.by_probe[probe.id].ids)

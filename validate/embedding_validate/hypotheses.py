@@ -48,9 +48,9 @@ class Interpreter:
         """The checkpoint's own weights."""
         return cls(checkpoint.config, as_stored(checkpoint), checkpoint.normalize)
 
-    def vectors(self, model: Model, batch: Sequence[Ids]) -> Floats:
-        """Vectors (N, dim) of sequences of ids, right-padded with 0 to the longest."""
-        return self._run(model, batch)[0]
+    def vectors(self, model: Model, batch: Sequence[Ids], length: int = 0) -> Floats:
+        """Vectors (N, dim) of sequences of ids, right-padded with 0 to the longest, at least to `length`."""
+        return self._run(model, batch, length)[0]
 
     def layers(self, ids: Ids) -> dict[str, Floats]:
         """The sound model's named residuals (tokens, hidden), in the order in which they are computed."""
@@ -66,8 +66,8 @@ class Interpreter:
         )
         return other
 
-    def _run(self, model: Model, batch: Sequence[Ids]) -> tuple[Floats, dict[str, Tensor]]:
-        longest = max(len(ids) for ids in batch)
+    def _run(self, model: Model, batch: Sequence[Ids], length: int = 0) -> tuple[Floats, dict[str, Tensor]]:
+        longest = max(length, *map(len, batch))
         padded = torch.tensor([[*ids, *[0] * (longest - len(ids))] for ids in batch])
         mask = torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for ids in batch])
         ops = model.ops(model.config, self._weights, padded, mask)
@@ -108,6 +108,7 @@ def alone(config: EncoderConfig, dense: Sequence[DenseStage]) -> Mapping[str, Fa
         "pooling takes the first token": _ops(_FirstToken),
         "pooling takes the last token": _ops(_LastToken),
         "RoPE on neighbouring pairs instead of halves": _ops(_PairedRope),
+        "keys reshaped where they should be transposed": _ops(_ReshapedKeys),
     }
     sound = Model(config, tuple(dense), True)
     return {name: f for name, f in faults.items() if f(sound) != sound or name.startswith("normalised")}
@@ -210,6 +211,16 @@ class _PairedRope(TorchOps):
         order = torch.cat([torch.arange(0, heads.shape[-1], 2), torch.arange(1, heads.shape[-1], 2)])
         turned = self._heads(super().rope(heads[..., order].flatten(2), theta))
         return turned[..., order.argsort()].flatten(2)
+
+
+class _ReshapedKeys(TorchOps):
+    """As converters do that take a transpose of keys with a single head for a change of shape alone."""
+
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
+        keys = self._heads(k).transpose(1, 2)
+        batch, heads, tokens, size = keys.shape
+        taken = keys.reshape(batch, heads, size, tokens).transpose(2, 3)
+        return super().attention(q, taken.transpose(1, 2).flatten(2), v, window)
 
 
 def _attend(ops: TorchOps, qkv: tuple[Tensor, ...], window: int | None, also: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from embedding_validate.answers import Answers
 from embedding_validate.calls import Runner, of_embedder, opened, run
 from embedding_validate.graph_run import GraphRun
 from embedding_validate.machine import machine, versions
-from embedding_validate.results import Found, GraphReport, Report, graph_report
+from embedding_validate.results import Found, GraphReport, Invariance, Report, graph_report
 from embedding_validate.thresholds import bounds
 
 if TYPE_CHECKING:
@@ -102,7 +102,8 @@ def check_runner(runner: Runner, graph: Graph, answers: Answers, progress: Progr
     calls = [*graph_run.alone(answers), *graph_run.batches(answers)]
     cases = compared.all_cases(calls, partial(progress, graph.key))
     shown = {p.id: p.text for p in answers.probes.probes}
-    found = Found(tuple(cases), (), (), compared.ranking(), None, shown)
+    invariance = Invariance(compared.batch_difference, None, None)
+    found = Found(tuple(cases), (), (), compared.ranking(), invariance, shown)
     limits = bounds(graph.precision, graph.format)
     return graph_report(graph, limits, found, time.monotonic() - started)
 

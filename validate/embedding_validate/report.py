@@ -99,8 +99,20 @@ def _graph(key: str, graph: Json) -> Json:
         "key": key,
         "failures": failures[:_MOST_FAILURES],
         "golden": golden,
+        "changes": _changes(graph["invariance"] or {}),
         "figures": figures,
     }
+
+
+def _changes(invariance: Json) -> list[tuple[str, float]]:
+    """What was measured of the same text in other circumstances, in words."""
+    names = {
+        "batch": "alone or batched",
+        "runs": "twice",
+        "threads": "one thread or all",
+        "buckets": "in another bucket",
+    }
+    return [(said, invariance[n]) for n, said in names.items() if invariance.get(n) is not None]
 
 
 def _figures(key: str, graph: Json) -> list[tuple[str, str]]:

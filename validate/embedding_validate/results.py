@@ -65,13 +65,15 @@ class Group:
 class Invariance:
     """Largest absolute differences between vectors that should be the same, without the reference's help.
 
-    `batch`: alone against padded in a batch; `runs`: the same call twice; `threads`: one thread against all.
-    All of them for vectors of norm 1; for longer ones, divided by the norm.
+    `batch`: alone against padded in a batch; `runs`: the same call twice; `threads`: one thread against all;
+    `buckets`: in each of a graph's lengths that holds the text, by the engine's plain interpreter. None where
+    it was not measured. All of them for vectors of norm 1; for longer ones, divided by the norm.
     """
 
-    batch: float
-    runs: float
-    threads: float
+    batch: float | None
+    runs: float | None
+    threads: float | None
+    buckets: float | None = None
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ class Report:
 
     def to_json(self) -> str:
         """The report as JSON; figures that are NaN or infinite become null."""
-        return json.dumps(_plain(asdict(self)), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        return json.dumps(plain(asdict(self)), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
     def write(self, bundle: Path) -> Path:
         """Write `parity.json` into the bundle, atomically.
@@ -243,8 +245,7 @@ def _reason(found: Found, thresholds: dict[str, float]) -> str | None:
         if mean and not mean.mean >= least:
             what = " of the execution" if executed else ""
             parts.append(f"the mean cosine{what} {mean.mean:.7f} is below {least}")
-    if found.invariance and not found.invariance.batch <= thresholds["batch_error"]:
-        parts.append(f"vectors change with the batch, by up to {found.invariance.batch:.1e}")
+    parts += _changes(found.invariance, thresholds["batch_error"])
     if failed := [c for c in found.cases if c.failures]:
         worst = min(failed, key=lambda c: (not math.isnan(c.figures.cosine), c.figures.cosine))
         parts.append(
@@ -261,14 +262,26 @@ def _reason(found: Found, thresholds: dict[str, float]) -> str | None:
     return "; ".join(parts) or None
 
 
+def _changes(invariance: Invariance | None, most: float) -> list[str]:
+    """With what vectors change that should not, in words."""
+    if invariance is None:
+        return []
+    measured = {"batch": invariance.batch, "bucket": invariance.buckets}
+    return [
+        f"vectors change with the {what}, by up to {value:.1e}"
+        for what, value in measured.items()
+        if value is not None and not value <= most
+    ]
+
+
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """The same value with every non-finite float replaced by None."""
     if isinstance(value, float):
         return _finite(value)
     if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value
+        return {k: plain(v) for k, v in value.items()}
+    return [plain(v) for v in value] if isinstance(value, (list, tuple)) else value

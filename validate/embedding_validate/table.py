@@ -29,15 +29,27 @@ def _graph(key: str, graph: GraphReport) -> list[str]:
             f"  ranking: top-{r.top_k} overlap {r.top_k_overlap:.4f}, Spearman {r.spearman:.6f}, "
             f"largest score shift {r.score_shift:.1e}"
         )
-    if i := graph.invariance:
-        found.append(
-            f"  largest difference alone to batched {i.batch:.1e}, between runs {i.runs:.1e}, "
-            f"between one thread and all {i.threads:.1e}"
-        )
+    if differences := _differences(graph):
+        found.append(f"  largest difference {', '.join(differences)}")
     if graph.golden:
         passed = sum(g.passed for g in graph.golden)
         found.append(f"  golden figures: {passed} of {len(graph.golden)} within tolerance")
     return found + _failures(graph)
+
+
+def _differences(graph: GraphReport) -> list[str]:
+    i = graph.invariance
+    measured = (
+        {
+            "alone to batched": i.batch,
+            "between runs": i.runs,
+            "between one thread and all": i.threads,
+            "between buckets": i.buckets,
+        }
+        if i
+        else {}
+    )
+    return [f"{what} {value:.1e}" for what, value in measured.items() if value is not None]
 
 
 def _rows(graph: GraphReport) -> list[str]:
