@@ -233,16 +233,19 @@ def test_what_is_asked_for_is_taken(litert_bundle: Path, format: Format) -> None
         choose_graph(load_manifest(litert_bundle), format, "int4")
 
 
+@pytest.mark.parametrize("asked", [["--format", "litert"], []])
 def test_embed_text_states_the_engine(
     litert_bundle: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
+    asked: list[str],
 ) -> None:
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    if not asked:
+        monkeypatch.setitem(sys.modules, "onnxruntime", None)
     (tmp_path / "in.txt").write_text("red\nplanet\n")
     argv = [str(litert_bundle), str(tmp_path / "in.txt"), "-o", str(tmp_path / "out.npy"), "--json"]
-    assert main(argv) == 0
+    assert main([*argv, *asked]) == 0
     out, err = capfd.readouterr()
     report = json.loads(out)
     assert report["graph"] == "litert/int8"

@@ -64,6 +64,7 @@ def _run(arguments: argparse.Namespace) -> int:
     source = reading.open_source(source_path)
     with Embedder(
         arguments.bundle,
+        format=arguments.format,
         precision=arguments.precision,
         threads=arguments.threads,
         truncate_dim=arguments.dim,

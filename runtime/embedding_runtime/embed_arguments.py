@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from embedding_runtime.engines import ENGINES
 from embedding_runtime.overflow import POLICIES
 from embedding_runtime.quantization import PRECISIONS
 
@@ -41,6 +42,11 @@ def _add_vectors(p: Any) -> None:
     p.add_argument("--task", metavar="NAME", help="prompt by name or alias, e.g. query, document, STS")
     p.add_argument("--prompt", metavar="TEXT", help="prompt as text")
     p.add_argument("--dim", type=int, metavar="N", help="components to keep of each vector")
+    p.add_argument(
+        "--format",
+        choices=list(ENGINES),
+        help="of the graph (default: one whose engine is installed)",
+    )
     p.add_argument(
         "--precision", metavar="NAME", help="of the graph: fp32, int8 ... (default: the best there is)"
     )
