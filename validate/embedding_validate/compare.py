@@ -1,0 +1,248 @@
+"""`compare-embedding`: which file for which device? Measures the graphs of bundles, beside what people use.
+
+Arguments and the order of things; how it is measured is `compare_run`'s business, how it is shown that of
+`compare_text` and `compare_page`.
+"""
+
+import argparse
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from embedding_runtime.doctor_machine import examine_machine
+from embedding_runtime.errors import EmbeddingError, InputError
+from embedding_validate import compare_run, compare_store, compare_systems, compare_text
+from embedding_validate.benchmark import counts, shapes
+from embedding_validate.benchmark_run import Shape
+from embedding_validate.compare_run import Plan
+from embedding_validate.compare_store import Json, Store
+from embedding_validate.compare_systems import Bundle, Candidate
+from embedding_validate.machine import machine, versions
+from embedding_validate.results import replace_text
+
+LENGTHS = "16,64,128,256,512,1024,2048"
+_CACHE = "cache"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; 0 done, 1 a graph failed or is wrong, 2 usage or input, 130 interrupted."""
+    arguments = sys.argv[1:] if argv is None else argv
+    options = _parser().parse_args(arguments)
+    try:
+        if options.table:
+            sys.stdout.write(compare_text.table(compare_store.load(options.table)))
+            return 0
+        if options.output is None:
+            raise InputError("Where to? Give a folder for the results with --output DIR.")
+        if options.merge:
+            return _merge(options.merge, options.output)
+        return _compare(options, ["compare-embedding", *arguments])
+    except EmbeddingError as e:
+        _say(f"compare-embedding: error: {e}")
+        return 2
+    except OSError as e:
+        _say(f"compare-embedding: error: {e.strerror or e}{f' ({e.filename})' if e.filename else ''}")
+        return 2
+
+
+def _compare(options: argparse.Namespace, command: list[str]) -> int:
+    if not options.bundles:
+        raise InputError("Compare what? Give one or more bundles, or --merge FILES, or --table FILE.")
+    bundles = compare_systems.read_bundles(options.bundles)
+    cache = options.output.absolute() / _CACHE
+    candidates = _candidates(options, bundles, cache)
+    plan = _plan(options, bundles, candidates)
+    store = Store(options.output, _run(command, bundles, candidates, plan), resume=options.resume)
+    try:
+        _measure(store, plan, bundles, candidates)
+        shutil.rmtree(cache, ignore_errors=True)
+        (options.output / compare_store.BASE).unlink(missing_ok=True)
+    except KeyboardInterrupt:
+        _say(f"interrupted; go on with: {shlex.join([*command, '--resume'])}")
+        _show(options.output, {"schema_version": compare_store.SCHEMA_VERSION, "runs": [store.run]})
+        return 130
+    _show(options.output, compare_store.load(options.output / compare_store.JSON))
+    return 1 if compare_text.ours_failed(store.run) else 0
+
+
+def _measure(store: Store, plan: Plan, bundles: Sequence[Bundle], candidates: Sequence[Candidate]) -> None:
+    """Tokenizers, openings, cases; what the store has already is left out."""
+    run = store.run
+    have = {compare_store.key(c) for c in run["tokenizers"]}
+    subjects = [compare_systems.tokenizer(b) for b in bundles]
+    for case in compare_run.alone(plan, subjects, have, _say):
+        store.add("tokenizers", asdict(case))
+    opened = {(o["system"], o["threads"]) for o in run["openings"]}
+    for opening in compare_run.openings(plan, opened, _say):
+        store.add("openings", asdict(opening))
+    known = [compare_systems.converted(c) if "converted" in c.about else c for c in candidates]
+    run["sizes"] = {c.subject.name: {k: c.about.get(k) for k in ("bytes", "files")} for c in known}
+    done = {compare_store.key(c) for c in run["cases"]}
+    for case in compare_run.cases(plan, store.base, done, _say):
+        if case.system == plan.base:
+            store.keep_base()
+        store.add("cases", asdict(case))
+    run["finished"], run["complete"] = _now(), True
+    run["load_average"]["after"] = os.getloadavg()
+    store.write()
+
+
+def _candidates(options: argparse.Namespace, bundles: Sequence[Bundle], cache: Path) -> list[Candidate]:
+    keys = options.graphs.split(",") if options.graphs else None
+    found = compare_systems.of_bundles(bundles, keys, cache)
+    if options.reference:
+        compare_systems.require_torch()
+        dtypes = ("float32", "bfloat16") if options.bf16 else ("float32",)
+        found += [compare_systems.torch(options.reference, dtype) for dtype in dtypes]
+    weights = bundles[0].manifest.source.weights_sha256
+    found += [compare_systems.peer(asked, options.reference, weights) for asked in options.peer]
+    if len({c.subject.name for c in found}) < len(found):
+        raise InputError("Two systems have one name. Give each --peer a name of its own.")
+    return found
+
+
+def _plan(options: argparse.Namespace, bundles: Sequence[Bundle], candidates: Sequence[Candidate]) -> Plan:
+    longest = min(b.manifest.max_seq_length for b in bundles)
+    asked = shapes(options.lengths, longest)
+    batches = counts(options.batch, "--batch")
+    crossed = [Shape(b, s.tokens) if s.batch == 1 else s for b in batches for s in asked]
+    return Plan(
+        subjects=tuple(c.subject for c in candidates),
+        shapes=tuple(dict.fromkeys(crossed)),
+        threads=tuple(counts(options.threads, "--threads")),
+        reference=compare_systems.first_choice(candidates),
+        base=compare_systems.most_exact(candidates),
+        rounds=options.rounds,
+        seconds=options.seconds,
+        vocab_size=bundles[0].manifest.architecture.vocab_size,
+    )
+
+
+def _run(
+    command: list[str], bundles: Sequence[Bundle], candidates: Sequence[Candidate], plan: Plan
+) -> dict[str, Any]:
+    found = machine()
+    examined = {name: value for name, value in asdict(examine_machine()).items() if name != "cache"}
+    return {
+        "label": found["cpu"] if examined["board"] == found["architecture"] else examined["board"],
+        "origin": "measured",
+        "started": _now(),
+        "finished": None,
+        "complete": False,
+        "command": shlex.join(command),
+        "plan": {
+            "systems": [s.name for s in plan.subjects],
+            "shapes": [str(s) for s in plan.shapes],
+            "threads": list(plan.threads),
+            "reference": plan.reference,
+            "base": plan.base,
+            "rounds": plan.rounds,
+            "seconds": plan.seconds,
+        },
+        "machine": {**found, **examined},
+        "versions": versions(),
+        "load_average": {"before": os.getloadavg(), "after": None},
+        "bundles": [_bundle(b) for b in bundles],
+        "systems": [c.about for c in candidates],
+        "sizes": {},
+        "tokenizers": [],
+        "openings": [],
+        "cases": [],
+    }
+
+
+def _bundle(bundle: Bundle) -> Json:
+    source, architecture = bundle.manifest.source, bundle.manifest.architecture
+    return {
+        "path": str(bundle.path),
+        "source": source.name,
+        "weights_sha256": source.weights_sha256,
+        "space_id": bundle.manifest.space_id,
+        "parameters": architecture.parameters,
+        "dim": bundle.manifest.embedding_dim,
+    }
+
+
+def _merge(paths: Sequence[Path], output: Path) -> int:
+    document = compare_store.merge([compare_store.load(path) for path in paths])
+    output.mkdir(parents=True, exist_ok=True)
+    replace_text(output / compare_store.JSON, compare_store.dumps(document))
+    _show(output, document)
+    return 0
+
+
+def _show(output: Path, document: Json) -> None:
+    """The document for people: text always, the page where its extra is installed."""
+    text = compare_text.markdown(document)
+    _say(text)
+    replace_text(output / compare_text.MARKDOWN, text)
+    _say(f"wrote {output / compare_store.JSON} and {output / compare_text.MARKDOWN}")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="compare-embedding",
+        description="Measure the graphs of bundles on this machine, each case in a fresh process: size, "
+        "loading, latency, memory, accuracy. Writes compare.json, compare.md and compare.html.",
+        epilog="Exit status: 0 done, 1 a graph of a bundle failed or is wrong, 2 usage or input, "
+        "130 interrupted.",
+    )
+    p.add_argument("bundles", metavar="BUNDLE", nargs="*", type=Path, help="folders of export-embedding")
+    p.add_argument("--output", metavar="DIR", type=Path, help="folder for the results")
+    what = p.add_argument_group("what is measured")
+    what.add_argument("--graphs", metavar="KEYS", help="by comma, e.g. onnx/int8,litert/int8 (default: all)")
+    what.add_argument("--threads", metavar="LIST", default="1,2", help="by comma (default: %(default)s)")
+    what.add_argument(
+        "--lengths", metavar="LIST", default=LENGTHS, help="tokens by comma, or 8x128 (default: %(default)s)"
+    )
+    what.add_argument("--batch", metavar="LIST", default="1", help="texts at once (default: %(default)s)")
+    what.add_argument("--reference", metavar="CHECKPOINT", help="also PyTorch in fp32 on this folder")
+    what.add_argument("--bf16", action="store_true", help="and in bfloat16")
+    what.add_argument(
+        "--peer",
+        metavar="NAME=PYTHON=SCRIPT",
+        action="append",
+        default=[],
+        help="also what SCRIPT serves, run by that PYTHON; may be given more than once",
+    )
+    how = p.add_argument_group("how")
+    how.add_argument(
+        "--rounds",
+        metavar="N",
+        type=int,
+        default=5,
+        help="turns with the reference case (default: %(default)s)",
+    )
+    how.add_argument(
+        "--seconds",
+        metavar="S",
+        type=float,
+        default=2.0,
+        help="of running for each case, about (default: %(default)s)",
+    )
+    how.add_argument("--resume", action="store_true", help="go on with an interrupted run in DIR")
+    other = p.add_argument_group("instead")
+    other.add_argument(
+        "--merge", metavar="FILE", nargs="+", type=Path, help="put results of several runs on one page"
+    )
+    other.add_argument("--table", metavar="FILE", type=Path, help="print a result's table for a README")
+    return p
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,144 @@
+"""Figures drawn from a run of `compare.json`: one system's size, loading, memory, growth, accuracy.
+
+Pure functions of the document; a figure that it does not hold is None.
+"""
+
+import math
+from collections.abc import Sequence
+from statistics import median
+from typing import Any
+
+from embedding_validate.compare_case import LEAST_COSINE, MEASURED
+
+Json = dict[str, Any]
+# Memory is quoted at this length, or at the longest below it: what most texts need.
+MEMORY_TOKENS = 256
+# Below it a fixed cost hides how latency grows.
+_GROWTH_TOKENS = 64
+# What a peer may lie below our coarsest graph.
+_COARSER = 0.05
+
+
+def systems(run: Json) -> list[str]:
+    """Names in the order they were given."""
+    return list(run["plan"]["systems"])
+
+
+def cases(run: Json, system: str, threads: int | None = None) -> list[Json]:
+    """The measured cases of a system, at a number of threads where one is given."""
+    return [
+        c
+        for c in run["cases"]
+        if c["system"] == system and c["status"] == MEASURED and threads in (None, c["threads"])
+    ]
+
+
+def case(run: Json, system: str, threads: int, shape: str) -> Json | None:
+    """A system's case, measured or not."""
+    return next(
+        (c for c in run["cases"] if (c["system"], c["threads"], shape_of(c)) == (system, threads, shape)),
+        None,
+    )
+
+
+def shape_of(found: Json) -> str:
+    """A case's shape as it is written: `64`, `8x128`."""
+    return str(found["tokens"]) if found["batch"] == 1 else f"{found['batch']}x{found['tokens']}"
+
+
+def about(run: Json, system: str) -> Json:
+    """What the run says of a system."""
+    return next(s for s in run["systems"] if s["name"] == system)
+
+
+def graph_bytes(run: Json, system: str) -> int | None:
+    """Bytes of the files that a system opens, its tokenizer left out."""
+    found = run["sizes"].get(system) or about(run, system)
+    return found.get("bytes")
+
+
+def disk_bytes(run: Json, system: str) -> int | None:
+    """Bytes that a device needs: the graph's files and, of ours, the tokenizer."""
+    size = graph_bytes(run, system)
+    return None if size is None else size + int(about(run, system).get("tokenizer_bytes") or 0)
+
+
+def warm_load(run: Json, system: str, threads: int | None = None) -> float | None:
+    """Seconds of opening in a fresh process, files in the page cache: the median over its cases."""
+    found = [c["load_s"] for c in cases(run, system, threads) if c["load_s"] is not None]
+    return median(found) if found else None
+
+
+def opening(run: Json, system: str, threads: int) -> Json | None:
+    """Its opening at a number of threads."""
+    return next((o for o in run["openings"] if (o["system"], o["threads"]) == (system, threads)), None)
+
+
+def memory(run: Json, system: str) -> Json:
+    """kB at `MEMORY_TOKENS` (one text), or at the longest length below it, or else at the shortest."""
+    found = sorted((c["tokens"], c["memory"]) for c in cases(run, system) if c["batch"] == 1 and c["memory"])
+    fitting = [m for tokens, m in found if tokens <= MEMORY_TOKENS]
+    empty: Json = {}
+    return fitting[-1] if fitting else found[0][1] if found else empty
+
+
+def exponent(run: Json, system: str, threads: int) -> float | None:
+    """How latency grows with length: the slope of log ms over log tokens from 64 tokens on, by least squares.
+
+    1 is linear, 2 quadratic; None for fewer than two lengths.
+    """
+    points = [
+        (math.log(c["tokens"]), math.log(c["median_ms"]))
+        for c in cases(run, system, threads)
+        if c["batch"] == 1 and c["tokens"] >= _GROWTH_TOKENS
+    ]
+    if len(points) < 2:
+        return None
+    x0, y0 = (sum(values) / len(points) for values in zip(*points, strict=True))
+    slope = sum((x - x0) * (y - y0) for x, y in points) / sum((x - x0) ** 2 for x, _ in points)
+    return float(slope)
+
+
+def cosine(run: Json, system: str) -> float | None:
+    """The least cosine to the accuracy's base over all shapes."""
+    found = [c["cosine"] for c in cases(run, system)]
+    return None if not found or None in found else min(found)
+
+
+def wrong(run: Json, system: str) -> str | None:
+    """Why a system does not give the model's vectors, in words; None where nothing says so.
+
+    Of ours the comparison with the reference decides, of others the cosine to the accuracy's base.
+    """
+    parity = about(run, system).get("parity")
+    if parity and parity["status"] == "failed":
+        return f"failed its comparison: {parity['reason']}"
+    if parity and parity["status"] == "passed":
+        return None
+    least = cosine(run, system)
+    if least is not None and least < least_cosine(run):
+        return f"not the same model: cosine {least:.4f} to {run['plan']['base']}"
+    return None
+
+
+def least_cosine(run: Json) -> float:
+    """The cosine to the accuracy's base below which something is another model, not a coarser one.
+
+    Where our own coarsest graph that has passed is not far above `LEAST_COSINE`, it sets the bound.
+    """
+    passed = [s["name"] for s in run["systems"] if (s.get("parity") or {}).get("status") == "passed"]
+    ours = [least for name in passed if (least := cosine(run, name)) is not None]
+    return min([LEAST_COSINE, *(least - _COARSER for least in ours)])
+
+
+def failures(run: Json, system: str) -> list[Json]:
+    """Its cases and openings that ended badly."""
+    return [x for x in (*run["openings"], *run["cases"]) if x["system"] == system and x["status"] != MEASURED]
+
+
+def pareto(points: Sequence[tuple[float, ...]]) -> list[bool]:
+    """For each point, all of whose numbers are better when smaller, whether no other is as good in all of
+    them and better in one."""
+    return [
+        not any(all(a <= b for a, b in zip(q, p, strict=True)) and q != p for q in points) for p in points
+    ]

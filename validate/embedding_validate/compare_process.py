@@ -1,0 +1,194 @@
+"""One system in a process of its own: started, run, stopped while others run, watched, its end explained.
+
+Speaks the protocol of `benchmark_worker`. Knows nothing of rounds, ratios or reports.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from embedding_validate.benchmark_run import Shape, System
+from embedding_validate.compare_state import clock, foreign
+
+_WATCH_SECONDS = 0.004
+_MEMORY_WORDS = ("MemoryError", "bad_alloc", "out of memory", "Cannot allocate memory", "Failed to allocate")
+_MOST_CHARACTERS = 400
+
+
+class Ended(Exception):
+    """A system's process ended before it answered. `status`: "crashed", "out of memory" or "refused"."""
+
+    def __init__(self, system: str, status: str, reason: str) -> None:
+        super().__init__(reason)
+        self.system, self.status, self.reason = system, status, reason
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some runs of one shape: seconds of each; of waiting for a CPU, and of CPU time that others used.
+
+    `memory` has kB: the worker's own reading, and under `PeakAnon` and `PeakFile` the most that a watch saw.
+    """
+
+    seconds: list[float]
+    waited_s: float
+    foreign_s: float
+    memory: dict[str, int]
+    vectors: list[list[float]] | None
+
+
+class Process:
+    """A running worker; `opened` is its first answer, `command` what started it."""
+
+    def __init__(self, system: System, threads: int, vocab_size: int, environment: Mapping[str, str]) -> None:
+        """Start it and wait until its system is open.
+
+        Raises:
+            Ended: it does not come that far.
+        """
+        spec = {**system.spec, "threads": threads, "vocab_size": vocab_size}
+        self.system = system.name
+        self.command = [*system.worker, json.dumps(spec)]
+        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
+        self._process = subprocess.Popen(
+            self.command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            # Not in the group that Ctrl-C interrupts; one left behind and stopped is ended by the system.
+            process_group=0,
+            env={**os.environ, **system.environment, **environment, "OMP_NUM_THREADS": str(threads)},
+        )
+        try:
+            self.opened = self._answer()
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self, shape: Shape, runs: int, *, vectors: bool = False, watch: bool = False) -> Block:
+        """Run a shape; a `watch` reads its memory meanwhile, which costs a little time.
+
+        Raises:
+            Ended: it ended meanwhile.
+        """
+        request = {"batch": shape.batch, "tokens": shape.tokens, "runs": runs, "vectors": vectors}
+        before = clock(self._process.pid)
+        with _watched(self._process.pid, watch) as peaks:
+            self._send(request)
+            found = self._answer()
+        return Block(
+            seconds=found["seconds"],
+            waited_s=found["waited_s"],
+            foreign_s=foreign(before, clock(self._process.pid)),
+            memory={**found["memory"], **peaks},
+            vectors=found["vectors"],
+        )
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has."""
+        return self._process.poll() is not None
+
+    def stop(self) -> None:
+        """Let it hold no CPU until it is awake."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    @contextmanager
+    def awake(self) -> Iterator["Process"]:
+        """Let it run within the block."""
+        self._process.send_signal(signal.SIGCONT)
+        try:
+            yield self
+        finally:
+            self.stop()
+
+    def close(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout, self._errors):
+            if pipe:
+                pipe.close()
+
+    def __enter__(self) -> "Process":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _send(self, request: Mapping[str, Any]) -> None:
+        assert self._process.stdin
+        try:
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+        except OSError as e:  # it has just ended
+            raise self._end() from e
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout
+        line = self._process.stdout.readline()
+        if not line:
+            raise self._end()
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+    def _end(self) -> Ended:
+        status = self._process.wait()
+        self._errors.seek(0)
+        return Ended(self.system, *explained(status, self._errors.read()))
+
+
+def explained(status: int, errors: str) -> tuple[str, str]:
+    """Status and reason of an end, from the exit status (negative: a signal) and what was said on stderr."""
+    said = [line.strip() for line in errors.splitlines() if line.strip()]
+    last = said[-1][:_MOST_CHARACTERS] if said else "it said nothing"
+    if any(word in errors for word in _MEMORY_WORDS):
+        return ("out of memory", last)
+    if status == -signal.SIGKILL:
+        return ("out of memory", "killed by the system, as it does to who takes its last memory")
+    if status < 0:
+        return ("crashed", f"{signal.Signals(-status).name}; {last}")
+    kind, _, message = last.partition(": ")
+    if kind.startswith("embedding_") and message:
+        return ("refused", message)
+    return ("crashed", f"exit status {status}; {last}")
+
+
+@contextmanager
+def _watched(pid: int, wanted: bool) -> Iterator[dict[str, int]]:
+    """The most that a process held, anonymous and file-backed, while the block ran; kB."""
+    peaks: dict[str, int] = {}
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(_WATCH_SECONDS):
+            for kind, kilobytes in _resident(pid).items():
+                peaks[kind] = max(peaks.get(kind, 0), kilobytes)
+
+    thread = threading.Thread(target=watch)
+    if wanted:
+        thread.start()
+    try:
+        yield peaks
+    finally:
+        done.set()
+        if wanted:
+            thread.join()
+
+
+def _resident(pid: int) -> dict[str, int]:
+    names = {"RssAnon:": "PeakAnon", "RssFile:": "PeakFile"}
+    try:
+        lines = [line.split() for line in Path(f"/proc/{pid}/status").read_text().splitlines()]
+    except OSError:
+        return {}
+    return {names[words[0]]: int(words[1]) for words in lines if words and words[0] in names}

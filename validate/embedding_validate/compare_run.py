@@ -1,0 +1,279 @@
+"""Measures the cases of a plan: a fresh process each, in turn with the reference case (A B A B).
+
+Two processes are alive at a time and only one of them runs, so that a small board is enough. A case that ends
+badly becomes a row; each case is handed on as soon as it is there. Writes no file, prints nothing.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedding_validate.benchmark_run import Shape, System, cosine
+from embedding_validate.compare_case import Case, Rounds, disturbance, noise, timed
+from embedding_validate.compare_process import Block, Ended, Process
+from embedding_validate.compare_state import glance, throttling
+
+# A disturbed case is measured so often at most; the least disturbed attempt counts.
+ATTEMPTS = 2
+LEAST_ROUNDS = 3
+MOST_RUNS = 50
+# A first run that took longer has warmed everything up.
+_LONG_SECONDS = 1.0
+
+Vectors = NDArray[np.float32]
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A system, the files it opens, and the environment, with the cache, that it is given."""
+
+    system: System
+    files: tuple[Path, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """What reports call it."""
+        return self.system.name
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure. `reference` names what ratios are taken to, `base` whose vectors are the accuracy's
+    base, which is measured first. `seconds` is what a case's own samples take together, roughly."""
+
+    subjects: tuple[Subject, ...]
+    shapes: tuple[Shape, ...]
+    threads: tuple[int, ...]
+    reference: str
+    base: str
+    rounds: int
+    seconds: float
+    vocab_size: int
+
+    def subject(self, name: str) -> Subject:
+        """The one of that name."""
+        return next(s for s in self.subjects if s.name == name)
+
+
+@dataclass(frozen=True)
+class Opening:
+    """Opening a system: seconds, kB.
+
+    `first_s`: with an empty user cache (hashes, packed weights), only for the first number of threads;
+    `cold_s`: its files dropped from the page cache, where `dropped` says that the system took the hint;
+    warm openings are those of the cases.
+    """
+
+    system: str
+    threads: int
+    status: str
+    reason: str | None = None
+    first_s: float | None = None
+    cold_s: float | None = None
+    dropped: bool = False
+    memory_before: dict[str, int] = field(default_factory=dict)
+    memory_loaded: dict[str, int] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+def openings(plan: Plan, done: set[tuple[str, int]], progress: Progress) -> Iterator[Opening]:
+    """Open every system at every number of threads, those in `done` left out."""
+    for threads in plan.threads:
+        for subject in plan.subjects:
+            if (subject.name, threads) not in done:
+                progress(f"opening {subject.name}, {threads} threads")
+                yield _opening(plan, subject, threads, first=threads == plan.threads[0])
+
+
+def _opening(plan: Plan, subject: Subject, threads: int, *, first: bool) -> Opening:
+    first_s = None
+    try:
+        if first:
+            with _process(plan, subject, threads) as process:
+                first_s = process.opened["load_s"]
+        dropped = drop_pages(subject.files)
+        with _process(plan, subject, threads) as process:
+            opened = process.opened
+    except Ended as e:
+        return Opening(subject.name, threads, e.status, e.reason)
+    return Opening(
+        subject.name,
+        threads,
+        "measured",
+        first_s=first_s,
+        cold_s=opened["load_s"],
+        dropped=dropped,
+        memory_before=opened["memory_before"],
+        memory_loaded=opened["memory"],
+        versions=opened["versions"],
+    )
+
+
+def drop_pages(files: tuple[Path, ...]) -> bool:
+    """Ask the system to forget what it holds of these files in memory; False where it cannot be asked."""
+    if not hasattr(os, "posix_fadvise"):
+        return False
+    for path in files:
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    return bool(files)
+
+
+def cases(plan: Plan, base: dict[str, Vectors], done: set[str], progress: Progress) -> Iterator[Case]:
+    """Measure every case, those whose key is in `done` left out.
+
+    `base` holds the accuracy base's vectors by shape, and gets those that are measured here.
+    """
+    for threads in plan.threads:
+        with closing(_Reference(plan, threads)) as reference:
+            for shape in plan.shapes:
+                for subject in sorted(plan.subjects, key=lambda s: s.name != plan.base):
+                    case = Case(subject.name, threads, shape.batch, shape.tokens, "", started=_now())
+                    if case.key in done:
+                        continue
+                    progress(case.key)
+                    found, vectors = _measured(plan, subject, case, reference)
+                    if subject.name == plan.base and vectors is not None:
+                        base[str(shape)] = vectors
+                    yield _with_cosine(found, vectors, base.get(str(shape)))
+
+
+def alone(plan: Plan, subjects: Sequence[Subject], done: set[str], progress: Progress) -> Iterator[Case]:
+    """Measure other subjects at the plan's shapes, on one thread and beside nothing."""
+    for subject in subjects:
+        for shape in plan.shapes:
+            case = Case(subject.name, 1, shape.batch, shape.tokens, "", started=_now())
+            if case.key not in done:
+                progress(case.key)
+                yield _measured(plan, subject, case, None)[0]
+
+
+class _Reference:
+    """The reference case's process for one number of threads, started anew where it has ended."""
+
+    def __init__(self, plan: Plan, threads: int) -> None:
+        self._plan, self._threads = plan, threads
+        self._process: Process | None = None
+
+    def process(self) -> Process | None:
+        """A stopped process; None where it does not start."""
+        if self._process is None:
+            try:
+                self._process = _process(self._plan, self._plan.subject(self._plan.reference), self._threads)
+            except Ended:
+                return None
+            self._process.stop()
+        return self._process
+
+    def close(self) -> None:
+        """End it."""
+        if self._process:
+            self._process.close()
+        self._process = None
+
+
+def _measured(
+    plan: Plan, subject: Subject, case: Case, reference: _Reference | None
+) -> tuple[Case, Vectors | None]:
+    """A case in a fresh process; how it ended where it did."""
+    shape = Shape(case.batch, case.tokens)
+    try:
+        with _process(plan, subject, case.threads) as process:
+            first = process.run(shape, 1, vectors=True, watch=True)
+            process.stop()
+            opened = replace(
+                case,
+                command=tuple(process.command),
+                load_s=round(process.opened["load_s"], 5),
+                first_ms=round(1e3 * first.seconds[0], 4),
+                memory=_memory(process.opened, first),
+                machine_state=asdict(glance()),
+            )
+            found = _beside(plan, process, reference, opened)
+    except Ended as e:
+        return replace(case, status=e.status, reason=e.reason), None
+    return found, np.array(first.vectors, np.float32) if first.vectors is not None else None
+
+
+def _beside(plan: Plan, own: Process, reference: _Reference | None, case: Case) -> Case:
+    """In turn with the reference; without a ratio where that does not run this shape."""
+    if reference is not None and (other := reference.process()) is not None:
+        try:
+            return _attempts(plan, own, other, case)
+        except Ended as e:
+            if e.system != plan.reference or own.ended:
+                raise
+            reference.close()
+    return replace(_attempts(plan, own, own, case), ratio=None, ratio_spread=None)
+
+
+def _attempts(plan: Plan, own: Process, reference: Process, case: Case) -> Case:
+    """Rounds, again where something disturbed them; of several attempts the least disturbed."""
+    tried: list[Rounds] = []
+    while len(tried) < ATTEMPTS and (not tried or noise(tried[-1], case.threads)):
+        tried.append(_rounds(plan, own, reference, case))
+    best = min(tried, key=lambda r: disturbance(r, case.threads))
+    return replace(timed(case, best), attempts=len(tried))
+
+
+def _rounds(plan: Plan, own: Process, reference: Process, case: Case) -> Rounds:
+    """Blocks of both in turn, the reference first, after a run of each that is measured by."""
+    shape, first_s = Shape(case.batch, case.tokens), (case.first_ms or 0) / 1e3
+    before = glance()
+    warm = _awake(reference, shape, 1).seconds[0]
+    each = first_s if first_s > _LONG_SECONDS else _awake(own, shape, 1).seconds[0]
+    rounds = max(LEAST_ROUNDS, min(plan.rounds, int(plan.seconds / each)))
+    runs = [max(1, min(MOST_RUNS, round(plan.seconds / rounds / s))) for s in (warm, each)]
+    theirs, ours = [], []
+    for _ in range(rounds):
+        theirs.append(_awake(reference, shape, runs[0]))
+        ours.append(_awake(own, shape, runs[1]))
+    return Rounds(
+        own=tuple(tuple(b.seconds) for b in ours),
+        reference=tuple(tuple(b.seconds) for b in theirs),
+        waited_s=sum(b.waited_s for b in (*theirs, *ours)),
+        foreign_s=sum(b.foreign_s for b in (*theirs, *ours)),
+        throttled=throttling(before, glance()),
+    )
+
+
+def _awake(process: Process, shape: Shape, runs: int) -> Block:
+    with process.awake():
+        return process.run(shape, runs)
+
+
+def _memory(opened: Mapping[str, Any], first: Block) -> dict[str, int]:
+    """kB: before loading, after it, the peaks of the first run, and the process's own peak."""
+    before, loaded, run = opened["memory_before"], opened["memory"], first.memory
+    found = {
+        "anonymous_before": before.get("RssAnon"),
+        "anonymous_loaded": loaded.get("RssAnon"),
+        "anonymous_peak": max(run.get("PeakAnon", 0), run.get("RssAnon", 0)) or None,
+        "file_peak": max(run.get("PeakFile", 0), run.get("RssFile", 0)) or None,
+        "peak": run.get("VmHWM"),
+    }
+    return {name: kilobytes for name, kilobytes in found.items() if kilobytes is not None}
+
+
+def _with_cosine(case: Case, vectors: Vectors | None, base: Vectors | None) -> Case:
+    if vectors is None or base is None:
+        return case
+    found = cosine(vectors, base) if vectors.shape == base.shape else float("nan")
+    return replace(case, cosine=round(found, 6) if np.isfinite(found) else None)
+
+
+def _process(plan: Plan, subject: Subject, threads: int) -> Process:
+    return Process(subject.system, threads, plan.vocab_size, subject.environment)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,104 @@
+"""`compare.json`: written after every case, read to go on with, put together from several. Measures nothing.
+
+The document is {"schema_version", "runs": [run, ...]}; a run is one command on one machine (or one log of a
+phone's tool, or a published figure: `origin` says which), and every figure on the page comes from here.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedding_runtime.errors import InputError
+from embedding_validate.results import plain, replace_text
+
+JSON = "compare.json"
+BASE = "base.npz"
+SCHEMA_VERSION = 1
+# Of a run's description, what must be the same for going on with it.
+_SAME = ("plan", "systems", "bundles")
+
+Json = dict[str, Any]
+
+
+class Store:
+    """One run as it grows, in `folder`; every change is on the disk before the next is measured."""
+
+    def __init__(self, folder: Path, run: Json, *, resume: bool) -> None:
+        """Begin, or go on with the run that the folder holds.
+
+        Raises:
+            InputError: there is none to go on with, or one of another plan or other files.
+            OSError: the folder cannot be written to.
+        """
+        self.folder, self.run = folder, plain(run)
+        self.base: dict[str, NDArray[np.float32]] = {}
+        if resume:
+            self._resume()
+        folder.mkdir(parents=True, exist_ok=True)
+        self.write()
+
+    def add(self, kind: str, entry: Json) -> None:
+        """Add an entry to `openings`, `cases` or `tokenizers`, in place of one that was interrupted."""
+        self.run[kind].append(plain(entry))
+        self.write()
+
+    def keep_base(self) -> None:
+        """Keep the accuracy base's vectors for a run that goes on later."""
+        np.savez(self.folder / BASE, **self.base)  # type: ignore[arg-type]
+
+    def write(self) -> Path:
+        """Write the document as it is now."""
+        document = {"schema_version": SCHEMA_VERSION, "runs": [self.run]}
+        return replace_text(self.folder / JSON, dumps(document))
+
+    def _resume(self) -> None:
+        runs = load(self.folder / JSON)["runs"]
+        differing = [name for name in _SAME if len(runs) != 1 or runs[0][name] != self.run[name]]
+        if differing:
+            raise InputError(
+                f"{self.folder / JSON} is of another comparison (its {', '.join(differing)} differ). Repeat "
+                "the command that was interrupted, or take another --output."
+            )
+        self.run = {**runs[0], "resumed": [*runs[0].get("resumed", []), self.run["started"]]}
+        if (self.folder / BASE).exists():
+            with np.load(self.folder / BASE) as found:
+                self.base = {name: found[name] for name in found.files}
+
+
+def dumps(document: Json) -> str:
+    """The document as it stands in the file."""
+    return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def load(path: Path) -> Json:
+    """Read a `compare.json`.
+
+    Raises:
+        InputError: unreadable, no JSON, or of a schema version this code does not know.
+    """
+    try:
+        data: Json = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+        raise InputError(f"{path} cannot be read ({e}). Expected a file that compare-embedding wrote.") from e
+    if not isinstance(data, dict) or data.get("schema_version") != SCHEMA_VERSION:
+        found = data.get("schema_version") if isinstance(data, dict) else None
+        raise InputError(f"{path} has schema_version {found!r}; this version reads {SCHEMA_VERSION}.")
+    return data
+
+
+def merge(documents: Sequence[Json]) -> Json:
+    """All runs on one page; a run that is there twice (begun at one moment, on one machine) stays once."""
+    runs: dict[tuple[str, str], Json] = {}
+    for run in (run for document in documents for run in document["runs"]):
+        runs.setdefault((str(run["started"]), str(run["label"])), run)
+    return {"schema_version": SCHEMA_VERSION, "runs": list(runs.values())}
+
+
+def key(case: Json) -> str:
+    """A case's name within its run, as `compare_case.Case.key`."""
+    shape = str(case["tokens"]) if case["batch"] == 1 else f"{case['batch']}x{case['tokens']}"
+    return f"{case['system']} | {case['threads']} threads | {shape}"

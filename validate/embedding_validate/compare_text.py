@@ -1,0 +1,197 @@
+"""`compare.md`, and the table of a README: text from `compare.json`. Computes no figure, prints nothing."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from embedding_validate import compare_advice
+from embedding_validate import compare_figures as figures
+from embedding_validate.compare_agreement import agreements
+from embedding_validate.compare_case import MEASURED
+from embedding_validate.compare_systems import OURS
+
+MARKDOWN = "compare.md"
+NOISY = "*"
+_NONE = "–"
+
+Json = dict[str, Any]
+
+
+def markdown(document: Json) -> str:
+    """The whole document as Markdown: recommendation, tables, rows that failed, and how it was measured."""
+    parts = ["# Comparison"]
+    for run in document["runs"]:
+        parts += [f"## {run['label']}", *_run(run)]
+    if found := agreements(document):
+        parts += ["## Runs on one machine", *(f"- {line}" for line in found)]
+    return "\n\n".join(_joined(parts)) + "\n"
+
+
+def table(document: Json) -> str:
+    """The performance table of a README, of the first run: its sentence on the machine, and its tables."""
+    run = document["runs"][0]
+    return "\n\n".join([_machine(run), *_times(run), _systems(run), *_notes(run)]) + "\n"
+
+
+def ours_failed(run: Json) -> bool:
+    """Whether a graph of a bundle ended badly or is wrong."""
+    names = [s["name"] for s in run["systems"] if s["kind"] == OURS]
+    return any(figures.failures(run, name) or figures.wrong(run, name) for name in names)
+
+
+def _run(run: Json) -> list[str]:
+    if run["origin"] != MEASURED:
+        return [run.get("note") or f"From {run['origin']}.", _tool_table(run)]
+    parts = [] if run["complete"] else ["**Interrupted: some cases are missing.**"]
+    parts += [f"- {line}" for line in compare_advice.recommendation(run)]
+    parts += [*_times(run), _systems(run)]
+    if parted := [s for s in run["systems"] if s.get("parts")]:
+        parts.append(_parts(parted))
+    if run["tokenizers"]:
+        parts.append(_tokenizers(run))
+    return [*parts, *_failed(run), *_notes(run), _machine(run), f"Command: `{run['command']}`"]
+
+
+def _joined(parts: Sequence[str]) -> list[str]:
+    """List items of one list go on lines of their own, not into paragraphs."""
+    found: list[str] = []
+    for part in parts:
+        if part.startswith("- ") and found and found[-1].startswith("- "):
+            found[-1] += f"\n{part}"
+        else:
+            found.append(part)
+    return found
+
+
+def _times(run: Json) -> list[str]:
+    """Median milliseconds, then times faster than the reference case, for each number of threads."""
+    found = []
+    for threads in run["plan"]["threads"]:
+        words = f"{threads} thread{'s' if threads > 1 else ''}"
+        found.append(_grid(run, threads, f"ms, {words}", _milliseconds))
+        found.append(_grid(run, threads, f"× {run['plan']['reference']}, {words}", _ratio))
+    return found
+
+
+def _grid(run: Json, threads: int, title: str, cell: Callable[[Json], str]) -> str:
+    shapes = run["plan"]["shapes"]
+    rows = []
+    for name in figures.systems(run):
+        cases = [figures.case(run, name, threads, shape) for shape in shapes]
+        rows.append([_name(run, name), *(cell(c) if c else _NONE for c in cases)])
+    return grid([title, *shapes], rows)
+
+
+def _milliseconds(case: Json) -> str:
+    if case["status"] != MEASURED:
+        return str(case["status"])
+    return f"{number(case['median_ms'])}{NOISY if case['noise'] else ''}"
+
+
+def _ratio(case: Json) -> str:
+    return _NONE if case["ratio"] is None else f"{case['ratio']:.2f}{NOISY if case['noise'] else ''}"
+
+
+def _systems(run: Json) -> str:
+    """Size, loading, memory and accuracy, one line per system."""
+    head = ["", "MB", "first load s", "cold s", "warm s", "own MB", "mapped MB", "cosine", "parity"]
+    return grid(head, [_system(run, name) for name in figures.systems(run)])
+
+
+def _system(run: Json, name: str) -> list[str]:
+    opening = figures.opening(run, name, run["plan"]["threads"][0]) or {}
+    memory, parity = figures.memory(run, name), figures.about(run, name).get("parity")
+    size, least = figures.graph_bytes(run, name), figures.cosine(run, name)
+    return [
+        _name(run, name),
+        number(size / 1e6) if size else _NONE,
+        *(number(value) for value in (opening.get("first_s"), opening.get("cold_s"))),
+        number(figures.warm_load(run, name)),
+        *(number(m / 1024 if (m := memory.get(k)) else None) for k in ("anonymous_peak", "file_peak")),
+        _NONE if least is None else f"{least:.4f}",
+        parity["status"] if parity else _NONE,
+    ]
+
+
+def _parts(systems: Sequence[Json]) -> str:
+    names = list(systems[0]["parts"])
+    return grid(
+        ["MB by part", *names], [[s["name"], *(number(s["parts"][n] / 1e6) for n in names)] for s in systems]
+    )
+
+
+def _tokenizers(run: Json) -> str:
+    """Milliseconds of tokenizing, to be added to the graph's."""
+    shapes = run["plan"]["shapes"]
+    by = {(c["system"], figures.shape_of(c)): c for c in run["tokenizers"]}
+    names = list(dict.fromkeys(c["system"] for c in run["tokenizers"]))
+    rows = [[n, *(_milliseconds(by[n, s]) if (n, s) in by else _NONE for s in shapes)] for n in names]
+    return grid(["ms to add with the tokenizer", *shapes], rows)
+
+
+def _failed(run: Json) -> list[str]:
+    lines = []
+    for name in figures.systems(run):
+        if reason := figures.wrong(run, name):
+            lines.append(f"- **{name} is wrong**: {reason}")
+        for found in figures.failures(run, name):
+            where = figures.shape_of(found) + " tokens" if "tokens" in found else "opening"
+            lines.append(
+                f"- {name}, {where}, {found['threads']} threads: {found['status']} ({found['reason']})"
+            )
+    return lines
+
+
+def _notes(run: Json) -> list[str]:
+    noisy = [c for c in run["cases"] if c["noise"]]
+    growth = [
+        f"{name} {value:.2f}"
+        for name in figures.systems(run)
+        if (value := figures.exponent(run, name, max(run["plan"]["threads"]))) is not None
+    ]
+    notes = []
+    if noisy:
+        notes.append(
+            f"{NOISY} {len(noisy)} of {len(run['cases'])} cases were disturbed (the first: "
+            f"{noisy[0]['noise'][0]}): measure again on a quiet machine."
+        )
+    if growth:
+        notes.append(f"Growth of latency with length (1 linear, 2 quadratic): {', '.join(growth)}.")
+    return notes
+
+
+def _machine(run: Json) -> str:
+    machine, plan = run["machine"], run["plan"]
+    features = ", ".join(name for name, there in machine["features"].items() if there)
+    found = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
+    return (
+        f"{machine['cpu']} ({features or 'no features known'}), {machine['cpus']} CPUs, {machine['system']} "
+        f"{machine['architecture']}, governor {machine['governor'] or 'not told'}; {found}; "
+        f"{run['started']}. Medians in ms, each case in a fresh process, in turn with {plan['reference']}; "
+        f"cosine: the least to {plan['base']}; own MB: anonymous memory of the whole process at "
+        f"{figures.MEMORY_TOKENS} tokens."
+    )
+
+
+def _tool_table(run: Json) -> str:
+    rows = [
+        [c["system"], str(c["threads"]), figures.shape_of(c), number(c["median_ms"]), str(c["reason"] or "")]
+        for c in run["cases"]
+    ]
+    return grid(["", "threads", "tokens", "ms", ""], rows)
+
+
+def _name(run: Json, name: str) -> str:
+    return f"{name} (wrong)" if figures.wrong(run, name) else name
+
+
+def grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, numbers to the right."""
+    rule = ["---", *["---:"] * (len(head) - 1)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *rows))
+
+
+def number(value: float | None) -> str:
+    """Three digits that count."""
+    if value is None:
+        return _NONE
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
