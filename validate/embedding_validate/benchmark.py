@@ -90,7 +90,17 @@ def _systems(
             "allow_failed": False,
         }
         found.append(System(f"onnx/{precision}", _WORKER, spec, environment))
+    if options.per_tensor:
+        spec = {"kind": "per-tensor", "graph": str(options.bundle / _file(manifest, "int8"))}
+        found.append(System("onnx/int8, scale per tensor", _WORKER, spec, environment))
     return (*found, *(_peer(peer, options.reference, environment) for peer in options.peer))
+
+
+def _file(manifest: Manifest, precision: str) -> str:
+    for graph in manifest.graphs:
+        if (graph.format, graph.precision) == ("onnx", precision):
+            return graph.file
+    raise InputError(f"--per-tensor needs the bundle's onnx graph in {precision!r}, which it has not.")
 
 
 def _peer(asked: str, checkpoint: str | None, environment: dict[str, str]) -> System:
@@ -149,6 +159,11 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--shapes", default=SHAPES, help="TOKENS or BATCHxTOKENS, by comma (%(default)s)")
     p.add_argument("--threads", default="1,2", help="numbers of threads, by comma (%(default)s)")
     p.add_argument("--rounds", type=int, default=5, help="blocks of runs per system and shape (%(default)s)")
+    p.add_argument(
+        "--per-tensor",
+        action="store_true",
+        help="also measure the int8 graph with one scale per tensor of activations instead of per token",
+    )
     p.add_argument(
         "--peer",
         metavar="NAME=PYTHON=SCRIPT",

@@ -117,6 +117,30 @@ def _bundle(spec: dict[str, Any]) -> Callable[[], Run]:
     return load
 
 
+def _per_tensor(spec: dict[str, Any]) -> Callable[[], Run]:
+    from embedding_runtime.onnx_session import create_session, session_options
+    from embedding_validate.per_tensor import per_tensor
+
+    path = Path(spec["graph"])
+    graph = per_tensor(path)
+
+    def load() -> Run:
+        options = session_options(spec["threads"])
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", str(path.parent)
+        )
+        session = create_session(graph, options, path)
+
+        def run(ids: Ids) -> NDArray[np.float32]:
+            feed = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+            vectors: NDArray[np.float32] = session.run(["sentence_embedding"], feed)[0]
+            return vectors
+
+        return run
+
+    return load
+
+
 def _torch(spec: dict[str, Any]) -> Callable[[], Run]:
     import torch
 
@@ -143,4 +167,4 @@ def _torch(spec: dict[str, Any]) -> Callable[[], Run]:
 
 
 if __name__ == "__main__":
-    sys.exit(serve({"bundle": _bundle, "torch": _torch}))
+    sys.exit(serve({"bundle": _bundle, "per-tensor": _per_tensor, "torch": _torch}))
