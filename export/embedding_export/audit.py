@@ -4,6 +4,8 @@ Parity cannot show everything (a uniform scale on a projection cancels in the no
 `stored` reads the file without the code that wrote it; what the bound of a format is, is said here.
 """
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,22 @@ BALANCED = (".input_layernorm.weight", ".pre_feedforward_layernorm.weight")
 # Vectors that a folded matrix and the stages it stands for must map alike.
 PROBES = 8
 
+Rows = Callable[[int, int], NDArray[np.float32]]
+"""Gives the rows from a start to a stop."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A tensor that is not the checkpoint's: what is wrong, in words.
+
+    `stored` is what the file holds and `wanted` gives the rows it should hold, where the two can be compared.
+    """
+
+    name: str
+    words: str
+    stored: StoredWeight | None = None
+    wanted: Rows | None = None
+
 
 def audit_graph(path: Path, checkpoint: Checkpoint) -> int:
     """Compare the graph at `path` with its checkpoint and return how many tensors were compared.
@@ -56,53 +74,73 @@ def audit_graph(path: Path, checkpoint: Checkpoint) -> int:
         AuditError: a tensor is missing, left over, or differs from the checkpoint's by more than its format
         allows; the first ones are named.
     """
+    compared, found = differences(path, checkpoint)
+    if found:
+        raise AuditError(
+            f"{path.name} does not hold the checkpoint's weights: {in_words(found)}. The graph was refused; "
+            "please report this with the checkpoint's name."
+        )
+    return compared
+
+
+def in_words(found: Sequence[Difference]) -> str:
+    """The first three differences."""
+    named = "; ".join(f"{d.name} {d.words}" for d in found[:3])
+    return named + (f"; and {len(found) - 3} more" if len(found) > 3 else "")
+
+
+def differences(path: Path, checkpoint: Checkpoint) -> tuple[int, list[Difference]]:
+    """How many tensors were compared, and those that differ by more than their format allows.
+
+    Raises:
+        AuditError: a LiteRT file whose signatures differ in their weights.
+    """
     stored = read_graph(path)
     unfolded = all(stage.weight in stored for stage in checkpoint.dense)
     weights = as_stored(checkpoint) if unfolded else folded(checkpoint)
-    faults = [] if unfolded else _fold_faults(weights, checkpoint)
+    found = [] if unfolded else _fold_faults(weights, checkpoint)
     tensors = dict(weights.tensors)
     balanced = TABLE in stored and stored[TABLE].kind == "int8"
     if balanced:
         tensors |= balanced_as_stored(stored, checkpoint.config, weights.tensors)
     for name, tensor in tensors.items():
         if name not in stored:
-            faults.append(f"{name} is missing")
-        elif fault := _fault(name, stored[name], tensor, checkpoint, balanced):
-            faults.append(f"{name} {fault}")
-    faults += [f"{n} stands for no tensor of the checkpoint" for n in stored if n not in weights.tensors]
-    if faults:
-        raise AuditError(
-            f"{path.name} does not hold the checkpoint's weights: {'; '.join(faults[:3])}"
-            + (f"; and {len(faults) - 3} more" if len(faults) > 3 else "")
-            + ". The graph was refused; please report this with the checkpoint's name."
-        )
-    return len(weights.tensors)
+            found.append(Difference(name, "is missing"))
+        elif difference := _difference(name, stored[name], tensor, checkpoint, balanced):
+            found.append(difference)
+    left = [n for n in stored if n not in weights.tensors]
+    return len(weights.tensors), found + [
+        Difference(n, "stands for no tensor of the checkpoint") for n in left
+    ]
 
 
-def _fault(
+def _difference(
     name: str, stored: StoredWeight, tensor: Weight, checkpoint: Checkpoint, balanced: bool
-) -> str | None:
-    """What is wrong with one tensor, in words."""
+) -> Difference | None:
     if stored.shape != tensor.shape:
-        return f"has shape {stored.shape}, expected {tensor.shape}"
+        return Difference(name, f"has shape {stored.shape}, expected {tensor.shape}")
     q4_0 = stored.kind == "int4" and checkpoint.source.qat == "q4_0"
     kind = "q4_0" if q4_0 else stored.kind
     if kind not in NEAREST:
-        return f"is stored as {kind}, which has no error bound"
-    worst = [0.0, 0.0]
-    for start in range(0, stored.shape[0], ROWS):
-        stop = min(start + ROWS, stored.shape[0])
+        return Difference(name, f"is stored as {kind}, which has no error bound")
+
+    def wanted(start: int, stop: int) -> NDArray[np.float32]:
         want = tensor.rows(start, stop)
         if name.endswith("norm.weight"):
             want = (1.0 + want) * np.float32(norm_scale(name, checkpoint))
         if balanced and name.endswith(BALANCED):
             want = want / read_norm_factors({name: stored}, name, want)
-        if (found := _excess(stored.grid(start, stop), want, kind)) is not None:
+        return want
+
+    worst = [0.0, 0.0]
+    for start in range(0, stored.shape[0], ROWS):
+        stop = min(start + ROWS, stored.shape[0])
+        if (found := _excess(stored.grid(start, stop), wanted(start, stop), kind)) is not None:
             worst = np.maximum(worst, found).tolist()
         stored.release()
         if isinstance(tensor, Tensor):
             tensor.release()
-    return None if worst == [0.0, 0.0] else _words(worst[0], worst[1])
+    return None if worst == [0.0, 0.0] else Difference(name, _words(worst[0], worst[1]), stored, wanted)
 
 
 def _excess(grid: Grid, want: NDArray[Any], kind: str) -> tuple[float, float] | None:
@@ -122,7 +160,7 @@ def _words(error: float, steps: float) -> str:
     return f"differs by up to {error:.3g}" + (f" ({steps:.3g} steps of its scale)" if steps else "")
 
 
-def _fold_faults(weights: Weights, checkpoint: Checkpoint) -> list[str]:
+def _fold_faults(weights: Weights, checkpoint: Checkpoint) -> list[Difference]:
     """The folded Dense stages against the checkpoint's own, on random vectors."""
     if not checkpoint.dense:
         return []
@@ -133,7 +171,9 @@ def _fold_faults(weights: Weights, checkpoint: Checkpoint) -> list[str]:
     for stage in weights.dense:
         got = _apply(got, stage, weights)
     error = float(np.abs(got - want).max() / np.abs(want).max()) if got.shape == want.shape else np.inf
-    return [] if error <= FOLD_TOLERANCE else [f"the folded Dense stages differ by {error:.3g} (relative)"]
+    if error <= FOLD_TOLERANCE:
+        return []
+    return [Difference("the folded Dense stages", f"differ by {error:.3g} (relative)")]
 
 
 def _apply(x: NDArray[Any], stage: DenseStage, weights: Weights) -> NDArray[Any]:
