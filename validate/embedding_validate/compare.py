@@ -17,7 +17,7 @@ from typing import Any
 
 from embedding_runtime.doctor_machine import examine_machine
 from embedding_runtime.errors import EmbeddingError, InputError
-from embedding_validate import compare_run, compare_store, compare_systems, compare_text
+from embedding_validate import compare_page, compare_run, compare_store, compare_systems, compare_text
 from embedding_validate.benchmark import counts, shapes
 from embedding_validate.benchmark_run import Shape
 from embedding_validate.compare_run import Plan
@@ -183,6 +183,12 @@ def _show(output: Path, document: Json) -> None:
     _say(text)
     replace_text(output / compare_text.MARKDOWN, text)
     _say(f"wrote {output / compare_store.JSON} and {output / compare_text.MARKDOWN}")
+    page = output / compare_page.HTML
+    try:
+        _say(f"wrote {replace_text(page, compare_page.render(document))}")
+    except compare_page.PageError as e:
+        page.unlink(missing_ok=True)  # an older page would contradict compare.json
+        _say(f"no {page.name}: {e}")
 
 
 def _now() -> str:

@@ -11,7 +11,7 @@ Json = dict[str, Any]
 # Within this much of the fastest, the smaller file is taken.
 _AS_FAST = 1.1
 # Cosines to the accuracy's base: a graph above both is never given up for a faster one below.
-_COARSE = (0.99, 0.95)
+COARSE = (0.99, 0.95)
 # Sizes that phones' and boards' makers allow themselves, in steps of two leading digits.
 _STEPS = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
 
@@ -87,7 +87,7 @@ def _best(choices: list[Choice]) -> Choice:
 
 def _coarse(cosine: float | None) -> int:
     """How many of the bounds a cosine falls short of; 0 where it is not known."""
-    return 0 if cosine is None else sum(cosine < bound for bound in _COARSE)
+    return 0 if cosine is None else sum(cosine < bound for bound in COARSE)
 
 
 def _round_up(size: int) -> int:
@@ -110,7 +110,7 @@ def _loss(run: Json, system: str) -> str:
     if parity.get("status") == "not run":
         return "; nobody has compared it with the reference yet"
     least = figures.cosine(run, system)
-    if least is not None and least < _COARSE[0] and system != run["plan"]["base"]:
+    if least is not None and least < COARSE[0] and system != run["plan"]["base"]:
         return f"; mind its accuracy, cosine down to {least:.3f} here"
     return ""
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from html import escape
 
 # Narrow, so that letters stay readable when a page shrinks a plot to a phone.
-_WIDTH, _HEIGHT = 440, 260
+WIDTH, HEIGHT = 440, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 16, 42
-_ROW = 22
+ROW = 22
 
 
 @dataclass(frozen=True)
@@ -52,15 +52,15 @@ class Point:
 
 def scatter(points: Sequence[Point], x: Axis, y: Axis, alt: str, limit: float | None = None) -> str:
     """Dots (crosses where failed); `limit` draws a dashed line at a value of y."""
-    parts = [*_frame(x, y)]
+    parts = [*frame(x, y)]
     if limit is not None:
-        at = _y(y, limit)
-        parts.append(f'<line class="limit" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
+        at = y_at(y, limit)
+        parts.append(f'<line class="limit" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
         parts.append(
-            f'<text class="limit" x="{_WIDTH - _RIGHT}" y="{at - 4:.1f}" text-anchor="end">limit</text>'
+            f'<text class="limit" x="{WIDTH - _RIGHT}" y="{at - 4:.1f}" text-anchor="end">limit</text>'
         )
     parts += [_dot(p, x, y) for p in points]
-    return _svg(parts, _HEIGHT, alt)
+    return svg(parts, HEIGHT, alt)
 
 
 def histogram(values: Sequence[float], x: Axis, alt: str, bins: int = 24) -> str:
@@ -69,56 +69,58 @@ def histogram(values: Sequence[float], x: Axis, alt: str, bins: int = 24) -> str
     for value in values:
         counts[min(bins - 1, int(x.place(value) * bins))] += 1
     y = Axis("checks", 0, 4 * math.ceil(max(counts, default=1) / 4) or 4)
-    width = (_WIDTH - _LEFT - _RIGHT) / bins
+    width = (WIDTH - _LEFT - _RIGHT) / bins
     bars = [
-        f'<rect class="bar" x="{_LEFT + i * width + 1:.1f}" y="{_y(y, n):.1f}" width="{width - 2:.1f}" '
-        f'height="{_HEIGHT - _BOTTOM - _y(y, n):.1f}"><title>{n}</title></rect>'
+        f'<rect class="bar" x="{_LEFT + i * width + 1:.1f}" y="{y_at(y, n):.1f}" width="{width - 2:.1f}" '
+        f'height="{HEIGHT - _BOTTOM - y_at(y, n):.1f}"><title>{n}</title></rect>'
         for i, n in enumerate(counts)
         if n
     ]
-    return _svg([*_frame(x, y), *bars], _HEIGHT, alt)
+    return svg([*frame(x, y), *bars], HEIGHT, alt)
 
 
 def rows(values: Mapping[str, tuple[float, bool]], x: Axis, alt: str) -> str:
     """One horizontal bar per name: (value, failed)."""
-    height, left = len(values) * _ROW + 40, 150
-    span = _WIDTH - left - _RIGHT - 56
+    height, left = len(values) * ROW + 40, 150
+    span = WIDTH - left - _RIGHT - 56
     parts = []
     for i, (name, (value, failed)) in enumerate(values.items()):
-        middle, length = i * _ROW + 16, max(2.0, x.place(value) * span)
+        middle, length = i * ROW + 16, max(2.0, x.place(value) * span)
         kind = "bar failed" if failed else "bar"
         parts += [
             f'<text x="{left - 8}" y="{middle + 4}" text-anchor="end">{escape(name[:24])}</text>',
             f'<rect class="{kind}" x="{left}" y="{middle - 7}" width="{length:.1f}" height="14"/>',
-            f'<text x="{left + length + 6:.1f}" y="{middle + 4}">{_number(value)}</text>',
+            f'<text x="{left + length + 6:.1f}" y="{middle + 4}">{number(value)}</text>',
         ]
     parts.append(f'<text class="axis" x="{left}" y="{height - 8}">{escape(x.label)}</text>')
-    return _svg(parts, height, alt)
+    return svg(parts, height, alt)
 
 
-def _svg(parts: Sequence[str], height: int, alt: str) -> str:
+def svg(parts: Sequence[str], height: int, alt: str) -> str:
+    """A plot of the usual width from its elements; `alt` says in words what it shows."""
     return (
-        f'<svg role="img" aria-label="{escape(alt, quote=True)}" viewBox="0 0 {_WIDTH} {height}">'
+        f'<svg role="img" aria-label="{escape(alt, quote=True)}" viewBox="0 0 {WIDTH} {height}">'
         f"<title>{escape(alt)}</title>{''.join(parts)}</svg>"
     )
 
 
-def _frame(x: Axis, y: Axis) -> list[str]:
-    bottom = _HEIGHT - _BOTTOM
+def frame(x: Axis, y: Axis) -> list[str]:
+    """The grid, ticks and labels of two axes."""
+    bottom = HEIGHT - _BOTTOM
     parts = []
     for tick in y.ticks():
-        at = _y(y, tick)
-        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
-        parts.append(f'<text x="{_LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{_number(tick)}</text>')
+        at = y_at(y, tick)
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
+        parts.append(f'<text x="{_LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{number(tick)}</text>')
     ticks = x.ticks()
     for tick in ticks:
-        at = _x(x, tick)
-        anchor = "end" if tick == ticks[-1] and at > _WIDTH - _RIGHT - 12 else "middle"
+        at = x_at(x, tick)
+        anchor = "end" if tick == ticks[-1] and at > WIDTH - _RIGHT - 12 else "middle"
         parts.append(f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="{_TOP}" y2="{bottom}"/>')
-        parts.append(f'<text x="{at:.1f}" y="{bottom + 16}" text-anchor="{anchor}">{_number(tick)}</text>')
-    middle = (_LEFT + _WIDTH - _RIGHT) / 2
+        parts.append(f'<text x="{at:.1f}" y="{bottom + 16}" text-anchor="{anchor}">{number(tick)}</text>')
+    middle = (_LEFT + WIDTH - _RIGHT) / 2
     parts.append(
-        f'<text class="axis" x="{middle:.0f}" y="{_HEIGHT - 8}" text-anchor="middle">{escape(x.label)}</text>'
+        f'<text class="axis" x="{middle:.0f}" y="{HEIGHT - 8}" text-anchor="middle">{escape(x.label)}</text>'
     )
     up = (_TOP + bottom) / 2
     parts.append(
@@ -129,7 +131,7 @@ def _frame(x: Axis, y: Axis) -> list[str]:
 
 
 def _dot(p: Point, x: Axis, y: Axis) -> str:
-    cx, cy = _x(x, p.x), _y(y, p.y)
+    cx, cy = x_at(x, p.x), y_at(y, p.y)
     title = f"<title>{escape(p.title)}</title>"
     if p.failed:
         cross = f"M{cx - 4:.1f} {cy - 4:.1f}l8 8m0 -8l-8 8"
@@ -137,15 +139,18 @@ def _dot(p: Point, x: Axis, y: Axis) -> str:
     return f'<circle class="dot" cx="{cx:.1f}" cy="{cy:.1f}" r="3">{title}</circle>'
 
 
-def _x(axis: Axis, value: float) -> float:
-    return _LEFT + axis.place(value) * (_WIDTH - _LEFT - _RIGHT)
+def x_at(axis: Axis, value: float) -> float:
+    """The horizontal place of a value in a plot."""
+    return _LEFT + axis.place(value) * (WIDTH - _LEFT - _RIGHT)
 
 
-def _y(axis: Axis, value: float) -> float:
-    return _HEIGHT - _BOTTOM - axis.place(value) * (_HEIGHT - _TOP - _BOTTOM)
+def y_at(axis: Axis, value: float) -> float:
+    """The vertical place of a value in a plot."""
+    return HEIGHT - _BOTTOM - axis.place(value) * (HEIGHT - _TOP - _BOTTOM)
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """A tick's or bar's label, three digits at most."""
     if value != 0 and (abs(value) < 1e-3 or abs(value) >= 1e6):
         return f"{value:.0e}" if math.log10(abs(value)).is_integer() else f"{value:.1e}"
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
