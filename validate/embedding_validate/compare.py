@@ -89,7 +89,7 @@ def _measure(store: Store, plan: Plan, bundles: Sequence[Bundle], candidates: Se
             store.keep_base()
         store.add("cases", asdict(case))
     run["finished"], run["complete"] = _now(), True
-    run["load_average"]["after"] = os.getloadavg()
+    run["load_average"]["after"] = [round(x, 2) for x in os.getloadavg()]
     store.write()
 
 
@@ -147,7 +147,7 @@ def _run(
         },
         "machine": {**found, **examined},
         "versions": versions(),
-        "load_average": {"before": os.getloadavg(), "after": None},
+        "load_average": {"before": [round(x, 2) for x in os.getloadavg()], "after": None},
         "bundles": [_bundle(b) for b in bundles],
         "systems": [c.about for c in candidates],
         "sizes": {},

@@ -10,10 +10,6 @@ from embedding_validate.compare_systems import OURS
 Json = dict[str, Any]
 # Within this much of the fastest, the smaller file is taken.
 _AS_FAST = 1.1
-# Cosines to the accuracy's base: a graph above both is never given up for a faster one below.
-COARSE = (0.99, 0.95)
-# Sizes that phones' and boards' makers allow themselves, in steps of two leading digits.
-_STEPS = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
 
 
 @dataclass(frozen=True)
@@ -64,7 +60,7 @@ def _choices(run: Json, threads: int, shape: str) -> list[Choice]:
         ours = figures.about(run, name)["kind"] == OURS and figures.wrong(run, name) is None
         if ours and size and case and case["median_ms"] is not None:
             memory = case["memory"].get("anonymous_peak")
-            found.append(Choice(name, size, case["median_ms"], memory, _coarse(figures.cosine(run, name))))
+            found.append(Choice(name, size, case["median_ms"], memory, figures.coarseness(run, name)))
     return sorted(found, key=lambda c: c.size)
 
 
@@ -75,7 +71,7 @@ def _by_limit(choices: list[Choice]) -> Iterator[tuple[int | None, Choice]]:
         best = _best(choices[: i + 1])
         if best is not taken:
             taken = best
-            yield (_round_up(choice.size) if len(choices) > 1 else None), best
+            yield (int(figures.rounded_up(choice.size)) if len(choices) > 1 else None), best
 
 
 def _best(choices: list[Choice]) -> Choice:
@@ -83,21 +79,6 @@ def _best(choices: list[Choice]) -> Choice:
     kind = [c for c in choices if c.coarse == min(c.coarse for c in choices)]
     fastest = min(c.milliseconds for c in kind)
     return next(c for c in kind if c.milliseconds <= fastest * _AS_FAST)
-
-
-def _coarse(cosine: float | None) -> int:
-    """How many of the bounds a cosine falls short of; 0 where it is not known."""
-    return 0 if cosine is None else sum(cosine < bound for bound in COARSE)
-
-
-def _round_up(size: int) -> int:
-    """The next of 100, 150, 200, 250, 300, 400 ... MB, and so in other magnitudes."""
-    scale = 1
-    while True:
-        for step in _STEPS:
-            if step * scale >= size:
-                return int(step * scale)
-        scale *= 10
 
 
 def _memory(choice: Choice) -> str:
@@ -110,7 +91,7 @@ def _loss(run: Json, system: str) -> str:
     if parity.get("status") == "not run":
         return "; nobody has compared it with the reference yet"
     least = figures.cosine(run, system)
-    if least is not None and least < COARSE[0] and system != run["plan"]["base"]:
+    if least is not None and figures.coarseness(run, system) and system != run["plan"]["base"]:
         return f"; mind its accuracy, cosine down to {least:.3f} here"
     return ""
 

@@ -15,6 +15,9 @@ Json = dict[str, Any]
 MEMORY_TOKENS = 256
 # Below it a fixed cost hides how latency grows.
 _GROWTH_TOKENS = 64
+# Cosines to the accuracy's base: a graph above both is never given up for a faster one below.
+COARSE = (0.99, 0.95)
+_STEPS = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)
 # What a peer may lie below our coarsest graph.
 _COARSER = 0.05
 
@@ -134,6 +137,18 @@ def least_cosine(run: Json) -> float:
 def failures(run: Json, system: str) -> list[Json]:
     """Its cases and openings that ended badly."""
     return [x for x in (*run["openings"], *run["cases"]) if x["system"] == system and x["status"] != MEASURED]
+
+
+def coarseness(run: Json, system: str) -> int:
+    """How many of the bounds `COARSE` its cosine falls short of; 0 where that is not known."""
+    least = cosine(run, system)
+    return 0 if least is None else sum(least < bound for bound in COARSE)
+
+
+def rounded_up(value: float) -> float:
+    """The next of 1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 15 ... and so in every magnitude."""
+    scale = 10.0 ** math.floor(math.log10(value))
+    return next(step * scale for step in _STEPS if step * scale >= value * (1 - 1e-9))
 
 
 def pareto(points: Sequence[tuple[float, ...]]) -> list[bool]:

@@ -114,17 +114,17 @@ def _plane(run: Json, threads: int) -> Json | None:
         return None
     # A wrong graph, however small and fast, keeps no other off the front.
     sound = [f for f in found if _kind(run, f[0]) != "wrong"]
-    on_front = figures.pareto([(size, ms, 1 - (figures.cosine(run, n) or 0)) for n, size, ms in sound])
+    on_front = figures.pareto([(size, ms, figures.coarseness(run, name)) for name, size, ms in sound])
     front = {name for (name, *_), on in zip(sound, on_front, strict=True) if on}
     dots = [Dot(size, ms, name, _kind(run, name), name in front) for name, size, ms in found]
-    x = Axis("MB on disk", 0, 1.15 * max(d.x for d in dots))
+    x = Axis("MB on disk", 0, 4 * figures.rounded_up(max(d.x for d in dots) * 1.1 / 4))
     y = _log_axis(f"ms at {tokens} tokens", [d.y for d in dots])
     alt = "; ".join(f"{d.name} {d.x:.0f} MB, {d.y:.3g} ms, {d.kind}" for d in dots)
     return {
         "svg": compare_plots.plane(dots, x, y, f"Size against latency: {alt}"),
         "caption": f"Size against latency at {tokens} tokens on {_threads(threads)}. Full dots: vectors as "
-        "the reference's (cosine of 0.99 or more); hollow: coarser; crosses: wrong. The line joins those that no "
-        "other beats in size, latency and accuracy together.",
+        "the reference's (cosine of 0.99 or more); hollow: coarser; crosses: wrong. No other beats "
+        "those in bold in size, latency and accuracy together.",
         "legend": [],
     }
 
@@ -190,15 +190,13 @@ def _parts(run: Json) -> Json | None:
 def _kind(run: Json, name: str) -> str:
     if figures.wrong(run, name):
         return "wrong"
-    least = figures.cosine(run, name)
-    return "coarse" if least is not None and least < compare_advice.COARSE[0] else "good"
+    return "coarse" if figures.coarseness(run, name) else "good"
 
 
 def _log_axis(label: str, values: Sequence[float]) -> Axis:
-    """From the power of ten below to the one above, or half of it."""
-    low = 10.0 ** math.floor(math.log10(min(values)))
-    high = 10.0 ** math.ceil(math.log10(max(values) * 1.01))
-    return Axis(label, low, high, base=10)
+    """From the power of two below the values to the one above them."""
+    low, high = math.floor(math.log2(min(values))), math.ceil(math.log2(max(values)) + 1e-9)
+    return Axis(label, 2.0**low, 2.0**high, base=2)
 
 
 def _threads(threads: int) -> str:

@@ -18,7 +18,7 @@ _BAR_LEFT = 130
 
 @dataclass(frozen=True)
 class Dot:
-    """A system in the plane. `kind` is `good`, `coarse` or `wrong`; `front` joins it to the others on it."""
+    """A system in the plane. `kind` is `good`, `coarse` or `wrong`; `front` sets its name in bold."""
 
     x: float
     y: float
@@ -28,18 +28,16 @@ class Dot:
 
 
 def plane(dots: Sequence[Dot], x: Axis, y: Axis, alt: str) -> str:
-    """Dots with their names, those on the front joined by a line."""
+    """Dots with their names."""
     parts = frame(x, y)
-    line = sorted((x_at(x, d.x), y_at(y, d.y)) for d in dots if d.front)
-    if len(line) > 1:
-        parts.append(f'<polyline class="front" points="{_points(line)}"/>')
     places = _apart([y_at(y, d.y) + 4 for d in dots])
     for dot, at in zip(dots, places, strict=True):
         cx, cy = x_at(x, dot.x), y_at(y, dot.y)
         beside, anchor = (cx - 8, "end") if cx > WIDTH * 0.72 else (cx + 8, "start")
         parts += [
             _mark(dot.kind, cx, cy, f"{dot.name}: {number(dot.x)}, {number(dot.y)}"),
-            f'<text x="{beside:.1f}" y="{at:.1f}" text-anchor="{anchor}">{escape(dot.name)}</text>',
+            f'<text class="{"front" if dot.front else "behind"}" x="{beside:.1f}" y="{at:.1f}" '
+            f'text-anchor="{anchor}">{escape(dot.name)}</text>',
         ]
     return svg(parts, HEIGHT, alt)
 

@@ -33,11 +33,15 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Subject:
-    """A system, the files it opens, and the environment, with the cache, that it is given."""
+    """A system, the files it opens, and the environment, with the cache, that it is given.
+
+    `prepares`: its first opening leaves something behind that makes later ones faster.
+    """
 
     system: System
     files: tuple[Path, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
+    prepares: bool = True
 
     @property
     def name(self) -> str:
@@ -97,7 +101,7 @@ def openings(plan: Plan, done: set[tuple[str, int]], progress: Progress) -> Iter
 def _opening(plan: Plan, subject: Subject, threads: int, *, first: bool) -> Opening:
     first_s = None
     try:
-        if first:
+        if first and subject.prepares:
             with _process(plan, subject, threads) as process:
                 first_s = process.opened["load_s"]
         dropped = drop_pages(subject.files)

@@ -156,7 +156,7 @@ def torch(checkpoint: str, dtype: str) -> Candidate:
     spec = {"kind": TORCH, "checkpoint": checkpoint, "dtype": dtype}
     size = sum(p.stat().st_size for p in files)
     about = {"name": name, "kind": TORCH, "bytes": size, "files": {p.name: p.stat().st_size for p in files}}
-    return Candidate(Subject(System(name, _WORKER, spec), files), about)
+    return Candidate(Subject(System(name, _WORKER, spec), files, prepares=False), about)
 
 
 def peer(asked: str, checkpoint: str | None, weights: str) -> Candidate:
