@@ -351,6 +351,21 @@ def test_what_never_passes_its_check_is_not_used() -> None:
     assert list(entries_folder().iterdir()) == []
 
 
+def test_an_entry_swapped_while_it_is_opened() -> None:
+    """By a process that was building too, and came in second: its entry is as good."""
+    openings = 0
+
+    def swapped(folder: Path) -> bytes:
+        nonlocal openings
+        openings += 1
+        if openings == 1:
+            raise FileNotFoundError(folder)
+        return read(folder)
+
+    assert open_prepared(KEY, write, swapped, len) == b"prepared"
+    assert [p.name for p in entries_folder().iterdir()] == [KEY.name]
+
+
 @pytest.mark.parametrize("error", [OSError("full"), EngineError("does not load")])
 def test_what_cannot_be_built_is_done_without(error: Exception) -> None:
     def fail(folder: Path) -> None:

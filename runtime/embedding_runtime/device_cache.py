@@ -87,7 +87,8 @@ def open_prepared(
     with suppress(OSError, EmbeddingError):
         _replace(entry, key, build)
         _give_back_memory()
-        found = _open(entry, key, open_entry, check)
+        # Twice: another process that was building may have put its own entry in the place of this one.
+        found = _open(entry, key, open_entry, check) or _open(entry, key, open_entry, check)
         if found is None:
             _discard(entry)
     return found
@@ -155,8 +156,10 @@ def _discard(entry: Path) -> None:
     with suppress(FileNotFoundError):
         if entry.is_dir() and not entry.is_symlink():
             going = Path(tempfile.mkdtemp(dir=entry.parent, prefix=".going-"))
-            entry.rename(going / "entry")
-            shutil.rmtree(going, ignore_errors=True)
+            try:
+                entry.rename(going / "entry")
+            finally:
+                shutil.rmtree(going, ignore_errors=True)
         else:
             entry.unlink()
 
