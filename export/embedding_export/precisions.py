@@ -29,6 +29,9 @@ class PrecisionRow:
 
 
 ATTENTION = "scores from uint8 queries and int8 keys, static scales; the rest float32"
+# Golden vectors of a tiny model, emulated CPUs against x86 with VNNI: int8 differs by 2.6e-3 (x86 without
+# VNNI) and 3e-8 (ARM); int4 by 5e-3 on those that round activations in blocks (all but ARM without dot
+# products), and by 2.7e-2 on that one, which computes in float32.
 # Gelu's tanh form came with opset 20, which ONNX Runtime reads since 1.17; QuantizeLinear in blocks with
 # opset 21. Quantized graphs were tried with 1.19.2, 1.20.1, 1.22.1 and 1.32.0.
 PRECISIONS: dict[Precision, PrecisionRow] = {
@@ -67,7 +70,7 @@ PRECISIONS: dict[Precision, PrecisionRow] = {
             "balancing": "channels moved between activations and weights by powers of two, found at export",
             "dense": "folded",
         },
-        golden_tolerance={"any": 2e-2},
+        golden_tolerance={"any": 1e-2},
     ),
     "int4": PrecisionRow(
         onnx_file="model_q4.onnx",
@@ -83,7 +86,7 @@ PRECISIONS: dict[Precision, PrecisionRow] = {
             "attention": ATTENTION,
             "dense": "folded",
         },
-        golden_tolerance={"any": 2e-2},
+        golden_tolerance={"any": 6e-2, "arm-dotprod": 2e-2, "x86": 2e-2, "x86-vnni": 2e-2},
     ),
 }
 
