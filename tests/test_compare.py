@@ -1,4 +1,4 @@
-"""compare-embedding on a tiny bundle: both formats, peers that end badly, Ctrl-C, --resume, a base install."""
+"""compare-embedding on a tiny bundle: both formats, peers that end badly, Ctrl-C, a base install."""
 
 import json
 import os

@@ -17,14 +17,23 @@ from typing import Any
 
 from embedding_runtime.doctor_machine import examine_machine
 from embedding_runtime.errors import EmbeddingError, InputError
-from embedding_validate import compare_page, compare_run, compare_store, compare_systems, compare_text
+from embedding_validate import (
+    compare_page,
+    compare_run,
+    compare_store,
+    compare_systems,
+    compare_text,
+    corpus,
+    corpus_run,
+)
 from embedding_validate.benchmark import counts, shapes
 from embedding_validate.benchmark_run import Shape
 from embedding_validate.compare_run import Plan
 from embedding_validate.compare_store import Json, Store
 from embedding_validate.compare_systems import Bundle, Candidate
+from embedding_validate.corpus import Corpus
 from embedding_validate.machine import machine, versions
-from embedding_validate.results import replace_text
+from embedding_validate.results import plain, replace_text
 
 LENGTHS = "16,64,128,256,512,1024,2048"
 _CACHE = "cache"
@@ -55,12 +64,13 @@ def _compare(options: argparse.Namespace, command: list[str]) -> int:
     if not options.bundles:
         raise InputError("Compare what? Give one or more bundles, or --merge FILES, or --table FILE.")
     bundles = compare_systems.read_bundles(options.bundles)
+    texts = corpus.read(options.corpus) if options.corpus else None
     cache = options.output.absolute() / _CACHE
     candidates = _candidates(options, bundles, cache)
     plan = _plan(options, bundles, candidates)
     store = Store(options.output, _run(command, bundles, candidates, plan), resume=options.resume)
     try:
-        _measure(store, plan, bundles, candidates)
+        _measure(store, plan, bundles, candidates, texts)
         shutil.rmtree(cache, ignore_errors=True)
         (options.output / compare_store.BASE).unlink(missing_ok=True)
     except KeyboardInterrupt:
@@ -71,8 +81,14 @@ def _compare(options: argparse.Namespace, command: list[str]) -> int:
     return 1 if compare_text.ours_failed(store.run) else 0
 
 
-def _measure(store: Store, plan: Plan, bundles: Sequence[Bundle], candidates: Sequence[Candidate]) -> None:
-    """Tokenizers, openings, cases; what the store has already is left out."""
+def _measure(
+    store: Store,
+    plan: Plan,
+    bundles: Sequence[Bundle],
+    candidates: Sequence[Candidate],
+    texts: Corpus | None,
+) -> None:
+    """Tokenizers, openings, cases, corpus; what the store has already is left out."""
     run = store.run
     have = {compare_store.key(c) for c in run["tokenizers"]}
     subjects = [compare_systems.tokenizer(b) for b in bundles]
@@ -88,6 +104,9 @@ def _measure(store: Store, plan: Plan, bundles: Sequence[Bundle], candidates: Se
         if case.system == plan.base:
             store.keep_base()
         store.add("cases", asdict(case))
+    if texts is not None and run["corpus"] is None:
+        dims = sorted({dim for b in bundles for dim in b.manifest.dims})
+        run["corpus"] = plain(corpus_run.measure(texts, candidates, plan.base, dims, _say))
     run["finished"], run["complete"] = _now(), True
     run["load_average"]["after"] = [round(x, 2) for x in os.getloadavg()]
     store.write()
@@ -154,6 +173,7 @@ def _run(
         "tokenizers": [],
         "openings": [],
         "cases": [],
+        "corpus": None,
     }
 
 
@@ -212,6 +232,13 @@ def _parser() -> argparse.ArgumentParser:
         "--lengths", metavar="LIST", default=LENGTHS, help="tokens by comma, or 8x128 (default: %(default)s)"
     )
     what.add_argument("--batch", metavar="LIST", default="1", help="texts at once (default: %(default)s)")
+    what.add_argument(
+        "--corpus",
+        metavar="FILE",
+        type=Path,
+        help="also what each graph, dim and vector precision costs on your texts: .jsonl with text, or query "
+        "and document; .tsv with query and document; or one document per line",
+    )
     what.add_argument("--reference", metavar="CHECKPOINT", help="also PyTorch in fp32 on this folder")
     what.add_argument("--bf16", action="store_true", help="and in bfloat16")
     what.add_argument(

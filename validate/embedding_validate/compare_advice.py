@@ -66,12 +66,12 @@ def _choices(run: Json, threads: int, shape: str) -> list[Choice]:
 
 def _by_limit(choices: list[Choice]) -> Iterator[tuple[int | None, Choice]]:
     """From the smallest limit up, what to take; a limit is the round number above the file's size."""
-    taken: Choice | None = None
+    by_limit: dict[int | None, Choice] = {}
     for i, choice in enumerate(choices):
         best = _best(choices[: i + 1])
-        if best is not taken:
-            taken = best
-            yield (int(figures.rounded_up(choice.size)) if len(choices) > 1 else None), best
+        if best not in by_limit.values():
+            by_limit[int(figures.rounded_up(choice.size)) if len(choices) > 1 else None] = best
+    yield from by_limit.items()
 
 
 def _best(choices: list[Choice]) -> Choice:

@@ -23,6 +23,8 @@ def agreement(a: Json, b: Json) -> str:
     quiet = {name for name, (x, y) in pairs.items() if not x["noise"] and not y["noise"]}
     missed = sorted(name for name in quiet if apart[name] > MOST_APART)
     most = max((apart[name] for name in quiet), default=0.0)
+    if not quiet:
+        return f"{a['started']} and {b['started']}: none of {len(pairs)} ratios was undisturbed in both."
     found = (
         f"{a['started']} and {b['started']}: {len(quiet)} of {len(pairs)} ratios undisturbed in both, which "
         f"differ by {most:.0%} at most"

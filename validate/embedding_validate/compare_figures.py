@@ -78,11 +78,15 @@ def opening(run: Json, system: str, threads: int) -> Json | None:
 
 
 def memory(run: Json, system: str) -> Json:
-    """kB at `MEMORY_TOKENS` (one text), or at the longest length below it, or else at the shortest."""
-    found = sorted((c["tokens"], c["memory"]) for c in cases(run, system) if c["batch"] == 1 and c["memory"])
-    fitting = [m for tokens, m in found if tokens <= MEMORY_TOKENS]
-    empty: Json = {}
-    return fitting[-1] if fitting else found[0][1] if found else empty
+    """kB at `MEMORY_TOKENS` (one text), or at the longest length below it, or else at the shortest; on most
+    threads."""
+    found = sorted(
+        (c for c in cases(run, system) if c["batch"] == 1 and c["memory"]),
+        key=lambda c: (c["tokens"], c["threads"]),
+    )
+    fitting = [c for c in found if c["tokens"] <= MEMORY_TOKENS]
+    chosen: Json = (fitting[-1:] or found[:1] or [{"memory": {}}])[0]
+    return dict(chosen["memory"])
 
 
 def exponent(run: Json, system: str, threads: int) -> float | None:

@@ -6,7 +6,7 @@ from importlib import resources
 from typing import Any
 
 from embedding_runtime.errors import EmbeddingError
-from embedding_validate import compare_advice, compare_plots, compare_text
+from embedding_validate import compare_advice, compare_grid, compare_plots, corpus_text
 from embedding_validate import compare_figures as figures
 from embedding_validate.compare_agreement import agreements
 from embedding_validate.compare_case import MEASURED
@@ -35,7 +35,7 @@ def render(document: Json) -> str:
     except ImportError as e:
         raise PageError("jinja2 is not installed (pip install 'embedding-edge[validate]')") from e
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters |= {"number": compare_text.number, "megabytes": _megabytes}
+    environment.filters |= {"number": compare_grid.number, "megabytes": _megabytes}
     template = resources.files("embedding_validate").joinpath("compare.html").read_text(encoding="utf-8")
     page: str = environment.from_string(template).render(
         runs=[_run(run) for run in document["runs"]], agreements=agreements(document)
@@ -61,6 +61,8 @@ def _run(run: Json) -> Json:
         ],
         "noisy": [{"key": _key(c), "noise": c["noise"]} for c in run["cases"] if c["noise"]],
         "tokenizers": run["tokenizers"],
+        "corpus": run["corpus"],
+        "corpus_sentence": corpus_text.sentence(run["corpus"]) if run["corpus"] else "",
         "features": [name for name, there in run["machine"]["features"].items() if there],
     }
 
@@ -208,4 +210,4 @@ def _key(case: Json) -> str:
 
 
 def _megabytes(kilobytes: int | None) -> str:
-    return compare_text.number(kilobytes / 1024 if kilobytes else None)
+    return compare_grid.number(kilobytes / 1024 if kilobytes else None)

@@ -12,6 +12,7 @@ from embedding_validate.plots import HEIGHT, ROW, WIDTH, Axis, frame, number, sv
 
 SERIES = 10
 _LABEL_APART = 12
+_LOWEST = HEIGHT - 46.0
 # Bars begin here, so that names fit before them.
 _BAR_LEFT = 130
 
@@ -80,11 +81,14 @@ def stacked(bars: Mapping[str, Mapping[str, float]], label: str, alt: str) -> st
 
 
 def _apart(places: Sequence[float]) -> list[float]:
-    """The same heights, pushed down where two labels would touch."""
+    """The same heights, pushed down where two labels would touch, and up where they leave the plot."""
     moved = list(places)
     order = sorted(range(len(places)), key=lambda i: places[i])
     for above, below in pairwise(order):
         moved[below] = max(moved[below], moved[above] + _LABEL_APART)
+    lowest = float(HEIGHT)
+    for i in reversed(order):
+        moved[i] = lowest = min(moved[i], lowest - _LABEL_APART if lowest < HEIGHT else _LOWEST)
     return moved
 
 

@@ -3,15 +3,15 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from embedding_validate import compare_advice
+from embedding_validate import compare_advice, corpus_text
 from embedding_validate import compare_figures as figures
 from embedding_validate.compare_agreement import agreements
 from embedding_validate.compare_case import MEASURED
+from embedding_validate.compare_grid import NONE, grid, number
 from embedding_validate.compare_systems import OURS
 
 MARKDOWN = "compare.md"
 NOISY = "*"
-_NONE = "–"
 
 Json = dict[str, Any]
 
@@ -48,6 +48,8 @@ def _run(run: Json) -> list[str]:
         parts.append(_parts(parted))
     if run["tokenizers"]:
         parts.append(_tokenizers(run))
+    if run["corpus"]:
+        parts += corpus_text.markdown(run["corpus"])
     return [*parts, *_failed(run), *_notes(run), _machine(run), f"Command: `{run['command']}`"]
 
 
@@ -77,7 +79,7 @@ def _grid(run: Json, threads: int, title: str, cell: Callable[[Json], str]) -> s
     rows = []
     for name in figures.systems(run):
         cases = [figures.case(run, name, threads, shape) for shape in shapes]
-        rows.append([_name(run, name), *(cell(c) if c else _NONE for c in cases)])
+        rows.append([_name(run, name), *(cell(c) if c else NONE for c in cases)])
     return grid([title, *shapes], rows)
 
 
@@ -88,7 +90,7 @@ def _milliseconds(case: Json) -> str:
 
 
 def _ratio(case: Json) -> str:
-    return _NONE if case["ratio"] is None else f"{case['ratio']:.2f}{NOISY if case['noise'] else ''}"
+    return NONE if case["ratio"] is None else f"{case['ratio']:.2f}{NOISY if case['noise'] else ''}"
 
 
 def _systems(run: Json) -> str:
@@ -103,12 +105,12 @@ def _system(run: Json, name: str) -> list[str]:
     size, least = figures.graph_bytes(run, name), figures.cosine(run, name)
     return [
         _name(run, name),
-        number(size / 1e6) if size else _NONE,
+        number(size / 1e6) if size else NONE,
         *(number(value) for value in (opening.get("first_s"), opening.get("cold_s"))),
         number(figures.warm_load(run, name)),
         *(number(m / 1024 if (m := memory.get(k)) else None) for k in ("anonymous_peak", "file_peak")),
-        _NONE if least is None else f"{least:.4f}",
-        parity["status"] if parity else _NONE,
+        NONE if least is None else f"{least:.4f}",
+        parity["status"] if parity else NONE,
     ]
 
 
@@ -124,7 +126,7 @@ def _tokenizers(run: Json) -> str:
     shapes = run["plan"]["shapes"]
     by = {(c["system"], figures.shape_of(c)): c for c in run["tokenizers"]}
     names = list(dict.fromkeys(c["system"] for c in run["tokenizers"]))
-    rows = [[n, *(_milliseconds(by[n, s]) if (n, s) in by else _NONE for s in shapes)] for n in names]
+    rows = [[n, *(_milliseconds(by[n, s]) if (n, s) in by else NONE for s in shapes)] for n in names]
     return grid(["ms to add with the tokenizer", *shapes], rows)
 
 
@@ -182,16 +184,3 @@ def _tool_table(run: Json) -> str:
 
 def _name(run: Json, name: str) -> str:
     return f"{name} (wrong)" if figures.wrong(run, name) else name
-
-
-def grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, numbers to the right."""
-    rule = ["---", *["---:"] * (len(head) - 1)]
-    return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *rows))
-
-
-def number(value: float | None) -> str:
-    """Three digits that count."""
-    if value is None:
-        return _NONE
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
