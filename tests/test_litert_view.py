@@ -75,23 +75,25 @@ def test_a_view_is_the_file_with_one_signature(views: Views, graph: Path, length
     del interpreter
 
 
-def test_a_view_is_unmapped_unless_it_is_held(views: Views, graph: Path) -> None:
-    def mappings() -> int:
-        return Path("/proc/self/maps").read_text().count(str(graph))
-
+def mappings(graph: Path) -> int:
+    """How often this process has mapped a file, or parts of it."""
     gc.collect()
-    before = mappings()
+    return Path("/proc/self/maps").read_text().count(str(graph))
+
+
+def test_a_view_is_unmapped_unless_it_is_held(views: Views, graph: Path) -> None:
+    before = mappings(graph)
     view, held = views.open(32), views.open(32)
     kept = held.data
-    assert mappings() > before
+    assert mappings(graph) > before
     view.close()
     held.close()
     held.close()
-    assert mappings() == before + 1
+    assert mappings(graph) == before + 1
     assert kept[4:8] == b"TFL3"
     del kept
     held.close()
-    assert mappings() == before
+    assert mappings(graph) == before
 
 
 def test_buckets_are_opened_when_they_are_needed(graph: Path, weights: Path) -> None:
@@ -102,6 +104,21 @@ def test_buckets_are_opened_when_they_are_needed(graph: Path, weights: Path) -> 
     for length, expected in ((5, [32]), (400, [32, 512]), (400, [32, 512]), (40, [32, 64, 512])):
         np.testing.assert_array_equal(run(session, length), run(whole, length))
         assert opened(session) == expected
+
+
+def test_buckets_that_were_not_used_for_long_go(
+    graph: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And come again when they are needed."""
+    monkeypatch.setattr(litert_model, "KEPT_TOKENS", 550)
+    whole, session = LitertSession(graph, 1, PAD), LitertSession(graph, 1, PAD, weights)
+    run(session, 5)
+    mapped = set()
+    for length, expected in 3 * ((40, [32, 64]), (400, [512]), (5, [32, 512])):
+        np.testing.assert_array_equal(run(session, length), run(whole, length))
+        assert opened(session) == expected
+        mapped.add((length, mappings(graph)))
+    assert len(mapped) == 3, "none stays behind"
 
 
 def test_another_python_takes_the_whole_file(

@@ -21,6 +21,9 @@ from embedding_runtime.vectors import Floats
 
 # Packed weights without a file. With no name at all every signature would pack weights of its own.
 IN_MEMORY = ":memory"
+# Signatures stay open while their lengths add up to this: each has memory of its own for activations, 0.05 MB
+# per token at full size. All of the usual ones do, but for 2,048, which stays alone.
+KEPT_TOKENS = 2048
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,9 @@ class Whole:
 
 
 class OneByOne:
-    """Signatures of a file, each compiled when it is first asked for, over weights that are packed in a file.
+    """Signatures of a file, each compiled when it is asked for, over weights that are packed in a file.
+
+    Those that were asked for last stay open, see `KEPT_TOKENS`.
 
     Attributes:
         names: of the signatures, by the number of tokens that they take, ascending.
@@ -93,19 +98,30 @@ class OneByOne:
             EngineError: LiteRT does not load it.
         """
         if length not in self._compiled:
+            self._make_room(length)
             with _opening(self._path):
                 self._compiled[length] = self._compile(length)
+        self._compiled[length] = self._compiled.pop(length)  # the last one asked for is the last one here
         return self._compiled[length][0]
 
     def drop(self) -> None:
         """Let go of all: of models before what they lie in."""
-        views = [view for _, view in self._compiled.values()]
+        for length in tuple(self._compiled):
+            self._close(length)
         with quiet():
-            self._compiled = {}
             self._environment = None
-        for view in views:
-            view.close()
         self._files.close()
+
+    def _make_room(self, length: int) -> None:
+        for oldest in tuple(self._compiled):
+            if sum(self._compiled) + length > KEPT_TOKENS:
+                self._close(oldest)
+
+    def _close(self, length: int) -> None:
+        signature, view = self._compiled.pop(length)
+        with quiet():
+            del signature
+        view.close()
 
     def _compile(self, length: int) -> tuple[Signature, View]:
         from ai_edge_litert.compiled_model import CompiledModel
