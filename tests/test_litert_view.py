@@ -1,6 +1,8 @@
 """One signature of a LiteRT file at a time: the same vectors, for the price of what is used."""
 
+import ctypes
 import gc
+import mmap
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -83,17 +85,32 @@ def mappings(graph: Path) -> int:
 
 def test_a_view_is_unmapped_unless_it_is_held(views: Views, graph: Path) -> None:
     before = mappings(graph)
-    view, held = views.open(32), views.open(32)
-    kept = held.data
-    assert mappings(graph) > before
+    held = views.open(32)
+    kept, with_one = held.data, mappings(graph)
+    view = views.open(64)
+    assert mappings(graph) > with_one > before
     view.close()
     held.close()
     held.close()
-    assert mappings(graph) == before + 1
+    assert mappings(graph) == with_one
     assert kept[4:8] == b"TFL3"
     del kept
     held.close()
     assert mappings(graph) == before
+
+
+def test_a_view_of_whole_pages_ends_with_a_zero(graph: Path, tmp_path: Path) -> None:
+    """As all bytes do, behind their last one: C code may look there."""
+    file = tmp_path / "model.tflite"
+    content = graph.read_bytes()
+    file.write_bytes(content + bytes(-len(content) % mmap.PAGESIZE))
+    views = Views(file)
+    view = views.open(32)
+    views.close()
+    size = len(view.data)
+    assert size % mmap.PAGESIZE == 0
+    assert ctypes.string_at(id(view.data) + bytes.__basicsize__ - 1 + size - 8, 9) == view.data[-8:] + b"\0"
+    view.close()
 
 
 def test_buckets_are_opened_when_they_are_needed(graph: Path, weights: Path) -> None:

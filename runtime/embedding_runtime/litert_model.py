@@ -5,7 +5,7 @@ Knows token ids that fill a bucket, nothing of how a shorter text gets there or 
 
 import traceback
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,14 +139,18 @@ def open_model(path: Path, threads: int, weights: Path | None) -> Whole | OneByO
         EngineError: ai-edge-litert is missing, or does not load the graph.
     """
     with _opening(path):
-        if weights is None:
-            model: Whole | OneByOne = Whole(path, threads, IN_MEMORY)
-        elif supported() and weights.exists() and weights.stat().st_size > 0:
-            model = OneByOne(path, threads, weights)
-        else:
-            model = Whole(path, threads, str(weights))
+        model = _one_by_one(path, threads, weights) or Whole(path, threads, str(weights or IN_MEMORY))
     quiet_exit()
     return model
+
+
+def _one_by_one(path: Path, threads: int, weights: Path | None) -> OneByOne | None:
+    """Where weights are packed and the file can be mapped."""
+    if weights is None or not supported() or not weights.exists() or weights.stat().st_size == 0:
+        return None
+    with suppress(OSError):
+        return OneByOne(path, threads, weights)
+    return None
 
 
 @contextmanager

@@ -63,7 +63,7 @@ class Views:
             OSError: no room to map it.
         """
         view = View(self._file.fileno(), os.fstat(self._file.fileno()).st_size)
-        _keep(view.memory, self._places[length])
+        _keep(view, self._places[length])
         return view
 
     def close(self) -> None:
@@ -72,31 +72,41 @@ class Views:
 
 
 class View:
-    """A private mapping of a file; `data` is it as bytes."""
+    """A private mapping of a file; `data` is it as bytes.
+
+    It is read-only but for pages that are written to: a device may have less memory than the file has bytes.
+    """
 
     def __init__(self, file: int, size: int) -> None:
         libc, page = _libc(), mmap.PAGESIZE
-        self._size = page + size
+        self._size = page + size + 1  # bytes end with a zero
         anonymous = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-        access = mmap.PROT_READ | mmap.PROT_WRITE
-        self._base = libc.mmap(None, self._size, access, anonymous, -1, 0)
+        self._base = libc.mmap(None, self._size, mmap.PROT_READ, anonymous, -1, 0)
         if self._base == _FAILED:
             raise OSError(ctypes.get_errno(), "a LiteRT file cannot be mapped")
-        start = self._base + page
-        if libc.mmap(start, size, access, mmap.MAP_PRIVATE | _MAP_FIXED, file, 0) != start:
+        self._start = start = self._base + page
+        if libc.mmap(start, size, mmap.PROT_READ, mmap.MAP_PRIVATE | _MAP_FIXED, file, 0) != start:
             libc.munmap(self._base, self._size)
             raise OSError(ctypes.get_errno(), "a LiteRT file cannot be mapped")
-        self.memory = memoryview((ctypes.c_ubyte * size).from_address(start)).cast("B")
-        header = _HEADER.pack(_REFERENCES, id(bytes), size, _NO_HASH)
-        ctypes.memmove(start - _HEADER.size, header, _HEADER.size)
+        self._write(-_HEADER.size, _HEADER.pack(_REFERENCES, id(bytes), size, _NO_HASH))
         self.data: bytes = ctypes.cast(start - _HEADER.size, ctypes.py_object).value
         self._references = sys.getrefcount(self.data)
+
+    def put(self, at: int, value: int) -> None:
+        """Write an unsigned number of 4 bytes, at a multiple of 4."""
+        self._write(at, struct.pack("<I", value))
+
+    def _write(self, at: int, content: bytes) -> None:
+        """Write within one page."""
+        page = self._start + at & -mmap.PAGESIZE
+        if _libc().mprotect(page, mmap.PAGESIZE, mmap.PROT_READ | mmap.PROT_WRITE):
+            raise OSError(ctypes.get_errno(), "a LiteRT file cannot be mapped")
+        ctypes.memmove(self._start + at, content, len(content))
 
     def close(self) -> None:
         """Unmap it, unless somebody still holds its bytes; then the mapping stays for good."""
         if self._base and sys.getrefcount(self.data) <= self._references:
             base, self._base = self._base, 0
-            self.memory.release()
             self.data = b""
             _libc().munmap(base, self._size)
 
@@ -166,21 +176,21 @@ def _subgraph(signature: _Table) -> int:
     return 0 if field is None else _unsigned(signature.data, field)
 
 
-def _keep(data: memoryview, signature: int) -> None:
+def _keep(view: View, signature: int) -> None:
     """Leave one signature and its subgraph, as the first and only entries of their lists."""
-    model = _Table.root(data)
+    model = _Table.root(view.data)
     kept = model.table(model.items(_MODEL_SIGNATURES)[signature])
-    _cut(data, model.items(_MODEL_SUBGRAPHS), _subgraph(kept))
-    _cut(data, model.items(_MODEL_SIGNATURES), signature)
+    _cut(view, model.items(_MODEL_SUBGRAPHS), _subgraph(kept))
+    _cut(view, model.items(_MODEL_SIGNATURES), signature)
     field = kept.field(_SIGNATURE_SUBGRAPH)
     if field is not None:
-        struct.pack_into("<I", data, field, 0)
+        view.put(field, 0)
 
 
-def _cut(data: memoryview, items: range, kept: int) -> None:
-    target = items[kept] + _unsigned(data, items[kept])
-    struct.pack_into("<I", data, items.start, target - items.start)
-    struct.pack_into("<I", data, items.start - 4, 1)
+def _cut(view: View, items: range, kept: int) -> None:
+    target = items[kept] + _unsigned(view.data, items[kept])
+    view.put(items.start, target - items.start)
+    view.put(items.start - 4, 1)
 
 
 def _unsigned(data: Any, at: int) -> int:
@@ -200,4 +210,5 @@ def _libc() -> Any:
     size, number = ctypes.c_size_t, ctypes.c_int
     libc.mmap.argtypes = [ctypes.c_void_p, size, number, number, number, ctypes.c_long]
     libc.munmap.argtypes = [ctypes.c_void_p, size]
+    libc.mprotect.restype, libc.mprotect.argtypes = number, [ctypes.c_void_p, size, number]
     return libc
