@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+from functools import partial
 from pathlib import Path
 
+import planted
 import pytest
 import standin
 import torch
@@ -13,13 +15,18 @@ from embedding_export import graphs
 from embedding_export.checkpoint import load_checkpoint
 from embedding_export.options import ExportOptions
 from embedding_export.pipeline import export_bundle
-from embedding_validate import diagnosis, parity, probes, table, texts
+from embedding_runtime.bundle import Precision, load_manifest
+from embedding_validate import diagnosis, parity, probes, table, texts, weights
 from embedding_validate.answers import Answers
+from embedding_validate.execution import Execution
 from embedding_validate.reference import Reference
 from embedding_validate.results import Finding, Report
+from embedding_validate.thresholds import LOSS
 
 # Fault of test_faults -> how the finding must begin.
+Patch = pytest.MonkeyPatch
 FP32_ONLY = ExportOptions(precisions=("fp32",))
+INT8 = ExportOptions(precisions=("int8",))
 NAMES = {
     "causal mask": "causal attention",
     "window off by one": "window off by one (too narrow)",
@@ -97,6 +104,97 @@ def test_a_planted_fault_is_named(
     _forget_golden_ids(bundle)
     report, findings = _diagnosed(bundle, reference, answers)
     assert [f.name for f in findings] == [NAMES[fault]], table.lines(report)
+
+
+def _int8(checkpoint: Path, bundle: Path, options: ExportOptions = INT8) -> Path:
+    export_bundle(load_checkpoint(checkpoint), bundle, options, "checked by the test itself")
+    return bundle
+
+
+def _judged(
+    bundle: Path, reference: Reference, answers: Answers, *, audited: bool = False
+) -> tuple[Report, list[str]]:
+    """With the question of execution, and with that of weights where asked for; and the findings' names."""
+    manifest = load_manifest(bundle)
+    audit = partial(weights.compared, reference.checkpoint, bundle, manifest) if audited else None
+    checkpoint = weights.of_bundle(reference.checkpoint, bundle, manifest)
+    asked = Execution(checkpoint, answers.for_bundle(bundle, manifest))
+    report = parity.check(bundle, answers, execution=asked, weights=audit)
+    report = diagnosis.diagnose(bundle, report, reference, answers)
+    return report, [f.name for f in report.graphs[manifest.graphs[0].key].findings]
+
+
+# Faults of the forward pass that int8's own rounding does not hide.
+IN_INT8 = (
+    "causal mask",
+    "window off by one",
+    "RoPE bases swapped",
+    "one layer's type swapped",
+    "table scale missing",
+)
+
+
+@pytest.mark.parametrize("fault", IN_INT8)
+def test_a_fault_is_named_in_int8_too(
+    fault: str,
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+    reference: Reference,
+    answers: Answers,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    FAULTS[fault](monkeypatch)
+    bundle = _int8(tiny_checkpoint, tmp_path / "bundle")
+    report, names = _judged(bundle, reference, answers)
+    assert names == [NAMES[fault]], table.lines(report)
+    assert "to the reference with this fault 1.0000" in report.graphs["onnx/int8"].findings[0].evidence
+
+
+def test_stored_weights_that_no_vector_shows_are_named(
+    tiny_checkpoint: Path, tmp_path: Path, reference: Reference, answers: Answers, monkeypatch: Patch
+) -> None:
+    planted.FAULTS["int8: a tensor's scales x 1.1"][1](monkeypatch)
+    monkeypatch.setattr(graphs, "audit_graph", lambda *_: 0)
+    bundle = _int8(tiny_checkpoint, tmp_path / "bundle")
+    report, names = _judged(bundle, reference, answers, audited=True)
+    assert len(names) == 1 and names[0].startswith("stored weights: all values x 1.1 (layers.0.mlp.")
+    reason = report.graphs["onnx/int8"].reason
+    assert reason and "10 stored tensors are not the checkpoint's" in reason
+    assert "58 of 68 tensors are the checkpoint's" in "\n".join(table.lines(report))
+
+
+def test_rounding_that_costs_too_much_is_named(
+    tiny_checkpoint: Path, tmp_path: Path, reference: Reference, answers: Answers, monkeypatch: Patch
+) -> None:
+    """Every weight is the nearest of its grid, the graph computes with it, and the loss is beyond bounds."""
+    bundle = _int8(tiny_checkpoint, tmp_path / "bundle", ExportOptions(precisions=("int4",)))
+    strict = dataclasses.replace(LOSS["int4"], cosine_mean=0.999)
+    monkeypatch.setitem(LOSS, "int4", strict)
+    report, names = _judged(bundle, reference, answers, audited=True)
+    assert names == ["quantization error beyond its class"]
+    assert "the table 0.9" in report.graphs["onnx/int4"].findings[0].evidence
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_trimmed_vocabulary(
+    precision: Precision,
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+    reference: Reference,
+    answers: Answers,
+    monkeypatch: Patch,
+) -> None:
+    """Its ids are not the reference's; sound it passes, and faults of graph and prompt have their names."""
+    options = ExportOptions(precisions=(precision,), alphabet="latin")
+    sound = _int8(tiny_checkpoint, tmp_path / "sound", options)
+    report, names = _judged(sound, reference, answers, audited=True)
+    assert report.passed and names == []
+    with monkeypatch.context() as patch:
+        FAULTS["window halved"](patch)
+        FAULTS["prompt dropped"](patch)
+        wrong = _int8(tiny_checkpoint, tmp_path / "wrong", options)
+    report, names = _judged(wrong, reference, answers)
+    assert names == ["prompt missing", "window halved"], table.lines(report)
 
 
 def test_a_sound_bundle_has_no_findings(

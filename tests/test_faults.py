@@ -74,7 +74,7 @@ def _with_weights(change: Callable[[dict[str, Any]], dict[str, Any]]) -> Callabl
             weights = true(checkpoint)
             return Weights({**weights.tensors, **change(dict(weights.tensors))}, weights.dense)
 
-        patch.setattr(pipeline, "folded", folded)
+        patch.setattr(graphs, "folded", folded)
 
     return plant
 

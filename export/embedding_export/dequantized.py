@@ -45,7 +45,7 @@ def dequantized(path: Path, checkpoint: Checkpoint) -> Weights:
 
 
 def _stages(stored: Mapping[str, StoredWeight], checkpoint: Checkpoint) -> tuple[DenseStage, ...]:
-    """The checkpoint's stages, without those that were folded into their successors."""
+    """The checkpoint's stages, without those that were folded into their successors or are not stored."""
     if all(s.weight in stored for s in checkpoint.dense):
         return checkpoint.dense
     last = len(checkpoint.dense) - 1
@@ -58,4 +58,5 @@ def _stages(stored: Mapping[str, StoredWeight], checkpoint: Checkpoint) -> tuple
             in_features=stored[f"dense.{j}.weight"].shape[1],
         )
         for j, stage in enumerate(ends)
+        if f"dense.{j}.weight" in stored
     )

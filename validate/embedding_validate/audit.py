@@ -30,8 +30,7 @@ def check(path: Path, reference: Reference, answers: Answers, progress: Progress
     graph, asked = foreign.graph, _asked(foreign, answers)
     report = check_runner(foreign.run, graph, asked, progress)
     if report.status == "failed":
-        onnx = path if graph.format == "onnx" else None
-        subject = Subject(foreign.run, graph.precision, onnx, same_weights=True, buckets=graph.buckets)
+        subject = Subject(foreign.run, graph, path, reference.checkpoint, same_weights=True, ours=False)
         report = diagnose_subject(subject, report, reference, asked)
     return Report(
         probes=answers.probes.name,

@@ -117,7 +117,12 @@ def _parity(options: argparse.Namespace, answers: Any, reference: Any) -> int:
 
     progress = _Progress()
     report = parity.check(
-        options.bundle, answers, progress, execution=_execution(reference, answers), tutorial=options.golden
+        options.bundle,
+        answers,
+        progress,
+        execution=_execution(reference, answers),
+        weights=_weights(reference, options.bundle),
+        tutorial=options.golden,
     )
     progress.close()
     if not report.passed and reference is not None:
@@ -159,6 +164,18 @@ def _execution(reference: Any, answers: Any) -> Any:
     from embedding_validate.execution import Execution
 
     return Execution(reference.checkpoint, answers)
+
+
+def _weights(reference: Any, bundle: Path) -> Any:
+    """Compares what a graph stores with the checkpoint; None where there is only a reference file."""
+    if reference is None:
+        return None
+    from functools import partial
+
+    from embedding_runtime.bundle import load_manifest
+    from embedding_validate import weights
+
+    return partial(weights.compared, reference.checkpoint, bundle, load_manifest(bundle))
 
 
 def _write_page(bundle: Path) -> None:

@@ -4,23 +4,28 @@ Looks at failures that `parity` found; token faults are named from ids, the othe
 known fault explains is localised to the first layer that differs.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from embedding_export.audit import differences
+from embedding_export.checkpoint import Checkpoint
+from embedding_export.errors import AuditError
 from embedding_runtime.bundle import Graph, load_manifest
-from embedding_validate import chunks, hypotheses, metrics, tokens
+from embedding_validate import chunks, hypotheses, metrics, stored_faults, tokens, weights
 from embedding_validate.answers import Answers
 from embedding_validate.calls import Call, Floats, Runner, opened, run
+from embedding_validate.fitting import Evidence, Fit, best, finding
 from embedding_validate.hypotheses import Interpreter
 from embedding_validate.layers import first_deviation
 from embedding_validate.metrics import Figures
+from embedding_validate.own_weights import BETTER, OwnWeights
 from embedding_validate.probes import Probe
 from embedding_validate.reference import Reference
-from embedding_validate.results import Case, Finding, GraphReport, Report
+from embedding_validate.results import EXECUTED, Case, Finding, GraphReport, Report
 from embedding_validate.thresholds import threshold
 from embedding_validate.tokens import Mismatch
 
@@ -29,17 +34,6 @@ _MOST_TOKENS = 1100
 _MOST_MISMATCHES = 12
 # Relative error of a residual above which a layer differs; rounding stays below 1e-4 to the last layer.
 _LAYER_BOUND = 1e-3
-# Of several faults that fit, those with less than this multiple of the least error cannot be told apart.
-_TIE = 2.0
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """A sequence of ids, the vector the bundle gave for it, and the reference's."""
-
-    ids: tuple[int, ...]
-    found: Floats
-    expected: Floats
 
 
 def diagnose(bundle: Path, report: Report, reference: Reference, answers: Answers) -> Report:
@@ -54,19 +48,22 @@ def diagnose(bundle: Path, report: Report, reference: Reference, answers: Answer
 def diagnose_graph(
     bundle: Path, graph: Graph, report: GraphReport, reference: Reference, answers: Answers
 ) -> GraphReport:
-    """The same report; with findings if it failed. Holds the checkpoint's weights in memory as float32."""
-    trimmed = load_manifest(bundle).tokenizer.kept_ids is not None  # its ids are not the reference's
-    if report.status != "failed" or trimmed:
+    """The same report; with findings if it failed. `answers` are in the reference's own ids."""
+    if report.status != "failed":
         return report
     with opened(bundle, graph) as embedder:
+        manifest = embedder.manifest
+        kept = manifest.tokenizer.kept_ids
         subject = Subject(
             run=partial(run, embedder),
-            precision=graph.precision,
-            onnx=bundle / graph.file if graph.format == "onnx" else None,
-            same_weights=embedder.manifest.source.weights_sha256 == answers.source.weights_sha256,
-            buckets=graph.buckets,
+            graph=graph,
+            path=bundle / graph.file,
+            checkpoint=weights.of_bundle(reference.checkpoint, bundle, manifest),
+            same_weights=manifest.source.weights_sha256 == answers.source.weights_sha256,
+            ours=True,
+            kept=np.load(bundle / kept).tolist() if kept else None,
         )
-        asked = answers.for_graph(graph, embedder.manifest.tokenizer.pad_id)
+        asked = answers.for_bundle(bundle, manifest).for_graph(graph, manifest.tokenizer.pad_id)
         return diagnose_subject(subject, report, reference, asked)
 
 
@@ -74,26 +71,38 @@ def diagnose_subject(
     subject: "Subject", report: GraphReport, reference: Reference, answers: Answers
 ) -> GraphReport:
     """The same report with findings about whatever it was that failed."""
-    case = _Diagnosis(subject, answers, reference, Interpreter.of(reference.checkpoint))
+    case = _Diagnosis(subject, answers, reference, Interpreter.of(subject.checkpoint))
     return replace(report, findings=tuple(case.findings(report)))
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What failed: how to run it, its precision, its ONNX file if it is one, and whose weights it claims.
+    """What failed: how to run it, its file, and the checkpoint it should be of, in its own ids.
 
-    `buckets` are the lengths it pads texts to, if it has fixed ones.
+    `same_weights` says that it was made from that checkpoint, `ours` that our exporter made it, so that its
+    weights can be read; `kept` has the reference's id for each id of a trimmed vocabulary.
     """
 
     run: Runner
-    precision: str
-    onnx: Path | None
+    graph: Graph
+    path: Path
+    checkpoint: Checkpoint
     same_weights: bool
-    buckets: tuple[int, ...] = ()
+    ours: bool
+    kept: list[int] | None = None
+
+    @property
+    def own_weights(self) -> bool:
+        """Whether to hold it against the weights that it stores, because these are not the checkpoint's."""
+        return self.ours and self.same_weights and self.graph.precision != "fp32"
 
     def length(self, tokens: int) -> int:
         """The length that a text of so many tokens is padded to; 0 where it is not."""
-        return min((b for b in self.buckets if tokens <= b), default=0)
+        return min((b for b in self.graph.buckets if tokens <= b), default=0)
+
+    def for_reference(self, ids: Sequence[int]) -> tuple[int, ...]:
+        """Its ids as the reference's."""
+        return tuple(ids) if self.kept is None else tuple(self.kept[i] for i in ids)
 
 
 @dataclass(frozen=True)
@@ -107,16 +116,38 @@ class _Diagnosis:
         alone = [c for c in report.cases if c.check == "alone" and np.isfinite(c.figures.cosine)]
         if wrong_ids := [c for c in alone if c.ids_equal is False]:
             yield from self._tokens(wrong_ids)
-        same_ids = [c for c in alone if c.ids_equal]
-        if any(c.failures for c in same_ids):
-            yield from self._graph(self._evidence(same_ids))
+        same_ids = [c for c in alone if c.ids_equal is not False]
+        executed = {c.probe for c in report.cases if c.check == EXECUTED and c.failures}
+        failed = {c.probe for c in same_ids if c.failures} | executed
+        if failed or _mean_only(same_ids, report.thresholds["cosine_mean"]):
+            evidence = self._evidence(same_ids, failed)
+            own = self.subject.own_weights
+            yield from self._quantized(evidence, self._stored(report)) if own else self._graph(evidence)
             return
+        yield from self._stored(report)
         passed = {c.probe for c in alone if not c.failures}
         batches = {c.check for c in report.cases if c.check.startswith("batch") and _only_there(c, passed)}
         if batches:
             yield from self._padding(sorted(batches))
         if chunked := [c for c in report.cases if c.check == "chunked" and c.failures]:
             yield self._chunks(chunked)
+
+    def _stored(self, report: GraphReport) -> list[Finding]:
+        """What is wrong with the weights in the file, unless they are known to be right."""
+        known = report.weights is not None and not report.weights.failures
+        if known or not (self.subject.ours and self.subject.same_weights):
+            return []
+        try:
+            return stored_faults.findings(differences(self.subject.path, self.subject.checkpoint)[1])
+        except AuditError as e:
+            return [Finding("stored weights cannot be read", str(e), None, None)]
+
+    def _quantized(self, evidence: Sequence[Evidence], stored: Sequence[Finding]) -> Iterable[Finding]:
+        """Stored weights first; then whether the graph computes with them; then what rounding costs."""
+        subject = self.subject
+        own = OwnWeights(subject.checkpoint, subject.graph, subject.path, subject.length)
+        found = [*stored, *own.findings(evidence)]
+        yield from found or [own.beyond_class(evidence)]
 
     def _tokens(self, cases: Sequence[Case]) -> Iterable[Finding]:
         """Name what happened to the ids; to those of truncated texts only where no others are wrong."""
@@ -127,7 +158,10 @@ class _Diagnosis:
         for case in chosen:
             probe = by_id[case.probe]
             found = self.subject.run(Call("alone", (probe,)))[0].ids or ()
-            mismatches.append(Mismatch(probe, self.answers.by_probe[probe.id].ids, found))
+            ids = self.answers.by_probe[probe.id].ids
+            mismatches.append(
+                Mismatch(probe, self.subject.for_reference(ids), self.subject.for_reference(found))
+            )
         explained = tokens.explain(mismatches, self.reference)
         if not explained:
             most = 2 * len(cases) > len(self.answers.probes.probes)
@@ -138,14 +172,14 @@ class _Diagnosis:
         for name, count in explained:
             yield Finding(name, f"explains the ids of {count} of {len(mismatches)} probes", worst, None)
 
-    def _evidence(self, cases: Sequence[Case]) -> list[Evidence]:
+    def _evidence(self, cases: Sequence[Case], probes: Set[str]) -> list[Evidence]:
         """Two short texts that fail, two that pass, two just past the window, the worst; shortest first."""
         ordered = sorted((c for c in cases if 2 < c.tokens <= _MOST_TOKENS), key=lambda c: c.tokens)
-        failed = [c for c in ordered if c.failures]
-        passed = [c for c in ordered if not c.failures]
+        failed = [c for c in ordered if c.probe in probes]
+        passed = [c for c in ordered if c.probe not in probes]
         edge = (self.reference.limits.window or 0) + 2
         past = [c for c in ordered if edge <= c.tokens]
-        worst = sorted(failed, key=lambda c: c.figures.cosine)[:1]
+        worst = sorted(failed or ordered, key=lambda c: c.figures.cosine)[:1]
         chosen = {c.probe: c for c in [*failed[:2], *passed[:2], *past[:2], *worst]}
         by_id = {p.id: p for p in self.answers.probes.probes}
         found = []
@@ -158,64 +192,51 @@ class _Diagnosis:
     def _graph(self, evidence: Sequence[Evidence]) -> Iterable[Finding]:
         sound = self.interpreter.sound
         if any(self._misses(e.expected, self._vector(sound, e)) for e in evidence):
-            yield Finding(
-                "not diagnosed", "the encoder in torch does not give the reference's vectors", None, None
-            )
+            yield finding("not diagnosed: the encoder in torch does not give the reference's", evidence, None)
             return
         faults = dict(hypotheses.alone(sound.config, sound.dense))
-        if self.subject.buckets:
+        if self.subject.graph.buckets:
             faults |= hypotheses.padded()
-        models = {name: partial(self._vector, f(sound)) for name, f in faults.items()}
-        fits = self._fits(models, evidence)
-        yield fits or self._localised(evidence)
+        models = {name: partial(self._fit, f(sound)) for name, f in faults.items()}
+        yield best(models, evidence, self._most(evidence)) or self._localised(evidence)
+
+    def _most(self, evidence: Sequence[Evidence]) -> float:
+        """Where rounding is in the comparison, a fault must explain much more than none does."""
+        if self.subject.graph.precision in ("fp32", "fp16"):
+            return float("inf")
+        return BETTER * max(metrics.max_abs_error(e.expected, e.found) for e in evidence)
 
     def _vector(self, model: hypotheses.Model, evidence: Evidence) -> Floats:
         length = self.subject.length(len(evidence.ids))
         vector: Floats = self.interpreter.vectors(model, [evidence.ids], length)[0]
         return vector
 
-    def _fits(
-        self, faults: Mapping[str, Callable[[Evidence], Floats]], evidence: Sequence[Evidence]
-    ) -> Finding | None:
-        """The fault under which all evidence passes the graph's own thresholds, or None."""
-        fitting: dict[str, tuple[float, float]] = {}
-        for name, vector_of in faults.items():
-            errors, cosines = [], []
-            for e in evidence:
-                vector = vector_of(e)
-                if self._misses(vector, e.found):
-                    break
-                errors.append(metrics.max_abs_error(vector, e.found))
-                cosines.append(metrics.cosine(vector, e.found))
-            else:
-                fitting[name] = (max(errors), min(cosines))
-        if not fitting:
-            return None
-        least = min(error for error, _ in fitting.values())
-        names = [n for n, (error, _) in fitting.items() if error <= _TIE * least]
-        to_fault = min(fitting[n][1] for n in names)
-        return _finding(" or ".join(names), evidence, to_fault)
+    def _fit(self, model: hypotheses.Model, evidence: Evidence) -> Fit:
+        return self._passes(self._vector(model, evidence), evidence)
+
+    def _passes(self, vector: Floats, evidence: Evidence) -> Fit:
+        return Fit.of(vector, evidence.found, threshold(self.subject.graph.precision).failures)
 
     def _misses(self, reference: Floats, found: Floats) -> bool:
         figures = Figures.of(reference, found)
-        return bool(threshold(self.subject.precision).failures(metrics.norm(reference), figures))
+        return bool(threshold(self.subject.graph.precision).failures(metrics.norm(reference), figures))
 
     def _localised(self, evidence: Sequence[Evidence]) -> Finding:
         """The first layer that differs, two layers that are exchanged, or another checkpoint altogether."""
-        if self.subject.precision != "fp32":
+        if self.subject.graph.precision != "fp32":
             name = "no known fault: quantization error beyond its class, or a damaged tensor"
-            return _finding(name, evidence, None)
-        e = next(e for e in evidence if self._misses(e.expected, e.found))
+            return finding(name, evidence, None)
+        e = next((e for e in evidence if self._misses(e.expected, e.found)), evidence[-1])
         expected = self.interpreter.layers(e.ids)
         deviation = (
-            first_deviation(self.subject.onnx, e.ids, expected, _LAYER_BOUND)
-            if self.subject.onnx is not None
+            first_deviation(self.subject.path, e.ids, expected, _LAYER_BOUND)
+            if self.subject.graph.format == "onnx"
             else None
         )
         if not self.subject.same_weights:
-            return _finding("other checkpoint", evidence, None, "exported from other weights")
+            return finding("other checkpoint", evidence, None, "exported from other weights")
         if deviation is None:
-            return _finding("no known fault", evidence, None, "no layer was found that differs")
+            return finding("no known fault", evidence, None, "no layer was found that differs")
         layers = range(len(self.interpreter.sound.config.layer_types))
         swaps = {
             f"layers {deviation.layer} and {j} exchanged": partial(self._swapped, deviation.layer, j)
@@ -223,17 +244,16 @@ class _Diagnosis:
             if j != deviation.layer
         }
         half = "attention" if deviation.name.endswith("attention") else "feed-forward"
-        return self._fits(swaps, evidence) or _finding(
+        return best(swaps, evidence) or finding(
             f"layer {deviation.layer} differs from its {half} block on",
             evidence,
             None,
             f"relative error {deviation.error:.1e} there, {deviation.error_before:.1e} before it",
         )
 
-    def _swapped(self, first: int, second: int, evidence: Evidence) -> Floats:
+    def _swapped(self, first: int, second: int, evidence: Evidence) -> Fit:
         other = self.interpreter.exchanged(first, second)
-        vector: Floats = other.vectors(other.sound, [evidence.ids])[0]
-        return vector
+        return self._passes(other.vectors(other.sound, [evidence.ids])[0], evidence)
 
     def _padding(self, batches: Sequence[str]) -> Iterable[Finding]:
         """Texts that pass alone fail in a batch: run the faulty models on the same padded batch."""
@@ -249,8 +269,8 @@ class _Diagnosis:
             for name, fault in hypotheses.padded().items()
         }
         rows = {e.ids: i for i, e in enumerate(evidence)}
-        fits = self._fits({n: partial(_row, v, rows) for n, v in vectors.items()}, evidence)
-        yield fits or _finding("vectors change with the batch", evidence, None, "they are right alone")
+        fits = best({n: partial(self._row, v, rows) for n, v in vectors.items()}, evidence)
+        yield fits or finding("vectors change with the batch", evidence, None, "they are right alone")
 
     def _chunks(self, cases: Sequence[Case]) -> Finding:
         """Texts that pass whole fail in pieces: what known mistakes with chunks would give."""
@@ -262,8 +282,16 @@ class _Diagnosis:
             evidence.append(Evidence(answer.ids, found, answer.vector))
             faulty[answer.ids] = self._chunk_faults(probe)
         names = set.intersection(*(set(f) for f in faulty.values()))
-        fits = self._fits({n: partial(_named, faulty, n) for n in sorted(names)}, evidence)
-        return fits or _finding("texts in chunks differ", evidence, None, "they are right whole")
+        fits = best({n: partial(self._chunked, faulty, n) for n in sorted(names)}, evidence)
+        return fits or finding("texts in chunks differ", evidence, None, "they are right whole")
+
+    def _row(self, vectors: Floats, rows: Mapping[tuple[int, ...], int], evidence: Evidence) -> Fit:
+        return self._passes(vectors[rows[evidence.ids]], evidence)
+
+    def _chunked(
+        self, faulty: Mapping[tuple[int, ...], Mapping[str, Floats]], name: str, evidence: Evidence
+    ) -> Fit:
+        return self._passes(faulty[evidence.ids][name], evidence)
 
     def _chunk_faults(self, probe: Probe) -> Mapping[str, Floats]:
         limit, whole = probe.chunked_at, self.reference.whole_ids(probe)
@@ -280,24 +308,10 @@ class _Diagnosis:
         )
 
 
-def _named(faulty: Mapping[tuple[int, ...], Mapping[str, Floats]], name: str, evidence: Evidence) -> Floats:
-    return faulty[evidence.ids][name]
-
-
-def _row(vectors: Floats, rows: Mapping[tuple[int, ...], int], evidence: Evidence) -> Floats:
-    vector: Floats = vectors[rows[evidence.ids]]
-    return vector
-
-
 def _only_there(case: Case, passed_alone: set[str]) -> bool:
     return bool(case.failures) and case.probe in passed_alone
 
 
-def _finding(
-    name: str, evidence: Sequence[Evidence], to_fault: float | None, detail: str | None = None
-) -> Finding:
-    to_reference = min(Figures.of(e.expected, e.found).cosine for e in evidence)
-    said = f"cosine to the reference {to_reference:.6f}"
-    if to_fault is not None:
-        said += f", to the reference with this fault {to_fault:.6f}"
-    return Finding(name, f"{said}; {detail}" if detail else said, to_reference, to_fault)
+def _mean_only(cases: Sequence[Case], least: float) -> bool:
+    """Every text passes by itself, and all of them together lose too much."""
+    return bool(cases) and not float(np.mean([c.figures.cosine for c in cases])) >= least

@@ -4,7 +4,7 @@ Rounding weights loses something, which is another question; a graph that comput
 stores agrees far better with this. Needs torch and onnx; knows nothing of verdicts.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,17 +13,19 @@ import torch
 from embedding_export.checkpoint import Checkpoint
 from embedding_export.dequantized import dequantized
 from embedding_export.encoder import encode
-from embedding_export.folding import ArrayWeight, Weights
+from embedding_export.folding import Weights
 from embedding_export.stored import score_scales
+from embedding_export.torch_ops import TorchOps
 from embedding_runtime.bundle import Graph
 from embedding_runtime.errors import EmbeddingError
 from embedding_validate import metrics
 from embedding_validate.answers import Answers
 from embedding_validate.calls import Floats
-from embedding_validate.hypotheses import Ids, Interpreter
+from embedding_validate.hypotheses import Ids, Interpreter, Model
 from embedding_validate.layers import Layers
+from embedding_validate.lean_weights import LeanWeights
 from embedding_validate.metrics import Figures
-from embedding_validate.rounded_ops import ROUNDINGS, RoundedOps, Rounding
+from embedding_validate.rounded_ops import ROUNDINGS, RoundedOps, Rounding, exact
 from embedding_validate.thresholds import threshold
 
 # Each probe costs a forward pass in torch.
@@ -58,7 +60,8 @@ class Execution:
     def expected(self, bundle: Path, graph: Graph, answers: Answers) -> Mapping[str, Executed]:
         """What some probes should give by the graph's own weights, `answers` being in the graph's ids.
 
-        Empty for fp32, which holds the checkpoint's weights themselves, so that the reference answers for it.
+        Empty for fp32, which holds the checkpoint's weights themselves, so that the reference answers for it,
+        and for a graph that lacks tensors, which the question of weights tells.
         Rounding of activations is followed where the graph shows its residuals: in ONNX, not in LiteRT.
 
         Raises:
@@ -70,9 +73,13 @@ class Execution:
         self._require_sound()
         path, names = bundle / graph.file, _spread(answers, _MOST_PROBES)
         weights = dequantized(path, self._checkpoint)
+        if not complete(weights, self._checkpoint):
+            return {}
         if graph.format == "onnx" and graph.precision in ROUNDINGS:
+            halves = Halves(self._checkpoint, weights, path)
             texts = {name: answers.by_probe[name].ids for name in names}
-            return _by_halves(self._checkpoint, weights, path, texts, ROUNDINGS[graph.precision])
+            rounding = halves.rounding(texts[names[0]], graph.precision) if names else exact
+            return {n: halves.executed(halves.sound, ids, rounding) for n, ids in texts.items()}
         interpreter = Interpreter(self._checkpoint.config, weights, self._checkpoint.normalize)
         return {name: Executed(v) for name, v in _vectors(interpreter, answers, names).items()}
 
@@ -91,41 +98,47 @@ class Execution:
         self._sound = True
 
 
-def _by_halves(
-    checkpoint: Checkpoint,
-    weights: Weights,
-    path: Path,
-    texts: Mapping[str, Ids],
-    roundings: Sequence[Rounding],
-) -> dict[str, Executed]:
-    """Each text through `RoundedOps`; of several roundings the one that fits the first text is the CPU's."""
-    layers, scores = Layers(path), score_scales(path)
-    count = checkpoint.config.num_hidden_layers
-    if (len(layers.names), len(scores)) != (1 + 2 * count, count):
-        raise ExecutionError(
-            f"{path.name} shows {len(layers.names)} residuals and {len(scores)} int8 products of queries and "
-            f"keys; expected {1 + 2 * count} and {count}. Export the bundle again with this version."
-        )
-    kept = Weights({n: ArrayWeight(t.array()) for n, t in weights.tensors.items()}, weights.dense)
-    found = {}
-    for name, ids in texts.items():
-        given = {n: torch.from_numpy(r[None].copy()) for n, r in layers.run(ids).items()}
-        tried = {
-            rounding: _executed(
-                checkpoint, RoundedOps(checkpoint.config, kept, torch.tensor([ids]), given, rounding, scores)
+def complete(weights: Weights, checkpoint: Checkpoint) -> bool:
+    """Whether a graph's own weights have all that the forward pass reads before the Dense stages."""
+    return {n for n in checkpoint.tensors if not n.startswith("dense.")} <= weights.tensors.keys()
+
+
+class Halves:
+    """A quantized ONNX graph of ours: its residuals, its weights and its rounding, to run models on."""
+
+    def __init__(self, checkpoint: Checkpoint, weights: Weights, path: Path) -> None:
+        """Open the graph at `path`, which stores `weights`.
+
+        Raises:
+            ExecutionError: it does not show its residuals.
+        """
+        self._layers, self._scores = Layers(path), score_scales(path)
+        self._weights = LeanWeights(weights)
+        self.sound = Model(checkpoint.config, weights.dense, checkpoint.normalize)
+        count = checkpoint.config.num_hidden_layers
+        if (len(self._layers.names), len(self._scores)) != (1 + 2 * count, count):
+            raise ExecutionError(
+                f"{path.name} shows {len(self._layers.names)} residuals and {len(self._scores)} int8 scores, "
+                f"not {1 + 2 * count} and {count}. Export the bundle again with this version."
             )
-            for rounding in roundings
-        }
-        roundings = sorted(tried, key=lambda r: tried[r].update_error)[:1]
-        found[name] = tried[roundings[0]]
-    return found
 
+    def executed(self, model: Model, ids: Ids, rounding: Rounding) -> Executed:
+        """What a model, sound or not, makes of the graph's residuals for one text."""
+        weights, at, _ = self._weights.for_batch([ids])
+        given = {n: torch.from_numpy(r[None].copy()) for n, r in self._layers.run(ids).items()}
+        kind = RoundedOps if model.ops is TorchOps else type("Faulty", (RoundedOps, model.ops), {})
+        ops = kind(model.config, weights, at, given, rounding, self._scores)
+        with torch.inference_mode():
+            _, vector = encode(ops, model.config, model.dense, model.normalize)
+        half = max(ops.errors, key=ops.errors.__getitem__)
+        return Executed(vector[0].numpy(), ops.errors[half], half)
 
-def _executed(checkpoint: Checkpoint, ops: RoundedOps) -> Executed:
-    with torch.inference_mode():
-        _, vector = encode(ops, checkpoint.config, ops.weights.dense, checkpoint.normalize)
-    half = max(ops.errors, key=ops.errors.__getitem__)
-    return Executed(vector[0].numpy(), ops.errors[half], half)
+    def rounding(self, ids: Ids, precision: str) -> Rounding:
+        """Of a precision's roundings the one that fits a text: the CPU's."""
+        known = ROUNDINGS[precision]
+        if len(known) == 1:
+            return known[0]
+        return min(known, key=lambda r: self.executed(self.sound, ids, r).update_error)
 
 
 def _vectors(interpreter: Interpreter, answers: Answers, names: list[str]) -> dict[str, Floats]:

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from embedding_export.checkpoint import Checkpoint, DenseStage, EncoderConfig
 from embedding_export.encoder import encode
-from embedding_export.folding import ArrayWeight, Weights, as_stored
+from embedding_export.folding import Weights, as_stored
 from embedding_export.torch_ops import NEG, TorchOps
+from embedding_validate.lean_weights import LeanWeights
 
 Floats = NDArray[np.float32]
 Ids = Sequence[int]
@@ -36,11 +37,10 @@ Fault = Callable[[Model], Model]
 
 
 class Interpreter:
-    """Weights in memory (float32), to run sound and faulty models on."""
+    """Weights in memory (float32, the table aside), to run sound and faulty models on."""
 
     def __init__(self, config: EncoderConfig, weights: Weights, normalize: bool) -> None:
-        tensors = {name: ArrayWeight(np.array(t.array())) for name, t in weights.tensors.items()}
-        self._weights = Weights(tensors, weights.dense)
+        self._weights = LeanWeights(weights)
         self.sound = Model(config, weights.dense, normalize)
 
     @classmethod
@@ -60,17 +60,12 @@ class Interpreter:
         """The same with the weights of two layers exchanged."""
         swap = {f"layers.{first}.": f"layers.{second}.", f"layers.{second}.": f"layers.{first}."}
         other = object.__new__(Interpreter)
-        other.sound = self.sound
-        other._weights = Weights(
-            {_renamed(name, swap): t for name, t in self._weights.tensors.items()}, self._weights.dense
-        )
+        other.sound, other._weights = self.sound, self._weights.renamed(swap)
         return other
 
     def _run(self, model: Model, batch: Sequence[Ids], length: int = 0) -> tuple[Floats, dict[str, Tensor]]:
-        longest = max(length, *map(len, batch))
-        padded = torch.tensor([[*ids, *[0] * (longest - len(ids))] for ids in batch])
-        mask = torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for ids in batch])
-        ops = model.ops(model.config, self._weights, padded, mask)
+        weights, ids, mask = self._weights.for_batch(batch, length)
+        ops = model.ops(model.config, weights, ids, mask)
         with torch.inference_mode():
             _, vectors = encode(ops, model.config, model.dense, model.normalize)
         return vectors.numpy(), ops.layers
@@ -121,11 +116,6 @@ def padded() -> Mapping[str, Fault]:
         "attention without mask": _ops(_UnmaskedAttention),
         "no mask at all": _ops(_Unmasked),
     }
-
-
-def _renamed(name: str, swap: Mapping[str, str]) -> str:
-    prefix = next((p for p in swap if name.startswith(p)), None)
-    return name if prefix is None else swap[prefix] + name.removeprefix(prefix)
 
 
 def _config(**changes: Any) -> Fault:

@@ -17,7 +17,7 @@ from embedding_validate.answers import Answers
 from embedding_validate.calls import Runner, of_embedder, opened, run
 from embedding_validate.graph_run import GraphRun
 from embedding_validate.machine import machine, versions
-from embedding_validate.results import Found, GraphReport, Invariance, Report, graph_report
+from embedding_validate.results import Found, GraphReport, Invariance, Report, WeightReport, graph_report
 from embedding_validate.thresholds import bounds
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]
 """Gets what is running, and (done, total) of its checks."""
+WeightAudit = Callable[[Graph], WeightReport]
+"""Compares what a graph stores with the checkpoint."""
 
 
 def _silent(_what: str, _done: int, _total: int) -> None: ...
@@ -37,12 +39,13 @@ def check(
     progress: Progress = _silent,
     *,
     execution: "Execution | None" = None,
+    weights: WeightAudit | None = None,
     tutorial: bool = False,
 ) -> Report:
     """Compare every graph of a bundle with the reference's answers.
 
-    `execution` also asks what each graph should give by its own weights (it needs the checkpoint and torch);
-    `tutorial` adds the golden figures.
+    `execution` also asks what each graph should give by its own weights (it needs the checkpoint and torch),
+    and `weights` whether these are the checkpoint's; `tutorial` adds the golden figures.
 
     Raises:
         BundleError: the bundle is missing or damaged.  EngineError: a graph's engine is missing.
@@ -57,7 +60,9 @@ def check(
         versions={**versions(), **answers.versions},
         machine=machine(),
         graphs={
-            g.key: check_graph(bundle, g, answers, progress, execution=execution, tutorial=tutorial)
+            g.key: check_graph(
+                bundle, g, answers, progress, execution=execution, weights=weights, tutorial=tutorial
+            )
             for g in manifest.graphs
         },
         notes=(*_notes(manifest, answers), *_left_out(manifest, answers)),
@@ -71,6 +76,7 @@ def check_graph(
     progress: Progress = _silent,
     *,
     execution: "Execution | None" = None,
+    weights: WeightAudit | None = None,
     tutorial: bool = False,
 ) -> GraphReport:
     """Compare one graph; arguments and errors as those of `check`, `answers` in the graph's own ids."""
@@ -90,6 +96,7 @@ def check_graph(
             printed,
             compared.ranking(),
             compared.invariance(bundle),
+            weights(graph) if weights else None,
             {p.id: p.text for p in answers.probes.probes},
         )
     return graph_report(graph, limits, found, time.monotonic() - started)
@@ -103,7 +110,7 @@ def check_runner(runner: Runner, graph: Graph, answers: Answers, progress: Progr
     cases = compared.all_cases(calls, partial(progress, graph.key))
     shown = {p.id: p.text for p in answers.probes.probes}
     invariance = Invariance(compared.batch_difference, None, None)
-    found = Found(tuple(cases), (), (), compared.ranking(), invariance, shown)
+    found = Found(tuple(cases), (), (), compared.ranking(), invariance, texts=shown)
     limits = bounds(graph.precision, graph.format)
     return graph_report(graph, limits, found, time.monotonic() - started)
 
@@ -130,9 +137,7 @@ def gate(checkpoint: "Checkpoint", progress: Progress = _silent) -> Callable[[Pa
     def judge(bundle: Path) -> dict[str, Parity]:
         manifest = load_manifest(bundle)
         buckets = probes.buckets(manifest.graphs)
-        expected, asked = answers(buckets).for_bundle(bundle, manifest), execution(buckets)
-        used = {**versions(), **expected.versions}
-        return {g.key: judge_graph(bundle, g, expected, asked, used) for g in manifest.graphs}
+        return {g.key: judge_graph(bundle, manifest, g, buckets) for g in manifest.graphs}
 
     @cache
     def execution(buckets: tuple[int, ...]) -> "Execution":
@@ -140,15 +145,16 @@ def gate(checkpoint: "Checkpoint", progress: Progress = _silent) -> Callable[[Pa
 
         return Execution(checkpoint, answers(buckets))
 
-    def judge_graph(
-        bundle: Path, graph: Graph, expected: Answers, asked: "Execution", used: dict[str, str]
-    ) -> Parity:
+    def judge_graph(bundle: Path, manifest: Manifest, graph: Graph, buckets: tuple[int, ...]) -> Parity:
+        asked = answers(buckets)
+        used = {**versions(), **asked.versions}
         try:
-            report = check_graph(bundle, graph, expected, progress, execution=asked)
+            expected = asked.for_bundle(bundle, manifest)
+            report = check_graph(bundle, graph, expected, progress, execution=execution(buckets))
             if report.status == "failed":
                 from embedding_validate.diagnosis import diagnose_graph  # torch: not for a plain comparison
 
-                report = diagnose_graph(bundle, graph, report, Reference.load(checkpoint), expected)
+                report = diagnose_graph(bundle, graph, report, Reference.load(checkpoint), asked)
             return report.as_parity(used)
         except EmbeddingError as e:
             return Parity("failed", f"the runtime refuses it: {e}", versions=used)

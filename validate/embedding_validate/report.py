@@ -99,6 +99,7 @@ def _graph(key: str, graph: Json) -> Json:
         "key": key,
         "failures": failures[:_MOST_FAILURES],
         "golden": golden,
+        "weights": graph.get("weights"),
         "changes": _changes(graph["invariance"] or {}),
         "figures": figures,
     }

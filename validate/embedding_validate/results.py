@@ -77,6 +77,14 @@ class Invariance:
 
 
 @dataclass(frozen=True)
+class WeightReport:
+    """How many stored tensors were compared with the checkpoint's, and what is wrong with which."""
+
+    compared: int
+    failures: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class GraphReport:
     """The verdict on one graph; `mismatches` are facts besides vectors (a prompt, a length) that differ."""
 
@@ -98,6 +106,7 @@ class GraphReport:
     ranking: Ranking | None
     invariance: Invariance | None
     failed_texts: dict[str, str]
+    weights: WeightReport | None = None
     findings: tuple[Finding, ...] = ()
 
     def as_parity(self, versions: dict[str, str]) -> Parity:
@@ -169,6 +178,7 @@ class Found:
     golden: tuple[GoldenCase, ...] = ()
     ranking: Ranking | None = None
     invariance: Invariance | None = None
+    weights: WeightReport | None = None
     texts: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -193,6 +203,7 @@ def graph_report(graph: Graph, thresholds: dict[str, float], found: Found, secon
         groups=_groups(found.cases),
         ranking=found.ranking,
         invariance=found.invariance,
+        weights=found.weights,
         failed_texts={
             c.probe: found.texts[c.probe][:_MOST_CHARACTERS]
             for c in found.cases
@@ -245,6 +256,9 @@ def _reason(found: Found, thresholds: dict[str, float]) -> str | None:
         if mean and not mean.mean >= least:
             what = " of the execution" if executed else ""
             parts.append(f"the mean cosine{what} {mean.mean:.7f} is below {least}")
+    if found.weights and found.weights.failures:
+        wrong = found.weights.failures
+        parts.append(f"{len(wrong)} stored tensors are not the checkpoint's: {'; '.join(wrong[:3])}")
     parts += _changes(found.invariance, thresholds["batch_error"])
     if failed := [c for c in found.cases if c.failures]:
         worst = min(failed, key=lambda c: (not math.isnan(c.figures.cosine), c.figures.cosine))

@@ -31,6 +31,10 @@ def _graph(key: str, graph: GraphReport) -> list[str]:
         )
     if differences := _differences(graph):
         found.append(f"  largest difference {', '.join(differences)}")
+    if w := graph.weights:
+        found.append(
+            f"  stored weights: {w.compared - len(w.failures)} of {w.compared} tensors are the checkpoint's"
+        )
     if graph.golden:
         passed = sum(g.passed for g in graph.golden)
         found.append(f"  golden figures: {passed} of {len(graph.golden)} within tolerance")
