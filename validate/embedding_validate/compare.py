@@ -25,6 +25,7 @@ from embedding_validate import (
     compare_text,
     corpus,
     corpus_run,
+    phone_logs,
 )
 from embedding_validate.benchmark import counts, shapes
 from embedding_validate.benchmark_run import Shape
@@ -190,11 +191,21 @@ def _bundle(bundle: Bundle) -> Json:
 
 
 def _merge(paths: Sequence[Path], output: Path) -> int:
-    document = compare_store.merge([compare_store.load(path) for path in paths])
+    document = compare_store.merge([_runs(path) for path in paths])
     output.mkdir(parents=True, exist_ok=True)
     replace_text(output / compare_store.JSON, compare_store.dumps(document))
     _show(output, document)
     return 0
+
+
+def _runs(path: Path) -> Json:
+    """A comparison, or what another tool's log or a file of published figures says."""
+    try:
+        return compare_store.load(path)
+    except InputError:
+        if not path.is_file():
+            raise
+        return {"runs": phone_logs.read(path)}
 
 
 def _show(output: Path, document: Json) -> None:
@@ -266,7 +277,11 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--resume", action="store_true", help="go on with an interrupted run in DIR")
     other = p.add_argument_group("instead")
     other.add_argument(
-        "--merge", metavar="FILE", nargs="+", type=Path, help="put results of several runs on one page"
+        "--merge",
+        metavar="FILE",
+        nargs="+",
+        type=Path,
+        help="put results, and logs of phones' tools, on one page",
     )
     other.add_argument("--table", metavar="FILE", type=Path, help="print a result's table for a README")
     return p

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-MEASURED = "measured"
+MEASURED, PUBLISHED = "measured", "published"
 # Shares of the threads' time spent waiting for a CPU, and CPUs that others kept busy meanwhile.
 MOST_WAITED = 0.05
 MOST_FOREIGN = 0.2

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
-from embedding_validate.compare_case import LEAST_COSINE, MEASURED
+from embedding_validate.compare_case import LEAST_COSINE, MEASURED, PUBLISHED
 
 Json = dict[str, Any]
 # Memory is quoted at this length, or at the longest below it: what most texts need.
@@ -47,6 +47,14 @@ def case(run: Json, system: str, threads: int, shape: str) -> Json | None:
 def shape_of(found: Json) -> str:
     """A case's shape as it is written: `64`, `8x128`."""
     return str(found["tokens"]) if found["batch"] == 1 else f"{found['batch']}x{found['tokens']}"
+
+
+def told(case: Json) -> tuple[float, str]:
+    """The milliseconds that another tool told, and whether they are a median, a mean, or published."""
+    if case["status"] == PUBLISHED:
+        return case["mean_ms"], PUBLISHED
+    found = case["median_ms"]
+    return (case["mean_ms"], "mean") if found is None else (found, "median")
 
 
 def about(run: Json, system: str) -> Json:

@@ -35,7 +35,7 @@ def render(document: Json) -> str:
     except ImportError as e:
         raise PageError("jinja2 is not installed (pip install 'embedding-edge[validate]')") from e
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters |= {"number": compare_grid.number, "megabytes": _megabytes}
+    environment.filters |= {"number": compare_grid.number, "megabytes": _megabytes, "told": figures.told}
     template = resources.files("embedding_validate").joinpath("compare.html").read_text(encoding="utf-8")
     page: str = environment.from_string(template).render(
         runs=[_run(run) for run in document["runs"]], agreements=agreements(document)

@@ -92,9 +92,9 @@ def load(path: Path) -> Json:
 
 def merge(documents: Sequence[Json]) -> Json:
     """All runs on one page; a run that is there twice (begun at one moment, on one machine) stays once."""
-    runs: dict[tuple[str, str], Json] = {}
+    runs: dict[tuple[str, str, str], Json] = {}
     for run in (run for document in documents for run in document["runs"]):
-        runs.setdefault((str(run["started"]), str(run["label"])), run)
+        runs.setdefault((run["started"], run["label"], run["origin"]), run)
     return {"schema_version": SCHEMA_VERSION, "runs": list(runs.values())}
 
 

@@ -40,7 +40,7 @@ def ours_failed(run: Json) -> bool:
 
 def _run(run: Json) -> list[str]:
     if run["origin"] != MEASURED:
-        return [run.get("note") or f"From {run['origin']}.", _tool_table(run)]
+        return [run["note"], _tool_table(run)]
     parts = [] if run["complete"] else ["**Interrupted: some cases are missing.**"]
     parts += [f"- {line}" for line in compare_advice.recommendation(run)]
     parts += [*_times(run), _systems(run)]
@@ -175,11 +175,21 @@ def _machine(run: Json) -> str:
 
 
 def _tool_table(run: Json) -> str:
+    """What another tool reported, in its own terms."""
     rows = [
-        [c["system"], str(c["threads"]), figures.shape_of(c), number(c["median_ms"]), str(c["reason"] or "")]
+        [
+            c["system"],
+            NONE if c["threads"] is None else str(c["threads"]),
+            str(c["tokens"]),
+            number(figures.told(c)[0]),
+            figures.told(c)[1],
+            number(c["first_ms"]),
+            number(c["load_s"]),
+            c["reason"] or "",
+        ]
         for c in run["cases"]
     ]
-    return grid(["", "threads", "tokens", "ms", ""], rows)
+    return grid(["", "threads", "tokens", "ms", "", "first ms", "load s", ""], rows)
 
 
 def _name(run: Json, name: str) -> str:
