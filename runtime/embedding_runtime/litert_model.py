@@ -57,16 +57,25 @@ class Whole:
         model = CompiledModel.from_file(str(path), options=_options(threads, weights))
         names = {_length(model, name): name for name in model.get_signature_list()}
         self.names = {length: names[length] for length in sorted(names)}
-        self._signatures = {length: _signature(model, name) for length, name in self.names.items()}
+        shortest, name = next(iter(self.names.items()))
+        self._path, self._model = path, model
+        self._signatures = {shortest: _signature(model, name)}
 
     def signature(self, length: int) -> Signature:
-        """That of `length` tokens."""
+        """That of `length` tokens; from the first time on it has memory for its activations.
+
+        Raises:
+            EngineError: there is none.
+        """
+        if length not in self._signatures:
+            with _opening(self._path):
+                self._signatures[length] = _signature(self._model, self.names[length])
         return self._signatures[length]
 
     def drop(self) -> None:
         """Let go of it."""
         with quiet():
-            self._signatures = {}
+            self._signatures, self._model = {}, None
 
 
 class OneByOne:
