@@ -6,6 +6,7 @@ Knows neither format: each has an opener of its own.
 from dataclasses import replace
 from pathlib import Path
 
+from embedding_export.checkpoint import Checkpoint
 from embedding_runtime.bundle import Graph
 from embedding_runtime.errors import BundleError, InputError
 from embedding_validate.answers import Answers
@@ -13,25 +14,27 @@ from embedding_validate.foreign import Foreign
 from embedding_validate.foreign_onnx import open_onnx
 from embedding_validate.machine import machine, versions
 from embedding_validate.parity import Progress, check_runner
-from embedding_validate.reference import Reference
 from embedding_validate.results import Report
 
 
-def check(path: Path, reference: Reference, answers: Answers, progress: Progress) -> Report:
-    """Compare a file with the reference; one graph named by the file, with findings where it fails.
+def check(path: Path, checkpoint: Checkpoint, answers: Answers, progress: Progress) -> Report:
+    """Compare a file with the reference's answers; one graph named by the file, with findings where it fails.
+
+    The reference itself is loaded only where something fails.
 
     Raises:
         BundleError: the file is missing, or its engine does not load it.  EngineError: the engine is missing.
         InputError: neither an .onnx nor a .tflite file, or its inputs or outputs are of no known layout.
     """
-    from embedding_validate.diagnosis import Subject, diagnose_subject
-
-    foreign = _open(path, answers, reference.checkpoint.normalize)
+    foreign = _open(path, answers, checkpoint.normalize)
     graph, asked = foreign.graph, _asked(foreign, answers)
     report = check_runner(foreign.run, graph, asked, progress)
     if report.status == "failed":
-        subject = Subject(foreign.run, graph, path, reference.checkpoint, same_weights=True, ours=False)
-        report = diagnose_subject(subject, report, reference, asked)
+        from embedding_validate.diagnosis import Subject, diagnose_subject
+        from embedding_validate.reference import Reference
+
+        subject = Subject(foreign.run, graph, path, checkpoint, same_weights=True, ours=False)
+        report = diagnose_subject(subject, report, Reference.load(checkpoint), asked)
     return Report(
         probes=answers.probes.name,
         bundle={"file": path.name, "sha256": graph.variant_id},

@@ -47,14 +47,13 @@ def _run(options: argparse.Namespace) -> int:
         golden.require(source.name, manifest.architecture.parameters)
     if stored is not None:
         return _parity(options, stored, None)
-    _say(f"loading the reference of {source.name}")
-    from embedding_validate.reference import Reference
-
-    reference = Reference.load(checkpoint)
     if options.examples:
-        return _examples(options, reference)
-    answers = _answers(options, reference, own)
-    return (_audit if options.audit else _parity)(options, answers, reference)
+        from embedding_validate.reference import Reference
+
+        _say(f"loading the reference of {source.name}")
+        return _examples(options, Reference.load(checkpoint))
+    answers = _answers(options, checkpoint, own)
+    return (_audit if options.audit else _parity)(options, answers, checkpoint)
 
 
 def _stored(options: argparse.Namespace) -> Any:
@@ -93,18 +92,16 @@ def _require_same_weights(bundle: Source, reference: Source) -> None:
         )
 
 
-def _answers(options: argparse.Namespace, reference: Any, own: Any) -> Any:
+def _answers(options: argparse.Namespace, checkpoint: Any, own: Any) -> Any:
     from embedding_runtime.bundle import load_manifest
-    from embedding_validate import probes, reference_file, texts
+    from embedding_validate import probes, reference_cache, reference_file
 
-    if own is None:
-        graphs = load_manifest(options.bundle).graphs if options.bundle else ()
-        limits = dataclasses.replace(reference.limits, buckets=probes.buckets(graphs))
-        chosen = probes.full(texts.packaged(), reference.prompts, limits, reference.count)
-    else:
-        chosen = probes.of_texts(own, reference.prompts)
     progress = _Progress()
-    answers = reference.answer(chosen, lambda done, total: progress("reference", done, total))
+    _say(f"asking the reference of {checkpoint.source.name}")
+    graphs = load_manifest(options.bundle).graphs if options.bundle else ()
+    answers = reference_cache.answers(
+        checkpoint, own, probes.buckets(graphs), lambda done, total: progress("reference", done, total)
+    )
     progress.close()
     if options.save:
         reference_file.save(answers, options.save)
@@ -112,7 +109,7 @@ def _answers(options: argparse.Namespace, reference: Any, own: Any) -> Any:
     return answers
 
 
-def _parity(options: argparse.Namespace, answers: Any, reference: Any) -> int:
+def _parity(options: argparse.Namespace, answers: Any, checkpoint: Any) -> int:
     from embedding_validate import parity
 
     progress = _Progress()
@@ -120,27 +117,28 @@ def _parity(options: argparse.Namespace, answers: Any, reference: Any) -> int:
         options.bundle,
         answers,
         progress,
-        execution=_execution(reference, answers),
-        weights=_weights(reference, options.bundle),
+        execution=_execution(checkpoint, answers),
+        weights=_weights(checkpoint, options.bundle),
         tutorial=options.golden,
     )
     progress.close()
-    if not report.passed and reference is not None:
+    if not report.passed and checkpoint is not None:
         from embedding_validate.diagnosis import diagnose
+        from embedding_validate.reference import Reference
 
         _say("looking for what is wrong")
-        report = diagnose(options.bundle, report, reference, answers)
+        report = diagnose(options.bundle, report, Reference.load(checkpoint), answers)
     _show(options, report)
     _say(f"wrote {report.write(options.bundle)}")
     _write_page(options.bundle)
     return 0 if report.passed else 1
 
 
-def _audit(options: argparse.Namespace, answers: Any, reference: Any) -> int:
+def _audit(options: argparse.Namespace, answers: Any, checkpoint: Any) -> int:
     from embedding_validate import audit
 
     progress = _Progress()
-    report = audit.check(options.audit, reference, answers, progress)
+    report = audit.check(options.audit, checkpoint, answers, progress)
     progress.close()
     _show(options, report)
     return 0 if report.passed else 1
@@ -157,25 +155,25 @@ def _show(options: argparse.Namespace, report: Any) -> None:
         print(card.snippet(json.loads(report.to_json())), end="")
 
 
-def _execution(reference: Any, answers: Any) -> Any:
+def _execution(checkpoint: Any, answers: Any) -> Any:
     """The question of execution needs the checkpoint's weights; a reference file has none."""
-    if reference is None:
+    if checkpoint is None:
         return None
     from embedding_validate.execution import Execution
 
-    return Execution(reference.checkpoint, answers)
+    return Execution(checkpoint, answers)
 
 
-def _weights(reference: Any, bundle: Path) -> Any:
+def _weights(checkpoint: Any, bundle: Path) -> Any:
     """Compares what a graph stores with the checkpoint; None where there is only a reference file."""
-    if reference is None:
+    if checkpoint is None:
         return None
     from functools import partial
 
     from embedding_runtime.bundle import load_manifest
     from embedding_validate import weights
 
-    return partial(weights.compared, reference.checkpoint, bundle, load_manifest(bundle))
+    return partial(weights.compared, checkpoint, bundle, load_manifest(bundle))
 
 
 def _write_page(bundle: Path) -> None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from embedding_export.checkpoint import Checkpoint
 
-_PACKAGES = ("sentence-transformers", "transformers", "torch", "tokenizers")
+PACKAGES = ("sentence-transformers", "transformers", "torch", "tokenizers")
 _DOCUMENT_NAMES = ("document", "passage", "corpus")
 
 Floats = NDArray[np.float32]
@@ -46,6 +46,16 @@ def unavailable() -> str | None:
         if not _installed(module):
             return f'{module} is not installed (pip install "embedding-edge[validate]")'
     return None
+
+
+def require() -> None:
+    """Refuse where the reference cannot run.
+
+    Raises:
+        ReferenceLoadError: packages missing.
+    """
+    if reason := unavailable():
+        raise ReferenceLoadError(f"The reference cannot run: {reason}.")
 
 
 def _installed(module: str) -> bool:
@@ -74,8 +84,7 @@ class Reference:
             ReferenceLoadError: packages missing, the checkpoint does not load, weights not float32, a model
                 that attends causally, with another window, or with other layer types than the checkpoint.
         """
-        if reason := unavailable():
-            raise ReferenceLoadError(f"The reference cannot run: {reason}.")
+        require()
         reference = cls(load_model(checkpoint), checkpoint)
         _require_bidirectional(reference._transformer)
         _require_layers(reference._transformer, checkpoint)
@@ -179,7 +188,7 @@ class Reference:
             default_prompt_name=self._model.default_prompt_name,
             similarity_fn_name=self._model.similarity_fn_name,
             max_seq_length=self.max_seq_length,
-            versions={name: version(name) for name in _PACKAGES},
+            versions={name: version(name) for name in PACKAGES},
         )
 
     def chunks(self, probe: Probe) -> tuple[Chunk, ...]:
