@@ -9,6 +9,7 @@ CHECKPOINT ?= $(DEMO)/checkpoint
 # Where `make bench` keeps its full-size stand-in, bundle and result; options go to the benchmark.
 BENCH := build/bench
 BENCH_OPTIONS ?=
+COMPARE_OPTIONS ?=
 
 # What a board installs from: `make wheelhouse ARCH=aarch64 PYTHON=3.11` names the board's architecture and its
 # Python; in every other target PYTHON is an interpreter here. EXTRAS=litert adds LiteRT's engine.
@@ -22,7 +23,7 @@ LEAN ?= dist/lean-$(ARCH)-$(BOARD_PYTHON)
 FOR_BOARD := --quiet --only-binary=:all: --python-version $(BOARD_PYTHON) $(foreach tag,\
     manylinux_2_28 manylinux_2_27 manylinux_2_17 manylinux2014,--platform $(tag)_$(ARCH))
 
-.PHONY: demo test lint types unit test-full test-haswell test-arm test-clients test-audits wheelhouse lean bench clean
+.PHONY: demo test lint types unit test-full test-haswell test-arm test-clients test-audits wheelhouse lean bench peers clean
 
 demo: $(READY)
 	@mkdir -p $(DEMO)
@@ -94,6 +95,16 @@ lean: wheelhouse
 bench: $(READY) $(BENCH)/bundle
 	$(BIN)/python -m embedding_validate.benchmark $(BENCH)/bundle --reference $(BENCH)/checkpoint \
 	    --output $(BENCH)/benchmark.json $(BENCH_OPTIONS)
+
+# A full-size bundle beside what people use today, each in an environment of its own: an hour, about 12 GB of
+# disk. What cannot be installed is named and left out. COMPARE_OPTIONS go to compare-embedding.
+peers: $(READY) $(BENCH)/compared
+	$(BIN)/python -m embedding_validate.compare_peers $(BENCH)/compared $(BENCH)/checkpoint $(BENCH)/peers \
+	    -- $(COMPARE_OPTIONS)
+
+$(BENCH)/compared: | $(BENCH)/checkpoint
+	$(BIN)/export-embedding $(BENCH)/checkpoint $(BENCH)/compared --format onnx,litert \
+	    --precision fp32,int8,mixed,int4
 
 $(BENCH)/checkpoint: | $(READY)
 	@mkdir -p $(BENCH)

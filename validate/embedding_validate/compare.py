@@ -95,6 +95,8 @@ def _measure(
     subjects = [compare_systems.tokenizer(b) for b in bundles]
     for case in compare_run.alone(plan, subjects, have, _say):
         store.add("tokenizers", asdict(case))
+    for folder in (c.about["converted"] for c in candidates if "converted" in c.about):
+        Path(folder).mkdir(parents=True, exist_ok=True)
     opened = {(o["system"], o["threads"]) for o in run["openings"]}
     for opening in compare_run.openings(plan, opened, _say):
         store.add("openings", asdict(opening))
@@ -120,8 +122,7 @@ def _candidates(options: argparse.Namespace, bundles: Sequence[Bundle], cache: P
         compare_systems.require_torch()
         dtypes = ("float32", "bfloat16") if options.bf16 else ("float32",)
         found += [compare_systems.torch(options.reference, dtype) for dtype in dtypes]
-    weights = bundles[0].manifest.source.weights_sha256
-    found += [compare_systems.peer(asked, options.reference, weights) for asked in options.peer]
+    found += [compare_systems.peer(asked, options.reference, bundles[0]) for asked in options.peer]
     if len({c.subject.name for c in found}) < len(found):
         raise InputError("Two systems have one name. Give each --peer a name of its own.")
     return found

@@ -147,8 +147,17 @@ def least_cosine(run: Json) -> float:
 
 
 def failures(run: Json, system: str) -> list[Json]:
-    """Its cases and openings that ended badly."""
-    return [x for x in (*run["openings"], *run["cases"]) if x["system"] == system and x["status"] != MEASURED]
+    """Its cases and openings that ended badly: {status, reason, where}, those of one reason together."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for entry in (*run["openings"], *run["cases"]):
+        if entry["system"] == system and entry["status"] != MEASURED:
+            where = f"{shape_of(entry)} tokens" if "tokens" in entry else "opening"
+            reason = (entry["status"], entry["reason"])
+            found.setdefault(reason, []).append(f"{where} on {entry['threads']}")
+    return [
+        {"system": system, "status": status, "reason": reason, "where": ", ".join(where)}
+        for (status, reason), where in found.items()
+    ]
 
 
 def coarseness(run: Json, system: str) -> int:

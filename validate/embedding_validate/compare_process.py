@@ -5,6 +5,7 @@ Speaks the protocol of `benchmark_worker`. Knows nothing of rounds, ratios or re
 
 import json
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -21,6 +22,7 @@ from embedding_validate.compare_state import clock, foreign
 _WATCH_SECONDS = 0.004
 _MEMORY_WORDS = ("MemoryError", "bad_alloc", "out of memory", "Cannot allocate memory", "Failed to allocate")
 _MOST_CHARACTERS = 400
+_ERROR = re.compile(r"^[\w.]*(Error|Exception|Interrupt|Exit)\b.*:|ASSERT|[Aa]ssertion")
 
 
 class Ended(Exception):
@@ -150,7 +152,7 @@ class Process:
 def explained(status: int, errors: str) -> tuple[str, str]:
     """Status and reason of an end, from the exit status (negative: a signal) and what was said on stderr."""
     said = [line.strip() for line in errors.splitlines() if line.strip()]
-    last = said[-1][:_MOST_CHARACTERS] if said else "it said nothing"
+    last = _last_error(said)[:_MOST_CHARACTERS]
     if any(word in errors for word in _MEMORY_WORDS):
         return ("out of memory", last)
     if status == -signal.SIGKILL:
@@ -161,6 +163,12 @@ def explained(status: int, errors: str) -> tuple[str, str]:
     if kind.startswith("embedding_") and message:
         return ("refused", message)
     return ("crashed", f"exit status {status}; {last}")
+
+
+def _last_error(said: list[str]) -> str:
+    """The last line that tells an error; where a process of its own failed, that one's."""
+    told = [line for line in said if _ERROR.search(line) and "CalledProcessError" not in line]
+    return (told or said or ["it said nothing"])[-1]
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,13 +35,14 @@ Progress = Callable[[str], None]
 class Subject:
     """A system, the files it opens, and the environment, with the cache, that it is given.
 
-    `prepares`: its first opening leaves something behind that makes later ones faster.
+    `first` says what its first opening does: "converts" (once, elsewhere than on a device, and not timed),
+    "prepares" the device for later ones, or is like any other ("plain").
     """
 
     system: System
     files: tuple[Path, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
-    prepares: bool = True
+    first: Literal["converts", "prepares", "plain"] = "plain"
 
     @property
     def name(self) -> str:
@@ -72,7 +73,8 @@ class Plan:
 class Opening:
     """Opening a system: seconds, kB.
 
-    `first_s`: with an empty user cache (hashes, packed weights), only for the first number of threads;
+    `first_s`: with an empty user cache (hashes, packed weights), only for our graphs and the first number of
+    threads;
     `cold_s`: its files dropped from the page cache, where `dropped` says that the system took the hint;
     warm openings are those of the cases.
     """
@@ -101,9 +103,9 @@ def openings(plan: Plan, done: set[tuple[str, int]], progress: Progress) -> Iter
 def _opening(plan: Plan, subject: Subject, threads: int, *, first: bool) -> Opening:
     first_s = None
     try:
-        if first and subject.prepares:
+        if first and subject.first != "plain":
             with _process(plan, subject, threads) as process:
-                first_s = process.opened["load_s"]
+                first_s = process.opened["load_s"] if subject.first == "prepares" else None
         dropped = drop_pages(subject.files)
         with _process(plan, subject, threads) as process:
             opened = process.opened

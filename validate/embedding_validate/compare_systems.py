@@ -101,6 +101,7 @@ def _graph(bundle: Bundle, graph: Graph, cache: Path) -> Candidate:
         System(name, _WORKER, spec),
         tuple(bundle.path / n for n in (*names, tokenizer)),
         {"XDG_CACHE_HOME": str(cache / name.replace("/", "-"))},
+        "prepares",
     )
     about = {
         "name": name,
@@ -156,10 +157,10 @@ def torch(checkpoint: str, dtype: str) -> Candidate:
     spec = {"kind": TORCH, "checkpoint": checkpoint, "dtype": dtype}
     size = sum(p.stat().st_size for p in files)
     about = {"name": name, "kind": TORCH, "bytes": size, "files": {p.name: p.stat().st_size for p in files}}
-    return Candidate(Subject(System(name, _WORKER, spec), files, prepares=False), about)
+    return Candidate(Subject(System(name, _WORKER, spec), files), about)
 
 
-def peer(asked: str, checkpoint: str | None, weights: str) -> Candidate:
+def peer(asked: str, checkpoint: str | None, bundle: Bundle) -> Candidate:
     """`NAME=PYTHON=SCRIPT`: a worker script run by the Python of an environment of its own.
 
     What it converts it keeps beside that environment, per checkpoint; `converted` sums it up later.
@@ -172,11 +173,17 @@ def peer(asked: str, checkpoint: str | None, weights: str) -> Candidate:
     if not Path(python).is_file() or not Path(script).is_file():
         raise InputError(f"--peer is {asked!r}; expected NAME=PYTHON=SCRIPT with two files that exist.")
     # Not resolved: a virtual environment's python is a link to another one's.
-    folder = Path(python).absolute().parents[1] / f"converted-{weights[:12]}"
+    folder = Path(python).absolute().parents[1] / f"converted-{bundle.manifest.source.weights_sha256[:12]}"
     environment = {"PYTHONPATH": str(_PACKAGES), "XDG_CACHE_HOME": str(folder)}
-    system = System(name, (str(Path(python).absolute()), script), {"kind": name, "checkpoint": checkpoint})
+    spec = {
+        "kind": name,
+        "checkpoint": checkpoint,
+        "bundle": str(bundle.path),
+        "dim": bundle.manifest.embedding_dim,
+    }
+    system = System(name, (str(Path(python).absolute()), script), spec)
     about = {"name": name, "kind": PEER, "python": python, "script": script, "converted": str(folder)}
-    return Candidate(Subject(system, (), environment), about)
+    return Candidate(Subject(system, (), environment, "converts"), about)
 
 
 def converted(candidate: Candidate) -> Candidate:

@@ -135,11 +135,10 @@ def _failed(run: Json) -> list[str]:
     for name in figures.systems(run):
         if reason := figures.wrong(run, name):
             lines.append(f"- **{name} is wrong**: {reason}")
-        for found in figures.failures(run, name):
-            where = figures.shape_of(found) + " tokens" if "tokens" in found else "opening"
-            lines.append(
-                f"- {name}, {where}, {found['threads']} threads: {found['status']} ({found['reason']})"
-            )
+        lines += [
+            f"- {name}: {found['status']} ({found['reason']}): {found['where']} threads"
+            for found in figures.failures(run, name)
+        ]
     return lines
 
 
