@@ -297,7 +297,6 @@ def test_a_board_without_extras(tiny_bundle: Path, tmp_path: Path) -> None:
         (["--peer", "openvino"], "NAME=PYTHON=SCRIPT"),
         (["--resume"], "cannot be read"),
         (["--merge", "nowhere.json"], "cannot be read"),
-        (["--table", "nowhere.json"], "cannot be read"),
     ],
 )
 def test_bad_arguments(

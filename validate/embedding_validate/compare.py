@@ -45,9 +45,6 @@ def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     options = _parser().parse_args(arguments)
     try:
-        if options.table:
-            sys.stdout.write(compare_text.table(compare_store.load(options.table)))
-            return 0
         if options.output is None:
             raise InputError("Where to? Give a folder for the results with --output DIR.")
         if options.merge:
@@ -63,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _compare(options: argparse.Namespace, command: list[str]) -> int:
     if not options.bundles:
-        raise InputError("Compare what? Give one or more bundles, or --merge FILES, or --table FILE.")
+        raise InputError("Compare what? Give one or more bundles, or --merge FILES.")
     bundles = compare_systems.read_bundles(options.bundles)
     texts = corpus.read(options.corpus) if options.corpus else None
     cache = options.output.absolute() / _CACHE
@@ -284,7 +281,6 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help="put results, and logs of phones' tools, on one page",
     )
-    other.add_argument("--table", metavar="FILE", type=Path, help="print a result's table for a README")
     return p
 
 

@@ -5,6 +5,7 @@ phone's tool, or a published figure: `origin` says which), and every figure on t
 """
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ BASE = "base.npz"
 SCHEMA_VERSION = 1
 # Of a run's description, what must be the same for going on with it.
 _SAME = ("plan", "systems", "bundles")
+
+_NUMBERS = re.compile(r"\[[\s\d.,e+-]+\]")
 
 Json = dict[str, Any]
 
@@ -70,8 +73,9 @@ class Store:
 
 
 def dumps(document: Json) -> str:
-    """The document as it stands in the file."""
-    return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    """The document as it stands in the file, lists of numbers on a line each."""
+    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
+    return _NUMBERS.sub(lambda found: f"[{' '.join(found[0][1:-1].split())}]", text) + "\n"
 
 
 def load(path: Path) -> Json:

@@ -1,4 +1,4 @@
-"""`compare.md`, and the table of a README: text from `compare.json`. Computes no figure, prints nothing."""
+"""`compare.md`: text from `compare.json`. Computes no figure, prints nothing."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -24,12 +24,6 @@ def markdown(document: Json) -> str:
     if found := agreements(document):
         parts += ["## Runs on one machine", *(f"- {line}" for line in found)]
     return "\n\n".join(_joined(parts)) + "\n"
-
-
-def table(document: Json) -> str:
-    """The performance table of a README, of the first run: its sentence on the machine, and its tables."""
-    run = document["runs"][0]
-    return "\n\n".join([_machine(run), *_times(run), _systems(run), *_notes(run)]) + "\n"
 
 
 def ours_failed(run: Json) -> bool:
