@@ -70,9 +70,13 @@ class Int8:
     def quantize(self, x: str, width: int, pooled: bool = False) -> tuple[str, str]:
         """uint8 codes and scales [.., 1] of x, row by row: [B, width] if `pooled`, else [B, S, width]."""
         g = self._g
-        largest = g.node("ReduceMax", g.node("Abs", x), self._constant(np.array([-1], np.int64)), keepdims=1)
-        scale = g.node("Mul", largest, self._constant(np.float32(1 / quantize.INT8_MAX)))
-        scale = g.node("Max", scale, self._constant(np.float32(TINY)))
+        # Two reductions read x twice; |x| would also have to be written.
+        step, axis = np.float32(1 / quantize.INT8_MAX), np.array([-1], np.int64)
+        above, below = (
+            g.node("Mul", g.node(op, x, self._constant(axis), keepdims=1), self._constant(factor))
+            for op, factor in (("ReduceMax", step), ("ReduceMin", -step))
+        )
+        scale = g.node("Max", above, below, self._constant(np.float32(TINY)))
         codes = g.node("QuantizeLinear", x, scale, self._zero(scale, pooled), axis=-1, block_size=width)
         return codes, scale
 

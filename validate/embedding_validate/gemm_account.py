@@ -29,7 +29,7 @@ _SECONDS, _BLOCKS = 0.5, 20
 _PRODUCTS = ("MatMul", "FusedMatMul", "MatMulIntegerToFloat", "MatMulNBits")
 # Where a node's time is counted, by its operator; what is not named is counted as "moving".
 _PLACES = {
-    **dict.fromkeys(("QuantizeLinear", "Abs", "ReduceMax", "Max"), "quantizing"),
+    **dict.fromkeys(("QuantizeLinear", "ReduceMin", "ReduceMax", "Max"), "quantizing"),
     **dict.fromkeys(("SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization"), "norms"),
     **dict.fromkeys(("Mul", "Gelu", "QuickGelu", "BiasGelu"), "elementwise"),
     "Softmax": "attention",
