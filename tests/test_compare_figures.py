@@ -152,6 +152,9 @@ def document(**changes: Any) -> dict[str, Any]:
                     "noise": [],
                     "cosine": least,
                     "load_s": 0.2,
+                    "first_ms": 2 * ms,
+                    "tokens_per_s": 1e3,
+                    "runs": 15,
                     "ratio": 15 / ms,
                     "median_ms": ms * (tokens / 64) ** 1.5,
                     "p5_ms": ms * 0.9,
@@ -201,6 +204,11 @@ def test_growth() -> None:
     (run,) = document()["runs"]
     assert figures.exponent(run, "onnx/int8", 2) == pytest.approx(1.5)
     assert figures.exponent(run, "onnx/int8", 1) is None
+
+
+def test_the_first_run() -> None:
+    """Of the length nearest to a query's."""
+    assert figures.first_run(document()["runs"][0], "onnx/int8") == 30
 
 
 def test_the_front() -> None:

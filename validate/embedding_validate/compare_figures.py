@@ -13,6 +13,8 @@ from embedding_validate.compare_case import LEAST_COSINE, MEASURED, PUBLISHED
 Json = dict[str, Any]
 # Memory is quoted at this length, or at the longest below it: what most texts need.
 MEMORY_TOKENS = 256
+# The measured length nearest to it stands for a query.
+QUERY_TOKENS = 64
 # Below it a fixed cost hides how latency grows.
 _GROWTH_TOKENS = 64
 # Cosines to the accuracy's base: a graph above both is never given up for a faster one below.
@@ -95,6 +97,15 @@ def memory(run: Json, system: str) -> Json:
     fitting = [c for c in found if c["tokens"] <= MEMORY_TOKENS]
     chosen: Json = (fitting[-1:] or found[:1] or [{"memory": {}}])[0]
     return dict(chosen["memory"])
+
+
+def first_run(run: Json, system: str) -> float | None:
+    """Milliseconds of the first run of a fresh process, one text of about `QUERY_TOKENS`, on most threads."""
+    found = [c for c in cases(run, system) if c["batch"] == 1 and c["first_ms"] is not None]
+    if not found:
+        return None
+    nearest = min(found, key=lambda c: (abs(c["tokens"] - QUERY_TOKENS), -c["threads"]))
+    return float(nearest["first_ms"])
 
 
 def exponent(run: Json, system: str, threads: int) -> float | None:

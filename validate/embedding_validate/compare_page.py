@@ -14,8 +14,6 @@ from embedding_validate.compare_plots import Dot
 from embedding_validate.plots import Axis
 
 HTML = "compare.html"
-# Where the plane of size and latency is drawn: the measured length nearest to a query's.
-_QUERY_TOKENS = 64
 
 Json = dict[str, Any]
 
@@ -72,6 +70,7 @@ def _system(run: Json, name: str) -> Json:
         "first_s": opening.get("first_s"),
         "cold_s": opening.get("cold_s"),
         "warm_s": figures.warm_load(run, name),
+        "first_ms": figures.first_run(run, name),
         "memory": figures.memory(run, name),
         "cosine": figures.cosine(run, name),
         "wrong": figures.wrong(run, name),
@@ -102,7 +101,7 @@ def _plane(run: Json, threads: int) -> Json | None:
     lengths = [int(s) for s in run["plan"]["shapes"] if s.isdigit()]
     if not lengths:
         return None
-    tokens = min(lengths, key=lambda n: abs(n - _QUERY_TOKENS))
+    tokens = min(lengths, key=lambda n: abs(n - figures.QUERY_TOKENS))
     found = []
     for name in figures.systems(run):
         size, case = figures.graph_bytes(run, name), figures.case(run, name, threads, str(tokens))

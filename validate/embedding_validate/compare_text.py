@@ -89,7 +89,18 @@ def _ratio(case: Json) -> str:
 
 def _systems(run: Json) -> str:
     """Size, loading, memory and accuracy, one line per system."""
-    head = ["", "MB", "first load s", "cold s", "warm s", "own MB", "mapped MB", "cosine", "parity"]
+    head = [
+        "",
+        "MB",
+        "first load s",
+        "cold s",
+        "warm s",
+        "first ms",
+        "own MB",
+        "mapped MB",
+        "cosine",
+        "parity",
+    ]
     return grid(head, [_system(run, name) for name in figures.systems(run)])
 
 
@@ -102,6 +113,7 @@ def _system(run: Json, name: str) -> list[str]:
         number(size / 1e6) if size else NONE,
         *(number(value) for value in (opening.get("first_s"), opening.get("cold_s"))),
         number(figures.warm_load(run, name)),
+        number(figures.first_run(run, name)),
         *(number(m / 1024 if (m := memory.get(k)) else None) for k in ("anonymous_peak", "file_peak")),
         NONE if least is None else f"{least:.4f}",
         parity["status"] if parity else NONE,
