@@ -43,8 +43,9 @@ class Account:
     """One shape, in milliseconds on `threads` threads.
 
     `total` is a run's median without the profiler. `at_peak`: the weights' products at the CPU's best rate;
-    `alone`: those products one after the other, weights in cache. `places` sums up to `total`: "weights" are
-    the same products inside a profiled run, "between" is what no node of that accounts for.
+    `alone`: those products one after the other, weights in cache. `places` are a profiled run's, scaled so
+    that they sum up to `total`: "weights" are the same products there, "between" is what no node accounts
+    for. The profiler costs some microseconds a node, which makes small nodes of short runs look larger.
     """
 
     shape: str
@@ -147,7 +148,8 @@ def account(path: Path, shape: Shape, threads: int, vocab_size: int, peak_rate: 
     runs = max(5, min(50, round(5e11 / operations)))
     total = _median(path, threads, feed, runs)
     places = _profiled(path, threads, feed, runs)
-    places["between"] = total - sum(places.values())
+    scale = total / sum(places.values())
+    places = {place: scale * ms for place, ms in places.items()}
     return Account(str(shape), threads, operations, total, 1e3 * operations / peak_rate, 1e3 * alone, places)
 
 
@@ -177,11 +179,12 @@ def places_of(events: Sequence[dict[str, Any]]) -> dict[str, float]:
     runs = sorted((e for e in events if e["name"] == "model_run"), key=lambda e: e["ts"])[1:]
     chosen = sorted(runs, key=lambda e: e["dur"])[len(runs) // 2]
     start, stop = chosen["ts"], chosen["ts"] + chosen["dur"]
-    found = dict.fromkeys(PLACES[:-1], 0.0)
+    found = dict.fromkeys(PLACES, 0.0)
     for event in events:
         name = event["name"].removesuffix("_kernel_time")
         if event.get("cat") == "Node" and name != event["name"] and start <= event["ts"] < stop:
             found[_place(name, event["args"]["op_name"])] += event["dur"] / 1e3
+    found["between"] = chosen["dur"] / 1e3 - sum(found.values())
     return found
 
 
