@@ -189,13 +189,15 @@ def _notes(manifest: Manifest, answers: Answers) -> tuple[str, ...]:
 
 def _left_out(manifest: Manifest, answers: Answers) -> tuple[str, ...]:
     """Which graphs are not asked everything, because they say that they do not take it."""
-    found = []
+    found: dict[str, list[str]] = {}
+    whole = len(answers.probes.probes)
     for graph in manifest.graphs:
         kept = answers.for_graph(graph, manifest.tokenizer.pad_id).probes.probes
-        if missing := len(answers.probes.probes) - len(kept):
-            found.append(
-                f"{graph.key} was not asked {missing} of {len(answers.probes.probes)} probes: texts of more "
-                f"than the {max(graph.buckets)} tokens that it reads, or with a literal padding token read "
-                "as a control token, which it refuses."
+        if len(kept) < whole:
+            said = (
+                f"not asked {whole - len(kept)} of {whole} probes: texts of more than the "
+                f"{max(graph.buckets)} tokens that are read, or with a literal padding token read as a control "
+                "token, which is refused."
             )
-    return tuple(found)
+            found.setdefault(said, []).append(graph.key)
+    return tuple(f"{', '.join(keys)}: {said}" for said, keys in found.items())
