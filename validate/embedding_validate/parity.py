@@ -196,8 +196,8 @@ def _left_out(manifest: Manifest, answers: Answers) -> tuple[str, ...]:
         if len(kept) < whole:
             said = (
                 f"not asked {whole - len(kept)} of {whole} probes: texts of more than the "
-                f"{max(graph.buckets)} tokens that are read, or with a literal padding token read as a control "
-                "token, which is refused."
+                f"{max(graph.buckets)} tokens that are read, or with a literal padding token read as a "
+                "control token, which is refused."
             )
             found.setdefault(said, []).append(graph.key)
     return tuple(f"{', '.join(keys)}: {said}" for said, keys in found.items())
