@@ -11,6 +11,7 @@ The only file that imports sentence-transformers, transformers or torch. Knows n
 import contextlib
 import importlib
 import importlib.util
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -243,7 +244,13 @@ class Reference:
 
 
 def import_libraries() -> None:
-    """Import what `load_model` needs, which takes seconds, so that loading can be timed without it."""
+    """Import what `load_model` needs, which takes seconds, so that loading can be timed without it.
+
+    transformers imports torchao where that is installed (LiteRT's converter needs it), and torchao tells of
+    every GPU kernel that it cannot load.
+    """
+    for talker in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(talker).setLevel(logging.ERROR)
     importlib.import_module("sentence_transformers")
 
 
@@ -253,11 +260,12 @@ def load_model(checkpoint: "Checkpoint") -> "SentenceTransformer":
     Raises:
         ReferenceLoadError: it does not load, or not in float32.
     """
+    import_libraries()
     import torch
     from sentence_transformers import SentenceTransformer
-    from transformers.utils import logging
+    from transformers.utils import logging as progress
 
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    progress.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         model = SentenceTransformer(
             str(checkpoint.path),
@@ -272,7 +280,7 @@ def load_model(checkpoint: "Checkpoint") -> "SentenceTransformer":
             f"({type(e).__name__}: {e}). Check that the folder is complete."
         ) from e
     finally:
-        logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+        progress.enable_progress_bar()  # type: ignore[no-untyped-call]
     if kinds := {str(p.dtype) for p in model.parameters() if p.dtype != torch.float32}:
         raise ReferenceLoadError(
             f"The reference was loaded with weights of {sorted(kinds)}, not float32 alone. "
