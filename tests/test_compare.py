@@ -10,10 +10,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from embedding_runtime.bundle import load_manifest
-from embedding_validate import compare, compare_store
+from embedding_validate import compare, compare_store, compare_worker
+from embedding_validate.benchmark_run import cosine
+from embedding_validate.benchmark_worker import token_ids
 
 QUICK = ["--threads", "1", "--seconds", "0.05", "--rounds", "3"]
 COMMAND = [sys.executable, "-m", "embedding_validate.compare"]
@@ -253,17 +256,23 @@ def test_a_busy_core_is_seen(tiny_bundle: Path, tmp_path: Path) -> None:
 
 def test_beside_pytorch(tiny_bundle: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    reference = ["--reference", str(tiny_checkpoint), "--bf16"]
-    assert (
-        compare.main([str(tiny_bundle), "--output", str(output), *QUICK, "--lengths", "6", *reference]) == 0
-    )
+    arguments = [*QUICK, "--lengths", "6", "--reference", str(tiny_checkpoint)]
+    assert compare.main([str(tiny_bundle), "--output", str(output), *arguments]) == 0
     run = measured(output)
     assert run["plan"]["base"] == "torch fp32" and run["plan"]["reference"] == "onnx/fp32"
     cosines = {c["system"]: c["cosine"] for c in run["cases"]}
     assert cosines["onnx/fp32"] > 0.99999 and cosines["torch fp32"] == pytest.approx(1)
-    assert 0.9 < cosines["torch bf16"] < 0.999999
     (opening,) = [o for o in run["openings"] if o["system"] == "torch fp32"]
-    assert "torch" in opening["versions"]
+    assert "torch" in opening["versions"] and opening["first_s"] is None
+
+
+def test_pytorch_in_bfloat16(tiny_checkpoint: Path) -> None:
+    """As the worker runs it: coarser than fp32, and the same model."""
+    ids = token_ids(100, 2, 6)
+    spec = {"checkpoint": str(tiny_checkpoint), "threads": 1}
+    fp32, bf16 = (compare_worker.torch({**spec, "dtype": dtype})()(ids) for dtype in compare_worker.DTYPES)
+    assert bf16.dtype == np.float32
+    assert 0.99 < cosine(fp32, bf16) < 0.999999
 
 
 def test_a_board_without_extras(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from embedding_validate import (
     compare_store,
     compare_systems,
     compare_text,
+    compare_worker,
     corpus,
     corpus_run,
     phone_logs,
@@ -117,7 +118,7 @@ def _candidates(options: argparse.Namespace, bundles: Sequence[Bundle], cache: P
     found = compare_systems.of_bundles(bundles, keys, cache)
     if options.reference:
         compare_systems.require_torch()
-        dtypes = ("float32", "bfloat16") if options.bf16 else ("float32",)
+        dtypes = compare_worker.DTYPES if options.bf16 else compare_worker.DTYPES[:1]
         found += [compare_systems.torch(options.reference, dtype) for dtype in dtypes]
     found += [compare_systems.peer(asked, options.reference, bundles[0]) for asked in options.peer]
     if len({c.subject.name for c in found}) < len(found):

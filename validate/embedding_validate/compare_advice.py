@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from embedding_validate import compare_figures as figures
+from embedding_validate.compare_grid import number
 from embedding_validate.compare_systems import OURS
 
 Json = dict[str, Any]
@@ -38,7 +39,7 @@ def recommendation(run: Json) -> list[str]:
             within = f"≤ {_megabytes(limit)}" if limit is not None else "any size"
             found.append(
                 f"For {within} and {words} take {choice.system}: {_megabytes(choice.size)} with its "
-                f"tokenizer, {choice.milliseconds:.3g} ms on {threads} thread{'s' if threads > 1 else ''}"
+                f"tokenizer, {number(choice.milliseconds)} ms on {threads} thread{'s' if threads > 1 else ''}"
                 f"{_memory(choice)}{_loss(run, choice.system)}."
             )
     return found

@@ -133,7 +133,7 @@ def _tokenizers(run: Json) -> str:
     by = {(c["system"], figures.shape_of(c)): c for c in run["tokenizers"]}
     names = list(dict.fromkeys(c["system"] for c in run["tokenizers"]))
     rows = [[n, *(_milliseconds(by[n, s]) if (n, s) in by else NONE for s in shapes)] for n in names]
-    return grid(["ms to add with the tokenizer", *shapes], rows)
+    return grid(["ms to add for tokenizing words seen before", *shapes], rows)
 
 
 def _failed(run: Json) -> list[str]:
