@@ -21,6 +21,7 @@ from embedding_export.checkpoint import load_checkpoint
 from embedding_export.options import ExportOptions
 from embedding_export.pipeline import export_bundle
 from embedding_runtime import Embedder
+from embedding_runtime.bundle import Precision
 
 QEMU = shutil.which("qemu-x86_64-static") or shutil.which("qemu-x86_64")
 pytestmark = [
@@ -62,9 +63,10 @@ from embedding_runtime import cpu, onnx_session
 if sys.argv[3] == "as if it had VNNI":
     onnx_session.cpu_kind = lambda: "x86-vnni"
 from embedding_runtime import Embedder
-with Embedder.load(sys.argv[1], precision="int8", threads=1) as embedder:
+texts = json.loads(sys.argv[2])
+with Embedder.load(sys.argv[1], precision=sys.argv[4], threads=1) as embedder:
     out = io.BytesIO()
-    np.save(out, embedder.encode(json.loads(sys.argv[2])))
+    np.save(out, [embedder.encode(texts), [embedder.encode(text) for text in texts]])
 print(base64.b64encode(out.getvalue()).decode())
 """
 
@@ -90,21 +92,29 @@ def test_a_product_is_exact(emulated: list[str]) -> None:
 @pytest.fixture(scope="module")
 def bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("haswell") / "bundle"
-    export_bundle(load_checkpoint(tiny_checkpoint), folder, ExportOptions(("int8",)), assumed)
+    export_bundle(load_checkpoint(tiny_checkpoint), folder, ExportOptions(("int8", "int4")), assumed)
     return folder
 
 
-def test_a_bundle_gives_its_vectors(emulated: list[str], bundle: Path) -> None:
-    """Twice: the first load builds the device's cache and checks the golden vectors, the second reads it."""
-    with Embedder.load(bundle, threads=1) as embedder:
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_a_bundle_gives_its_vectors(emulated: list[str], bundle: Path, precision: Precision) -> None:
+    """Twice: the first load builds the device's cache and checks the golden vectors, the second reads it.
+
+    Together and alone: int8 to the last bit, int4 to the last bit of its states.
+    """
+    with Embedder.load(bundle, precision=precision, threads=1) as embedder:
         expected = embedder.encode(TEXTS)
     for _ in range(2):
-        found = vectors(emulated, bundle, "as it is")
-        assert np.sum(found * expected, axis=-1).min() > 0.9999
+        together, alone = vectors(emulated, bundle, "as it is", precision)
+        assert np.sum(together * expected, axis=-1).min() > 0.9995
+        np.testing.assert_allclose(together, alone, rtol=0, atol=0 if precision == "int8" else 1e-6)
 
 
-def vectors(emulated: list[str], bundle: Path, how: str) -> NDArray[np.float32]:
-    command = [*emulated, VECTORS, str(bundle), json.dumps(TEXTS), how]
+def vectors(
+    emulated: list[str], bundle: Path, how: str, precision: Precision = "int8"
+) -> NDArray[np.float32]:
+    """Of the texts together, and of each alone: (2, texts, dim)."""
+    command = [*emulated, VECTORS, str(bundle), json.dumps(TEXTS), how, precision]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found: NDArray[np.float32] = np.load(io.BytesIO(base64.b64decode(done.stdout)))
