@@ -25,7 +25,8 @@ Open = Callable[[dict[str, Any]], Callable[[], Run]]
 """Imports what a system needs; the function it returns opens the system, and is what loading costs."""
 
 _STATUS = ("RssAnon", "RssFile", "VmHWM")
-_PACKAGES = ("numpy", "onnxruntime", "torch", "transformers", "sentence-transformers", "openvino", "nncf")
+_ENGINES = ("onnxruntime", "ai-edge-litert", "openvino", "nncf", "fastembed")
+_PACKAGES = ("numpy", "torch", "transformers", "sentence-transformers", *_ENGINES)
 # Ids below are control tokens.
 _FIRST_ID = 5
 

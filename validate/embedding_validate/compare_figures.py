@@ -99,6 +99,12 @@ def memory(run: Json, system: str) -> Json:
     return dict(chosen["memory"])
 
 
+def hottest(run: Json) -> float | None:
+    """°C of the hottest sensor at any case; None where none is readable."""
+    found = [t for c in run["cases"] if (t := c.get("machine_state", {}).get("celsius")) is not None]
+    return max(found, default=None)
+
+
 def first_run(run: Json, system: str) -> float | None:
     """Milliseconds of the first run of a fresh process, one text of about `QUERY_TOKENS`, on most threads."""
     found = [c for c in cases(run, system) if c["batch"] == 1 and c["first_ms"] is not None]

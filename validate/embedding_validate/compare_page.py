@@ -52,6 +52,7 @@ def _run(run: Json) -> Json:
         "systems": [_system(run, name) for name in figures.systems(run)],
         "figures": _figures(run),
         "grids": [_grid(run, threads) for threads in run["plan"]["threads"]],
+        "hottest": figures.hottest(run),
         "failures": [f for name in figures.systems(run) for f in figures.failures(run, name)],
         "noisy": [{"key": _key(c), "noise": c["noise"]} for c in run["cases"] if c["noise"]],
         "tokenizers": run["tokenizers"],
