@@ -4,16 +4,18 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from conftest import assumed
 
+from embedding_export import encoder, to_litert
 from embedding_export.checkpoint import load_checkpoint
 from embedding_export.options import ExportOptions
 from embedding_export.pipeline import export_bundle
 from embedding_runtime.bundle import load_manifest
-from embedding_validate import parity, probes, texts
+from embedding_validate import diagnosis, parity, probes, texts
 from embedding_validate.answers import Answers
 from embedding_validate.execution import Execution
 from embedding_validate.reference import Reference
@@ -76,3 +78,22 @@ def test_a_dropped_prompt_shows_in_the_ids(bundle: Path, answers: Answers, tmp_p
         "en-question/query",
     }
     assert all("token ids differ from position 1" in c.failures[0] for c in failed if c.check == "alone")
+
+
+def test_a_fault_is_named(
+    tiny_checkpoint: Path, answers: Answers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By vectors alone, on the file's own int8 weights."""
+    true, checkpoint = encoder.encode, load_checkpoint(tiny_checkpoint)
+
+    def encode(ops: Any, config: Any, dense: Any, normalize: bool) -> Any:
+        return true(ops, dataclasses.replace(config, window=config.window - 1), dense, normalize)
+
+    monkeypatch.setattr(to_litert, "encode", encode)
+    options = ExportOptions(precisions=("int8",), formats=("litert",), buckets=BUCKETS)
+    export_bundle(checkpoint, tmp_path / "bundle", options, assumed)
+    monkeypatch.undo()
+    report = parity.check(tmp_path / "bundle", answers, execution=Execution(checkpoint, answers))
+    report = diagnosis.diagnose(tmp_path / "bundle", report, Reference.load(checkpoint), answers)
+    findings = report.graphs["litert/int8"].findings
+    assert [f.name for f in findings] == ["window off by one (too narrow)"]
