@@ -247,7 +247,7 @@ def _rounds(plan: Plan, own: Process, reference: Process, case: Case) -> Rounds:
         own=tuple(tuple(b.seconds) for b in ours),
         reference=tuple(tuple(b.seconds) for b in theirs),
         waited_s=sum(b.waited_s for b in (*theirs, *ours)),
-        foreign_s=sum(b.foreign_s for b in (*theirs, *ours)),
+        foreign_s=max(0.0, sum(b.foreign_s for b in (*theirs, *ours))),
         throttled=throttling(before, glance()),
     )
 

@@ -48,10 +48,13 @@ def clock(pid: int, root: Path = ROOT) -> Clock | None:
 
 
 def foreign(before: Clock | None, after: Clock | None) -> float:
-    """Seconds of CPU time that others used between two readings; 0 where there are none."""
+    """Seconds of CPU time that others used between two readings; 0 where there are none.
+
+    Both count in ticks of 10 ms, so that a short time may come out below 0; sums are right.
+    """
     if before is None or after is None:
         return 0.0
-    return max(0.0, (after.machine - before.machine) - (after.process - before.process))
+    return (after.machine - before.machine) - (after.process - before.process)
 
 
 def glance(root: Path = ROOT) -> State:
