@@ -166,6 +166,11 @@ def test_a_snippet_for_a_model_card(bundles: dict[str, Path]) -> None:
     graph = data["graphs"]["onnx/fp32"]
     assert f"| onnx/fp32 | float32 | failed | {graph['checks']} | {graph['cosine']['minimum']:.6f} |" in text
     assert data["reference"]["name"] in text and data["machine"]["cpu"] in text
+    assert f"with ONNX Runtime {data['versions']['onnxruntime']} on " in text
+    both = {**data["graphs"], "litert/int8": graph}
+    versions = {"sentence-transformers": "6", "onnxruntime": "1", "ai-edge-litert": "2"}
+    text = card.snippet({**data, "graphs": both, "versions": versions})
+    assert "with ONNX Runtime 1 and LiteRT 2 on" in text
 
 
 def test_assert_parity(bundles: dict[str, Path], tiny_checkpoint: Path) -> None:

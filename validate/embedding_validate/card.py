@@ -2,6 +2,7 @@
 
 from typing import Any
 
+_ENGINES = {"onnx": ("ONNX Runtime", "onnxruntime"), "litert": ("LiteRT", "ai-edge-litert")}
 _PRECISIONS = {
     "fp32": "float32",
     "fp16": "float16 weights",
@@ -18,7 +19,7 @@ def snippet(data: dict[str, Any]) -> str:
         "",
         f"Compared with sentence-transformers {data['versions']['sentence-transformers']} on "
         f"`{data['reference']['name']}` (float32, weights `{data['reference']['weights_sha256'][:16]}`) "
-        f"with ONNX Runtime {data['versions']['onnxruntime']} on {data['machine']['cpu']}.",
+        f"with {_engines(data)} on {data['machine']['cpu']}.",
         "",
         "| graph | stored as | verdict | checks | least cosine | mean cosine | top-10 overlap |",
         "|---|---|---|---|---|---|---|",
@@ -31,3 +32,12 @@ def snippet(data: dict[str, Any]) -> str:
             f"| {key} | {stored} | {g['status']} | {g['checks']} | {' | '.join(cosines)} | {overlap} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _engines(data: dict[str, Any]) -> str:
+    """The engines of the graphs compared, with their versions."""
+    formats = dict.fromkeys(key.partition("/")[0] for key in data["graphs"])
+    return " and ".join(
+        f"{name} {data['versions'].get(package, 'of unknown version')}"
+        for name, package in (_ENGINES[f] for f in formats)
+    )

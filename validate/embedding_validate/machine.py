@@ -5,7 +5,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-_PACKAGES = ("embedding-edge", "onnxruntime", "numpy", "tokenizers")
+_PACKAGES = ("embedding-edge", "onnxruntime", "ai-edge-litert", "numpy", "tokenizers")
 
 
 def machine() -> dict[str, str]:
