@@ -91,10 +91,12 @@ lean: wheelhouse
 	    --target $(LEAN) embedding-edge numpy onnxruntime
 	$(BIN)/python runtime/prune.py $(LEAN)
 
-# Every graph of a full-size bundle beside PyTorch: 20 minutes on a quiet machine, about 4 GB of disk.
+# Every graph of a full-size bundle beside PyTorch, and int8 beside what this CPU could do: 25 minutes on a
+# quiet machine, about 4 GB of disk.
 bench: $(READY) $(BENCH)/bundle
 	$(BIN)/python -m embedding_validate.benchmark $(BENCH)/bundle --reference $(BENCH)/checkpoint \
-	    --output $(BENCH)/benchmark.json $(BENCH_OPTIONS)
+	    --per-tensor --output $(BENCH)/benchmark.json $(BENCH_OPTIONS)
+	$(BIN)/python -m embedding_validate.gemm_rate $(BENCH)/bundle --output $(BENCH)/gemm_rate.json
 
 # A full-size bundle beside what people use today, each in an environment of its own: an hour, about 12 GB of
 # disk. What cannot be installed is named and left out. COMPARE_OPTIONS go to compare-embedding.
