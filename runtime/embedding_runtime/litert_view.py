@@ -23,6 +23,7 @@ from typing import Any
 # PyBytesObject (cpython/bytesobject.h): reference count, type, length, hash not computed yet; then the bytes.
 _HEADER = struct.Struct("@nPnn")
 _REFERENCES, _NO_HASH = 1 << 28, -1
+_UNTRIED = (3, 14)
 _MAP_FIXED = 0x10  # sys/mman.h of Linux, on every architecture that has wheels
 _FAILED = ctypes.c_void_p(-1).value
 # Places of fields in their tables (schema.fbs).
@@ -34,7 +35,7 @@ _SIGNATURE_KEY, _SIGNATURE_SUBGRAPH = 2, 4
 def supported() -> bool:
     """Whether this Python keeps bytes as views need them."""
     cpython = sys.implementation.name == "cpython" and sys.platform == "linux"
-    return cpython and bytes.__basicsize__ == _HEADER.size + 1
+    return cpython and sys.version_info < _UNTRIED and bytes.__basicsize__ == _HEADER.size + 1
 
 
 class Views:
