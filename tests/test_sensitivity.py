@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sensitivity
 import torch
 from test_faults import _with_config, _with_weights
 
@@ -15,6 +16,7 @@ from embedding_export.checkpoint import load_checkpoint
 from embedding_export.folding import ArrayWeight
 from embedding_export.options import ExportOptions
 from embedding_export.pipeline import export_bundle
+from embedding_runtime.bundle import Precision
 from embedding_validate import parity, probes, texts
 from embedding_validate.answers import Answers
 from embedding_validate.reference import Reference
@@ -82,3 +84,24 @@ def test_what_a_norm_cancels_no_vector_shows(
     name: str, editable: Path, answers: Answers, monkeypatch: Patch
 ) -> None:
     assert _status(UNSEEN[name], editable.parent / "bundle", answers, monkeypatch) == "passed"
+
+
+# Of validate/VALIDATION.md's table, what each precision's questions see and what they do not.
+QUANTIZED: dict[tuple[str, Precision, float], set[str]] = {
+    ("gate projection", "int8", 0.2): {"weights"},
+    ("gate projection", "int8", 0.5): {"weights", "loss"},
+    ("output projection", "int8", 1.0): {"weights"},
+    ("output projection", "int4", 0.001): {"weights"},
+    ("table", "int4", 1.0): {"weights"},
+    ("window, computed", "int8", 1.0): {"execution", "loss"},
+    ("window, computed", "int4", 1.0): {"execution"},
+}
+
+
+@pytest.mark.parametrize(("error", "precision", "size"), QUANTIZED)
+def test_what_each_question_sees(
+    error: str, precision: Precision, size: float, tiny_checkpoint: Path
+) -> None:
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    planted = sensitivity.ERRORS[error](checkpoint, size)
+    assert sensitivity.seen(checkpoint, planted, precision) == QUANTIZED[error, precision, size]
