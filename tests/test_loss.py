@@ -40,7 +40,7 @@ def test_plain_weights(tmp_path: Path) -> None:
     assert int8.mean >= 0.998
     assert int8.minimum >= 0.995
     for graph in graphs.values():
-        assert graph.invariance is not None
+        assert graph.invariance is not None and graph.invariance.batch is not None
         assert graph.invariance.batch <= 1e-6
 
 
