@@ -83,7 +83,7 @@ def torch(spec: dict[str, Any]) -> Callable[[], Run]:
     checkpoint = load_checkpoint(spec["checkpoint"])
 
     def load() -> Run:
-        model = load_model(checkpoint).to(getattr(library, spec["dtype"]))
+        model = load_model(checkpoint, spec["dtype"])
 
         def run(ids: Ids) -> NDArray[np.float32]:
             tensor = library.from_numpy(ids)

@@ -254,8 +254,8 @@ def import_libraries() -> None:
     importlib.import_module("sentence_transformers")
 
 
-def load_model(checkpoint: "Checkpoint") -> "SentenceTransformer":
-    """The bare model in float32 on the CPU, unchecked; `Reference.load` is for comparing results.
+def load_model(checkpoint: "Checkpoint", dtype: str = "float32") -> "SentenceTransformer":
+    """The bare model on the CPU, unchecked; `Reference.load` is for comparing results.
 
     Raises:
         ReferenceLoadError: it does not load, or not in float32.
@@ -271,7 +271,7 @@ def load_model(checkpoint: "Checkpoint") -> "SentenceTransformer":
             str(checkpoint.path),
             device="cpu",
             local_files_only=True,
-            model_kwargs={"dtype": torch.float32},
+            model_kwargs={"dtype": getattr(torch, dtype)},
             config_kwargs=dict(checkpoint.config_overrides),
         )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as e:
@@ -281,6 +281,8 @@ def load_model(checkpoint: "Checkpoint") -> "SentenceTransformer":
         ) from e
     finally:
         progress.enable_progress_bar()  # type: ignore[no-untyped-call]
+    if dtype != "float32":
+        return model.to(getattr(torch, dtype)).eval()  # the stages after the encoder come in float32
     if kinds := {str(p.dtype) for p in model.parameters() if p.dtype != torch.float32}:
         raise ReferenceLoadError(
             f"The reference was loaded with weights of {sorted(kinds)}, not float32 alone. "
