@@ -211,6 +211,14 @@ def test_the_first_run() -> None:
     assert figures.first_run(document()["runs"][0], "onnx/int8") == 30
 
 
+def test_memory_is_quoted_once() -> None:
+    """At 256 tokens, of most threads where there are several."""
+    (run,) = document()["runs"]
+    alone = [{**c, "threads": 1, "memory": {"anonymous_peak": 1}} for c in run["cases"]]
+    assert figures.memory({**run, "cases": [*run["cases"], *alone]}, "onnx/int8") == run["cases"][3]["memory"]
+    assert figures.memory({**run, "cases": []}, "onnx/int8") == {}
+
+
 def test_the_front() -> None:
     assert figures.pareto([(1, 3), (2, 2), (3, 1), (3, 3), (1, 3)]) == [True, True, True, False, True]
 
