@@ -174,7 +174,7 @@ def _machine(run: Json) -> str:
         f"{machine['cpu']} ({features or 'no features known'}), {machine['cpus']} CPUs, {machine['system']} "
         f"{machine['architecture']}, governor {machine['governor'] or 'not told'}; {found}; "
         f"{run['started']}. Medians in ms, each case in a fresh process, in turn with {plan['reference']}; "
-        f"cosine: the least to {plan['base']}; own MB: anonymous memory of the whole process at "
+        f"cosine: the least to {plan['base']}; own MB: anonymous memory of the whole process at up to "
         f"{figures.MEMORY_TOKENS} tokens."
     )
 
