@@ -166,8 +166,8 @@ def _memory(run: Json) -> Json | None:
     alt = "; ".join(f"{n} {b['own']:.0f} MB own, {b['mapped files']:.0f} MB mapped" for n, b in bars.items())
     return {
         "svg": compare_plots.stacked(bars, "MB", f"Peak memory: {alt}"),
-        "caption": f"Peak memory of the whole process with texts of up to {figures.MEMORY_TOKENS} tokens: its own "
-        "(anonymous), and mapped files, which the system can drop and read again.",
+        "caption": f"Peak memory of the whole process with texts of up to {figures.MEMORY_TOKENS} tokens: "
+        "its own (anonymous), and mapped files, which the system can drop and read again.",
         "legend": ["own", "mapped files"],
     }
 
