@@ -18,7 +18,7 @@ def cpu_kind() -> str:
     dot-product instructions, 4-bit kernels compute in another precision on ARM.
     """
     machine = platform.machine().lower()
-    flags = _flags()
+    flags = cpu_flags()
     if machine in _X86:
         return "x86-vnni" if flags & {"avx512_vnni", "avx_vnni"} else "x86"
     if machine in _ARM:
@@ -30,11 +30,11 @@ def cpu_kind() -> str:
 @cache
 def cpu_fingerprint() -> str:
     """Changes when the machine's kind of CPU or its instruction set changes; 16 hex digits."""
-    text = "\n".join([platform.machine(), platform.processor(), cpu_kind(), *sorted(_flags())])
+    text = "\n".join([platform.machine(), platform.processor(), cpu_kind(), *sorted(cpu_flags())])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _flags() -> frozenset[str]:
+def cpu_flags() -> frozenset[str]:
     """The instruction-set flags of the first CPU, empty where /proc/cpuinfo does not tell."""
     try:
         lines = _CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from embedding_runtime.bundle import Format, Graph
 from embedding_runtime.errors import EngineError
+from embedding_runtime.platforms import lack, this_platform
 from embedding_runtime.vectors import Floats
 
 Ids = NDArray[np.int64]
@@ -66,7 +67,8 @@ def engine_module(format: Format) -> Any:
     try:
         return importlib.import_module(engine.module)
     except (ImportError, OSError) as e:  # OSError: a library of its own does not load
-        raise EngineError(f"{engine.name} cannot be imported ({e}). Install it with: {engine.install}") from e
+        advice = lack(engine.name, this_platform()) or f"Install it with: {engine.install}"
+        raise EngineError(f"{engine.name} cannot be imported ({e}). {advice}") from e
 
 
 def check_engine_version(graph: Graph) -> str:

@@ -119,13 +119,16 @@ def _prepared(engine: Backend, manifest: Manifest, graph: Graph) -> Session | No
             raise EngineError(f"Packed weights of {graph.key} do not give its vectors; they are not used.")
 
     return open_prepared(
-        CacheKey(
-            graph.variant_id, graph.engine, check_engine_version(graph), cpu_fingerprint(), engine.layout
-        ),
+        cache_key(graph, engine.layout),
         make,
         engine.open_prepared,
         lambda session: check_golden_vectors(replace(graph, golden=(quick,)), _vectors(session, manifest)),
     )
+
+
+def cache_key(graph: Graph, layout: str) -> CacheKey:
+    """Of the files that this device prepares for a graph."""
+    return CacheKey(graph.variant_id, graph.engine, check_engine_version(graph), cpu_fingerprint(), layout)
 
 
 def _golden(session: Session, manifest: Manifest, graph: Graph) -> Floats:

@@ -1,0 +1,39 @@
+"""How much memory a process holds, by what it is made of (Linux). Knows nothing of embeddings."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+_PROC = Path("/proc")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes. `anonymous` is the process's own, which only swapping could take back; `resident` counts mapped
+    files too; `proportional` counts what several processes map in equal shares; `peak` is the largest
+    `resident` so far."""
+
+    anonymous: int
+    resident: int
+    proportional: int
+    peak: int
+
+
+def process_memory(pid: int | str = "self", proc: Path = _PROC) -> Memory | None:
+    """Of a process; None where the system does not tell."""
+    try:
+        rollup = _fields(proc / str(pid) / "smaps_rollup")
+        status = _fields(proc / str(pid) / "status")
+        return Memory(rollup["Anonymous"], rollup["Rss"], rollup["Pss"], status["VmHWM"])
+    except (OSError, KeyError):
+        return None
+
+
+def _fields(path: Path) -> dict[str, int]:
+    """The lines `Name:   123 kB`, in bytes."""
+    found = {}
+    for line in path.read_text().splitlines():
+        name, _, value = line.partition(":")
+        number, _, unit = value.strip().partition(" ")
+        if unit == "kB" and number.isdigit():
+            found[name] = int(number) << 10
+    return found
