@@ -175,6 +175,15 @@ def test_rounding_that_costs_too_much_is_named(
     assert "the table 0.9" in report.graphs["onnx/int4"].findings[0].evidence
 
 
+def test_a_prompt_that_is_missing_is_all_that_is_wrong(
+    tiny_checkpoint: Path, tmp_path: Path, reference: Reference, answers: Answers, monkeypatch: Patch
+) -> None:
+    FAULTS["prompt dropped"](monkeypatch)
+    bundle = _int8(tiny_checkpoint, tmp_path / "bundle")
+    report, names = _judged(bundle, reference, answers)
+    assert names == ["prompt missing"], table.lines(report)
+
+
 def test_a_trimmed_vocabulary(
     tiny_checkpoint: Path,
     tmp_path: Path,

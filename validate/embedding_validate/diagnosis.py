@@ -118,11 +118,14 @@ class _Diagnosis:
             yield from self._tokens(wrong_ids)
         same_ids = [c for c in alone if c.ids_equal is not False]
         executed = {c.probe for c in report.cases if c.check == EXECUTED and c.failures}
-        failed = {c.probe for c in same_ids if c.failures} | executed
-        if failed or _mean_only(same_ids, report.thresholds["cosine_mean"]):
-            evidence = self._evidence(same_ids, failed)
-            own = self.subject.own_weights
-            yield from self._quantized(evidence, self._stored(report)) if own else self._graph(evidence)
+        lost = {c.probe for c in same_ids if c.failures}
+        loss = bool(lost) or _mean_only(same_ids, report.thresholds["cosine_mean"])
+        if loss or executed:
+            evidence = self._evidence(same_ids, lost | executed)
+            if self.subject.own_weights:
+                yield from self._quantized(evidence, self._stored(report), loss)
+            else:
+                yield from self._graph(evidence)
             return
         yield from self._stored(report)
         passed = {c.probe for c in alone if not c.failures}
@@ -142,12 +145,14 @@ class _Diagnosis:
         except AuditError as e:
             return [Finding("stored weights cannot be read", str(e), None, None)]
 
-    def _quantized(self, evidence: Sequence[Evidence], stored: Sequence[Finding]) -> Iterable[Finding]:
+    def _quantized(
+        self, evidence: Sequence[Evidence], stored: Sequence[Finding], loss: bool
+    ) -> Iterable[Finding]:
         """Stored weights first; then whether the graph computes with them; then what rounding costs."""
         subject = self.subject
         own = OwnWeights(subject.checkpoint, subject.graph, subject.path, subject.length)
         found = [*stored, *own.findings(evidence)]
-        yield from found or [own.beyond_class(evidence)]
+        yield from found or ([own.beyond_class(evidence)] if loss else [])
 
     def _tokens(self, cases: Sequence[Case]) -> Iterable[Finding]:
         """Name what happened to the ids; to those of truncated texts only where no others are wrong."""
