@@ -9,7 +9,7 @@ from typing import Any
 from embedding_runtime.errors import EmbeddingError, InputError
 from embedding_validate import plots
 from embedding_validate.plots import Axis, Point
-from embedding_validate.results import PARITY, SCHEMA_VERSION, replace_text
+from embedding_validate.results import EXECUTED, PARITY, SCHEMA_VERSION, replace_text
 
 HTML = "parity.html"
 _MOST_FAILURES = 30
@@ -118,7 +118,8 @@ def _changes(invariance: Json) -> list[tuple[str, float]]:
 
 def _figures(key: str, graph: Json) -> list[tuple[str, str]]:
     """Error against length, cosines, errors per script and per dim, and scores against scores."""
-    cases = [c for c in graph["cases"] if c["figures"]["max_abs_error"] is not None]
+    compared = [c for c in graph["cases"] if c["check"] != EXECUTED]
+    cases = [c for c in compared if c["figures"]["max_abs_error"] is not None]
     if not cases:
         return []
     alone = [c for c in cases if c["check"] == "alone"]
