@@ -136,6 +136,7 @@ def _write_onnx(
         golden=golden_vectors(OnnxSession(path, available_cpus()), checkpoint, checkpoint.max_seq_length),
         golden_tolerance=row.golden_tolerance,
         parity=NOT_YET,
+        bit_stable=row.bit_stable,
     )
     return graph, compared
 
@@ -175,6 +176,7 @@ def _write_litert(
         golden=golden_vectors(session, checkpoint, buckets[-1]),
         golden_tolerance=row.golden_tolerance,
         parity=NOT_YET,
+        bit_stable=row.bit_stable,
     )
     subject = Subject(checkpoint.prompts, describe.dims(checkpoint, options.dims), checkpoint.max_seq_length)
     write_litert_conformance(_conformance(path), graph, subject, source.special.golden, session)

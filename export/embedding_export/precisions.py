@@ -15,7 +15,8 @@ class PrecisionRow:
     `golden_tolerance` is the largest absolute difference to a golden vector that a sound engine may show,
     per kind of CPU ("any" where one figure serves all): the order of summation differs between CPUs, and
     where activations are quantized a different last digit can round to another step, no more.
-    `engine_min_version` is the first ONNX Runtime that runs the graph.
+    `engine_min_version` is the first ONNX Runtime that runs the graph. `bit_stable` is as in `bundle.Graph`,
+    measured on x86 with VNNI and on emulated Cortex-A72, Cortex-A76 and Neoverse-V1 (`make test-arm`).
     """
 
     onnx_file: str
@@ -26,6 +27,7 @@ class PrecisionRow:
     bytes_per_parameter: float
     recipe: dict[str, str]
     golden_tolerance: dict[str, float]
+    bit_stable: bool | None = True
 
 
 ATTENTION = "scores from uint8 queries and int8 keys, static scales; the rest float32"
@@ -87,6 +89,7 @@ PRECISIONS: dict[Precision, PrecisionRow] = {
             "dense": "folded",
         },
         golden_tolerance={"any": 6e-2, "arm-dotprod": 2e-2, "x86": 2e-2, "x86-vnni": 2e-2},
+        bit_stable=False,
     ),
 }
 
@@ -133,6 +136,7 @@ class LitertRow:
     bytes_per_parameter: float
     recipe: dict[str, str]
     golden_tolerance: dict[str, float]
+    bit_stable: bool | None = None
 
     def format(self, name: str) -> LitertFormat:
         """The format of a matrix or table by its canonical name."""
@@ -177,6 +181,7 @@ LITERT: dict[Precision, LitertRow] = {
             "dense": "folded",
         },
         golden_tolerance={"any": 2e-2},
+        bit_stable=True,
     ),
     "mixed": LitertRow(
         table=_I4_WIDE,

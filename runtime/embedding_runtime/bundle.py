@@ -128,7 +128,9 @@ class Graph:
     """One graph: `file` and `external_data` name entries of `Manifest.files`.
 
     `golden_tolerance` is the largest absolute difference allowed to a golden vector, per kind of CPU
-    ("any" where one figure serves all).
+    ("any" where one figure serves all). `bit_stable` says whether every kind of CPU computes the same, so
+    that vectors differ by the rounding of float32 sums and by what that tips over; false where the engine's
+    own kernels quantize otherwise on other CPUs; None where nobody has measured it.
     """
 
     format: Format
@@ -146,6 +148,7 @@ class Graph:
     golden: tuple[GoldenVector, ...]
     golden_tolerance: dict[str, float]
     parity: Parity
+    bit_stable: bool | None = None
 
     @property
     def key(self) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedding_runtime.bundle import Format, Graph
+from embedding_runtime.cpu import cpu_flags, cpu_kind
 from embedding_runtime.errors import EngineError
 from embedding_runtime.platforms import lack, this_platform
 from embedding_runtime.vectors import Floats
@@ -61,9 +62,16 @@ def engine_module(format: Format) -> Any:
     """The engine's module.
 
     Raises:
-        EngineError: not installed, or it cannot be imported here.
+        EngineError: not installed, or it cannot be imported or run here.
     """
     engine = ENGINES[format]
+    if format == "litert" and cpu_kind() == "arm" and cpu_flags():
+        # Seen with 2.3.0 on an emulated Cortex-A72: opening a graph ends the process with SIGILL.
+        raise EngineError(
+            f"{engine.name} needs a CPU with dot-product instructions (Cortex-A76 or newer, as in the "
+            "Raspberry Pi 5), and this one has none. Use an ONNX graph: export-embedding CHECKPOINT BUNDLE "
+            "--add"
+        )
     try:
         return importlib.import_module(engine.module)
     except (ImportError, OSError) as e:  # OSError: a library of its own does not load
