@@ -56,7 +56,7 @@ LOSS: dict[str, Threshold] = {
 LOSS["mixed"] = LOSS["int4"]
 # Execution: against the same forward pass on the graph's own dequantized weights. fp32 holds the checkpoint's
 # weights: loss is execution. Where a graph rounds activations that pass does too, and each half of a layer
-# starts from the graph's own residual: 2e-7 is usual, 6e-3 was seen where some values of a text of three tokens
+# starts from the graph's own residual: 2e-7 is usual, 6e-3 was seen where values of a text of three tokens
 # fell to the neighbouring step.
 _ROUNDED = Threshold(
     cosine_min=0.99999, cosine_mean=0.99999, norm_error=1e-5, max_abs_error=1e-3, update_error=2e-2
