@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := build/demo
-# A folder or hub id; without one the demo makes a tiny stand-in with random weights.
-CHECKPOINT ?= $(DEMO)/checkpoint
+# A folder or hub id; without one it is the small trained sibling of this repository.
+CHECKPOINT ?= models/demo
+comma := ,
 # Where `make bench` keeps its full-size stand-in, bundle and result; options go to the benchmark.
 BENCH := build/bench
 BENCH_OPTIONS ?=
@@ -27,9 +28,8 @@ FOR_BOARD := --quiet --only-binary=:all: --python-version $(BOARD_PYTHON) $(fore
 
 demo: $(READY)
 	@mkdir -p $(DEMO)
-	@if [ "$(CHECKPOINT)" = "$(DEMO)/checkpoint" ]; then \
-	    rm -rf $(DEMO)/checkpoint && $(BIN)/python models/standin.py --size tiny $(DEMO)/checkpoint; fi
-	$(BIN)/export-embedding "$(CHECKPOINT)" $(DEMO)/bundle --overwrite --precision fp32,int8
+	$(BIN)/export-embedding "$(CHECKPOINT)" $(DEMO)/bundle --overwrite --precision fp32,int8 \
+	    $(if $(filter models/demo,$(CHECKPOINT)),--dims 384$(comma)256$(comma)192)
 	$(BIN)/validate-embedding $(DEMO)/bundle --reference "$(CHECKPOINT)" --examples
 
 test: lint types unit

@@ -1,6 +1,6 @@
 """Makes `models/demo` from nothing: fetches and builds the data, trains, and writes the checkpoint.
 
-Knows nothing of how: see `train/recipe.py`. `--ladder BUNDLE` measures exported bundles instead.
+Knows nothing of how: see `train/recipe.py`.
 """
 
 import argparse
@@ -16,9 +16,7 @@ _HERE = Path(__file__).parent
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="train_demo", description="Train the demo checkpoint, or measure bundles made of it."
-    )
+    parser = argparse.ArgumentParser(prog="train_demo", description="Train the demo checkpoint from nothing.")
     parser.add_argument("--out", type=Path, default=_HERE / "demo", help="checkpoint to write (models/demo)")
     parser.add_argument("--work", type=Path, default=_HERE.parent / "build" / "train", help="data and stages")
     parser.add_argument(

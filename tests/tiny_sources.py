@@ -49,7 +49,7 @@ def _wordnet() -> str:
     for i in range(300):
         thing, kind = THINGS[i % len(THINGS)], KINDS[i % len(KINDS)]
         lemmas = f"{thing}_{i} 0 {kind}_thing_{i} 0"
-        above = f"001 @ {(i % 5) + 1000:08d} n 0000" if i >= 5 else "000"
+        above = f"002 @ {(i % 5) + 1000:08d} n 0000 + {i + 999:08d} n 0101" if i >= 5 else "000"
         adjective = ADJECTIVES[i % 6]
         gloss = f"a {adjective} {kind} number {i} that looks like a {thing}"
         example = f'"the {thing} {i} is very {adjective}"'

@@ -18,6 +18,7 @@ WEIGHTS: Mapping[str, float] = {
     "wordnet-broader": 3.0,
     "wordnet-examples": 3.0,
     "wordnet-related": 1.0,
+    "inflections": 2.0,
     "headings": 1.0,
     "neighbours": 1.0,
     "windows": 3.0,

@@ -82,6 +82,7 @@ RECIPES: dict[str, Callable[[Material], Iterable[Found]]] = {
     "wordnet-broader": lambda m: wordnet.broader(m.wordnet),
     "wordnet-examples": lambda m: wordnet.examples(m.wordnet),
     "wordnet-related": lambda m: wordnet.related(m.wordnet, m.seed),
+    "inflections": lambda m: wordnet.inflections(m.wordnet),
     "topics": lambda m: wordnet.topics(m.wordnet),
     "headings": lambda m: documents.headings(m.pages, m.seed),
     "neighbours": lambda m: documents.neighbours(m.pages),

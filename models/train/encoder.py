@@ -88,6 +88,11 @@ class Encoder(nn.Module):
 
     def forward(self, side: Side) -> Tensor:
         """Vectors [B, H] of the side's texts, not normalised."""
+        vectors: Tensor = self.narrow(self.widened(side))
+        return vectors
+
+    def widened(self, side: Side) -> Tensor:
+        """What the last Dense stage is given for the side's texts: [B, dense]."""
         around = self.prompts[side.prompt]
         texts = torch.from_numpy(side.ids).split_with_sizes(side.lengths.tolist())
         order = np.argsort(side.lengths, kind="stable")
@@ -99,10 +104,11 @@ class Encoder(nn.Module):
                 return self._pooled(texts, around, rows)
 
         parts = list(self.pool.map(pooled, groups))
-        joined = _Together.apply(torch.zeros((), requires_grad=learning), parts, self.pool)
+        anchor = torch.zeros((), requires_grad=learning)
+        joined = _Together.apply(anchor, parts, self.pool)  # type: ignore[no-untyped-call]
         back = torch.from_numpy(np.argsort(order, kind="stable"))
-        vectors: Tensor = self.narrow(self.wide(joined[back]))
-        return vectors
+        wide: Tensor = self.wide(joined[back])
+        return wide
 
     def _pooled(self, texts: tuple[Tensor, ...], around: Tensor, rows: list[int]) -> Tensor:
         before, after = around[:-1], around[-1:]

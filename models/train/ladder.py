@@ -139,12 +139,12 @@ def _accuracy(pair: tuple[measure.Floats, measure.Floats], dim: int, tasks: Task
     return float(((texts @ labels.T).argmax(1) == own).mean())
 
 
-def table(rungs: Sequence[Rung]) -> list[str]:
-    """The ladder as the lines of a Markdown table."""
-    head = "| graph | dim | STS, prompt STS | STS, no prompt | recall@1 | recall@10 | classification |"
-    lines = [head, "|---|---|---|---|---|---|---|"]
-    for r in rungs:
+def table(rungs: Sequence[tuple[str, Rung]]) -> list[str]:
+    """The ladder as the lines of a Markdown table; each rung comes with the name of its checkpoint."""
+    head = "| checkpoint | graph | dim | STS, prompt STS | STS, no prompt | recall@1 | recall@10 | topics |"
+    lines = [head, "|---|---|---|---|---|---|---|---|"]
+    for name, r in rungs:
         figures = (r.sts, r.sts_no_prompt, r.recall_1, r.recall_10, r.accuracy)
         cells = " | ".join("–" if np.isnan(f) else f"{f:.3f}" for f in figures)
-        lines.append(f"| {r.graph} | {r.dim} | {cells} |")
+        lines.append(f"| {name} | {r.graph} | {r.dim} | {cells} |")
     return lines

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-DIMS = (384, 256, 192, 128)
+DIMS = (384, 256, 192)
 
 
 def contrastive(

@@ -23,10 +23,12 @@ from train.batches import WEIGHTS, Sampler, Side, prompt_text, side
 from train.build import Plan, Split
 from train.corpus import DataSet
 from train.encoder import SHAPE, Encoder
+from train.finish import finish
 from train.losses import DIMS
 
 QAT_NAME = "demo-qat-q4_0-unquantized"
 _CONTROL_WEIGHT = 0.05
+_START_SAMPLE, _FINISH_SAMPLE = 4_000, 500
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,14 @@ class Settings:
     shape: Shape = SHAPE
     dims: tuple[int, ...] = DIMS
     temperature: float = 0.1
-    whitening: float = 0.4
+    whitening: float = 0.3
+    constant: float = 0.2
     bag_batch: int = 1_024
     bag_rate: float = 0.003
     bag: Budget = Budget(6_000, 1_500.0)
     encoder_batch: int = 256
     rates: tuple[float, float, float] = (1e-3, 2e-4, 5e-5)
-    encoder: Budget = Budget(1_500, 3_300.0)
+    encoder: Budget = Budget(1_500, 3_000.0)
     qat: Budget = Budget(200, 600.0)
     seed: int = 0
     threads: int = 2
@@ -68,12 +71,18 @@ class Recipe:
 
     def make(self, out: Path) -> None:
         """Train, and write the checkpoint and its quantization-aware variant."""
-        encoder = self.encoder(self.bag())
+        encoder = self.finished()
         tokenizer = self.plan.folder / "tokenizer.json"
         write.write(encoder, self.settings.shape, tokenizer, out)
         self.plan.note(f"wrote {out}")
         write.write(self.aware(encoder), self.settings.shape, tokenizer, self.plan.folder / QAT_NAME)
         self.plan.note(f"wrote {self.plan.folder / QAT_NAME}")
+
+    def finished(self) -> Encoder:
+        """Both stages and the last change."""
+        encoder = self.encoder(self.bag())
+        finish(encoder, self._sample(_FINISH_SAMPLE), self.settings.whitening, self.settings.constant)
+        return encoder
 
     def bag(self) -> Bag:
         """Stage 1."""
@@ -138,17 +147,16 @@ class Recipe:
         """Whitening of the bag's vectors, and nothing of the common direction: [H, H]."""
         hidden = self.settings.shape.hidden
         with torch.no_grad():
-            vectors = torch.cat([bag(sample) for sample in self._sample()])
+            vectors = torch.cat([bag(sample) for sample in self._sample(_START_SAMPLE)])
         after = torch.zeros(hidden, hidden)
         after[:-1, :-1] = start.whitening(vectors, self.settings.whitening)
         return after
 
-    def _sample(self) -> list[Side]:
-        """Some texts of every data set with the STS prompt."""
+    def _sample(self, most: int) -> list[Side]:
+        """Some texts of every data set, at most so many of each, with the STS prompt."""
         rng = np.random.default_rng(self.settings.seed)
         return [
-            side(s.right, rng.choice(len(s), size=min(len(s), 4_000), replace=False), "STS")
-            for s in self.sets
+            side(s.right, rng.choice(len(s), size=min(len(s), most), replace=False), "STS") for s in self.sets
         ]
 
     def _weights(self) -> NDArray[np.float32]:

@@ -1,9 +1,10 @@
 """Stage 2's start: an encoder that computes what the bag computes, whitened.
 
-A token's vector v becomes a row of the table with |row| the same function of v for all tokens: RMSNorm would
-otherwise undo the weights that the bag has learned. To that end every row has the same component in one
-direction, which the Dense stages leave out; a random rotation spreads it, as quantization likes it. The
-norms after attention and MLP start near zero.
+RMSNorm would undo the lengths that the bag has given its token vectors. So the first layer's MLP adds the
+same vector to every token: the norm then scales a token by a known function of its own length, and the table
+holds the vectors for which that comes out right. The Dense stages leave the common direction out; a random
+rotation spreads it and everything else over all components, as quantization likes it. What the layers' other
+parts add starts near zero.
 """
 
 import torch
@@ -11,10 +12,11 @@ from torch import Tensor
 
 from train.encoder import Encoder
 
-# Largest squared share of a token's own vector in a normalised row; the rest is the common direction.
+# Largest squared share of a token's own vector after the norm, the rest is the common direction's; and the
+# mean square of the common vector's components.
 _LARGEST_SHARE = 0.8
 _COMMON = 0.5
-_FIRST_UPDATE = 0.05
+_FIRST_UPDATE = 0.01
 
 
 def whitening(vectors: Tensor, strength: float) -> Tensor:
@@ -49,12 +51,24 @@ def set_from_bag(encoder: Encoder, table: Tensor, after: Tensor, seed: int) -> N
         for name, parameter in encoder.encoder.named_parameters():
             if "post_attention_layernorm" in name or "post_feedforward_layernorm" in name:
                 parameter.fill_(_FIRST_UPDATE - 1.0)
+        _add_common(encoder, rotation[:, -1])
+
+
+def _add_common(encoder: Encoder, direction: Tensor) -> None:
+    """Make the first MLP give `direction` [H], whatever the token.
+
+    With gate and up alike every product gelu(x) x is positive, and all columns of down are the direction:
+    only the length depends on the token, and the norm after the MLP takes that away.
+    """
+    layer = encoder.encoder.layers[0]
+    layer.mlp.up_proj.weight.copy_(layer.mlp.gate_proj.weight)
+    layer.mlp.down_proj.weight.copy_(direction[:, None].expand_as(layer.mlp.down_proj.weight))
+    layer.post_feedforward_layernorm.weight.fill_(_COMMON**0.5 - 1.0)
 
 
 def _rows(table: Tensor, hidden: int) -> Tensor:
-    """[V, H]: rows whose RMSNorm is proportional to the table's, the last component common to all."""
+    """[V, H]: rows that, with the common vector added, RMSNorm makes proportional to the table's."""
     squared = table.square().sum(1)
     v = table * (_LARGEST_SHARE * hidden / squared.max()).sqrt()
-    common = (_COMMON * hidden) ** 0.5
-    own = v * common / (hidden - v.square().sum(1, keepdim=True)).sqrt()
-    return torch.cat([own, torch.full((len(table), 1), common)], dim=1)
+    own = v * (_COMMON * hidden) ** 0.5 / (hidden - v.square().sum(1, keepdim=True)).sqrt()
+    return torch.nn.functional.pad(own, (0, 1))

@@ -4,6 +4,7 @@ import random
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import PurePosixPath
 
 from train.pairs import Found, Pair
@@ -15,6 +16,13 @@ _EXAMPLE = re.compile(r'"([^"]{3,})"')
 _BROADER = ("@", "@i")
 _RELATED = ("+", "&", "^", "$", "*", ">", "%p", "%m", "%s", "#p", "\\", "=")
 _PARTS = {"noun": "n", "verb": "v", "adj": "a", "adv": "r"}
+# Endings of inflected words and what they stand for: the rules of detachment of morphy(7WN).
+_ENDINGS = {
+    "n": "s: ses:s ves:f xes:x zes:z ches:ch shes:sh men:man ies:y",
+    "v": "s: ies:y es:e es: ed:e ed: ing:e ing:",
+    "a": "er: est: er:e est:e",
+}
+_SHORTEST_BASE = 3
 # Lexicographer files (lexnames(5WN)) of nouns, for the held-out classification.
 TOPICS = {
     4: "action",
@@ -120,14 +128,40 @@ def examples(wordnet: WordNet) -> Iterator[Found]:
 
 
 def related(wordnet: WordNet, seed: int) -> Iterator[Found]:
-    """Words of related meanings (derived forms, parts, similar ones) and irregular inflections."""
+    """Words of related meanings (derived forms, parts, similar ones)."""
     rng = random.Random(seed)
     for synset in wordnet.synsets.values():
         for symbol, key in synset.pointers:
             if symbol in _RELATED and key in wordnet.synsets:
                 left, right = rng.choice(synset.lemmas), rng.choice(wordnet.synsets[key].lemmas)
                 yield Found(synset.key, Pair(left, right))
+
+
+def inflections(wordnet: WordNet) -> Iterator[Found]:
+    """An inflected word and its base: the irregular ones listed, regular ones where texts have them."""
     yield from (Found(base, Pair(inflected, base)) for inflected, base in wordnet.inflections)
+    bases: dict[str, set[str]] = {part: set() for part in _ENDINGS}
+    for synset in wordnet.synsets.values():
+        bases.get(synset.key[0], set()).update(synset.lemmas)
+    texts = (text for s in wordnet.synsets.values() for text in (s.gloss, *s.examples))
+    forms: dict[str, set[str]] = {}
+    for word in sorted({word for text in texts for word in words(text)}):
+        for base in _bases(word, bases):
+            forms.setdefault(base, set()).add(word)
+    for base, found in forms.items():
+        yield from (Found(base, Pair(word, base)) for word in sorted(found))
+        yield from (Found(base, Pair(a, b)) for a, b in combinations(sorted(found), 2))
+
+
+def _bases(word: str, known: dict[str, set[str]]) -> set[str]:
+    """Words that `word` may be an inflection of."""
+    found = set()
+    for part, rules in _ENDINGS.items():
+        for ending, _, full in (rule.partition(":") for rule in rules.split()):
+            base = word.removesuffix(ending) + full
+            if word.endswith(ending) and len(base) >= _SHORTEST_BASE and base in known[part]:
+                found.add(base)
+    return found - {word}
 
 
 def topics(wordnet: WordNet) -> Iterator[Found]:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from embedding_validate import golden
+from embedding_validate import golden, library
 from embedding_validate.calls import sliced
 from embedding_validate.golden import Score, VectorOf
+from embedding_validate.library import Found
 from embedding_validate.probes import TITLE_SLOT, Probe
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Examples:
     words: tuple[Word, ...]
     rows: tuple[Row, ...]
     left_out: tuple[str, ...]
+    searches: tuple[Found, ...]
 
     @property
     def largest_difference(self) -> float:
@@ -81,7 +83,8 @@ def run(reference: VectorOf, bundle: VectorOf, prompts: Mapping[str, str], dim: 
     words = [_word(c.probe, reference, bundle) for c in data.components]
     shown = [s for s in data.scores if _known(s.left, prompts) and _known(s.right, prompts)]
     rows = [_row(s, reference, bundle, max(1, s.dim * dim // _FULL_DIM), real) for s in shown]
-    return Examples(tuple(words), tuple(rows), tuple(s.id for s in data.scores if s not in shown))
+    left_out = tuple(s.id for s in data.scores if s not in shown)
+    return Examples(tuple(words), tuple(rows), left_out, library.search(reference, bundle, prompts))
 
 
 def lines(examples: Examples) -> list[str]:
@@ -101,9 +104,27 @@ def lines(examples: Examples) -> list[str]:
                 f"{title:54}   reference     bundle" + ("    printed" if _any_printed(rows) else ""),
             ]
             found += [_line(r) for r in rows]
+    found += _search_lines(examples.searches)
     if examples.left_out:
         found += ["", f"Left out, as this checkpoint lacks their prompts: {', '.join(examples.left_out)}"]
     return [*found, "", f"Largest difference shown: {examples.largest_difference:.1e}"]
+
+
+def _search_lines(searches: tuple[Found, ...]) -> list[str]:
+    """Each question with the passage that came first, and how often that was the right one."""
+    if not searches:
+        return []
+    title = f"Search: {len(library.load().passages)} passages, the first one found"
+    lines = ["", f"{title:54}   reference         bundle"]
+    for s in searches:
+        marks = [f"{first} {'✓' if first == s.expected else '✗'}" for first in (s.reference, s.bundle)]
+        lines.append(f"  {s.question[:54]:54} {marks[0]:17} {marks[1]}")
+    right = [sum(f == s.expected for f, s in zip(who, searches, strict=True)) for who in _firsts(searches)]
+    return [*lines, f"  right: reference {right[0]}, bundle {right[1]} of {len(searches)}"]
+
+
+def _firsts(searches: tuple[Found, ...]) -> tuple[list[str], list[str]]:
+    return [s.reference for s in searches], [s.bundle for s in searches]
 
 
 def _line(row: Row) -> str:
