@@ -9,12 +9,14 @@ from conftest import assumed
 from sentence_transformers import SentenceTransformer
 
 from embedding_export.checkpoint import load_checkpoint
-from embedding_export.pipeline import ExportOptions, export_bundle
+from embedding_export.options import ExportOptions
+from embedding_export.pipeline import export_bundle
 from embedding_runtime import Embedder
+from embedding_runtime.bundle import Precision
 from embedding_validate import golden
 
 DEMO = Path(__file__).parents[1] / "models" / "demo"
-PRECISIONS = ("fp32", "int8")
+PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
 
 
 @pytest.fixture(scope="module")

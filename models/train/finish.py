@@ -25,7 +25,7 @@ def finish(encoder: Encoder, sample: list[Side], strength: float, constant: floa
     """
     last = encoder.narrow.weight
     with torch.no_grad():
-        shared = encoder.encoder.layers[0].post_feedforward_layernorm.weight
+        shared = encoder.encoder.get_parameter("layers.0.post_feedforward_layernorm.weight")
         shared.copy_(_COMMON_FACTOR * (1.0 + shared) - 1.0)
         wide = torch.cat([encoder.widened(side) for side in sample])
         ordered = _whitening(wide @ last.T, strength) @ last

@@ -60,10 +60,11 @@ def _add_common(encoder: Encoder, direction: Tensor) -> None:
     With gate and up alike every product gelu(x) x is positive, and all columns of down are the direction:
     only the length depends on the token, and the norm after the MLP takes that away.
     """
-    layer = encoder.encoder.layers[0]
-    layer.mlp.up_proj.weight.copy_(layer.mlp.gate_proj.weight)
-    layer.mlp.down_proj.weight.copy_(direction[:, None].expand_as(layer.mlp.down_proj.weight))
-    layer.post_feedforward_layernorm.weight.fill_(_COMMON**0.5 - 1.0)
+    first = encoder.encoder.get_submodule("layers.0")
+    down = first.get_parameter("mlp.down_proj.weight")
+    first.get_parameter("mlp.up_proj.weight").copy_(first.get_parameter("mlp.gate_proj.weight"))
+    down.copy_(direction[:, None].expand_as(down))
+    first.get_parameter("post_feedforward_layernorm.weight").fill_(_COMMON**0.5 - 1.0)
 
 
 def _rows(table: Tensor, hidden: int) -> Tensor:
