@@ -5,7 +5,9 @@ products too. Emulated times say nothing about a board's.
 """
 
 import fcntl
+import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -64,13 +66,17 @@ def install(board: Board, site: Path) -> None:
     """The board's wheelhouse, unpacked for it here; and pytest."""
     wheelhouse = BUILD / "wheelhouse"
     wheel = ["ARCH=aarch64", f"PYTHON={board.python}", "EXTRAS=litert", f"WHEELHOUSE={wheelhouse}"]
-    if not site.exists():
+    sources = sorted((ROOT / "runtime/embedding_runtime").glob("*.py"))
+    state = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+    if not (site / state).exists():
+        shutil.rmtree(site, ignore_errors=True)
         run(["make", "-s", "wheelhouse", *wheel])
         tags = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_17", "manylinux2014")
         platforms = [word for tag in tags for word in ("--platform", f"{tag}_aarch64")]
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--only-binary=:all:", *platforms]
         options = ["--python-version", board.python, "--target", str(site), "--find-links", str(wheelhouse)]
         run([*pip, *options, "embedding-edge[litert]", "pytest==9.2.0"])
+        (site / state).touch()
 
 
 def run(command: list[str]) -> None:

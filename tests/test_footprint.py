@@ -1,0 +1,48 @@
+"""The benchmark of cold starts and memory; and processes that share what they map."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from embedding_runtime.process_memory import process_memory
+from embedding_validate import footprint
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs /proc")
+HOLD = """
+import sys
+from embedding_runtime import Embedder
+embedder = Embedder(sys.argv[1], threads=1)
+embedder.encode("text")
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_every_graph_is_shown_and_held_to_its_budget(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(footprint, "LENGTHS", (16,))
+    assert footprint.main([str(tiny_bundle)]) == 0
+    assert "onnx/fp32 16 tokens: " in capfd.readouterr().out
+    monkeypatch.setattr(footprint, "BUDGETS", {"onnx/fp32": {16: 1_000_000}})
+    assert footprint.main([str(tiny_bundle)]) == 1
+
+
+def test_processes_share_what_they_map(tiny_bundle: Path) -> None:
+    """Each counts for less than it has resident: the engine's code and the weights are there once."""
+    command, pipe = [sys.executable, "-W", "ignore", "-c", HOLD, str(tiny_bundle)], subprocess.PIPE
+    processes = [subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) for _ in range(2)]
+    try:
+        for process in processes:
+            assert process.stdout
+            assert process.stdout.readline() == "ready\n"
+        for process in processes:
+            memory = process_memory(process.pid)
+            assert memory
+            mapped = memory.resident - memory.anonymous
+            assert memory.proportional - memory.anonymous < 0.75 * mapped
+    finally:
+        for process in processes:
+            process.communicate()
