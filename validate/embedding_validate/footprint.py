@@ -70,10 +70,11 @@ def _case(bundle: Path, manifest: Manifest, graph: Graph, length: int) -> bool:
     memory = found["memory"] or {"anonymous": 0, "peak": 0}
     most = BUDGETS.get(graph.key, {}).get(length)
     parts = ", ".join(f"{k} {found[k]:.3f}" for k in ("start of Python", "import", "open", "first vector"))
+    within = f" of {limit}" if limit else "", f" of {most / 1e6:.0f}" if most else ""
     sys.stdout.write(
-        f"{graph.key} {length} tokens: {found['seconds']:.3f} s{f' of {limit}' if limit else ''} "
-        f"({parts}); anonymous {memory['anonymous'] / 1e6:.0f} MB{f' of {most / 1e6:.0f}' if most else ''}, peak resident "
-        f"{memory['peak'] / 1e6:.0f} MB\n"
+        f"{graph.key} {length} tokens: {found['seconds']:.3f} s{within[0]} ({parts}); "
+        f"anonymous {memory['anonymous'] / 1e6:.0f} MB{within[1]}, "
+        f"peak resident {memory['peak'] / 1e6:.0f} MB\n"
     )
     slow = limit is not None and found["seconds"] > limit
     return slow or (most is not None and memory["anonymous"] > most)
