@@ -6,12 +6,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import assumed
 
-from embedding_export import encoder, to_litert
+from embedding_export import encoder, litert_ops, to_litert
 from embedding_export.checkpoint import load_checkpoint
+from embedding_export.errors import ParityError
+from embedding_export.litert_file import Value
 from embedding_export.options import ExportOptions
 from embedding_export.pipeline import export_bundle
 from embedding_runtime.bundle import load_manifest
@@ -97,3 +100,21 @@ def test_a_fault_is_named(
     report = diagnosis.diagnose(tmp_path / "bundle", report, Reference.load(checkpoint), answers)
     findings = report.graphs["litert/int8"].findings
     assert [f.name for f in findings] == ["window off by one (too narrow)"]
+
+
+def test_a_wrong_bucket_is_named(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Padding that counts in one length of three."""
+    true = litert_ops.LitertOps._padding_bias
+
+    def planted(self: litert_ops.LitertOps, blocks: int, side: int) -> Value:
+        bias = true(self, blocks, side)
+        return self._mul(bias, np.zeros(1, np.float32)) if self.length == 64 else bias
+
+    monkeypatch.setattr(litert_ops.LitertOps, "_padding_bias", planted)
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    options = ExportOptions(precisions=("fp32",), formats=("litert",), buckets=(32, 64, 128))
+    with pytest.raises(ParityError, match="all of those alone in bucket 64"):
+        export_bundle(checkpoint, tmp_path / "bundle", options, parity.gate(checkpoint))
+    assert list(tmp_path.iterdir()) == []

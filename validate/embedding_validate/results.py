@@ -184,7 +184,7 @@ class Found:
 
 def graph_report(graph: Graph, thresholds: dict[str, float], found: Found, seconds: float) -> GraphReport:
     """Verdict on a graph and summary of what was found."""
-    reason = _reason(found, thresholds)
+    reason = _reason(found, thresholds, graph.buckets)
     return GraphReport(
         status="failed" if reason else "passed",
         reason=reason,
@@ -248,7 +248,7 @@ def _cosines(cases: tuple[Case, ...], executed: bool) -> list[float]:
     return [c.figures.cosine for c in cases if (c.check == EXECUTED) is executed]
 
 
-def _reason(found: Found, thresholds: dict[str, float]) -> str | None:
+def _reason(found: Found, thresholds: dict[str, float], buckets: tuple[int, ...]) -> str | None:
     parts = list(found.mismatches[:3])
     for executed in (False, True):
         mean = summarize(_cosines(found.cases, executed))
@@ -264,7 +264,7 @@ def _reason(found: Found, thresholds: dict[str, float]) -> str | None:
         worst = min(failed, key=lambda c: (not math.isnan(c.figures.cosine), c.figures.cosine))
         parts.append(
             f"{len(failed)} of {len(found.cases)} checks fell short, worst {worst.probe!r} ({worst.check}, "
-            f"{worst.tokens} tokens): {'; '.join(worst.failures)}"
+            f"{worst.tokens} tokens): {'; '.join(worst.failures)}{_buckets_of(failed, buckets)}"
         )
     if missed := [g for g in found.golden if not g.passed]:
         parts.append(
@@ -274,6 +274,15 @@ def _reason(found: Found, thresholds: dict[str, float]) -> str | None:
     if not found.cases:
         parts.append("nothing was compared")
     return "; ".join(parts) or None
+
+
+def _buckets_of(failed: list[Case], buckets: tuple[int, ...]) -> str:
+    """In which lengths of a LiteRT file it went wrong, where others are right."""
+    alone = [c for c in failed if c.check == "alone"] if buckets else []
+    wrong = sorted({next((b for b in buckets if c.tokens <= b), buckets[-1]) for c in alone})
+    if not wrong or len(wrong) == len(buckets):
+        return ""
+    return f"; all of those alone in bucket {', '.join(map(str, wrong))}"
 
 
 def _changes(invariance: Invariance | None, most: float) -> list[str]:
