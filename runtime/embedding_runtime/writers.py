@@ -79,14 +79,16 @@ class RowFile:
         self._own = path is not None
         self._fd = _STDOUT if path is None else os.open(path, flags, 0o666)
         self._good = self._position(kept)
+        self._after = self._good
 
     def append(self, data: bytes) -> None:
         """Add bytes that end a row."""
+        if self._good is not None:
+            self._after = self._good + len(data)
         view = memoryview(data)
         while view:
             view = view[os.write(self._fd, view) :]
-        if self._good is not None:
-            self._good += len(data)
+        self._good = self._after
 
     def rewrite(self, data: bytes) -> None:
         """Replace the first bytes."""
@@ -104,7 +106,8 @@ class RowFile:
     def close(self) -> None:
         """Cut off an unfinished row, where the output is a file, and close it."""
         try:
-            if self._good is not None and self._good != os.fstat(self._fd).st_size:
+            # An interruption may come when all is written and nothing yet noted: such rows are whole.
+            if self._good is not None and os.fstat(self._fd).st_size not in (self._good, self._after):
                 os.ftruncate(self._fd, self._good)
         finally:
             if self._own:
