@@ -7,12 +7,14 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import written
 from numpy.typing import NDArray
 
 from embedding_export.checkpoint import Checkpoint, DenseStage, EncoderConfig, load_checkpoint
 from embedding_export.encoder import encode
 from embedding_export.folding import ArrayWeight, Weight, Weights, as_stored, folded
-from embedding_export.onnx_ops import BLOCK_LOCAL_ABOVE, rope_tables
+from embedding_export.onnx_ops import BLOCK_LOCAL_ABOVE
+from embedding_export.rope import rope_tables
 from embedding_export.to_onnx import Encoder, write_onnx
 from embedding_export.torch_ops import TorchOps
 from embedding_runtime.onnx_session import OnnxSession
@@ -75,13 +77,7 @@ def test_any_window(checkpoint: Checkpoint, window: int, tmp_path: Path) -> None
 def test_several_key_heads(checkpoint: Checkpoint, heads: int, tmp_path: Path) -> None:
     """Other Gemma 3 sizes share a key head among fewer queries."""
     config = dataclasses.replace(checkpoint.config, num_key_value_heads=heads)
-    rng = np.random.default_rng(heads)
-    two_dense = folded(checkpoint)
-    tensors = dict(two_dense.tensors)
-    for name in [n for n in tensors if ".k_proj." in n or ".v_proj." in n]:
-        shape = (heads * config.head_dim, config.hidden_size)
-        tensors[name] = ArrayWeight(rng.standard_normal(shape).astype(np.float32) / np.float32(8))
-    weights = Weights(tensors, two_dense.dense)
+    weights = written.with_key_heads(config, folded(checkpoint))
     session = _session(config, weights, tmp_path)
     for lengths in ([20, 7], [600, 520]):
         ids, mask = _batch(config, lengths)

@@ -8,7 +8,6 @@ from typing import Any
 import flatbuffers
 import numpy as np
 import pytest
-import torch
 import written
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
@@ -18,14 +17,12 @@ from embedding_export import quantize
 from embedding_export.audit import audit_graph
 from embedding_export.checkpoint import Checkpoint, EncoderConfig, load_checkpoint
 from embedding_export.dequantized import dequantized
-from embedding_export.encoder import encode
 from embedding_export.errors import AuditError, ExportError
 from embedding_export.folding import ArrayWeight, Weights, as_stored, folded
 from embedding_export.litert_ops import CHUNK, Lengths
 from embedding_export.precisions import LITERT
 from embedding_export.to_litert import check_buckets, write_litert
 from embedding_export.to_onnx import Encoder
-from embedding_export.torch_ops import TorchOps
 from embedding_runtime.bundle import Precision
 
 Floats = NDArray[np.float32]
@@ -63,13 +60,7 @@ def _vectors(path: Path, bucket: int, texts: Sequence[NDArray[np.int64]]) -> Flo
 def _expected(
     config: EncoderConfig, weights: Weights, texts: Sequence[NDArray[np.int64]], normalize: bool = True
 ) -> Floats:
-    found = []
-    for text in texts:
-        ids = torch.from_numpy(text[None])
-        ops = TorchOps(config, weights, ids, torch.ones_like(ids))
-        with torch.no_grad():
-            found.append(encode(ops, config, weights.dense, normalize)[1].numpy())
-    return np.concatenate(found)
+    return np.stack([written.forward(config, weights, text, normalize) for text in texts])
 
 
 @pytest.mark.parametrize("bucket", [2, 16, 257, 300, 512, LONG, 1000, 1024, 2048])
@@ -95,13 +86,7 @@ def test_any_window(checkpoint: Checkpoint, window: int, bucket: int, tmp_path: 
 @pytest.mark.parametrize("bucket", [40, LONG])
 def test_several_key_heads(checkpoint: Checkpoint, heads: int, bucket: int, tmp_path: Path) -> None:
     config = dataclasses.replace(checkpoint.config, num_key_value_heads=heads)
-    rng = np.random.default_rng(heads)
-    weights = folded(checkpoint)
-    tensors = dict(weights.tensors)
-    for name in [n for n in tensors if ".k_proj." in n or ".v_proj." in n]:
-        shape = (heads * config.head_dim, config.hidden_size)
-        tensors[name] = ArrayWeight(rng.standard_normal(shape).astype(np.float32) / np.float32(8))
-    weights = Weights(tensors, weights.dense)
+    weights = written.with_key_heads(config, folded(checkpoint))
     texts = written.texts(checkpoint, [bucket - 5, bucket])
     path = _write(config, weights, tmp_path / "m.tflite", [bucket])
     np.testing.assert_allclose(_vectors(path, bucket, texts), _expected(config, weights, texts), atol=2e-6)

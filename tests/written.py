@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from embedding_export import describe
-from embedding_export.checkpoint import Checkpoint
+from embedding_export.checkpoint import Checkpoint, EncoderConfig
 from embedding_export.encoder import encode
 from embedding_export.folding import ArrayWeight, Weights, as_stored, folded
 from embedding_export.precisions import precision_row
@@ -59,8 +59,23 @@ def run(path: Path, batch: list[Ids], length: int = 0, output: str = "sentence_e
 
 def reference(checkpoint: Checkpoint, weights: Weights, text: Ids) -> Floats:
     """The vector that torch gives for `weights` in float32."""
+    return forward(checkpoint.config, weights, text, checkpoint.normalize)
+
+
+def forward(config: EncoderConfig, weights: Weights, text: Ids, normalize: bool) -> Floats:
+    """The same for any shape of model."""
     ids = torch.from_numpy(text[None])
-    ops = TorchOps(checkpoint.config, weights, ids, torch.ones_like(ids))
+    ops = TorchOps(config, weights, ids, torch.ones_like(ids))
     with torch.no_grad():
-        _, vector = encode(ops, checkpoint.config, weights.dense, checkpoint.normalize)
+        _, vector = encode(ops, config, weights.dense, normalize)
     return np.asarray(vector[0].numpy(), np.float32)
+
+
+def with_key_heads(config: EncoderConfig, weights: Weights) -> Weights:
+    """Random key and value matrices for as many key heads as `config` says."""
+    rng = np.random.default_rng(config.num_key_value_heads)
+    shape = (config.num_key_value_heads * config.head_dim, config.hidden_size)
+    tensors = dict(weights.tensors)
+    for name in [n for n in tensors if ".k_proj." in n or ".v_proj." in n]:
+        tensors[name] = ArrayWeight(rng.standard_normal(shape).astype(np.float32) / np.float32(8))
+    return Weights(tensors, weights.dense)

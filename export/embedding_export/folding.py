@@ -1,6 +1,6 @@
 """What a graph builder reads: the checkpoint's tensors, the Dense stages folded where that is exact."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -8,6 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedding_export.checkpoint import Checkpoint, DenseStage
+
+# Rows of a table held in memory at a time.
+TABLE_ROWS = 8192
 
 
 class Weight(Protocol):
@@ -90,3 +93,9 @@ def folded(checkpoint: Checkpoint) -> Weights:
         )
         matrix = bias = None
     return Weights(tensors, tuple(stages))
+
+
+def row_blocks(table: Weight) -> Iterator[NDArray[np.float32]]:
+    """A table's rows, TABLE_ROWS at a time."""
+    for start in range(0, table.shape[0], TABLE_ROWS):
+        yield table.rows(start, min(start + TABLE_ROWS, table.shape[0]))

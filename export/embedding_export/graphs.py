@@ -18,7 +18,7 @@ from embedding_export.errors import ExportError
 from embedding_export.folding import as_stored, folded
 from embedding_export.golden import SpecialIds, golden_vectors
 from embedding_export.options import ExportOptions
-from embedding_export.precisions import LITERT, PRECISIONS, precision_row
+from embedding_export.precisions import LITERT, LITERT_MIN_VERSION, PRECISIONS, precision_row
 from embedding_export.reporting import Reporter
 from embedding_export.to_onnx import INPUTS, OUTPUTS, Encoder, write_onnx
 from embedding_runtime.bundle import Format, Graph, Parity, Precision
@@ -76,8 +76,11 @@ def wanted(options: ExportOptions) -> tuple[tuple[Format, Precision], ...]:
 def bytes_needed(checkpoint: Checkpoint, options: ExportOptions) -> int:
     """Roughly what the graphs will take on the disk while they are written (a LiteRT file: twice itself)."""
     parameters = describe.architecture(checkpoint).parameters
-    each = {"onnx": lambda p: PRECISIONS[p].bytes_per_parameter, "litert": lambda p: 2 * _litert_bytes(p)}
-    return sum(int(each[f](p) * parameters) for f, p in wanted(options))
+    each = [
+        PRECISIONS[p].bytes_per_parameter if f == "onnx" else 2 * LITERT[p].bytes_per_parameter
+        for f, p in wanted(options)
+    ]
+    return sum(int(one * parameters) for one in each)
 
 
 def check_options(checkpoint: Checkpoint, options: ExportOptions) -> None:
@@ -153,7 +156,7 @@ def _write_litert(
     buckets = _lengths(checkpoint, options)
     path = _place(folder, "litert", litert_file(checkpoint, precision, options.litert_single))
     lengths = [Lengths(b, buckets[-1], pad_id) for b in buckets]
-    total = int(_litert_bytes(precision) * describe.architecture(checkpoint).parameters)
+    total = int(row.bytes_per_parameter * describe.architecture(checkpoint).parameters)
     names = NAMES if options.litert_single is None else PUBLISHED_NAMES
     write_litert(source.encoder(True), path, row, lengths, report.weights(total), names)
     _release(checkpoint)
@@ -171,7 +174,7 @@ def _write_litert(
         buckets=buckets,
         opset=None,
         engine="ai-edge-litert",
-        engine_min_version=row.engine_min_version,
+        engine_min_version=LITERT_MIN_VERSION,
         variant_id=_variant_id(path),
         golden=golden_vectors(session, checkpoint, buckets[-1]),
         golden_tolerance=row.golden_tolerance,
@@ -210,10 +213,6 @@ def _lengths(checkpoint: Checkpoint, options: ExportOptions) -> tuple[int, ...]:
 def _conformance(path: Path) -> Path:
     """Where a LiteRT file's conformance file lies."""
     return path.with_name(f"{path.stem}_conformance.json")
-
-
-def _litert_bytes(precision: Precision) -> float:
-    return LITERT[precision].bytes_per_parameter
 
 
 def _place(folder: Path, format: Format, name: str) -> Path:

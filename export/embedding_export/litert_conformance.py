@@ -59,12 +59,17 @@ def _cases(
     graph: Graph, texts: Sequence[GoldenIds], session: LitertSession
 ) -> Iterator[tuple[dict[str, object], Floats]]:
     """Each case without its vector, and the vector (D,)."""
-    alone: list[tuple[str | None, tuple[int, ...]]] = [(None, golden.ids) for golden in graph.golden]
-    for text, ids in [*((t.text, t.ids) for t in texts), *alone]:
-        if len(ids) <= session.buckets[-1]:
-            row = np.array([ids], dtype=np.int64)
+    for text in texts:
+        if len(text.ids) <= session.buckets[-1]:
+            row = np.array([text.ids], dtype=np.int64)
             (vectors,) = session.run(row, np.ones_like(row), (OUTPUT,))
-            yield {"text": text, "ids": list(ids), "bucket": session.bucket(len(ids))}, vectors[0]
+            yield _case(text.text, text.ids, session), vectors[0]
+    for golden in graph.golden:
+        yield _case(None, golden.ids, session), golden.vector
+
+
+def _case(text: str | None, ids: tuple[int, ...], session: LitertSession) -> dict[str, object]:
+    return {"text": text, "ids": list(ids), "bucket": session.bucket(len(ids))}
 
 
 def _shortened(dim: int, vector: Floats) -> dict[str, object]:

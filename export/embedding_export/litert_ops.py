@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from embedding_export.checkpoint import DenseStage, EncoderConfig
 from embedding_export.litert_file import BOOL, INT32, Signature, Value
 from embedding_export.litert_storage import LitertStorage
-from embedding_export.onnx_ops import rope_tables
+from embedding_export.rope import rope_tables
 
 # Added to the scores of masked keys: two of them still fit float16, and a row with no key stays finite.
 NEG = np.float32(-3e4)
@@ -141,7 +141,7 @@ class LitertOps:
         """
         shape = (self.length, 1, self.config.head_dim // 2)
         tables = rope_tables(theta, self.config.head_dim, self._longest)
-        cos, sin = (self.s.constant(t[:, None].astype(np.float32)) for t in tables)
+        cos, sin = (self.s.constant(t[:, None]) for t in tables)
         if self.length < self._longest:
             cos, sin = (
                 self.s.op("SLICE", [t, self.s.ints(0, 0, 0), self.s.ints(*shape)], shape) for t in (cos, sin)

@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedding_export import quantize
-from embedding_export.folding import Weights
+from embedding_export.folding import Weights, row_blocks
 from embedding_export.litert_file import LitertFile, Signature, Stored, Value
-from embedding_export.onnx_storage import row_blocks
 from embedding_export.precisions import LitertFormat
 
 # The first version of each operator that takes a table or matrix of this kind. For 4 bits in blocks the

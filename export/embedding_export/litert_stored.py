@@ -5,6 +5,7 @@ Every signature must use the very same tensors.
 """
 
 import mmap
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
 from embedding_export.errors import AuditError
-from embedding_export.stored import Grid, StoredWeight
+from embedding_export.stored import Grid, StoredWeight, int8_weight, plain_weight
 
 DTYPES: dict[int, "np.dtype[Any]"] = {
     schema.TensorType.FLOAT32: np.dtype("<f4"),
@@ -35,6 +36,11 @@ def read_litert(path: Path) -> dict[str, StoredWeight]:
     """
     with path.open("rb") as file:
         mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+    def release() -> None:
+        if hasattr(mmap, "MADV_DONTNEED"):
+            mapping.madvise(mmap.MADV_DONTNEED)
+
     model = schema.Model.GetRootAs(mapping)
     found: dict[str, StoredWeight] = {}
     seen: dict[str, tuple[Any, ...]] = {}
@@ -49,7 +55,7 @@ def read_litert(path: Path) -> dict[str, StoredWeight]:
                     "was refused; please report this with the checkpoint's name."
                 )
             if name not in found:
-                found[name] = _weight(model, tensor, tensors, mapping)
+                found[name] = replace(_weight(model, tensor, tensors), release=release)
     return found
 
 
@@ -86,47 +92,25 @@ def _scales_beside(tensor: Any, tensors: list[Any]) -> Any:
     return next((t for t in tensors if t.Name() == tensor.Name() + b":scale"), None)
 
 
-def _weight(model: Any, tensor: Any, tensors: list[Any], mapping: mmap.mmap) -> StoredWeight:
+def _weight(model: Any, tensor: Any, tensors: list[Any]) -> StoredWeight:
     shape = tuple(tensor.ShapeAsNumpy().tolist())
     values = _data(model, tensor)
-
-    def release() -> None:
-        if hasattr(mmap, "MADV_DONTNEED"):
-            mapping.madvise(mmap.MADV_DONTNEED)
-
     if tensor.Type() == schema.TensorType.INT8:
         scales = tensor.Quantization().ScaleAsNumpy()
         if (beside := _scales_beside(tensor, tensors)) is not None:
             scales = scales * _data(model, beside)
-        return _int8(values.reshape(shape), scales.reshape(-1, 1), release)
+        return int8_weight(values.reshape(shape), scales)
     if (block := _block(tensor)) is not None:
         scales = _data(model, tensors[block.Scales()]).reshape(shape[0], -1)
-        return _int4(values.reshape(shape[0], -1), scales, shape, release)
-    return _float(values.reshape(shape), release)
+        return _int4(values.reshape(shape[0], -1), scales, shape)
+    return plain_weight(values.reshape(shape))
 
 
 def _data(model: Any, tensor: Any) -> Array:
     return np.asarray(model.Buffers(tensor.Buffer()).DataAsNumpy()).view(DTYPES[tensor.Type()])
 
 
-def _float(values: Array, release: Any) -> StoredWeight:
-    infinite = np.full(1, np.inf, np.float32)
-
-    def grid(start: int, stop: int) -> Grid:
-        return Grid(values[start:stop], np.zeros(1, np.float32), -infinite, infinite)
-
-    return StoredWeight("float32", values.shape, grid, release)
-
-
-def _int8(codes: Array, scales: Array, release: Any) -> StoredWeight:
-    def grid(start: int, stop: int) -> Grid:
-        step = scales[start:stop].astype(np.float32)
-        return Grid(codes[start:stop].astype(np.float32) * step, step, -127 * step, 127 * step)
-
-    return StoredWeight("int8", codes.shape, grid, release)
-
-
-def _int4(packed: Array, scales: Array, shape: tuple[int, ...], release: Any) -> StoredWeight:
+def _int4(packed: Array, scales: Array, shape: tuple[int, ...]) -> StoredWeight:
     block = shape[1] // scales.shape[1]
 
     def grid(start: int, stop: int) -> Grid:
@@ -136,4 +120,4 @@ def _int4(packed: Array, scales: Array, shape: tuple[int, ...], release: Any) ->
         step = np.repeat(scales[start:stop].astype(np.float32), block, axis=1)
         return Grid(codes * step, step, LOWEST * step, HIGHEST * step)
 
-    return StoredWeight("int4_symmetric", shape, grid, release)
+    return StoredWeight("int4_symmetric", shape, grid)

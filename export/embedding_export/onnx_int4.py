@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embedding_export.folding import Weights
+from embedding_export.folding import Weights, row_blocks
 from embedding_export.onnx_graph import MICROSOFT, OnnxGraph
-from embedding_export.onnx_storage import output_name, row_blocks
+from embedding_export.onnx_storage import output_name
 from embedding_export.quantize import (
     BLOCK,
     Floats,

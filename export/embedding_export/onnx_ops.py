@@ -5,16 +5,14 @@ standard operators it uses three that every ONNX Runtime build carries (web buil
 `SimplifiedLayerNormalization` (RMSNorm), and `RotaryEmbedding` and `Gelu` in their long-standing forms.
 """
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from embedding_export.checkpoint import DenseStage, EncoderConfig
 from embedding_export.folding import Weights
 from embedding_export.onnx_graph import MICROSOFT, OnnxGraph
 from embedding_export.onnx_scores import Int8Scores
 from embedding_export.onnx_storage import Storage
+from embedding_export.rope import rope_tables
 
 # Added to the scores of masked keys: far below any score, yet finite, so that a row with no key at all stays
 # finite.
@@ -241,15 +239,3 @@ class _Blocks:
         scalar = self.g.node("Squeeze", stop, self.g.ints(0))
         zero, one = (self.g.constant(np.array(i, np.int64)) for i in (0, 1))
         return self.g.node("Range", zero, scalar, one)
-
-
-def rope_tables(theta: float, head_dim: int, positions: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Cosines and sines, float32 [positions, head_dim / 2], of position * theta^(-2i / head_dim) (RoFormer,
-    eq. 15).
-
-    The angles are formed in float32, as the reference does.
-    """
-    exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
-    frequencies = np.float32(1.0) / np.power(np.float32(theta), exponents, dtype=np.float32)
-    angles = np.arange(positions, dtype=np.float32)[:, None] * frequencies[None, :]
-    return np.cos(angles), np.sin(angles)

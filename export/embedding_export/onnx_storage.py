@@ -4,18 +4,14 @@ Knows nothing of the encoder: a storage looks rows up and multiplies. Stored ten
 `<canonical name>`, or `<canonical name>:<part>` where several parts make one; `stored` reads them back.
 """
 
-from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embedding_export import quantize
-from embedding_export.folding import Weight, Weights
+from embedding_export.folding import Weights, row_blocks
 from embedding_export.onnx_graph import OnnxGraph
-
-# Rows of a table held in memory at a time.
-TABLE_ROWS = 8192
 
 Array = NDArray[Any]
 
@@ -66,12 +62,6 @@ class Float16:
         values = quantize.float16(self._weights.tensors[weight].array()).T
         stored = self._g.weight(weight, np.float16, values.shape, [values])
         return self._g.node("MatMul", x, self._g.node("Cast", stored, to=1), out=output_name(weight))
-
-
-def row_blocks(table: Weight) -> Iterator[NDArray[np.float32]]:
-    """A table's rows, TABLE_ROWS at a time."""
-    for start in range(0, table.shape[0], TABLE_ROWS):
-        yield table.rows(start, min(start + TABLE_ROWS, table.shape[0]))
 
 
 def output_name(weight: str) -> str:

@@ -127,12 +127,9 @@ class LitertRow:
     """How one precision of the LiteRT format stores each kind of tensor; activations are float32 between
     operators, and int8 inside every product with int8 or int4 weights (XNNPACK, one scale per token)."""
 
-    table: LitertFormat
     attention: LitertFormat
-    feed_forward: LitertFormat
-    dense: LitertFormat
+    rest: LitertFormat
     balanced: bool
-    engine_min_version: str
     bytes_per_parameter: float
     recipe: dict[str, str]
     golden_tolerance: dict[str, float]
@@ -140,38 +137,30 @@ class LitertRow:
 
     def format(self, name: str) -> LitertFormat:
         """The format of a matrix or table by its canonical name."""
-        if name.startswith("dense."):
-            return self.dense
-        if ".self_attn." in name:
-            return self.attention
-        return self.feed_forward if ".mlp." in name else self.table
+        return self.attention if ".self_attn." in name else self.rest
 
 
 _F32, _I8 = LitertFormat("float32"), LitertFormat("int8")
 _I4, _I4_WIDE = LitertFormat("int4", 32), LitertFormat("int4", 128)
 _INT8_ACTIVATIONS = "float32; int8 inside products, one scale and zero point per token, found as it runs"
 
+# The first ai-edge-litert whose CompiledModel takes options for the CPU.
+LITERT_MIN_VERSION = "2.2.0"
 # Weight-only int8 and float16 are left out on purpose: on a CPU, LiteRT widens such weights when it opens the
 # file, so that they load as slowly and take as much memory as float32.
 LITERT: dict[Precision, LitertRow] = {
     "fp32": LitertRow(
-        table=_F32,
         attention=_F32,
-        feed_forward=_F32,
-        dense=_F32,
+        rest=_F32,
         balanced=False,
-        engine_min_version="2.2.0",
         bytes_per_parameter=4.0,
         recipe={"weights": "float32", "table": "float32", "activations": "float32", "dense": "folded"},
         golden_tolerance={"any": 1e-4},
     ),
     "int8": LitertRow(
-        table=_I8,
         attention=_I8,
-        feed_forward=_I8,
-        dense=_I8,
+        rest=_I8,
         balanced=True,
-        engine_min_version="2.2.0",
         bytes_per_parameter=1.03,
         recipe={
             "weights": "int8, symmetric, one float32 scale per output",
@@ -184,12 +173,9 @@ LITERT: dict[Precision, LitertRow] = {
         bit_stable=True,
     ),
     "mixed": LitertRow(
-        table=_I4_WIDE,
         attention=_I8,
-        feed_forward=_I4_WIDE,
-        dense=_I4_WIDE,
+        rest=_I4_WIDE,
         balanced=False,
-        engine_min_version="2.2.0",
         bytes_per_parameter=0.6,
         recipe={
             "weights": "attention int8, one float32 scale per output; feed-forward and Dense 4 bits, "
@@ -201,12 +187,9 @@ LITERT: dict[Precision, LitertRow] = {
         golden_tolerance={"any": 2e-2},
     ),
     "int4": LitertRow(
-        table=_I4,
         attention=_I4,
-        feed_forward=_I4,
-        dense=_I4,
+        rest=_I4,
         balanced=False,
-        engine_min_version="2.2.0",
         bytes_per_parameter=0.58,
         recipe={
             "weights": "4 bits, symmetric, blocks of 32, float16 scales of least squared error",

@@ -75,10 +75,11 @@ def read_stored(path: Path) -> dict[str, StoredWeight]:
     for name in list(parts):
         base, _, part = name.partition(":")
         if part == "int8" and f"{base}:scale" in parts:
-            found[base] = _int8(base, parts.pop(name), parts.pop(f"{base}:scale"))
+            codes = _oriented(base, parts.pop(name))
+            found[base] = int8_weight(codes, parts.pop(f"{base}:scale"))
         elif part == "int4" and {f"{base}:scale", f"{base}:zero"} <= parts.keys():
             found[base] = _int4(base, *(parts.pop(f"{base}:{p}") for p in ("int4", "zero", "scale")))
-    found |= {name: _plain(name, values) for name, values in parts.items()}
+    found |= {name: plain_weight(_oriented(name, values)) for name, values in parts.items()}
     return {name: replace(weight, release=files.release) for name, weight in found.items()}
 
 
@@ -130,8 +131,8 @@ def _oriented(name: str, values: Array) -> Array:
     return values if name == TABLE or values.ndim < 2 else values.T
 
 
-def _plain(name: str, values: Array) -> StoredWeight:
-    values = _oriented(name, values)
+def plain_weight(values: Array) -> StoredWeight:
+    """Values that are stored as they are, float32 or float16."""
     half = values.dtype == np.float16
     infinite = np.full(1, np.inf, np.float32)
 
@@ -143,8 +144,9 @@ def _plain(name: str, values: Array) -> StoredWeight:
     return StoredWeight(str(values.dtype), values.shape, grid)
 
 
-def _int8(name: str, codes: Array, scales: Array) -> StoredWeight:
-    codes, scales = _oriented(name, codes), scales.reshape(-1, 1)
+def int8_weight(codes: Array, scales: Array) -> StoredWeight:
+    """Symmetric int8 codes [rows, columns] with one scale per row."""
+    scales = scales.reshape(-1, 1)
 
     def grid(start: int, stop: int) -> Grid:
         step = scales[start:stop].astype(np.float32)

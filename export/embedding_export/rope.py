@@ -1,0 +1,18 @@
+"""Tables of the rotary position embedding, which both formats store as constants."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def rope_tables(theta: float, head_dim: int, positions: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Cosines and sines, float32 [positions, head_dim / 2], of position * theta^(-2i / head_dim) (RoFormer,
+    eq. 15).
+
+    The angles are formed in float32, as the reference does.
+    """
+    exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
+    frequencies = np.float32(1.0) / np.power(np.float32(theta), exponents, dtype=np.float32)
+    angles = np.arange(positions, dtype=np.float32)[:, None] * frequencies[None, :]
+    return np.cos(angles), np.sin(angles)
