@@ -39,6 +39,14 @@ def litert_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactor
     return folder
 
 
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user cache of the test's own."""
+    folder = tmp_path / "xdg"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return folder
+
+
 @pytest.fixture(scope="module")
 def embedder(tiny_bundle: Path) -> Iterator[Embedder]:
     """The tiny bundle, opened once per module; tests must leave its settings as they were."""

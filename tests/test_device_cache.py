@@ -34,17 +34,10 @@ from embedding_runtime.errors import BundleError, EngineError
 from embedding_runtime.onnx_prepacked import DATA, MODEL, TABLES, build, open_prepacked
 from embedding_runtime.vectors import Floats
 
+pytestmark = pytest.mark.usefixtures("cache")
 FP32_ONLY = ExportOptions(precisions=("fp32",))
 TEXT = "Which planet is known as the Red Planet?"
 KEY = CacheKey("graph", "engine", "1", "cpu", "layout")
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A user cache of the test's own."""
-    folder = tmp_path / "xdg"
-    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
-    return folder
 
 
 @pytest.fixture(scope="module")

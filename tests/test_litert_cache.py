@@ -27,17 +27,10 @@ from embedding_runtime.litert_packed import WEIGHTS, build, open_packed
 from embedding_runtime.litert_session import LitertSession
 from embedding_runtime.vectors import Floats
 
+pytestmark = pytest.mark.usefixtures("cache")
 TEXT = "Which planet is known as the Red Planet?"
 IDS = np.array([[2, *range(40, 80), 1]])
 GRAPH = Path("litert") / "model_int8.tflite"
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A user cache of the test's own."""
-    folder = tmp_path / "xdg"
-    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
-    return folder
 
 
 @pytest.fixture(scope="module")
