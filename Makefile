@@ -7,9 +7,9 @@ DEMO := build/demo
 # A folder or hub id; without one it is the small trained sibling of this repository.
 CHECKPOINT ?= models/demo
 comma := ,
-# Where `make bench` keeps its full-size stand-in, bundle and result; options go to the benchmark.
+# Where `make bench` and `make peers` keep their full-size stand-in, bundle and results; COMPARE_OPTIONS go to
+# compare-embedding, after their own.
 BENCH := build/bench
-BENCH_OPTIONS ?=
 COMPARE_OPTIONS ?=
 
 # What a board installs from: `make wheelhouse ARCH=aarch64 PYTHON=3.11` names the board's architecture and its
@@ -91,29 +91,25 @@ lean: wheelhouse
 	    --target $(LEAN) embedding-edge numpy onnxruntime
 	$(BIN)/python runtime/prune.py $(LEAN)
 
-# Every graph of a full-size bundle beside PyTorch, and int8 beside what this CPU could do: 25 minutes on a
-# quiet machine, about 4 GB of disk.
+# Every graph of a full-size bundle beside PyTorch, and int8 beside what this CPU could do: 20 minutes on a
+# quiet machine with two cores, about 8 GB of disk.
 bench: $(READY) $(BENCH)/bundle
-	$(BIN)/python -m embedding_validate.benchmark $(BENCH)/bundle --reference $(BENCH)/checkpoint \
-	    --per-tensor --output $(BENCH)/benchmark.json $(BENCH_OPTIONS)
-	$(BIN)/python -m embedding_validate.gemm_rate $(BENCH)/bundle --output $(BENCH)/gemm_rate.json
+	$(BIN)/compare-embedding $(BENCH)/bundle --reference $(BENCH)/checkpoint --per-tensor --account onnx/int8 \
+	    --lengths 16,64,256,512,1024,2048,8x128 --output $(BENCH)/ours $(COMPARE_OPTIONS)
 
-# A full-size bundle beside what people use today, each in an environment of its own: an hour, about 12 GB of
-# disk. What cannot be installed is named and left out. COMPARE_OPTIONS go to compare-embedding.
-peers: $(READY) $(BENCH)/compared
-	$(BIN)/python -m embedding_validate.compare_peers $(BENCH)/compared $(BENCH)/checkpoint $(BENCH)/peers \
+# The same bundle beside what people use today, each in an environment of its own: an hour, about 12 GB of disk.
+# What cannot be installed is named and left out.
+peers: $(READY) $(BENCH)/bundle
+	$(BIN)/python -m embedding_validate.compare_peers $(BENCH)/bundle $(BENCH)/checkpoint $(BENCH)/peers \
 	    -- $(COMPARE_OPTIONS)
-
-$(BENCH)/compared: | $(BENCH)/checkpoint
-	$(BIN)/export-embedding $(BENCH)/checkpoint $(BENCH)/compared --format onnx,litert \
-	    --precision fp32,int8,mixed,int4
 
 $(BENCH)/checkpoint: | $(READY)
 	@mkdir -p $(BENCH)
 	$(BIN)/python models/standin.py --size full $(BENCH)/checkpoint
 
 $(BENCH)/bundle: | $(BENCH)/checkpoint
-	$(BIN)/export-embedding $(BENCH)/checkpoint $(BENCH)/bundle --precision fp32,int8,int4
+	$(BIN)/export-embedding $(BENCH)/checkpoint $(BENCH)/bundle --format onnx,litert \
+	    --precision fp32,int8,mixed,int4
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.exit(0 if sys.version_info >= (3, 11) else \

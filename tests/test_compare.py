@@ -15,8 +15,8 @@ import pytest
 
 from embedding_runtime.bundle import load_manifest
 from embedding_validate import compare, compare_store, compare_worker
-from embedding_validate.benchmark_run import cosine
-from embedding_validate.benchmark_worker import token_ids
+from embedding_validate.compare_protocol import token_ids
+from embedding_validate.compare_run import cosine
 
 QUICK = ["--threads", "1", "--seconds", "0.05", "--rounds", "3"]
 COMMAND = [sys.executable, "-m", "embedding_validate.compare"]
@@ -25,7 +25,7 @@ COMMAND = [sys.executable, "-m", "embedding_validate.compare"]
 PEERS = """
 import os, sys
 import numpy as np
-from embedding_validate.benchmark_worker import serve
+from embedding_validate.compare_protocol import serve
 
 def wrong(spec):
     return lambda: lambda ids: np.random.default_rng(0).standard_normal((len(ids), 64)).astype(np.float32)
@@ -266,6 +266,12 @@ def test_beside_pytorch(tiny_bundle: Path, tiny_checkpoint: Path, tmp_path: Path
     assert "torch" in opening["versions"] and opening["first_s"] is None
 
 
+def test_the_smallest_cosine_counts() -> None:
+    a = np.array([[1.0, 0.0], [1.0, 0.0]], np.float32)
+    assert cosine(a, np.array([[2.0, 0.0], [0.0, 3.0]], np.float32)) == 0
+    assert np.isnan(cosine(a, np.array([[2.0, 0.0], [np.nan, 3.0]], np.float32)))
+
+
 def test_pytorch_in_bfloat16(tiny_checkpoint: Path) -> None:
     """As the worker runs it: coarser than fp32, and the same model."""
     ids = token_ids(100, 2, 6)
@@ -300,6 +306,8 @@ def test_a_board_without_extras(tiny_bundle: Path, tmp_path: Path) -> None:
     [
         (["--graphs", "onnx/int3"], "No graph onnx/int3"),
         (["--lengths", "0"], "whole numbers"),
+        (["--lengths", "1x2x3"], "TOKENS or BATCHxTOKENS"),
+        (["--threads", "two"], "whole numbers"),
         (["--lengths", "4096"], "2048 at most"),
         (["--batch", "x"], "--batch"),
         (["--reference", "nowhere"], "checkpoint's folder"),

@@ -1,6 +1,5 @@
-"""The variant with one scale per tensor: the same model, rounded as most tools do, beside the benchmark's."""
+"""The variant with one scale per tensor: the same model, rounded as most tools do."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +7,9 @@ import onnx
 import onnxruntime
 import pytest
 import written
-from conftest import assumed
 
 from embedding_export.checkpoint import load_checkpoint
-from embedding_export.options import ExportOptions
-from embedding_export.pipeline import export_bundle
-from embedding_validate import benchmark
+from embedding_validate import compare
 from embedding_validate.per_tensor import per_tensor
 
 
@@ -36,15 +32,6 @@ def test_only_the_rounding_is_another(tiny_checkpoint: Path, tmp_path: Path) -> 
     assert onnxruntime.InferenceSession(str(variant)).get_outputs()[1].name == "sentence_embedding"
 
 
-def test_in_the_benchmark(tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    bundle, output = tmp_path / "bundle", tmp_path / "b.json"
-    export_bundle(load_checkpoint(tiny_checkpoint), bundle, ExportOptions(("int8",)), assumed)
-    arguments = ["--per-tensor", "--threads", "1", "--shapes", "6", "--rounds", "1", "--output", str(output)]
-    assert benchmark.main([str(bundle), *arguments]) == 0
-    systems = [t["system"] for t in json.loads(output.read_text())["timings"]]
-    assert systems == ["onnx/int8", "onnx/int8, scale per tensor"]
-
-
-def test_it_needs_int8(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert benchmark.main([str(tiny_bundle), "--per-tensor"]) == 2
+def test_it_needs_int8(tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert compare.main([str(tiny_bundle), "--per-tensor", "--output", str(tmp_path / "out")]) == 2
     assert "--per-tensor needs" in capsys.readouterr().err

@@ -18,6 +18,7 @@ from typing import Any
 from embedding_runtime.doctor_machine import examine_machine
 from embedding_runtime.errors import EmbeddingError, InputError
 from embedding_validate import (
+    compare_account,
     compare_page,
     compare_run,
     compare_store,
@@ -28,16 +29,15 @@ from embedding_validate import (
     corpus_run,
     phone_logs,
 )
-from embedding_validate.benchmark import counts, shapes
-from embedding_validate.benchmark_run import Shape
+from embedding_validate.compare_process import NO_ANSWER
 from embedding_validate.compare_run import Plan
+from embedding_validate.compare_shapes import LENGTHS, Shape, counts, shapes
 from embedding_validate.compare_store import Json, Store
 from embedding_validate.compare_systems import Bundle, Candidate
 from embedding_validate.corpus import Corpus
 from embedding_validate.machine import machine, versions
 from embedding_validate.results import plain, replace_text
 
-LENGTHS = "16,64,128,256,512,1024,2048"
 _CACHE = "cache"
 
 
@@ -67,9 +67,13 @@ def _compare(options: argparse.Namespace, command: list[str]) -> int:
     cache = options.output.absolute() / _CACHE
     candidates = _candidates(options, bundles, cache)
     plan = _plan(options, bundles, candidates)
+    accounts = compare_account.asked(options.account, bundles)
     store = Store(options.output, _run(command, bundles, candidates, plan), resume=options.resume)
     try:
         _measure(store, plan, bundles, candidates, texts)
+        for entry in compare_account.measure(accounts, plan, store.run["accounts"], _say):
+            store.add("accounts", entry)
+        _finish(store)
         shutil.rmtree(cache, ignore_errors=True)
         (options.output / compare_store.BASE).unlink(missing_ok=True)
     except KeyboardInterrupt:
@@ -95,27 +99,36 @@ def _measure(
         store.add("tokenizers", asdict(case))
     for folder in (c.about["converted"] for c in candidates if "converted" in c.about):
         Path(folder).mkdir(parents=True, exist_ok=True)
-    opened = {(o["system"], o["threads"]) for o in run["openings"]}
+    opened = {o["system"] for o in run["openings"]}
     for opening in compare_run.openings(plan, opened, _say):
         store.add("openings", asdict(opening))
     known = [compare_systems.converted(c) if "converted" in c.about else c for c in candidates]
     run["sizes"] = {c.subject.name: {k: c.about.get(k) for k in ("bytes", "files")} for c in known}
     done = {compare_store.key(c) for c in run["cases"]}
-    for case in compare_run.cases(plan, store.base, done, _say):
+    silent = {o["system"] for o in run["openings"] if o["status"] == NO_ANSWER}
+    for case in compare_run.cases(plan, store.base, done, silent, _say):
         if case.system == plan.base:
             store.keep_base()
         store.add("cases", asdict(case))
     if texts is not None and run["corpus"] is None:
         dims = sorted({dim for b in bundles for dim in b.manifest.dims})
-        run["corpus"] = plain(corpus_run.measure(texts, candidates, plan.base, dims, _say))
-    run["finished"], run["complete"] = _now(), True
-    run["load_average"]["after"] = [round(x, 2) for x in os.getloadavg()]
+        hung = silent | {c["system"] for c in run["cases"] if c["status"] == NO_ANSWER}
+        answering = [c for c in candidates if c.subject.name not in hung]
+        run["corpus"] = plain(corpus_run.measure(texts, answering, plan.base, dims, _say))
+        store.write()
+
+
+def _finish(store: Store) -> None:
+    store.run["finished"], store.run["complete"] = _now(), True
+    store.run["load_average"]["after"] = [round(x, 2) for x in os.getloadavg()]
     store.write()
 
 
 def _candidates(options: argparse.Namespace, bundles: Sequence[Bundle], cache: Path) -> list[Candidate]:
     keys = options.graphs.split(",") if options.graphs else None
     found = compare_systems.of_bundles(bundles, keys, cache)
+    if options.per_tensor:
+        found += [compare_systems.per_tensor(bundle) for bundle in bundles]
     if options.reference:
         compare_systems.require_torch()
         dtypes = compare_worker.DTYPES if options.bf16 else compare_worker.DTYPES[:1]
@@ -139,6 +152,7 @@ def _plan(options: argparse.Namespace, bundles: Sequence[Bundle], candidates: Se
         base=compare_systems.most_exact(candidates),
         rounds=options.rounds,
         seconds=options.seconds,
+        limit=options.limit,
         vocab_size=bundles[0].manifest.architecture.vocab_size,
     )
 
@@ -163,6 +177,7 @@ def _run(
             "base": plan.base,
             "rounds": plan.rounds,
             "seconds": plan.seconds,
+            "limit": plan.limit,
         },
         "machine": {**found, **examined},
         "versions": versions(),
@@ -173,6 +188,7 @@ def _run(
         "tokenizers": [],
         "openings": [],
         "cases": [],
+        "accounts": [],
         "corpus": None,
     }
 
@@ -258,6 +274,17 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         help="also what SCRIPT serves, run by that PYTHON; may be given more than once",
     )
+    what.add_argument(
+        "--per-tensor",
+        action="store_true",
+        help="also onnx/int8 with one scale per tensor of activations instead of per token",
+    )
+    what.add_argument(
+        "--account",
+        metavar="KEYS",
+        help="also where the time of these graphs goes (onnx/int8, onnx/fp32), and how far they are from "
+        "this CPU's rate of matrix products",
+    )
     how = p.add_argument_group("how")
     how.add_argument(
         "--rounds",
@@ -270,8 +297,15 @@ def _parser() -> argparse.ArgumentParser:
         "--seconds",
         metavar="S",
         type=float,
-        default=2.0,
+        default=1.0,
         help="of running for each case, about (default: %(default)s)",
+    )
+    how.add_argument(
+        "--limit",
+        metavar="S",
+        type=float,
+        default=300.0,
+        help="seconds after which what has not answered is ended and left out (default: %(default)s)",
     )
     how.add_argument("--resume", action="store_true", help="go on with an interrupted run in DIR")
     other = p.add_argument_group("instead")

@@ -177,6 +177,12 @@ def failures(run: Json, system: str) -> list[Json]:
     ]
 
 
+def patience(run: Json) -> str:
+    """How long a system was waited for, in words; nothing of a run that had no limit."""
+    limit = run["plan"].get("limit")
+    return f", ended where there is no answer within {limit:g} s" if limit else ""
+
+
 def coarseness(run: Json, system: str) -> int:
     """How many of the bounds `COARSE` its cosine falls short of; 0 where that is not known."""
     least = cosine(run, system)

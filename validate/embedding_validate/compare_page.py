@@ -56,6 +56,8 @@ def _run(run: Json) -> Json:
         "failures": [f for name in figures.systems(run) for f in figures.failures(run, name)],
         "noisy": [{"key": _key(c), "noise": c["noise"]} for c in run["cases"] if c["noise"]],
         "tokenizers": run["tokenizers"],
+        "accounts": run.get("accounts"),
+        "patience": figures.patience(run),
         "corpus": run["corpus"],
         "corpus_sentence": corpus_text.sentence(run["corpus"]) if run["corpus"] else "",
         "features": [name for name, there in run["machine"]["features"].items() if there],

@@ -1,6 +1,6 @@
 """One system in a process of its own: started, run, stopped while others run, watched, its end explained.
 
-Speaks the protocol of `benchmark_worker`. Knows nothing of rounds, ratios or reports.
+Speaks the protocol of `compare_protocol`. Knows nothing of rounds, ratios or reports.
 """
 
 import json
@@ -11,13 +11,15 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from embedding_validate.benchmark_run import Shape, System
+from embedding_validate.compare_shapes import Shape
 from embedding_validate.compare_state import clock, foreign
+
+NO_ANSWER = "did not answer"
 
 _WATCH_SECONDS = 0.004
 _MEMORY_WORDS = ("MemoryError", "bad_alloc", "out of memory", "Cannot allocate memory", "Failed to allocate")
@@ -26,11 +28,34 @@ _ERROR = re.compile(r"^[\w.]*(Error|Exception|Interrupt|Exit)\b.*:|ASSERT|[Aa]ss
 
 
 class Ended(Exception):
-    """A system's process ended before it answered. `status`: "crashed", "out of memory" or "refused"."""
+    """A system's process ended before it answered.
+
+    `status`: "crashed", "out of memory", "refused", or "did not answer" where it was ended for that.
+    """
 
     def __init__(self, system: str, status: str, reason: str) -> None:
         super().__init__(reason)
         self.system, self.status, self.reason = system, status, reason
+
+
+@dataclass(frozen=True)
+class System:
+    """One thing to be measured: `spec` is what its worker is told (with `kind`), `worker` starts it."""
+
+    name: str
+    worker: tuple[str, ...]
+    spec: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Start:
+    """How a system is started: threads, environment, and the seconds it is given to open, and for any other
+    answer."""
+
+    threads: int
+    vocab_size: int
+    environment: Mapping[str, str]
+    limit: float
 
 
 @dataclass(frozen=True)
@@ -50,14 +75,14 @@ class Block:
 class Process:
     """A running worker; `opened` is its first answer, `command` what started it."""
 
-    def __init__(self, system: System, threads: int, vocab_size: int, environment: Mapping[str, str]) -> None:
+    def __init__(self, system: System, start: Start) -> None:
         """Start it and wait until its system is open.
 
         Raises:
             Ended: it does not come that far.
         """
-        spec = {**system.spec, "threads": threads, "vocab_size": vocab_size}
-        self.system = system.name
+        spec = {**system.spec, "threads": start.threads, "vocab_size": start.vocab_size}
+        self.system, self._limit, self._late = system.name, start.limit, False
         self.command = [*system.worker, json.dumps(spec)]
         self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         self._process = subprocess.Popen(
@@ -68,7 +93,7 @@ class Process:
             text=True,
             # Not in the group that Ctrl-C interrupts; one left behind and stopped is ended by the system.
             process_group=0,
-            env={**os.environ, **system.environment, **environment, "OMP_NUM_THREADS": str(threads)},
+            env={**os.environ, **start.environment, "OMP_NUM_THREADS": str(start.threads)},
         )
         try:
             self.opened = self._answer()
@@ -114,8 +139,8 @@ class Process:
             self.stop()
 
     def close(self) -> None:
-        """End it."""
-        self._process.kill()
+        """End it, and what it has started."""
+        self._kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout, self._errors):
             if pipe:
@@ -136,15 +161,31 @@ class Process:
             raise self._end() from e
 
     def _answer(self) -> dict[str, Any]:
+        """The next line that it says; where that takes too long, it is ended and so says nothing more."""
         assert self._process.stdout
-        line = self._process.stdout.readline()
+        timer = threading.Timer(self._limit, self._give_up)
+        timer.start()
+        try:
+            line = self._process.stdout.readline()
+        finally:
+            timer.cancel()
         if not line:
             raise self._end()
         found: dict[str, Any] = json.loads(line)
         return found
 
+    def _give_up(self) -> None:
+        self._late = True
+        self._kill()
+
+    def _kill(self) -> None:
+        with suppress(ProcessLookupError, PermissionError):  # nothing is left of its group
+            os.killpg(self._process.pid, signal.SIGKILL)
+
     def _end(self) -> Ended:
         status = self._process.wait()
+        if self._late:
+            return Ended(self.system, NO_ANSWER, f"within {self._limit:g} s")
         self._errors.seek(0)
         return Ended(self.system, *explained(status, self._errors.read()))
 

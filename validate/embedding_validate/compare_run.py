@@ -15,9 +15,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from embedding_validate.benchmark_run import Shape, System, cosine
+from embedding_validate import metrics
 from embedding_validate.compare_case import Case, Rounds, disturbance, noise, timed
-from embedding_validate.compare_process import Block, Ended, Process
+from embedding_validate.compare_process import NO_ANSWER, Block, Ended, Process, Start, System
+from embedding_validate.compare_shapes import Shape
 from embedding_validate.compare_state import glance, throttling
 
 # A disturbed case is measured so often at most; the least disturbed attempt counts.
@@ -26,6 +27,8 @@ LEAST_ROUNDS = 3
 MOST_RUNS = 50
 # A first run that took longer has warmed everything up.
 _LONG_SECONDS = 1.0
+# What a system's first opening may take of the limit where it converts a checkpoint.
+_CONVERTING = 10
 
 Vectors = NDArray[np.float32]
 Progress = Callable[[str], None]
@@ -53,7 +56,8 @@ class Subject:
 @dataclass(frozen=True)
 class Plan:
     """What to measure. `reference` names what ratios are taken to, `base` whose vectors are the accuracy's
-    base, which is measured first. `seconds` is what a case's own samples take together, roughly."""
+    base, which is measured first. `seconds` is what a case's own samples take together, roughly; `limit` the
+    seconds after which a system that has not answered is ended."""
 
     subjects: tuple[Subject, ...]
     shapes: tuple[Shape, ...]
@@ -62,6 +66,7 @@ class Plan:
     base: str
     rounds: int
     seconds: float
+    limit: float
     vocab_size: int
 
     def subject(self, name: str) -> Subject:
@@ -73,10 +78,9 @@ class Plan:
 class Opening:
     """Opening a system: seconds, kB.
 
-    `first_s`: with an empty user cache (hashes, packed weights), only for our graphs and the first number of
-    threads;
-    `cold_s`: its files dropped from the page cache, where `dropped` says that the system took the hint;
-    warm openings are those of the cases.
+    `first_s`: with an empty user cache (hashes, packed weights), only for our graphs;
+    `cold_s`: its files, and what was prepared from them, dropped from the page cache, where `dropped` says
+    that the system took the hint; warm openings are those of the cases.
     """
 
     system: str
@@ -91,22 +95,22 @@ class Opening:
     versions: dict[str, str] = field(default_factory=dict)
 
 
-def openings(plan: Plan, done: set[tuple[str, int]], progress: Progress) -> Iterator[Opening]:
-    """Open every system at every number of threads, those in `done` left out."""
-    for threads in plan.threads:
-        for subject in plan.subjects:
-            if (subject.name, threads) not in done:
-                progress(f"opening {subject.name}, {threads} threads")
-                yield _opening(plan, subject, threads, first=threads == plan.threads[0])
+def openings(plan: Plan, done: set[str], progress: Progress) -> Iterator[Opening]:
+    """Open every system on the plan's first number of threads, those in `done` left out."""
+    for subject in plan.subjects:
+        if subject.name not in done:
+            progress(f"opening {subject.name}")
+            yield _opening(plan, subject, plan.threads[0])
 
 
-def _opening(plan: Plan, subject: Subject, threads: int, *, first: bool) -> Opening:
+def _opening(plan: Plan, subject: Subject, threads: int) -> Opening:
     first_s = None
     try:
-        if first and subject.first != "plain":
-            with _process(plan, subject, threads) as process:
+        if subject.first != "plain":
+            patience = _CONVERTING if subject.first == "converts" else 1
+            with _process(plan, subject, threads, patience) as process:
                 first_s = process.opened["load_s"] if subject.first == "prepares" else None
-        dropped = drop_pages(subject.files)
+        dropped = drop_pages((*subject.files, *_prepared(subject)))
         with _process(plan, subject, threads) as process:
             opened = process.opened
     except Ended as e:
@@ -124,30 +128,46 @@ def _opening(plan: Plan, subject: Subject, threads: int, *, first: bool) -> Open
     )
 
 
+def _prepared(subject: Subject) -> Iterator[Path]:
+    """The files in the cache that a system has been given."""
+    if folder := subject.environment.get("XDG_CACHE_HOME"):
+        yield from (path for path in Path(folder).rglob("*") if path.is_file())
+
+
 def drop_pages(files: tuple[Path, ...]) -> bool:
     """Ask the system to forget what it holds of these files in memory; False where it cannot be asked."""
     if not hasattr(os, "posix_fadvise"):
         return False
     for path in files:
         with path.open("rb") as file:
+            os.fsync(file.fileno())  # what is not on the disk yet stays in memory
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     return bool(files)
 
 
-def cases(plan: Plan, base: dict[str, Vectors], done: set[str], progress: Progress) -> Iterator[Case]:
+def cases(
+    plan: Plan, base: dict[str, Vectors], done: set[str], silent: set[str], progress: Progress
+) -> Iterator[Case]:
     """Measure every case, those whose key is in `done` left out.
 
-    `base` holds the accuracy base's vectors by shape, and gets those that are measured here.
+    `base` holds the accuracy base's vectors by shape, and gets those that are measured here. A system in
+    `silent` is not asked; one that does not answer is not asked again on that number of threads.
     """
     for threads in plan.threads:
+        hung = set(silent)
         with closing(_Reference(plan, threads)) as reference:
             for shape in plan.shapes:
                 for subject in sorted(plan.subjects, key=lambda s: s.name != plan.base):
                     case = Case(subject.name, threads, shape.batch, shape.tokens, "", started=_now())
                     if case.key in done:
                         continue
+                    if subject.name in hung:
+                        yield replace(case, status=NO_ANSWER, reason="not asked again")
+                        continue
                     progress(case.key)
                     found, vectors = _measured(plan, subject, case, reference)
+                    if found.status == NO_ANSWER:
+                        hung.add(subject.name)
                     if subject.name == plan.base and vectors is not None:
                         base[str(shape)] = vectors
                     yield _with_cosine(found, vectors, base.get(str(shape)))
@@ -169,16 +189,23 @@ class _Reference:
     def __init__(self, plan: Plan, threads: int) -> None:
         self._plan, self._threads = plan, threads
         self._process: Process | None = None
+        self._silent = False
 
     def process(self) -> Process | None:
-        """A stopped process; None where it does not start."""
-        if self._process is None:
+        """A stopped process; None where it does not start, or did not answer before."""
+        if self._process is None and not self._silent:
             try:
                 self._process = _process(self._plan, self._plan.subject(self._plan.reference), self._threads)
-            except Ended:
+            except Ended as e:
+                self.ended(e)
                 return None
             self._process.stop()
         return self._process
+
+    def ended(self, end: Ended) -> None:
+        """Note how it ended."""
+        self._silent = end.status == NO_ANSWER
+        self.close()
 
     def close(self) -> None:
         """End it."""
@@ -218,7 +245,7 @@ def _beside(plan: Plan, own: Process, reference: _Reference | None, case: Case) 
         except Ended as e:
             if e.system != plan.reference or own.ended:
                 raise
-            reference.close()
+            reference.ended(e)
     return replace(_attempts(plan, own, own, case), ratio=None, ratio_spread=None)
 
 
@@ -232,17 +259,21 @@ def _attempts(plan: Plan, own: Process, reference: Process, case: Case) -> Case:
 
 
 def _rounds(plan: Plan, own: Process, reference: Process, case: Case) -> Rounds:
-    """Blocks of both in turn, the reference first, after a run of each that is measured by."""
+    """Blocks of both in turn, the reference first, after a run of each that is measured by; one's own samples
+    stand for both where `reference` is the case's own process."""
     shape, first_s = Shape(case.batch, case.tokens), (case.first_ms or 0) / 1e3
     before = glance()
-    warm = _awake(reference, shape, 1).seconds[0]
     each = first_s if first_s > _LONG_SECONDS else _awake(own, shape, 1).seconds[0]
+    warm = each if reference is own else _awake(reference, shape, 1).seconds[0]
     rounds = max(LEAST_ROUNDS, min(plan.rounds, int(plan.seconds / each)))
     runs = [max(1, min(MOST_RUNS, round(plan.seconds / rounds / s))) for s in (warm, each)]
-    theirs, ours = [], []
+    theirs: list[Block] = []
+    ours: list[Block] = []
     for _ in range(rounds):
-        theirs.append(_awake(reference, shape, runs[0]))
+        if reference is not own:
+            theirs.append(_awake(reference, shape, runs[0]))
         ours.append(_awake(own, shape, runs[1]))
+    theirs = theirs or ours
     return Rounds(
         own=tuple(tuple(b.seconds) for b in ours),
         reference=tuple(tuple(b.seconds) for b in theirs),
@@ -271,14 +302,22 @@ def _memory(opened: Mapping[str, Any], first: Block) -> dict[str, int]:
 
 
 def _with_cosine(case: Case, vectors: Vectors | None, base: Vectors | None) -> Case:
+    """With the cosine to the base; 0 for vectors of another size, or with NaN."""
     if vectors is None or base is None:
         return case
-    found = cosine(vectors, base) if vectors.shape == base.shape else float("nan")
-    return replace(case, cosine=round(found, 6) if np.isfinite(found) else None)
+    found = cosine(vectors, base) if vectors.shape == base.shape else 0.0
+    return replace(case, cosine=round(found, 6) if np.isfinite(found) else 0.0)
 
 
-def _process(plan: Plan, subject: Subject, threads: int) -> Process:
-    return Process(subject.system, threads, plan.vocab_size, subject.environment)
+def cosine(a: Vectors, b: Vectors) -> float:
+    """Smallest cosine of rows of (B, D) and (B, D); NaN where one is not finite."""
+    return float(np.min([metrics.cosine(x, y) for x, y in zip(a, b, strict=True)]))
+
+
+def _process(plan: Plan, subject: Subject, threads: int, patience: int = 1) -> Process:
+    return Process(
+        subject.system, Start(threads, plan.vocab_size, subject.environment, patience * plan.limit)
+    )
 
 
 def _now() -> str:

@@ -15,12 +15,12 @@ from embedding_runtime.bundle import Graph, Manifest, load_manifest
 from embedding_runtime.errors import InputError
 from embedding_runtime.selection import FORMAT_ORDER, PRECISION_ORDER
 from embedding_validate import compare_worker
-from embedding_validate.benchmark_run import System
+from embedding_validate.compare_process import System
 from embedding_validate.compare_run import Subject
 from embedding_validate.compare_sizes import by_part
 from embedding_validate.results import PARITY
 
-OURS, TORCH, PEER, TOKENIZER = "bundle", "torch", "peer", "tokenizer"
+OURS, TORCH, PEER, TOKENIZER, PER_TENSOR = "bundle", "torch", "peer", "tokenizer", "per-tensor"
 _WORKER = (sys.executable, "-m", compare_worker.__name__)
 _PACKAGES = Path(__file__).parents[1]
 _TORCH_FP32 = "torch fp32"
@@ -141,6 +141,22 @@ def _parity(bundle: Path, graph: Graph) -> dict[str, Any]:
         **{k: v for k, v in asdict(graph.parity).items() if k not in ("thresholds", "versions")},
         "cosine_mean": None,
     }
+
+
+def per_tensor(bundle: Bundle) -> Candidate:
+    """The bundle's ONNX int8 graph with one scale per tensor of activations: what a scale per token costs.
+
+    Raises:
+        InputError: it has no such graph, or the package that rewrites it is not installed.
+    """
+    graph = next((g for g in bundle.manifest.graphs if g.key == "onnx/int8"), None)
+    if graph is None or importlib.util.find_spec("onnx") is None:
+        raise InputError("--per-tensor needs a graph onnx/int8, and pip install 'embedding-edge[export]'.")
+    sizes = {name: bundle.manifest.files[name].size for name in (graph.file, *graph.external_data)}
+    name = f"{bundle.named(graph)}, scale per tensor"
+    system = System(name, _WORKER, {"kind": PER_TENSOR, "graph": str(bundle.path / graph.file)})
+    about = {"name": name, "kind": PER_TENSOR, "files": sizes, "bytes": sum(sizes.values())}
+    return Candidate(Subject(system, tuple(bundle.path / n for n in sizes)), about)
 
 
 def torch(checkpoint: str, dtype: str) -> Candidate:

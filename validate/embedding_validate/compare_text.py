@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from embedding_validate import compare_advice, corpus_text
+from embedding_validate import compare_account, compare_advice, corpus_text
 from embedding_validate import compare_figures as figures
 from embedding_validate.compare_agreement import agreements
 from embedding_validate.compare_case import MEASURED
@@ -42,6 +42,8 @@ def _run(run: Json) -> list[str]:
         parts.append(_parts(parted))
     if run["tokenizers"]:
         parts.append(_tokenizers(run))
+    if run.get("accounts"):
+        parts.append(compare_account.table(run["accounts"]))
     if run["corpus"]:
         parts += corpus_text.markdown(run["corpus"])
     return [*parts, *_failed(run), *_notes(run), _machine(run), f"Command: `{run['command']}`"]
@@ -173,7 +175,8 @@ def _machine(run: Json) -> str:
     return (
         f"{machine['cpu']} ({features or 'no features known'}), {machine['cpus']} CPUs, {machine['system']} "
         f"{machine['architecture']}, governor {machine['governor'] or 'not told'}; {found}; "
-        f"{run['started']}. Medians in ms, each case in a fresh process, in turn with {plan['reference']}; "
+        f"{run['started']}. Medians in ms, each case in a fresh process, in turn with {plan['reference']}"
+        f"{figures.patience(run)}; "
         f"cosine: the least to {plan['base']}; own MB: anonymous memory of the whole process at up to "
         f"{figures.MEMORY_TOKENS} tokens."
     )

@@ -1,6 +1,7 @@
-"""The processes of `compare-embedding`: a bundle's graph of any format, its tokenizer alone, or PyTorch.
+"""The processes of `compare-embedding`: a bundle's graph of any format, its tokenizer alone, the int8 graph
+with one scale per tensor, or PyTorch.
 
-Served by `benchmark_worker.serve`; needs numpy and the graph's engine alone, PyTorch only for `torch`.
+Served by `compare_protocol.serve`; needs numpy and the graph's engine alone, PyTorch only for `torch`.
 """
 
 import itertools
@@ -19,7 +20,7 @@ from embedding_runtime.errors import EmbeddingWarning
 from embedding_runtime.opened import Choice, open_bundle
 from embedding_runtime.tokenizer import Tokenizer, open_tokenizer
 from embedding_validate import texts
-from embedding_validate.benchmark_worker import Ids, Run, serve
+from embedding_validate.compare_protocol import Ids, Run, serve
 
 DTYPES = ("float32", "bfloat16")
 # Scripts that most users' texts are made of; the others' words would be cut into bytes.
@@ -71,6 +72,31 @@ def text_of(opened: Tokenizer, tokens: int, words: Iterator[str]) -> str:
     return text
 
 
+def per_tensor(spec: dict[str, Any]) -> Callable[[], Run]:
+    """The ONNX int8 graph at `spec["graph"]` with one scale per tensor, made before loading is timed."""
+    from embedding_runtime.onnx_session import create_session, session_options
+    from embedding_validate import per_tensor as variant
+
+    path = Path(spec["graph"])
+    graph = variant.per_tensor(path)
+
+    def load() -> Run:
+        options = session_options(spec["threads"])
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", str(path.parent)
+        )
+        session = create_session(graph, options, path)
+
+        def run(ids: Ids) -> NDArray[np.float32]:
+            feed = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+            vectors: NDArray[np.float32] = session.run(["sentence_embedding"], feed)[0]
+            return vectors
+
+        return run
+
+    return load
+
+
 def torch(spec: dict[str, Any]) -> Callable[[], Run]:
     """sentence-transformers' stages on a checkpoint; `spec` has checkpoint and dtype."""
     import torch as library
@@ -106,4 +132,4 @@ def _words() -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(serve({"bundle": bundle, "tokenizer": tokenizer, "torch": torch}))
+    sys.exit(serve({"bundle": bundle, "tokenizer": tokenizer, "torch": torch, "per-tensor": per_tensor}))

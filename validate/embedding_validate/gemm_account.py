@@ -2,7 +2,7 @@
 
 For each shape: the time that the encoder's products would take at the best rate that ONNX Runtime reaches on
 this CPU, the time they take alone with their weights in the CPU's caches, and a run's own profile. Knows
-nothing of bundles or other engines; `gemm_rate` is its command.
+nothing of bundles or other engines; `compare_account` says of which graphs.
 """
 
 import json
@@ -19,8 +19,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from embedding_runtime.onnx_session import create_session, session_options
-from embedding_validate.benchmark_run import Shape
-from embedding_validate.benchmark_worker import token_ids
+from embedding_validate.compare_protocol import token_ids
+from embedding_validate.compare_shapes import Shape
 
 # The best rate is looked for at these sizes (rows, inner, columns).
 _PEAK_SIZES = ((64, 768, 768), (256, 768, 1152), (256, 1024, 1024), (1024, 1024, 1024))
@@ -120,6 +120,11 @@ def operators(path: Path) -> set[str]:
     return {node.op_type for node in onnx.load(str(path), load_external_data=False).graph.node}
 
 
+def precision(path: Path) -> str:
+    """In which numbers the graph at `path` multiplies by its weights: int8 or fp32."""
+    return "int8" if "MatMulIntegerToFloat" in operators(path) else "fp32"
+
+
 def matrices(path: Path) -> Counter[tuple[int, int]]:
     """Sizes (inner, columns) of a layer's matrices in the graph at `path`, and how often each comes."""
     found: Counter[tuple[int, int]] = Counter()
@@ -138,9 +143,9 @@ def account(path: Path, shape: Shape, threads: int, vocab_size: int, peak_rate: 
     """One shape of the graph at `path`; `peak_rate` in operations per second."""
     sizes, rows = matrices(path), shape.batch * shape.tokens
     operations = sum(2 * rows * k * n * count for (k, n), count in sizes.items())
-    precision = "int8" if "MatMulIntegerToFloat" in operators(path) else "fp32"
+    kind = precision(path)
     alone = sum(
-        count * best_seconds(product(precision, k, n, threads)(rows), 2 * rows * k * n / peak_rate)
+        count * best_seconds(product(kind, k, n, threads)(rows), 2 * rows * k * n / peak_rate)
         for (k, n), count in sizes.items()
     )
     ids = token_ids(vocab_size, shape.batch, shape.tokens)
@@ -195,15 +200,3 @@ def _place(name: str, operator: str) -> str:
     if operator == "Add":
         return "elementwise" if named else "attention"
     return _PLACES.get(operator, "moving")
-
-
-def lines(accounts: Sequence[Account], peaks: dict[str, float]) -> list[str]:
-    """The accounts as a table for people."""
-    found = [f"best rate, {name}: {rate / 1e9:.0f} GOP/s" for name, rate in peaks.items()]
-    columns = ("threads", "total ms", "at peak", "of peak", "alone", *PLACES)
-    found += ["", f"{'tokens':<8}" + "".join(f"{c:>12}" for c in columns)]
-    for a in accounts:
-        figures = (f"{a.total:.1f}", f"{a.at_peak:.1f}", f"{100 * a.of_peak:.0f} %", f"{a.alone:.1f}")
-        shares = (f"{a.places[place]:.1f}" for place in PLACES)
-        found.append(f"{a.shape:<8}" + "".join(f"{c:>12}" for c in (str(a.threads), *figures, *shares)))
-    return found

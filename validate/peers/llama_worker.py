@@ -1,4 +1,4 @@
-"""llama.cpp as a peer of the benchmark; `llama_convert` makes what it runs.
+"""llama.cpp as a peer of the comparison; `llama_convert` makes what it runs.
 
 Runs in an environment of its own (llama.txt) and serves `llama.cpp-Q8_0` and `llama.cpp-Q4_0`. A batch is
 one call, each text a sequence of its own, pooled and sent through the Dense stages by llama.cpp.
@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from embedding_validate.benchmark_worker import Ids, Run, serve
+from embedding_validate.compare_protocol import Ids, Run, serve
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 CONVERT = Path(__file__).with_name("llama_convert.py")
-# No shape of the benchmark has more tokens in a text, or in a batch.
+# No shape of the comparison has more tokens in a text, or in a batch.
 MOST_TOKENS = 2048
 
 

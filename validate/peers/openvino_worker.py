@@ -1,4 +1,4 @@
-"""OpenVINO as a peer of the benchmark; `openvino_convert` makes what it runs.
+"""OpenVINO as a peer of the comparison; `openvino_convert` makes what it runs.
 
 Runs in an environment of its own (openvino.txt) and serves `openvino-int8` (8-bit weights, activations
 quantized as it runs where the CPU plugin does so) and `openvino-fp32` (weights as they are). Settings are
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from embedding_validate.benchmark_worker import Ids, Run, serve
+from embedding_validate.compare_protocol import Ids, Run, serve
 
 CONVERT = Path(__file__).with_name("openvino_convert.py")
 

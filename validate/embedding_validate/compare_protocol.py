@@ -1,6 +1,6 @@
 """The process in which one system is measured: it opens one thing, runs it when told, and says what it took.
 
-Started by `benchmark_run` with a JSON object as its only argument; requests come as JSON lines on stdin and
+Started by `compare_process` with a JSON object as its only argument; requests come as JSON lines on stdin and
 are answered on stdout, one line each. Needs numpy alone beside the system it runs, so that peers can be run
 by `serve` in environments of their own. Decides nothing about shapes, rounds or what is compared.
 """
@@ -102,70 +102,3 @@ def waiting() -> float:
     except (OSError, IndexError, ValueError):  # a thread has just ended, or this is not Linux
         return waited
     return waited + stolen / os.sysconf("SC_CLK_TCK")
-
-
-def _bundle(spec: dict[str, Any]) -> Callable[[], Run]:
-    from embedding_runtime.onnx_session import engine
-    from embedding_runtime.opened import Choice, open_bundle
-
-    engine()
-
-    def load() -> Run:
-        choice = Choice("onnx", spec["precision"], spec["threads"], allow_failed=spec["allow_failed"])
-        session = open_bundle(Path(spec["bundle"]), choice).session
-        return lambda ids: session.run(ids, np.ones_like(ids), ("sentence_embedding",))[0]
-
-    return load
-
-
-def _per_tensor(spec: dict[str, Any]) -> Callable[[], Run]:
-    from embedding_runtime.onnx_session import create_session, session_options
-    from embedding_validate.per_tensor import per_tensor
-
-    path = Path(spec["graph"])
-    graph = per_tensor(path)
-
-    def load() -> Run:
-        options = session_options(spec["threads"])
-        options.add_session_config_entry(
-            "session.model_external_initializers_file_folder_path", str(path.parent)
-        )
-        session = create_session(graph, options, path)
-
-        def run(ids: Ids) -> NDArray[np.float32]:
-            feed = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
-            vectors: NDArray[np.float32] = session.run(["sentence_embedding"], feed)[0]
-            return vectors
-
-        return run
-
-    return load
-
-
-def _torch(spec: dict[str, Any]) -> Callable[[], Run]:
-    import torch
-
-    from embedding_export.checkpoint import load_checkpoint
-    from embedding_validate.reference import import_libraries, load_model
-
-    import_libraries()
-    torch.set_num_threads(spec["threads"])
-    checkpoint = load_checkpoint(spec["checkpoint"])
-
-    def load() -> Run:
-        model = load_model(checkpoint)
-
-        def run(ids: Ids) -> NDArray[np.float32]:
-            tensor = torch.from_numpy(ids)
-            with torch.inference_mode():
-                found = model({"input_ids": tensor, "attention_mask": torch.ones_like(tensor)})
-            vectors: NDArray[np.float32] = found["sentence_embedding"].numpy()
-            return vectors
-
-        return run
-
-    return load
-
-
-if __name__ == "__main__":
-    sys.exit(serve({"bundle": _bundle, "per-tensor": _per_tensor, "torch": _torch}))

@@ -1,4 +1,4 @@
-"""The account of a graph's time: its parts, and the command on a tiny bundle."""
+"""The account of a graph's time: its parts, and in a comparison of a tiny bundle."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from embedding_export.checkpoint import load_checkpoint
 from embedding_export.options import ExportOptions
 from embedding_export.pipeline import export_bundle
 from embedding_runtime.bundle import load_manifest
-from embedding_validate import gemm_account, gemm_rate
+from embedding_validate import compare, gemm_account
 from embedding_validate.gemm_account import PLACES, matrices, places_of
 
 Captured = pytest.CaptureFixture[str]
@@ -30,19 +30,29 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_account_sums_up(bundle: Path, tmp_path: Path, capsys: Captured) -> None:
-    output = tmp_path / "rate.json"
-    arguments = [str(bundle), "--threads", "1", "--shapes", "8,2x16", "--output", str(output)]
-    assert gemm_rate.main(arguments) == 0
-    result = json.loads(output.read_text())
-    assert set(result["peak_operations_per_s"]) == {"int8, 1 threads", "fp32, 1 threads"}
-    assert [a["shape"] for a in result["accounts"]] == ["8", "2x16"]
-    for found in result["accounts"]:
+    arguments = [str(bundle), "--threads", "1", "--lengths", "8,2x16", "--seconds", "0.05", "--rounds", "3"]
+    asked = ["--account", "onnx/int8", "--per-tensor", "--output", str(tmp_path / "out")]
+    assert compare.main([*arguments, *asked]) == 0
+    (run,) = json.loads((tmp_path / "out" / "compare.json").read_text())["runs"]
+    accounts = run["accounts"]
+    assert [(a["system"], a["threads"], a["shape"]) for a in accounts] == [
+        ("onnx/int8", 1, "8"),
+        ("onnx/int8", 1, "2x16"),
+    ]
+    for found in accounts:
         assert tuple(sorted(found["places"])) == tuple(sorted(PLACES))
         assert sum(found["places"].values()) == pytest.approx(found["total"])
         assert min(found["places"].values()) > 0
         assert found["of_peak"] == pytest.approx(found["at_peak"] / found["total"])
-    assert result["accounts"][1]["operations"] == 4 * result["accounts"][0]["operations"]
-    assert "of peak" in capsys.readouterr().err
+        assert found["at_peak"] == pytest.approx(1e3 * found["operations"] / found["peak_operations_per_s"])
+    assert accounts[1]["operations"] == 4 * accounts[0]["operations"]
+    assert "| where the time goes, ms |" in capsys.readouterr().err
+    page = (tmp_path / "out" / "compare.html").read_text(encoding="utf-8")
+    assert "Where the time goes" in page and "<th>quantizing</th>" in page
+    # beside it, the same graph with one scale per tensor: another rounding of the same model
+    by = {c["system"]: c for c in run["cases"] if c["tokens"] == 16}
+    assert list(by) == ["onnx/int8", "onnx/int8, scale per tensor"]
+    assert 0.9 < by["onnx/int8, scale per tensor"]["cosine"] < 0.999999
 
 
 def test_the_encoders_matrices(bundle: Path) -> None:
@@ -80,6 +90,16 @@ def test_a_profile_by_places() -> None:
     }
 
 
-def test_a_precision_that_is_not_there(bundle: Path, capsys: Captured) -> None:
-    assert gemm_rate.main([str(bundle), "--precision", "fp32"]) == 2
-    assert "has no onnx graph" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--account", "onnx/fp32"], "--account has onnx/fp32; expected onnx/int8"),
+        (["--account", "onnx/int8,litert/int8"], "--account has litert/int8"),
+    ],
+)
+def test_what_has_no_account(
+    bundle: Path, tmp_path: Path, capsys: Captured, arguments: list[str], message: str
+) -> None:
+    assert compare.main([str(bundle), "--output", str(tmp_path / "out"), *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

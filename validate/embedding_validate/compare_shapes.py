@@ -1,0 +1,47 @@
+"""Shapes of a batch, and lists of numbers as arguments write them. Measures nothing."""
+
+from dataclasses import dataclass
+
+from embedding_runtime.errors import InputError
+
+LENGTHS = "16,64,128,256,512,1024,2048"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Texts in a batch, and tokens in each."""
+
+    batch: int
+    tokens: int
+
+    def __str__(self) -> str:
+        return str(self.tokens) if self.batch == 1 else f"{self.batch}x{self.tokens}"
+
+
+def shapes(text: str, longest: int) -> tuple[Shape, ...]:
+    """What `--lengths` asks for.
+
+    Raises:
+        InputError: something else than numbers, or more tokens than `longest`.
+    """
+    found = []
+    for part in text.split(","):
+        numbers = counts(part.replace("x", ","), "--lengths")
+        if len(numbers) > 2 or numbers[-1] > longest:
+            raise InputError(
+                f"--lengths has {part!r}; expected TOKENS or BATCHxTOKENS, of {longest} at most."
+            )
+        found.append(Shape(numbers[0] if len(numbers) == 2 else 1, numbers[-1]))
+    return tuple(found)
+
+
+def counts(text: str, option: str) -> list[int]:
+    """Numbers by comma.
+
+    Raises:
+        InputError: something else, or a 0; `option` is named.
+    """
+    parts = text.split(",")
+    if not all(p.isascii() and p.isdigit() and int(p) for p in parts):
+        raise InputError(f"{option} has {text!r}; expected whole numbers of at least 1.")
+    return [int(p) for p in parts]
