@@ -6,8 +6,9 @@ and how to check what was opened. The guard is the same for all of them:
 - an entry is named by all that its files depend on (graph, engine, version, CPU, layout), and says so inside;
 - it is written beside its place and renamed, so that a half entry never exists under an entry's name, and
   several processes may build at once (the first one in wins, the others take it);
-- at every opening each file's size and CRC-32 are compared with the entry's seal, and what was opened must
-  pass the caller's check (a golden vector: a checksum shows damage, not that the engine reads it rightly);
+- at every opening each file's size and CRC-32 are compared with the entry's seal (files of nothing but
+  numbers while the engine opens them: they are used only afterwards), and what was opened must pass the
+  caller's check (a golden vector: a checksum shows damage, not that the engine reads it rightly);
 - an entry in doubt is thrown away and built anew, once; when that fails too, or the folder cannot be
   written, there is no entry, and the caller does without.
 """
@@ -16,11 +17,14 @@ import ctypes
 import errno
 import hashlib
 import json
+import os
 import shutil
 import tempfile
+import threading
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,6 +35,8 @@ from embedding_runtime.integrity import cache_folder
 
 SEAL = "seal.json"
 SEAL_VERSION = 1
+# Suffix of files that hold nothing but numbers.
+NUMBERS = ".data"
 # An entry nobody has opened for this long goes when another one is built (a new engine orphans old ones).
 KEPT_SECONDS = 30 * 24 * 3600.0
 _BLOCK = 1 << 18
@@ -105,31 +111,58 @@ def require_room(folder: Path, needed: int) -> None:
         raise OSError(errno.ENOSPC, f"{needed + _SPARE_BYTES} bytes needed, {free} free", str(folder))
 
 
+def read_ahead(key: CacheKey) -> None:
+    """Have the system fetch the entry for `key` from the disk, if there is one, while others work."""
+    if hasattr(os, "posix_fadvise"):
+        threading.Thread(target=_read_ahead, args=(entries_folder() / key.name,), daemon=True).start()
+
+
+def _read_ahead(entry: Path) -> None:
+    with suppress(OSError):
+        for path in sorted(entry.iterdir()):
+            with path.open("rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+
+
 def intact(entry: Path, key: CacheKey) -> bool:
     """Whether an entry is for this key and its files are, byte for byte, those that were sealed."""
+    sealed = _sealed(entry, key)
+    return sealed is not None and _as_sealed(entry, sealed)
+
+
+def _sealed(entry: Path, key: CacheKey) -> dict[str, int] | None:
+    """CRC-32 of each file; None unless the seal is for this key and for files of these names and sizes."""
     try:
         seal = json.loads((entry / SEAL).read_text(encoding="utf-8"))
-        names = {p.name for p in entry.iterdir()} - {SEAL}
-        return bool(
-            seal["version"] == SEAL_VERSION
-            and seal["key"] == asdict(key)
-            and set(seal["files"]) == names
-            and all(_matches(entry / name, *seal["files"][name]) for name in names)
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+        found = {p.name: p.stat().st_size for p in entry.iterdir() if p.name != SEAL}
+        if seal["version"] != SEAL_VERSION or seal["key"] != asdict(key):
+            return None
+        if found != {name: size for name, (size, _) in seal["files"].items()}:
+            return None
+        return {name: crc for name, (_, crc) in seal["files"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def _open(
     entry: Path, key: CacheKey, open_entry: Callable[[Path], T], check: Callable[[T], object]
 ) -> T | None:
-    if not intact(entry, key):
+    sealed = _sealed(entry, key)
+    if sealed is None:
         return None
-    try:
-        opened = open_entry(entry)
-        check(opened)
-    except (OSError, EmbeddingError):  # another process may be replacing it
-        return None
+    numbers = {name: crc for name, crc in sealed.items() if name.endswith(NUMBERS)}
+    others = {name: crc for name, crc in sealed.items() if name not in numbers}
+    with ThreadPoolExecutor(1) as pool:
+        compared = pool.submit(_as_sealed, entry, numbers)
+        try:
+            if not _as_sealed(entry, others):
+                return None
+            opened = open_entry(entry)
+            if not compared.result():
+                return None
+            check(opened)
+        except (OSError, EmbeddingError):  # another process may be replacing it
+            return None
     with suppress(OSError):
         (entry / SEAL).touch()
     return opened
@@ -174,8 +207,11 @@ def _sweep(folder: Path) -> None:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def _matches(path: Path, size: int, crc: int) -> bool:
-    return path.stat().st_size == size and crc32(path) == crc
+def _as_sealed(entry: Path, sealed: Mapping[str, int]) -> bool:
+    try:
+        return all(crc32(entry / name) == crc for name, crc in sealed.items())
+    except OSError:
+        return False
 
 
 def crc32(path: Path) -> int:

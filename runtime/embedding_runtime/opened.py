@@ -9,7 +9,7 @@ import numpy as np
 from embedding_runtime.backends import Backend, backend
 from embedding_runtime.bundle import Graph, Manifest, load_manifest
 from embedding_runtime.cpu import cpu_fingerprint, cpu_kind
-from embedding_runtime.device_cache import CacheKey, open_prepared
+from embedding_runtime.device_cache import CacheKey, open_prepared, read_ahead
 from embedding_runtime.engines import Session, check_engine_version
 from embedding_runtime.errors import EngineError, InputError
 from embedding_runtime.golden import check_golden_ids, check_golden_vectors
@@ -75,15 +75,16 @@ def open_bundle(path: Path, choice: Choice) -> Opened:
     graph = choose_graph(manifest, choice.format, choice.precision)
     check_parity(path, graph, choice.allow_failed)
     version = check_engine_version(graph)
+    engine = backend(graph, path / graph.file, threads, manifest.tokenizer.pad_id)
+    if _is_prepared(engine, graph, choice):
+        read_ahead(cache_key(graph, engine.layout))
     stamps, before = Stamps.read(path), Stamps.read(path)
     names = (manifest.tokenizer.file, graph.file, *graph.external_data)
     verify_files(path, manifest, names, stamps, choice.verify)
     tokenizer = open_tokenizer(path, manifest.tokenizer, verify=False)  # its hash was just compared
     check_golden_ids(tokenizer, manifest.tokenizer)
     graph = replace(graph, golden=tuple(g for g in graph.golden if len(g.ids) <= longest(manifest, graph)))
-    session = _session(
-        backend(graph, path / graph.file, threads, manifest.tokenizer.pad_id), manifest, graph, choice
-    )
+    session = _session(engine, manifest, graph, choice)
     opened = Opened(path, manifest, graph, tokenizer, session)
     passed = f"{graph.variant_id} {cpu_fingerprint()} {version}"
     if not choice.allow_failed and (choice.verify == "always" or passed not in stamps.golden):
@@ -101,11 +102,15 @@ def longest(manifest: Manifest, graph: Graph) -> int:
 
 def _session(engine: Backend, manifest: Manifest, graph: Graph, choice: Choice) -> Session:
     """A session on the graph: on packed weights in the device's cache where that pays and can be had."""
-    wanted = engine.pays if choice.device_cache is None else choice.device_cache
-    checkable = graph.golden and graph.golden_tolerance.keys() & {cpu_kind(), "any"}
-    if wanted and checkable and not choice.allow_failed:
+    if _is_prepared(engine, graph, choice):
         return _prepared(engine, manifest, graph) or engine.open()
     return engine.open()
+
+
+def _is_prepared(engine: Backend, graph: Graph, choice: Choice) -> bool:
+    wanted = engine.pays if choice.device_cache is None else choice.device_cache
+    checkable = graph.golden and graph.golden_tolerance.keys() & {cpu_kind(), "any"}
+    return bool(wanted and checkable and not choice.allow_failed)
 
 
 def _prepared(engine: Backend, manifest: Manifest, graph: Graph) -> Session | None:
