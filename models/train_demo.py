@@ -22,7 +22,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--exclude", type=Path, action="append", default=[], metavar="FILE", help="texts to keep out of it"
     )
-    parser.add_argument("--minutes", type=float, help="time for the two stages together, default 80")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--data-only", action="store_true", help="build the data and stop")
@@ -51,14 +50,6 @@ def _train(plan: Plan, options: argparse.Namespace) -> None:
     # Groups of texts run side by side, one thread each.
     torch.set_num_threads(1)
     settings = dataclasses.replace(Settings(), seed=options.seed, threads=options.threads)
-    if options.minutes is not None:
-        bag, encoder = settings.bag, settings.encoder
-        share = options.minutes * 60 / (bag.seconds + encoder.seconds)
-        settings = dataclasses.replace(
-            settings,
-            bag=dataclasses.replace(bag, seconds=bag.seconds * share),
-            encoder=dataclasses.replace(encoder, seconds=encoder.seconds * share),
-        )
     Recipe(plan, settings).make(options.out)
 
 

@@ -48,12 +48,13 @@ def _wordnet() -> str:
     lines = ["  1 a licence, which is no data"]
     for i in range(300):
         thing, kind = THINGS[i % len(THINGS)], KINDS[i % len(KINDS)]
-        lemmas = f"{thing}_{i} 0 {kind}_thing_{i} 0"
-        above = f"002 @ {(i % 5) + 1000:08d} n 0000 + {i + 999:08d} n 0101" if i >= 5 else "000"
+        lemmas = f"{thing}_{i} 0 {kind}_thing_{i} 0 {ADJECTIVES[i % 6]} 0"
+        pointers = f"@ {(i % 5) + 1000:08d} n 0000 + {i + 999:08d} n 0101 ;c {i % 7 + 1000:08d} n 0000"
+        above = f"003 {pointers}" if i >= 5 else "000"
         adjective = ADJECTIVES[i % 6]
         gloss = f"a {adjective} {kind} number {i} that looks like a {thing}"
         example = f'"the {thing} {i} is very {adjective}"'
-        lines.append(f"{i + 1000:08d} 05 n 02 {lemmas} {above} | {gloss}; {example}")
+        lines.append(f"{i + 1000:08d} 05 n 03 {lemmas} {above} | {gloss}; {example}")
     return "\n".join(lines) + "\n"
 
 

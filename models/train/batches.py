@@ -18,7 +18,10 @@ WEIGHTS: Mapping[str, float] = {
     "wordnet-broader": 3.0,
     "wordnet-examples": 3.0,
     "wordnet-related": 1.0,
-    "inflections": 2.0,
+    "wordnet-senses": 1.0,
+    "wordnet-domains": 0.4,
+    "requests": 0.4,
+    "inflections": 1.5,
     "headings": 1.0,
     "neighbours": 1.0,
     "windows": 3.0,
@@ -41,8 +44,15 @@ _SEARCH = (
     ("STS", "STS", 2.0),
     ("InstructionRetrieval", "document", 0.3),
 )
+_LABELLED = (
+    ("Classification", "Classification", 3.0),
+    ("", "", 1.0),
+    ("Clustering", "Clustering", 0.5),
+    ("STS", "STS", 0.5),
+)
 _SEARCH_SHARE = 0.6
 _SEARCHED = ("headings", "factbook", "answers", "wordnet-gloss")
+_NAMED = ("wordnet-domains", "requests")
 
 
 @dataclass(frozen=True)
@@ -79,7 +89,7 @@ class Sampler:
         chosen = self.sets[int(rng.choice(len(self.sets), p=self.share))]
         rows = rng.choice(len(chosen), size=min(self.size, len(chosen)), replace=False)
         searched = chosen.name in _SEARCHED and rng.random() < _SEARCH_SHARE
-        prompts: tuple[tuple[str, str, float], ...] = _SEARCH if searched else _ALIKE
+        prompts = _LABELLED if chosen.name in _NAMED else _SEARCH if searched else _ALIKE
         weights = np.array([w for _, _, w in prompts])
         left, right, _ = prompts[int(rng.choice(len(prompts), p=weights / weights.sum()))]
         negative = None

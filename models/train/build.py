@@ -13,7 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Literal, get_args
 
-from train import augment, documents, small_sources, wordnet
+from train import augment, documents, requests, small_sources, wordnet
 from train.decontaminate import Excluded
 from train.documents import Section
 from train.pairs import Found, Pair, read_pairs, write_pairs
@@ -83,6 +83,9 @@ RECIPES: dict[str, Callable[[Material], Iterable[Found]]] = {
     "wordnet-examples": lambda m: wordnet.examples(m.wordnet),
     "wordnet-related": lambda m: wordnet.related(m.wordnet, m.seed),
     "inflections": lambda m: wordnet.inflections(m.wordnet),
+    "wordnet-senses": lambda m: wordnet.senses(m.wordnet, m.seed),
+    "wordnet-domains": lambda m: wordnet.domains(m.wordnet),
+    "requests": lambda m: requests.labelled(requests.load(), m.seed),
     "topics": lambda m: wordnet.topics(m.wordnet),
     "headings": lambda m: documents.headings(m.pages, m.seed),
     "neighbours": lambda m: documents.neighbours(m.pages),

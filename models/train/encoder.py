@@ -7,6 +7,7 @@ would wait for each other most of the time.
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ SHAPE = Shape(
     sliding_window=512,
     attention_norm=0.0,
 )
-_GROUP_TOKENS = 2_048
+_GROUP_TOKENS = 1_024
 
 
 def config(shape: Shape) -> Gemma3TextConfig:
@@ -58,20 +59,38 @@ def config(shape: Shape) -> Gemma3TextConfig:
 
 
 class _Together(torch.autograd.Function):
-    """Parts of a batch that were computed side by side, joined; backwards they run side by side again."""
+    """Parts of a batch that were computed side by side, joined; backwards they run side by side again.
+
+    The parts' gradients are summed in the parts' order, whichever is done first: the same batch gives the
+    same gradients bit by bit.
+    """
 
     @staticmethod
-    def forward(ctx: Any, anchor: Tensor, parts: Sequence[Tensor], pool: ThreadPoolExecutor) -> Tensor:
-        """[B, H] of parts [b, H]; `anchor` only makes the result one that has a gradient."""
-        ctx.parts, ctx.pool = parts, pool
-        return torch.cat([part.detach() for part in parts])
+    def forward(ctx: Any, run: "_Run", rows: Tensor, *weights: Tensor) -> Tensor:
+        """[B, H] of parts [b, H] that were computed from `rows` [T, H], detached, and `weights`."""
+        ctx.run, ctx.weights = run, weights
+        return torch.cat([part.detach() for part in run.parts])
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        """Adds to the parameters' gradients (a node's lock keeps threads from each other's sums)."""
-        shares = gradients[0].split_with_sizes([len(part) for part in ctx.parts])
-        list(ctx.pool.map(torch.autograd.backward, ctx.parts, shares))
-        return torch.zeros(()), None, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of the rows and of the weights."""
+        run: _Run = ctx.run
+        shares = gradients[0].split_with_sizes([len(part) for part in run.parts])
+
+        def one(part: Tensor, own: Tensor, share: Tensor) -> tuple[Tensor, ...]:
+            return torch.autograd.grad(part, (own, *ctx.weights), share)
+
+        rows, *weights = zip(*run.pool.map(one, run.parts, run.rows, shares), strict=True)
+        return None, torch.cat(rows), *(torch.stack(w).sum(0) for w in weights)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Results of the groups of a side, and the token rows that each of them began with."""
+
+    parts: list[Tensor]
+    rows: Sequence[Tensor]
+    pool: ThreadPoolExecutor
 
 
 class Encoder(nn.Module):
@@ -96,32 +115,43 @@ class Encoder(nn.Module):
         around = self.prompts[side.prompt]
         texts = torch.from_numpy(side.ids).split_with_sizes(side.lengths.tolist())
         order = np.argsort(side.lengths, kind="stable")
-        groups = _groups(order, side.lengths + len(around))
+        groups = [
+            _padded([torch.cat([around[:-1], texts[i], around[-1:]]) for i in rows])
+            for rows in _groups(order, side.lengths + len(around))
+        ]
+        # One look into the table for all: its gradient has the table's size, whatever the number of rows.
+        rows = self.encoder.embed_tokens(torch.cat([ids.flatten() for ids, _ in groups]))
         learning = torch.is_grad_enabled()
+        own = [r.detach().requires_grad_(learning) for r in rows.split([ids.numel() for ids, _ in groups])]
 
-        def pooled(rows: list[int]) -> Tensor:
+        def pooled(group: tuple[Tensor, Tensor], rows: Tensor) -> Tensor:
             with torch.set_grad_enabled(learning):
-                return self._pooled(texts, around, rows)
+                return self._pooled(rows.view(*group[0].shape, -1), group[1])
 
-        parts = list(self.pool.map(pooled, groups))
-        anchor = torch.zeros((), requires_grad=learning)
-        joined = _Together.apply(anchor, parts, self.pool)  # type: ignore[no-untyped-call]
-        back = torch.from_numpy(np.argsort(order, kind="stable"))
-        wide: Tensor = self.wide(joined[back])
+        run = _Run(list(self.pool.map(pooled, groups, own)), own, self.pool)
+        joined = _Together.apply(run, rows, *self._weights())  # type: ignore[no-untyped-call]
+        wide: Tensor = self.wide(joined[torch.from_numpy(np.argsort(order, kind="stable"))])
         return wide
 
-    def _pooled(self, texts: tuple[Tensor, ...], around: Tensor, rows: list[int]) -> Tensor:
-        before, after = around[:-1], around[-1:]
-        ids = pad_sequence([torch.cat([before, texts[i], after]) for i in rows], batch_first=True)
-        lengths = torch.tensor([len(texts[i]) + len(around) for i in rows])
-        mask = torch.arange(ids.shape[1])[None, :] < lengths[:, None]
-        hidden = self.encoder(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+    def _weights(self) -> list[nn.Parameter]:
+        """The encoder's weights but for the table."""
+        return [p for name, p in self.encoder.named_parameters() if "embed_tokens" not in name]
+
+    def _pooled(self, rows: Tensor, lengths: Tensor) -> Tensor:
+        """Means [b, H] of the last layer's output, from token rows [b, S, H]."""
+        mask = torch.arange(rows.shape[1])[None, :] < lengths[:, None]
+        hidden = self.encoder(inputs_embeds=rows, attention_mask=mask.long()).last_hidden_state
         pooled: Tensor = (hidden * mask[:, :, None]).sum(1) / lengths[:, None]
         return pooled
 
 
+def _padded(texts: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Ids [b, S], padded on the right, and the length of each."""
+    return pad_sequence(texts, batch_first=True), torch.tensor([len(t) for t in texts])
+
+
 def _groups(order: "np.ndarray[tuple[int], np.dtype[np.int64]]", lengths: np.ndarray) -> list[list[int]]:
-    """Rows of rising length in groups of at most 2,048 tokens, padding included."""
+    """Rows of rising length in groups of at most 1,024 tokens, padding included."""
     groups: list[list[int]] = [[]]
     for row in order.tolist():
         if (len(groups[-1]) + 1) * int(lengths[row]) > _GROUP_TOKENS and groups[-1]:

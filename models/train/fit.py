@@ -1,7 +1,7 @@
 """The training loop of every stage: schedule, averaging, log, and going on after an interruption.
 
-Knows nothing of what the model is or where batches come from. A stage ends after a number of steps or of
-seconds of work, whichever comes first; the learning rate follows the larger share of the two.
+Knows nothing of what the model is or where batches come from. A stage is a number of steps, and nothing in it
+hangs on the clock: interrupted and gone on with, or slowed down by others, it gives the same weights.
 """
 
 import json
@@ -18,16 +18,15 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Stage:
-    """What one stage does: `loss` of a step, learning rates by parameter group, limits and where to log."""
+    """What one stage does: `loss` of a step, learning rates by parameter group, steps, and where to log."""
 
     name: str
     loss: Callable[[int], Tensor]
     groups: list[dict[str, Any]]
     steps: int
-    seconds: float
     folder: Path
     check: Callable[[], dict[str, float]]
-    save_seconds: float = 120.0
+    save_every: int = 100
 
 
 _WARM_UP = 0.02
@@ -45,32 +44,27 @@ def run(model: nn.Module, stage: Stage) -> nn.Module:
     state = _State(model, stage)
     if state.finished:
         return model
-    log = (stage.folder / f"{stage.name}.jsonl").open("a", encoding="utf-8")
-    started, losses = time.monotonic() - state.seconds, []
-    with log:
-        while (share := _share(stage, state.step, time.monotonic() - started)) < 1.0:
-            _set_rate(state.optimizer, share)
+    started, losses = time.process_time() - state.seconds, []
+    with (stage.folder / f"{stage.name}.jsonl").open("a", encoding="utf-8") as log:
+        while state.step < stage.steps:
+            _set_rate(state.optimizer, state.step / stage.steps)
             loss = stage.loss(state.step)
             state.optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
             state.optimizer.step()
             losses.append(loss.item())
-            state.after_step(share, time.monotonic() - started)
+            state.after_step(time.process_time() - started)
             if state.step % _LOG_EVERY == 0:
-                row = {"step": state.step, "seconds": round(state.seconds, 1), "share": round(share, 4)}
+                row = {"step": state.step, "seconds": round(state.seconds, 1)}
                 row["loss"] = round(sum(losses) / len(losses), 4)
                 losses = []
-                if state.due(share):
+                if state.due():
                     row |= {k: round(v, 4) for k, v in stage.check().items()}
                 log.write(json.dumps(row) + "\n")
                 log.flush()
         state.finish()
         log.write(json.dumps({"step": state.step, "averaged": stage.check()}) + "\n")
     return model
-
-
-def _share(stage: Stage, step: int, seconds: float) -> float:
-    return max(step / stage.steps, seconds / stage.seconds)
 
 
 def _set_rate(optimizer: torch.optim.Optimizer, share: float) -> None:
@@ -85,30 +79,30 @@ class _State:
 
     def __init__(self, model: nn.Module, stage: Stage) -> None:
         self.model, self.path = model, stage.folder / f"{stage.name}.pt"
-        self.save_seconds = stage.save_seconds
+        self.steps, self.save_every = stage.steps, stage.save_every
         for group in stage.groups:
             group["peak"] = group["lr"]
         self.optimizer = torch.optim.Adam(stage.groups, fused=True)
         self.trained = [p for group in stage.groups for p in group["params"]]
         self.mean: list[Tensor] = []
-        self.step, self.averaged, self.seconds, self.checked, self.saved = 0, 0, 0.0, -1, 0.0
+        self.step, self.averaged, self.seconds, self.checked = 0, 0, 0.0, -1
         self.finished = False
         if self.path.exists():
             self._read()
 
-    def after_step(self, share: float, seconds: float) -> None:
-        """Count the step, average, and save now and then."""
+    def after_step(self, seconds: float) -> None:
+        """Count the step and the processor's seconds, average, and save now and then."""
         self.step, self.seconds = self.step + 1, seconds
-        if share >= _AVERAGED_FROM and self.step % _AVERAGE_EVERY == 0:
+        if self.step > _AVERAGED_FROM * self.steps and self.step % _AVERAGE_EVERY == 0:
             self._average()
-        if seconds - self.saved > self.save_seconds:
+        if self.step % self.save_every == 0:
             self._write()
 
-    def due(self, share: float) -> bool:
+    def due(self) -> bool:
         """Whether the next of the ten checks has come."""
-        if int(share * _CHECKS) <= self.checked:
+        if _CHECKS * self.step // self.steps <= self.checked:
             return False
-        self.checked = int(share * _CHECKS)
+        self.checked = _CHECKS * self.step // self.steps
         return True
 
     def finish(self) -> None:
@@ -129,7 +123,6 @@ class _State:
                 mean.lerp_(parameter, 1.0 / self.averaged)
 
     def _write(self) -> None:
-        self.saved = self.seconds
         state = {"model": self.model.state_dict(), "step": self.step, "seconds": self.seconds}
         state |= {"finished": self.finished, "averaged": self.averaged, "checked": self.checked}
         if not self.finished:
@@ -142,7 +135,7 @@ class _State:
         state = torch.load(self.path, weights_only=True)
         self.model.load_state_dict(state["model"])
         self.step, self.seconds, self.finished = state["step"], state["seconds"], state["finished"]
-        self.saved, self.averaged, self.checked = self.seconds, state["averaged"], state["checked"]
+        self.averaged, self.checked = state["averaged"], state["checked"]
         if not self.finished:
             self.optimizer.load_state_dict(state["optimizer"])
             self.mean = state["mean"]

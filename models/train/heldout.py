@@ -19,6 +19,8 @@ ASKED: Mapping[str, tuple[str, str]] = {
     "headings": ("query", "document"),
     "neighbours": ("STS", "STS"),
     "rewordings": ("", ""),
+    "factbook": ("query", "document"),
+    "wordnet-domains": ("Classification", "Classification"),
 }
 _MOST = 700
 

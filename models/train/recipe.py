@@ -4,6 +4,7 @@ The only file that knows the order. Every step leaves a file behind and is skipp
 the same command goes on where it was interrupted.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,14 +33,6 @@ _START_SAMPLE, _FINISH_SAMPLE = 4_000, 500
 
 
 @dataclass(frozen=True)
-class Budget:
-    """Limits of a stage: whichever comes first."""
-
-    steps: int
-    seconds: float
-
-
-@dataclass(frozen=True)
 class Settings:
     """Everything that was chosen; `rates` are the peak learning rates of layers, Dense stages and table."""
 
@@ -50,11 +43,12 @@ class Settings:
     constant: float = 0.2
     bag_batch: int = 1_024
     bag_rate: float = 0.003
-    bag: Budget = Budget(6_000, 1_500.0)
+    bag_steps: int = 3_000
     encoder_batch: int = 256
     rates: tuple[float, float, float] = (1e-3, 2e-4, 5e-5)
-    encoder: Budget = Budget(1_500, 3_000.0)
-    qat: Budget = Budget(200, 600.0)
+    encoder_steps: int = 3_000
+    qat_steps: int = 200
+    save_every: int = 100
     seed: int = 0
     threads: int = 2
 
@@ -77,10 +71,31 @@ class Recipe:
         self.plan.note(f"wrote {out}")
         write.write(self.aware(encoder), self.settings.shape, tokenizer, self.plan.folder / QAT_NAME)
         self.plan.note(f"wrote {self.plan.folder / QAT_NAME}")
+        worth = json.dumps(self.worth(encoder), indent=1)
+        (self.plan.folder / "worth.json").write_text(worth + "\n", encoding="utf-8")
+        self.plan.note(f"wrote {self.plan.folder / 'worth.json'}")
 
     def finished(self) -> Encoder:
         """Both stages and the last change."""
-        encoder = self.encoder(self.bag())
+        return self._finish(self.encoder(self.bag()))
+
+    def worth(self, encoder: Encoder) -> dict[str, dict[str, dict[str, float]]]:
+        """What the layers are worth: held-out figures of encoder, encoder without attention, and bag.
+
+        The bag is given the same last change as the encoder.
+        """
+        models = {
+            "encoder": encoder,
+            "encoder without attention": without_attention(encoder, self._new()),
+            "bag": self._finish(self._started(self.bag(), update=0.0)),
+        }
+        held: dict[Split, list[DataSet]] = {"dev": self.dev, "test": self._sets("test")}
+        return {
+            name: {split: heldout.score(model, sets) for split, sets in held.items()}
+            for name, model in models.items()
+        }
+
+    def _finish(self, encoder: Encoder) -> Encoder:
         finish(encoder, self._sample(_FINISH_SAMPLE), self.settings.whitening, self.settings.constant)
         return encoder
 
@@ -90,28 +105,35 @@ class Recipe:
         # One direction of the encoder is common to all tokens, so that the bag has a component less.
         model = Bag(self._weights(), self.around, s.shape.hidden - 1, s.seed)
         groups = [{"params": [model.table], "lr": s.bag_rate}]
-        fit.run(model, self._stage("bag", model, groups, s.bag, s.bag_batch))
+        fit.run(model, self._stage("bag", model, groups, s.bag_steps, s.bag_batch))
         return model
 
     def encoder(self, bag: Bag) -> Encoder:
         """Stage 2: starts as the whitened bag."""
         s = self.settings
-        model = Encoder(s.shape, self.around, s.seed, s.threads)
-        table = bag.table.detach()
-        start.set_from_bag(model, table, self._after(bag), s.seed)
-        fit.run(model, self._stage("encoder", model, self._groups(model), s.encoder, s.encoder_batch))
+        model = self._started(bag, start.UPDATE)
+        fit.run(model, self._stage("encoder", model, self._groups(model), s.encoder_steps, s.encoder_batch))
         return model
+
+    def _started(self, bag: Bag, update: float) -> Encoder:
+        model = self._new()
+        start.set_from_bag(model, bag.table.detach(), self._after(bag), self.settings.seed, update)
+        return model
+
+    def _new(self) -> Encoder:
+        s = self.settings
+        return Encoder(s.shape, self.around, s.seed, s.threads)
 
     def aware(self, encoder: Encoder) -> Encoder:
         """The last steps again, on the Q4_0 grid."""
         s = self.settings
-        model = Encoder(s.shape, self.around, s.seed, s.threads)
+        model = self._new()
         model.load_state_dict(encoder.state_dict())
         qat.prepare(model)
         groups = self._groups(model)
         for group in groups:
             group["lr"] *= 0.3
-        fit.run(model, self._stage("qat", model, groups, s.qat, s.encoder_batch))
+        fit.run(model, self._stage("qat", model, groups, s.qat_steps, s.encoder_batch))
         qat.release(model)
         return model
 
@@ -128,7 +150,7 @@ class Recipe:
         ]
 
     def _stage(
-        self, name: str, model: nn.Module, groups: list[dict[str, Any]], budget: Budget, batch: int
+        self, name: str, model: nn.Module, groups: list[dict[str, Any]], steps: int, batch: int
     ) -> fit.Stage:
         s = self.settings
         sampler = Sampler(self.sets, batch, s.seed)
@@ -141,7 +163,7 @@ class Recipe:
         folder = self.plan.folder / "stages"
         folder.mkdir(parents=True, exist_ok=True)
         check = _check(model, self.dev)
-        return fit.Stage(name, loss, groups, budget.steps, budget.seconds, folder, check)
+        return fit.Stage(name, loss, groups, steps, folder, check, s.save_every)
 
     def _after(self, bag: Bag) -> Tensor:
         """Whitening of the bag's vectors, and nothing of the common direction: [H, H]."""
@@ -184,6 +206,16 @@ class Recipe:
             data = corpus.load(name, file, self.tokenizer, file.with_suffix(".npz"))
             found += [data] if len(data) else []
         return found
+
+
+def without_attention(encoder: Encoder, copy: Encoder) -> Encoder:
+    """The encoder's weights put into `copy`, whose attention adds nothing."""
+    copy.load_state_dict(encoder.state_dict())
+    with torch.no_grad():
+        for name, parameter in copy.encoder.named_parameters():
+            if "post_attention_layernorm" in name:
+                parameter.fill_(-1.0)
+    return copy
 
 
 def _check(model: nn.Module, dev: list[DataSet]) -> Callable[[], dict[str, float]]:

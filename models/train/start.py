@@ -4,7 +4,8 @@ RMSNorm would undo the lengths that the bag has given its token vectors. So the 
 same vector to every token: the norm then scales a token by a known function of its own length, and the table
 holds the vectors for which that comes out right. The Dense stages leave the common direction out; a random
 rotation spreads it and everything else over all components, as quantization likes it. What the layers' other
-parts add starts near zero.
+parts add starts near zero, and the second layer does not see the common direction at first, as its answer to
+it would be the same for every text.
 """
 
 import torch
@@ -16,7 +17,9 @@ from train.encoder import Encoder
 # mean square of the common vector's components.
 _LARGEST_SHARE = 0.8
 _COMMON = 0.5
-_FIRST_UPDATE = 0.01
+# Exact in bfloat16 beside the 1 that the norms add.
+UPDATE = 1 / 64
+_READING = ("q_proj.weight", "k_proj.weight", "v_proj.weight", "gate_proj.weight", "up_proj.weight")
 
 
 def whitening(vectors: Tensor, strength: float) -> Tensor:
@@ -34,10 +37,10 @@ def whitening(vectors: Tensor, strength: float) -> Tensor:
     return whitened
 
 
-def set_from_bag(encoder: Encoder, table: Tensor, after: Tensor, seed: int) -> None:
+def set_from_bag(encoder: Encoder, table: Tensor, after: Tensor, seed: int, update: float = UPDATE) -> None:
     """Make `encoder` compute `after` times the mean of the bag's rows; `table` [V, H - 1], `after` [H, H].
 
-    Column H of `after` weighs the common direction.
+    Column H of `after` weighs the common direction; `update` is the size of what the layers add at first.
     """
     hidden = encoder.encoder.config.hidden_size
     generator = torch.Generator().manual_seed(seed)
@@ -50,7 +53,9 @@ def set_from_bag(encoder: Encoder, table: Tensor, after: Tensor, seed: int) -> N
         encoder.narrow.weight.copy_(after @ spread.T)
         for name, parameter in encoder.encoder.named_parameters():
             if "post_attention_layernorm" in name or "post_feedforward_layernorm" in name:
-                parameter.fill_(_FIRST_UPDATE - 1.0)
+                parameter.fill_(update - 1.0)
+            elif "layers.0." not in name and name.endswith(_READING):
+                parameter.sub_(torch.outer(parameter @ rotation[:, -1], rotation[:, -1]))
         _add_common(encoder, rotation[:, -1])
 
 

@@ -14,6 +14,7 @@ from train.text import clean, words
 _EXAMPLE = re.compile(r'"([^"]{3,})"')
 # Pointer symbols: hypernym and instance hypernym; then relations that keep the topic.
 _BROADER = ("@", "@i")
+_DOMAIN = ";c"
 _RELATED = ("+", "&", "^", "$", "*", ">", "%p", "%m", "%s", "#p", "\\", "=")
 _PARTS = {"noun": "n", "verb": "v", "adj": "a", "adv": "r"}
 # Endings of inflected words and what they stand for: the rules of detachment of morphy(7WN).
@@ -127,6 +128,34 @@ def examples(wordnet: WordNet) -> Iterator[Found]:
             yield from (Found(synset.key, Pair(example, other)) for other in synset.examples[i + 1 :])
 
 
+def senses(wordnet: WordNet, seed: int) -> Iterator[Found]:
+    """An example and its definition, with the definition of another meaning of its word as hard negative."""
+    rng = random.Random(seed)
+    meanings = _meanings(wordnet)
+    for synset in wordnet.synsets.values():
+        for example in synset.examples:
+            present = set(words(example))
+            others = [
+                other.gloss
+                for lemma in synset.lemmas
+                if lemma.lower() in present
+                for other in meanings[lemma.lower()]
+                if other is not synset
+            ]
+            if others:
+                yield Found(synset.key, Pair(example, synset.gloss, rng.choice(others)))
+
+
+def domains(wordnet: WordNet) -> Iterator[Found]:
+    """A definition or a word, and the field that it belongs to, such as law or computer science."""
+    for synset in wordnet.synsets.values():
+        for symbol, key in synset.pointers:
+            if symbol == _DOMAIN and key in wordnet.synsets:
+                field = wordnet.synsets[key].lemmas[0]
+                yield Found(synset.key, Pair(synset.gloss, field))
+                yield Found(synset.key, Pair(synset.lemmas[0], field))
+
+
 def related(wordnet: WordNet, seed: int) -> Iterator[Found]:
     """Words of related meanings (derived forms, parts, similar ones)."""
     rng = random.Random(seed)
@@ -173,13 +202,18 @@ def topics(wordnet: WordNet) -> Iterator[Found]:
 
 def synonyms(wordnet: WordNet) -> dict[str, tuple[str, ...]]:
     """Other single words of each word's only meaning; a word of several meanings has none."""
-    meanings: dict[str, list[Synset]] = {}
-    for synset in wordnet.synsets.values():
-        for lemma in synset.lemmas:
-            meanings.setdefault(lemma.lower(), []).append(synset)
     found = {}
-    for lemma, held in meanings.items():
+    for lemma, held in _meanings(wordnet).items():
         others = [w for s in held for w in s.lemmas if w.lower() != lemma and " " not in w]
         if len(held) <= 2 and others:
             found[lemma] = tuple(others)
     return found
+
+
+def _meanings(wordnet: WordNet) -> dict[str, list[Synset]]:
+    """The synsets of each word, in lower case."""
+    meanings: dict[str, list[Synset]] = {}
+    for synset in wordnet.synsets.values():
+        for lemma in synset.lemmas:
+            meanings.setdefault(lemma.lower(), []).append(synset)
+    return meanings
