@@ -112,19 +112,23 @@ def test_scores_are_taken_at_the_dim() -> None:
 
 def test_examples_side_by_side() -> None:
     prompts = golden.load().prompts
-    shown = examples.run(stub(), stub(lambda v: v.__setitem__(1, 0.1)), prompts, 768, real=True)
+    shown = examples.run(
+        stub(), stub(lambda v: v.__setitem__(1, 0.1)), prompts, (768, 512, 256, 128), real=True
+    )
     assert not shown.left_out and len(shown.rows) == len(golden.load().scores)
     assert shown.largest_difference == pytest.approx(0.1)
     text = "\n".join(examples.lines(shown))
+    assert "not offered" not in text
     assert "printed" in text and "0.800215" in text and "Largest difference shown: 1.0e-01" in text
 
 
 def test_examples_fit_a_small_model_without_prompts() -> None:
-    shown = examples.run(stub(), stub(), {"STS": "x"}, 64, real=False)
-    assert {r.dim for r in shown.rows} == {64, 42, 21}
+    shown = examples.run(stub(), stub(), {"STS": "x"}, (64, 40), real=False)
+    assert {(r.asked, r.dim) for r in shown.rows} == {(64, 64), (42, 40), (21, 40)}
     assert any(name.startswith("ticket") for name in shown.left_out)
     assert any(name.startswith("planets") for name in shown.left_out)
     text = "\n".join(examples.lines(shown))
+    assert "21 is not offered by this checkpoint; shown at 40" in text
     assert "printed" not in text and "Left out" in text and "Retrieval" not in text
 
 

@@ -198,7 +198,7 @@ def _examples(options: argparse.Namespace, reference: Any) -> int:
             examples.of_reference(reference),
             of_embedder(embedder),
             reference.prompts,
-            embedder.manifest.embedding_dim,
+            embedder.manifest.dims,
             options.golden,
         )
     if options.json:

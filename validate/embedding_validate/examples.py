@@ -3,7 +3,7 @@
 Gives data and lines, prints nothing; knows the examples only as `golden.Golden` has them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from embedding_validate.probes import TITLE_SLOT, Probe
 if TYPE_CHECKING:
     from embedding_validate.reference import Reference
 
-# The dimension that the printed figures are of; other models' dims are scaled from it.
+# The dimension that the printed figures are of; for other models the same share of theirs is looked for.
 _FULL_DIM = 768
 _TITLES = {
     "pairs": "Three pairs, without a prompt and with STS",
@@ -41,10 +41,14 @@ class Word:
 
 @dataclass(frozen=True)
 class Row:
-    """One score as both give it; `printed` is the tutorial's, where the checkpoint is the tutorial's."""
+    """One score as both give it; `printed` is the tutorial's, where the checkpoint is the tutorial's.
+
+    `asked` is the same share of the components as in the tutorial, `dim` the nearest that the model offers.
+    """
 
     id: str
     group: str
+    asked: int
     dim: int
     reference: float
     bundle: float
@@ -77,12 +81,17 @@ def of_reference(reference: "Reference") -> VectorOf:
     return vector_of
 
 
-def run(reference: VectorOf, bundle: VectorOf, prompts: Mapping[str, str], dim: int, real: bool) -> Examples:
-    """The examples on a model of `dim` components; `real` says that the printed figures are this model's."""
+def run(
+    reference: VectorOf, bundle: VectorOf, prompts: Mapping[str, str], dims: Sequence[int], real: bool
+) -> Examples:
+    """The examples on a model that offers `dims`, the largest being all its components.
+
+    `real` says that the printed figures are this model's.
+    """
     data = golden.load()
     words = [_word(c.probe, reference, bundle) for c in data.components]
     shown = [s for s in data.scores if _known(s.left, prompts) and _known(s.right, prompts)]
-    rows = [_row(s, reference, bundle, max(1, s.dim * dim // _FULL_DIM), real) for s in shown]
+    rows = [_row(s, (reference, bundle), dims, real) for s in shown]
     left_out = tuple(s.id for s in data.scores if s not in shown)
     return Examples(tuple(words), tuple(rows), left_out, library.search(reference, bundle, prompts))
 
@@ -104,6 +113,7 @@ def lines(examples: Examples) -> list[str]:
                 f"{title:54}   reference     bundle" + ("    printed" if _any_printed(rows) else ""),
             ]
             found += [_line(r) for r in rows]
+            found += _replaced(rows)
     found += _search_lines(examples.searches)
     if examples.left_out:
         found += ["", f"Left out, as this checkpoint lacks their prompts: {', '.join(examples.left_out)}"]
@@ -132,6 +142,12 @@ def _line(row: Row) -> str:
     return f"  {row.id[:48]:48} {row.dim:5} {row.reference:10.6f} {row.bundle:10.6f}{printed}"
 
 
+def _replaced(rows: list[Row]) -> list[str]:
+    """What is shown in place of dims that the model does not offer."""
+    pairs = dict.fromkeys((r.asked, r.dim) for r in rows if r.asked != r.dim)
+    return [f"  {asked} is not offered by this checkpoint; shown at {dim}" for asked, dim in pairs]
+
+
 def _any_printed(rows: list[Row]) -> bool:
     return any(r.printed is not None for r in rows)
 
@@ -145,9 +161,12 @@ def _ends(vector: NDArray[np.float32]) -> tuple[float, ...]:
     return tuple(float(v) for v in (*vector[:3], *vector[-3:]))
 
 
-def _row(score: Score, reference: VectorOf, bundle: VectorOf, dim: int, real: bool) -> Row:
+def _row(score: Score, models: tuple[VectorOf, VectorOf], dims: Sequence[int], real: bool) -> Row:
+    asked = score.dim * max(dims) // _FULL_DIM
+    dim = min(dims, key=lambda d: (abs(d - asked), -d))
+    reference, bundle = (score.of(vector_of, dim) for vector_of in models)
     printed = score.value if real else None
-    return Row(score.id, score.group, dim, score.of(reference, dim), score.of(bundle, dim), printed)
+    return Row(score.id, score.group, asked, dim, reference, bundle, printed)
 
 
 def _known(probe: Probe, prompts: Mapping[str, str]) -> bool:
