@@ -7,13 +7,21 @@ from typing import Any
 
 import pytest
 
-from embedding_validate import compare_advice, compare_page, compare_readme, compare_store, compare_text
+from embedding_validate import (
+    compare_advice,
+    compare_page,
+    compare_readme,
+    compare_run,
+    compare_store,
+    compare_text,
+)
 from embedding_validate import compare_figures as figures
 from embedding_validate.compare_agreement import agreements
 from embedding_validate.compare_case import Case, Rounds, noise, spread, timed
+from embedding_validate.compare_plots import Dot, labels
 from embedding_validate.compare_process import explained
 from embedding_validate.compare_state import Clock, State, clock, foreign, glance, throttling
-from embedding_validate.plots import Axis
+from embedding_validate.plots import HEIGHT, WIDTH, Axis
 
 ROOT = Path(__file__).parents[1]
 
@@ -49,6 +57,21 @@ def test_what_disturbs_a_case_is_said(disturbed: dict[str, Any], said: str) -> N
 def test_one_odd_round_of_five_is_no_noise() -> None:
     assert spread([2, 2, 2, 2, 9]) == 0
     assert spread([2, 2, 3]) == pytest.approx(0.5)
+
+
+def test_what_is_worth_another_attempt() -> None:
+    """What was disturbed, once more, where that is not for long."""
+    case = Case("a", 1, 1, 8, "")
+    disturbed = rounds(waited_s=0.1)
+    assert not another(rounds(), case) and another(disturbed, case)
+    long = rounds(own=((4.0,), (6.0,)), reference=((1.0,), (1.0,)))
+    assert noise(long, 1) and not another(long, case)
+
+
+def another(last: Rounds, case: Case) -> bool:
+    once = compare_run.again([last], case)
+    assert not compare_run.again([last, last], case), "twice is enough"
+    return once
 
 
 def test_waiting_counts_per_thread() -> None:
@@ -272,6 +295,19 @@ def test_numbers_stand_on_a_line() -> None:
     text = compare_store.dumps({"a": [[1, 2.5], [3e-7]], "b": ["x"], "c": []})
     assert "[1, 2.5]" in text and "[3e-07]" in text
     assert json.loads(text) == {"a": [[1, 2.5], [3e-7]], "b": ["x"], "c": []}
+
+
+def test_names_do_not_cover_each_other() -> None:
+    """Of dots in one corner, near the lower edge, and one far off whose name stays beside it."""
+    near = [(300.0, 200.0), (302.0, 201.0), (310.0, 212.0), (298.0, 212.0), (300.0, 215.0)]
+    dots = [Dot(0, 0, f"some/graph{i}", "good", False) for i in range(6)]
+    placed = labels(dots, [*near, (100.0, 100.0)])
+    boxes = [p.box for p in placed]
+    for i, a in enumerate(boxes):
+        for b in boxes[:i]:
+            assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
+    assert placed[5].x == 108 and placed[5].y == 104
+    assert all(b[0] > 0 and b[2] < WIDTH and b[1] > 0 and b[3] < HEIGHT for b in boxes)
 
 
 def test_axis_of_a_single_value() -> None:

@@ -297,7 +297,7 @@ def _parser() -> argparse.ArgumentParser:
         "--seconds",
         metavar="S",
         type=float,
-        default=1.0,
+        default=0.8,
         help="of running for each case, about (default: %(default)s)",
     )
     how.add_argument(

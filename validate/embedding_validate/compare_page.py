@@ -11,6 +11,7 @@ from embedding_validate import compare_figures as figures
 from embedding_validate.compare_agreement import agreements
 from embedding_validate.compare_case import MEASURED
 from embedding_validate.compare_plots import Dot
+from embedding_validate.compare_systems import PER_TENSOR
 from embedding_validate.plots import Axis
 
 HTML = "compare.html"
@@ -112,8 +113,8 @@ def _plane(run: Json, threads: int) -> Json | None:
             found.append((name, size / 1e6, case["median_ms"]))
     if not found:
         return None
-    # A wrong graph, however small and fast, keeps no other off the front.
-    sound = [f for f in found if _kind(run, f[0]) != "wrong"]
+    # A wrong graph, however small and fast, keeps no other off the front, nor one that nobody ships.
+    sound = [f for f in found if _kind(run, f[0]) != "wrong" and _ships(run, f[0])]
     on_front = figures.pareto([(size, ms, figures.coarseness(run, name)) for name, size, ms in sound])
     front = {name for (name, *_), on in zip(sound, on_front, strict=True) if on}
     dots = [Dot(size, ms, name, _kind(run, name), name in front) for name, size, ms in found]
@@ -191,6 +192,10 @@ def _kind(run: Json, name: str) -> str:
     if figures.wrong(run, name):
         return "wrong"
     return "coarse" if figures.coarseness(run, name) else "good"
+
+
+def _ships(run: Json, name: str) -> bool:
+    return bool(figures.about(run, name)["kind"] != PER_TENSOR)
 
 
 def _log_axis(label: str, values: Sequence[float]) -> Axis:

@@ -3,18 +3,22 @@
 Knows numbers and names, nothing of `compare.json`. Styled by the page, as `plots`, on which it builds.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from itertools import pairwise
 
 from embedding_validate.plots import HEIGHT, ROW, WIDTH, Axis, frame, number, svg, x_at, y_at
 
 SERIES = 10
-_LABEL_APART = 12
-_LOWEST = HEIGHT - 46.0
+# Labels: how far apart, the lowest and highest, the width of a letter at most, and text below its middle.
+_LABEL_APART = 13
+_LOWEST, _HIGHEST, _LEFTMOST = HEIGHT - 46.0, 4.0, 66.0
+_LETTER, _BASELINE = 6.5, 4.0
 # Bars begin here, so that names fit before them.
-_BAR_LEFT = 130
+_BAR_LEFT, _BAR_NAME = 150, 22
+
+Box = tuple[float, float, float, float]
+"""Left, top, right and bottom."""
 
 
 @dataclass(frozen=True)
@@ -28,19 +32,60 @@ class Dot:
     front: bool
 
 
+@dataclass(frozen=True)
+class Label:
+    """Where a name is written, and the room it takes."""
+
+    x: float
+    y: float
+    anchor: str
+    box: Box
+
+
 def plane(dots: Sequence[Dot], x: Axis, y: Axis, alt: str) -> str:
     """Dots with their names."""
     parts = frame(x, y)
-    places = _apart([y_at(y, d.y) + 4 for d in dots])
-    for dot, at in zip(dots, places, strict=True):
-        cx, cy = x_at(x, dot.x), y_at(y, dot.y)
-        beside, anchor = (cx - 8, "end") if cx > WIDTH * 0.72 else (cx + 8, "start")
+    centres = [(x_at(x, d.x), y_at(y, d.y)) for d in dots]
+    for dot, (cx, cy), place in zip(dots, centres, labels(dots, centres), strict=True):
+        if abs(place.y - cy - _BASELINE) > _LABEL_APART:
+            parts.append(
+                f'<line class="leader" x1="{cx:.1f}" y1="{cy:.1f}" x2="{place.x:.1f}" '
+                f'y2="{place.y - _BASELINE:.1f}"/>'
+            )
         parts += [
             _mark(dot.kind, cx, cy, f"{dot.name}: {number(dot.x)}, {number(dot.y)}"),
-            f'<text class="{"front" if dot.front else "behind"}" x="{beside:.1f}" y="{at:.1f}" '
-            f'text-anchor="{anchor}">{escape(dot.name)}</text>',
+            f'<text class="{"front" if dot.front else "behind"}" x="{place.x:.1f}" y="{place.y:.1f}" '
+            f'text-anchor="{place.anchor}">{escape(dot.name)}</text>',
         ]
     return svg(parts, HEIGHT, alt)
+
+
+def labels(dots: Sequence[Dot], centres: Sequence[tuple[float, float]]) -> list[Label]:
+    """Where each name goes: beside its dot, or as near above or below as nothing else is touched."""
+    taken: list[Box] = [(cx - 5, cy - 5, cx + 5, cy + 5) for cx, cy in centres]
+    found: dict[int, Label] = {}
+    for i in sorted(range(len(dots)), key=lambda i: centres[i][1]):
+        places = list(_places(dots[i].name, *centres[i]))
+        free = (p for p in places if not any(_touch(p.box, box) for box in taken))
+        found[i] = next(free, places[0])
+        taken.append(found[i].box)
+    return [found[i] for i in range(len(dots))]
+
+
+def _places(name: str, cx: float, cy: float) -> Iterator[Label]:
+    """Places for a name within the plot, the nearest first; to the right before to the left."""
+    for step in (0, 1, -1, 2, -2, 3, -3, 4, -4, 5, -5, 6, -6):
+        at = cy + _BASELINE + step * _LABEL_APART
+        for x, anchor in ((cx + 8, "start"), (cx - 8, "end")):
+            left = x if anchor == "start" else x - len(name) * _LETTER
+            box = (left, at - _LABEL_APART + 3, left + len(name) * _LETTER, at + 3)
+            if box[0] > _LEFTMOST and box[2] < WIDTH and box[1] > _HIGHEST and at <= _LOWEST:
+                yield Label(x, at, anchor, box)
+    yield Label(cx + 8, cy + _BASELINE, "start", (cx, cy, cx, cy))
+
+
+def _touch(a: Box, b: Box) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def lines(series: Mapping[str, Sequence[tuple[float, float]]], x: Axis, y: Axis, alt: str) -> str:
@@ -65,7 +110,7 @@ def stacked(bars: Mapping[str, Mapping[str, float]], label: str, alt: str) -> st
     for row, (name, values) in enumerate(bars.items()):
         middle, at = row * ROW + 16, float(_BAR_LEFT)
         found.append(
-            f'<text x="{_BAR_LEFT - 6}" y="{middle + 4}" text-anchor="end">{escape(name[:20])}</text>'
+            f'<text x="{_BAR_LEFT - 6}" y="{middle + 4}" text-anchor="end">{escape(_cut(name))}</text>'
         )
         for i, (part, value) in enumerate(values.items()):
             width = value / most * span
@@ -80,16 +125,8 @@ def stacked(bars: Mapping[str, Mapping[str, float]], label: str, alt: str) -> st
     return svg(found, height, alt)
 
 
-def _apart(places: Sequence[float]) -> list[float]:
-    """The same heights, pushed down where two labels would touch, and up where they leave the plot."""
-    moved = list(places)
-    order = sorted(range(len(places)), key=lambda i: places[i])
-    for above, below in pairwise(order):
-        moved[below] = max(moved[below], moved[above] + _LABEL_APART)
-    lowest = float(HEIGHT)
-    for i in reversed(order):
-        moved[i] = lowest = min(moved[i], lowest - _LABEL_APART if lowest < HEIGHT else _LOWEST)
-    return moved
+def _cut(name: str) -> str:
+    return name if len(name) <= _BAR_NAME else f"{name[: _BAR_NAME - 1]}…"
 
 
 def _points(placed: Sequence[tuple[float, float]]) -> str:

@@ -73,7 +73,8 @@ class Block:
 
 
 class Process:
-    """A running worker; `opened` is its first answer, `command` what started it."""
+    """A running worker; `opened` is its first answer, `command` what started it, `latest` the seconds of its
+    latest run of each shape."""
 
     def __init__(self, system: System, start: Start) -> None:
         """Start it and wait until its system is open.
@@ -83,6 +84,7 @@ class Process:
         """
         spec = {**system.spec, "threads": start.threads, "vocab_size": start.vocab_size}
         self.system, self._limit, self._late = system.name, start.limit, False
+        self.latest: dict[Shape, float] = {}
         self.command = [*system.worker, json.dumps(spec)]
         self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         self._process = subprocess.Popen(
@@ -112,6 +114,7 @@ class Process:
         with _watched(self._process.pid, watch) as peaks:
             self._send(request)
             found = self._answer()
+        self.latest[shape] = found["seconds"][-1]
         return Block(
             seconds=found["seconds"],
             waited_s=found["waited_s"],

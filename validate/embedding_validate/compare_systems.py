@@ -153,7 +153,7 @@ def per_tensor(bundle: Bundle) -> Candidate:
     if graph is None or importlib.util.find_spec("onnx") is None:
         raise InputError("--per-tensor needs a graph onnx/int8, and pip install 'embedding-edge[export]'.")
     sizes = {name: bundle.manifest.files[name].size for name in (graph.file, *graph.external_data)}
-    name = f"{bundle.named(graph)}, scale per tensor"
+    name = f"{bundle.named(graph)} per tensor"
     system = System(name, _WORKER, {"kind": PER_TENSOR, "graph": str(bundle.path / graph.file)})
     about = {"name": name, "kind": PER_TENSOR, "files": sizes, "bytes": sum(sizes.values())}
     return Candidate(Subject(system, tuple(bundle.path / n for n in sizes)), about)

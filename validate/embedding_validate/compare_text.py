@@ -86,7 +86,7 @@ def _milliseconds(case: Json) -> str:
 
 
 def _ratio(case: Json) -> str:
-    return NONE if case["ratio"] is None else f"{case['ratio']:.2f}{NOISY if case['noise'] else ''}"
+    return NONE if case["ratio"] is None else f"{number(case['ratio'])}{NOISY if case['noise'] else ''}"
 
 
 def _systems(run: Json) -> str:
