@@ -304,7 +304,7 @@ def _parser() -> argparse.ArgumentParser:
         "--limit",
         metavar="S",
         type=float,
-        default=300.0,
+        default=300,
         help="seconds after which what has not answered is ended and left out (default: %(default)s)",
     )
     how.add_argument("--resume", action="store_true", help="go on with an interrupted run in DIR")
