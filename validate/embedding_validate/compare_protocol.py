@@ -25,7 +25,8 @@ Open = Callable[[dict[str, Any]], Callable[[], Run]]
 """Imports what a system needs; the function it returns opens the system, and is what loading costs."""
 
 _STATUS = ("RssAnon", "RssFile", "VmHWM")
-_ENGINES = ("onnxruntime", "ai-edge-litert", "openvino", "nncf", "fastembed")
+_ENGINES = ("onnxruntime", "ai-edge-litert", "openvino", "nncf", "fastembed", "llama-cpp-python")
+_MODULES = {"llama-cpp-python": "llama_cpp"}
 _PACKAGES = ("numpy", "torch", "transformers", "sentence-transformers", *_ENGINES)
 # Ids below are control tokens.
 _FIRST_ID = 5
@@ -86,7 +87,9 @@ def memory() -> dict[str, int]:
 
 def versions() -> dict[str, str]:
     """Versions of the packages that are imported, of those that decide about speed."""
-    return {name: version(name) for name in _PACKAGES if name.replace("-", "_") in sys.modules}
+    return {
+        name: version(name) for name in _PACKAGES if _MODULES.get(name, name.replace("-", "_")) in sys.modules
+    }
 
 
 def waiting() -> float:

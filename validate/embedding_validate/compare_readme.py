@@ -66,10 +66,8 @@ def table(document: Json) -> str:
 def _sentence(run: Json) -> str:
     machine, plan = run["machine"], run["plan"]
     features = ", ".join(name for name, there in machine["features"].items() if there)
-    versions = dict(run["versions"])
-    for opening in run["openings"]:
-        versions |= opening["versions"]
-    engines = ", ".join(f"{n} {v}" for n, v in sorted(versions.items()) if n in _ENGINES)
+    told = {(n, v) for o in (run, *run["openings"]) for n, v in o["versions"].items() if n in _ENGINES}
+    engines = ", ".join(f"{name} {version}" for name, version in sorted(told))
     bundle = run["bundles"][0]
     return (
         f"A model of {bundle['parameters'] / 1e6:.0f} M parameters with random weights on {machine['cpu']} "
