@@ -220,39 +220,22 @@ class Signature:
     ) -> Value:
         """Add an operator of one output (its name and options in schema.fbs)."""
         output = self._tensor(f"{operator}_{len(self._tensors)}", shape, kind)
-        self._add(operator, version, inputs, (output,), options)
-        return output
-
-    def look_up(self, ids: Value, table: Stored, version: int) -> Value:
-        """Rows of a table [rows, columns] for ids, int32 [S]: float32 [S, columns]."""
-        return self.op("EMBEDDING_LOOKUP", [ids, self.use(table)], (ids.shape[0], table.shape[1]), version)
-
-    def split(self, x: Value, axis: int, *shapes: Sequence[int]) -> Sequence[Value]:
-        """Cut a tensor into equal parts of these shapes along an axis."""
-        outputs = [self._tensor(f"SPLIT_{len(self._tensors)}", shape, x.type) for shape in shapes]
-        inputs = (self.constant(np.array(axis, np.int32)), x)
-        self._add("SPLIT", 1, inputs, outputs, {"numSplits": len(shapes)})
-        return outputs
-
-    def _add(
-        self,
-        operator: str,
-        version: int,
-        inputs: Sequence[Value],
-        outputs: Sequence[Value],
-        options: dict[str, Any],
-    ) -> None:
         kinds = _OPTIONS.get(operator)
         code = self._file.code(getattr(schema.BuiltinOperator, operator), version)
         self._operators.append(
             schema.OperatorT(
                 opcodeIndex=code,
                 inputs=[v.index for v in inputs],
-                outputs=[v.index for v in outputs],
+                outputs=[output.index],
                 builtinOptionsType=getattr(schema.BuiltinOptions, kinds) if kinds else 0,
                 builtinOptions=getattr(schema, f"{kinds}T")(**options) if kinds else None,
             )
         )
+        return output
+
+    def look_up(self, ids: Value, table: Stored, version: int) -> Value:
+        """Rows of a table [rows, columns] for ids, int32 [S]: float32 [S, columns]."""
+        return self.op("EMBEDDING_LOOKUP", [ids, self.use(table)], (ids.shape[0], table.shape[1]), version)
 
     def subgraph(self) -> Any:
         """It as the file holds it."""
@@ -296,7 +279,6 @@ _OPTIONS = {
     "RESHAPE": "ReshapeOptions",
     "SLICE": "SliceOptions",
     "SOFTMAX": "SoftmaxOptions",
-    "SPLIT": "SplitOptions",
     "SUB": "SubOptions",
     "SUM": "ReducerOptions",
     "TRANSPOSE": "TransposeOptions",

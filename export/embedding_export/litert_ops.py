@@ -54,7 +54,7 @@ class LitertOps:
         self.s, self.config, self._storage, self._names = signature, config, storage, names
         self.length, self._longest = lengths.bucket, lengths.longest
         self._biases: dict[int | None, Value] = {}
-        self._turns: dict[float, tuple[Value, Value]] = {}
+        self._turns: dict[float, Value] = {}
         self._tokens = signature.input(names.input, (1, self.length), INT32)
         pad = signature.constant(np.array([lengths.pad_id], np.int32))
         real = signature.op("NOT_EQUAL", [self._tokens, pad], (1, self.length), kind=BOOL)
@@ -75,14 +75,16 @@ class LitertOps:
         return self._norm(heads, weight, scale)
 
     def rope(self, x: Value, theta: float) -> Value:
-        """x cos + (x with halves swapped) sin, the sign of the first half's sine turned."""
+        """Pairs from the halves of each head, turned by 2 x 2 matrices: a product with both rows, and a sum.
+
+        Swapping the halves and adding two products is the same in more operators, and with few tokens it is
+        their number that costs: the engine's threads wait for one another after each.
+        """
         if theta not in self._turns:
             self._turns[theta] = self._turn(theta)
-        cos, sin = self._turns[theta]
-        halves = (*x.shape[:2], self.config.head_dim // 2)
-        first, second = self.s.split(x, 2, halves, halves)
-        swapped = self._concat([second, first], 2)
-        return self._add(self._times(x, cos), self._times(swapped, sin))
+        pairs = self._reshape(x, *x.shape[:2], 1, 2, -1)
+        turned = self._reduce("SUM", self._times(pairs, self._turns[theta]), 3)
+        return self._reshape(turned, *x.shape)
 
     def attention(self, q: Value, k: Value, v: Value, window: int | None) -> Value:
         c = self.config
@@ -134,20 +136,19 @@ class LitertOps:
         side = -(-window // CHUNK) if window is not None else 0
         return side if (2 * side + 1) * CHUNK < self.length and self.length % CHUNK == 0 else 0
 
-    def _turn(self, theta: float) -> tuple[Value, Value]:
-        """Cosines, and sines with the first half's turned: [S, 1, D] each.
+    def _turn(self, theta: float) -> Value:
+        """What turns each pair at each position, ((cos, -sin), (sin, cos)): [S, 1, 2, 2, D / 2].
 
-        All buckets cut theirs from one table of half the width, which keeps the file small.
+        All buckets cut theirs from one table of cosines and one of sines, which keeps the file small.
         """
-        shape = (self.length, 1, self.config.head_dim // 2)
+        shape = (self.length, 1, 1, 1, self.config.head_dim // 2)
         tables = rope_tables(theta, self.config.head_dim, self._longest)
-        cos, sin = (self.s.constant(t[:, None]) for t in tables)
+        cos, sin = (self.s.constant(t[:, None, None, None]) for t in tables)
         if self.length < self._longest:
-            cos, sin = (
-                self.s.op("SLICE", [t, self.s.ints(0, 0, 0), self.s.ints(*shape)], shape) for t in (cos, sin)
-            )
-        turned = self._mul(sin, np.array([-1], np.float32))
-        return self._concat([cos, cos], 2), self._concat([turned, sin], 2)
+            first, size = self.s.ints(*[0] * len(shape)), self.s.ints(*shape)
+            cos, sin = (self.s.op("SLICE", [t, first, size], shape) for t in (cos, sin))
+        minus = self._mul(sin, np.array([-1], np.float32))
+        return self._concat([self._concat([cos, minus], 3), self._concat([sin, cos], 3)], 2)
 
     def _queries(self, q: Value, blocks: int, group: int) -> Value:
         """[S, N, D] as [blocks, KV, block * group, D]: queries of one key head stand together."""
