@@ -10,7 +10,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ LEFT_OUT = "not test_kind_of_cpu"
 # integer products are exact everywhere. int4 is another matter: see `Graph.bit_stable`.
 BOUNDS = {
     "onnx/fp32": (2e-6, 1 - 1e-6),
+    "onnx/fp16": (2e-6, 1 - 1e-6),
     "onnx/int8": (1e-2, 0.9995),
     "onnx/int4": (4e-2, 0.995),
     "litert/int8": (1e-2, 0.9995),
@@ -50,14 +51,13 @@ BOUNDS = {
 
 @pytest.fixture(scope="module")
 def board() -> Board:
-    """One board for all test processes, put together by the first."""
-    BUILD.parent.mkdir(parents=True, exist_ok=True)
-    with BUILD.with_suffix(".lock").open("w") as lock:
+    """One board for all test processes; the first installs on it."""
+    try:
+        found = prepare(BUILD)
+    except NoBoardError as e:
+        pytest.skip(str(e))
+    with (BUILD / "site.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        try:
-            found = prepare(BUILD)
-        except NoBoardError as e:
-            pytest.skip(str(e))
         install(found, BUILD / "site")
     return found
 
@@ -91,7 +91,7 @@ def bundles(
     """A folder with every bundle that runs on the board, and a model of one integer product."""
     folder = tmp_path_factory.mktemp("arm")
     checkpoint = load_checkpoint(tiny_checkpoint)
-    options = ExportOptions(precisions=("fp32", "int8", "int4"))
+    options = ExportOptions(precisions=("fp32", "fp16", "int8", "int4"))
     export_bundle(checkpoint, folder / "vectors", options, assumed)
     options = ExportOptions(("int8",), formats=("litert",), buckets=(32, 128), existing="extend")
     export_bundle(checkpoint, folder / "vectors", options, assumed)
@@ -140,24 +140,12 @@ def python(board: Board, bundles: Path) -> Callable[..., "subprocess.CompletedPr
     return start
 
 
-@pytest.fixture
-def shown(capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[[str], None]]:
-    """Shows a line even where the test passes."""
-
-    def show(line: str) -> None:
-        with capfd.disabled():
-            sys.stdout.write(f"\n{line}\n")
-
-    yield show
-
-
 @pytest.mark.parametrize("cpu", CPUS)
 def test_vectors_are_those_of_x86(
     cpu: str,
     python: Callable[..., "subprocess.CompletedProcess[str]"],
     bundles: Path,
     here: dict[str, Any],
-    shown: Callable[[str], None],
 ) -> None:
     """Every graph opens with all its checks, golden vectors among them, packed weights built and read."""
     out = bundles / f"{cpu}.npz"
@@ -177,10 +165,10 @@ def test_vectors_are_those_of_x86(
         difference, cosine = float(np.abs(one - other).max()), float((one * other).sum(axis=1).min())
         batch = float(np.abs(found[f"{graph.key} batch"] - other).max())
         same = int((np.abs(one - other).max(axis=1) < 1e-6).sum())
-        shown(
+        sys.stdout.write(
             f"{cpu} {graph.key}: largest difference to x86 {difference:.1e}, least cosine {cosine:.6f}, "
             f"{same} of {len(one)} texts within 1e-6; alone to batched {batch:.1e}; golden vectors "
-            f"{told['golden'][graph.key]:.1e} of {graph.golden_tolerance}"
+            f"{told['golden'][graph.key]:.1e} of {graph.golden_tolerance}\n"
         )
         most, least = BOUNDS[graph.key]
         assert difference <= most
@@ -192,7 +180,6 @@ def test_the_runtime_s_own_tests(
     cpu: str,
     python: Callable[..., "subprocess.CompletedProcess[str]"],
     bundles: Path,
-    shown: Callable[[str], None],
 ) -> None:
     modules = [f"{ROOT}/tests/test_{name}.py" for name in MODULES[cpu]]
     options = ["-c", "/dev/null", "--rootdir", "/tmp", "-p", "no:cacheprovider", "--noconftest", "-q"]
@@ -201,4 +188,4 @@ def test_the_runtime_s_own_tests(
     plugin = {"PYTHONPATH": paths, "ARM_BUNDLES": str(bundles), "PYTHONDONTWRITEBYTECODE": "1"}
     done = python(cpu, "-m", "pytest", *options, *modules, **plugin)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    shown(f"{cpu}: {done.stdout.strip().splitlines()[-1]}")
+    sys.stdout.write(f"{cpu}: {done.stdout.strip().splitlines()[-1]}\n")

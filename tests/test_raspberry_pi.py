@@ -1,4 +1,4 @@
-"""`runtime/RASPBERRY_PI.md`: every command in its order, with this machine's wheels; and the lean size.
+"""`runtime/RASPBERRY_PI.md`: every command in its order, here and on an emulated board; and the lean size.
 
 Part of `make test-arm`, since it installs from the network.
 """
@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from arm.board import NoBoardError, prepare
 from conftest import assumed
 
 from embedding_export.checkpoint import load_checkpoint
@@ -27,14 +28,9 @@ HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 
-def as_here(text: str) -> str:
-    """The page's commands for the architecture and the Python of this machine."""
-    return text.replace("aarch64", platform.machine()).replace("3.11", HERE)
-
-
 def on_the_computer(code: str, home: Path, bundle: Path) -> None:
     """Its commands, except that the bundle is there and the board's home is a folder here."""
-    for line in as_here(code).splitlines():
+    for line in code.splitlines():
         words = line.split()
         if words[0] == "scp":
             to = words[-1].removeprefix("pi@raspberrypi.local:")
@@ -47,25 +43,50 @@ def on_the_computer(code: str, home: Path, bundle: Path) -> None:
             assert words[0] == "export-embedding", "a command the test does not know"
 
 
-@pytest.mark.arm
-@pytest.mark.skipif(sys.platform != "linux", reason="the page is for Linux")
-def test_the_page(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def follow(tmp_path: Path, checkpoint: Path, path: str, machine: str, python: str) -> str:
+    """Do what the page says and return what the board prints; its programs are those on `path`."""
     home, bundle = tmp_path / "home", tmp_path / "my-bundle"
     home.mkdir()
-    export_bundle(load_checkpoint(tiny_checkpoint), bundle, ExportOptions(("int8",)), assumed)
-    environment = {**ENVIRONMENT, "HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache")}
+    export_bundle(load_checkpoint(checkpoint), bundle, ExportOptions(("int8",)), assumed)
+    # PATH alone of this machine's environment: the board has no variables of ours.
+    environment = {"PATH": path, "HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache"), "LANG": "C.UTF-8"}
     told = ""
-    for place, code in BLOCKS:
+    for place, written in BLOCKS:
+        code = written.replace("aarch64", machine).replace("3.11", python)
         if place == "computer":
             on_the_computer(code, home, bundle)
             continue
         again = ". embedding/bin/activate\n" if (home / "embedding").exists() else ""
-        command = ["bash", "-euo", "pipefail", "-c", again + as_here(code)]
+        command = ["bash", "-euo", "pipefail", "-c", again + code]
         done = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, f"{code}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         told += done.stdout
+    return told
+
+
+def check(told: str, machine: str) -> None:
+    assert told.startswith(f"{machine}\nPython 3.")
     assert "fine       nothing is wrong" in told
     assert len(re.findall(r"^-?\d\.\d{3}  notes/\w+\.txt$", told, re.M)) == 3
+
+
+@pytest.mark.arm
+@pytest.mark.skipif(sys.platform != "linux", reason="the page is for Linux")
+def test_the_page_here(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    machine = platform.machine()
+    check(follow(tmp_path, tiny_checkpoint, ENVIRONMENT["PATH"], machine, HERE), machine)
+
+
+@pytest.mark.arm
+def test_the_page_on_a_board(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """A Raspberry Pi 5's instruction set: virtual environment, pip, doctor, index, search, the lean set."""
+    try:
+        board = prepare(ROOT / "build" / "arm")
+    except NoBoardError as e:
+        pytest.skip(str(e))
+    programs = board.programs("cortex-a76", tmp_path / "programs")
+    path = f"{programs}{os.pathsep}/usr/bin{os.pathsep}/bin"
+    check(follow(tmp_path, tiny_checkpoint, path, "aarch64", board.python), "aarch64")
 
 
 @pytest.mark.arm

@@ -4,6 +4,7 @@ No mount, no root: packages come from the mirror that apt is configured with and
 Knows nothing of embeddings.
 """
 
+import fcntl
 import os
 import platform
 import shutil
@@ -12,13 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-PACKAGES = ("python3", "libstdc++6", "libgomp1")
+PACKAGES = ("python3", "python3-venv", "libstdc++6", "libgomp1")
 # Releases of Debian with an emulator that knows newer CPUs; its programs need no library of their release.
 NEWER = ("trixie", "bookworm-backports")
 # The instruction sets that engines tell apart. SVE is left out of the newest: emulated, it takes minutes.
 CPUS = {"cortex-a72": "arm", "cortex-a76": "arm-dotprod", "neoverse-v1,sve=off": "arm-dotprod"}
 _NEWEST = "neoverse-v1"
-_DONE = "complete-1"
+_DONE = "complete-2"
 
 
 class NoBoardError(Exception):
@@ -46,6 +47,26 @@ class Board:
             check=False,
         )
 
+    def programs(self, cpu: str, folder: Path) -> Path:
+        """A folder for PATH in which `python3` and `uname` are the board's, as are programs they install.
+
+        A script stands for the interpreter and starts the emulator under its own name, so that virtual
+        environments, pip and installed commands find it as they would find the real one.
+        """
+        (folder / "usr/bin").mkdir(parents=True)
+        (folder / "usr/lib").symlink_to(self.root / "usr/lib")
+        real = self.root / f"usr/bin/python{self.python}"
+        emulated = f'"{self.emulator}" -cpu {cpu} -L "{self.root}" -0 "$0" "{real}"'
+        scripts = {
+            "python3": f'exec {emulated} "$@"',
+            "uname": """exec "${0%/*}/python3" -c 'import platform; print(platform.machine())'""",
+        }
+        for name, line in scripts.items():
+            path = folder / "usr/bin" / name
+            path.write_text(f"#!/bin/sh\n{line}\n")
+            path.chmod(0o755)
+        return folder / "usr/bin"
+
     @property
     def python(self) -> str:
         """Version of its Python, e.g. `3.11`."""
@@ -57,11 +78,18 @@ class Board:
 
 
 def prepare(folder: Path) -> Board:
-    """Put a board together in `folder`, or find it there.
+    """Put a board together in `folder`, or find it there; processes that want it at once wait for the first.
 
     Raises:
         NoBoardError: something it takes is missing; the message says what.
     """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _prepare(folder)
+
+
+def _prepare(folder: Path) -> Board:
     if platform.system() != "Linux" or platform.machine() not in ("x86_64", "AMD64"):
         raise NoBoardError("the emulated board is for x86-64 Linux")
     if missing := [tool for tool in ("apt-get", "dpkg") if not shutil.which(tool)]:
