@@ -89,6 +89,8 @@ class View:
         if libc.mmap(start, size, mmap.PROT_READ, mmap.MAP_PRIVATE | _MAP_FIXED, file, 0) != start:
             libc.munmap(self._base, self._size)
             raise OSError(ctypes.get_errno(), "a LiteRT file cannot be mapped")
+        # Rows of the table are wanted here and there: a hint, so its failure is none.
+        libc.madvise(start, size, mmap.MADV_RANDOM)
         self._write(-_HEADER.size, _HEADER.pack(_REFERENCES, id(bytes), size, _NO_HASH))
         self.data: bytes = ctypes.cast(start - _HEADER.size, ctypes.py_object).value
         self._references = sys.getrefcount(self.data)
@@ -211,5 +213,6 @@ def _libc() -> Any:
     size, number = ctypes.c_size_t, ctypes.c_int
     libc.mmap.argtypes = [ctypes.c_void_p, size, number, number, number, ctypes.c_long]
     libc.munmap.argtypes = [ctypes.c_void_p, size]
+    libc.madvise.restype, libc.madvise.argtypes = number, [ctypes.c_void_p, size, number]
     libc.mprotect.restype, libc.mprotect.argtypes = number, [ctypes.c_void_p, size, number]
     return libc

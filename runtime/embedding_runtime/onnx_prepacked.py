@@ -5,8 +5,10 @@ files, is the business of `opened` and `device_cache`.
 """
 
 import json
+import mmap
 from collections.abc import Mapping
 from dataclasses import asdict
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +68,19 @@ def open_prepacked(folder: Path, graph: Path, threads: int) -> OnnxSession:
 
 def _mapped(tables: list[Table], beside: Path) -> Mapping[str, NDArray[Any]]:
     try:
+        files = {name: _map(beside / name) for name in {t.file for t in tables}}
         return {
-            t.name: np.memmap(beside / t.file, dtype=t.dtype, mode="r", offset=t.offset, shape=t.shape)
+            t.name: np.frombuffer(files[t.file], t.dtype, prod(t.shape), t.offset).reshape(t.shape)
             for t in tables
         }
     except (OSError, ValueError) as e:
         raise BundleError(f"A table cannot be mapped ({e}). Export the bundle again.") from e
+
+
+def _map(path: Path) -> mmap.mmap:
+    """A file whose pages come from the disk one by one: rows of a table are wanted here and there."""
+    with path.open("rb") as file:
+        found = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    if hasattr(found, "madvise"):
+        found.madvise(mmap.MADV_RANDOM)
+    return found
