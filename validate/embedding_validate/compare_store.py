@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedding_runtime.errors import InputError
+from embedding_validate import compare_drift
 from embedding_validate.results import plain, replace_text
 
 JSON = "compare.json"
@@ -55,21 +56,32 @@ class Store:
 
     def write(self) -> Path:
         """Write the document as it is now."""
+        compare_drift.mark(self.run["cases"])
         document = {"schema_version": SCHEMA_VERSION, "runs": [self.run]}
         return replace_text(self.folder / JSON, dumps(document))
 
     def _resume(self) -> None:
         runs = load(self.folder / JSON)["runs"]
-        differing = [name for name in _SAME if len(runs) != 1 or runs[0][name] != self.run[name]]
+        differing = [
+            name for name in _SAME if len(runs) != 1 or _said(runs[0], name) != _said(self.run, name)
+        ]
         if differing:
             raise InputError(
                 f"{self.folder / JSON} is of another comparison (its {', '.join(differing)} differ). Repeat "
                 "the command that was interrupted, or take another --output."
             )
-        self.run = {**runs[0], "resumed": [*runs[0].get("resumed", []), self.run["started"]]}
+        resumed = [*runs[0].get("resumed", []), self.run["started"]]
+        self.run = {**runs[0], "systems": self.run["systems"], "resumed": resumed}
         if (self.folder / BASE).exists():
             with np.load(self.folder / BASE) as found:
                 self.base = {name: found[name] for name in found.files}
+
+
+def _said(run: Json, name: str) -> Any:
+    """Part of a run's description, without verdicts: graphs may have been validated meanwhile."""
+    if name != "systems":
+        return run[name]
+    return [{k: v for k, v in system.items() if k != "parity"} for system in run[name]]
 
 
 def dumps(document: Json) -> str:
