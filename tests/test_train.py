@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from standin_weights import Shape
 from torch.nn.utils.rnn import pad_sequence
-from train import build, corpus, measure, qat, start
+from train import build, corpus, measure, qat, requests, start
 from train.batches import Batch, Sampler, Side, side
 from train.build import Plan
 from train.decontaminate import Excluded, read_texts
@@ -24,6 +25,7 @@ from train.recipe import QAT_NAME, Recipe, Settings
 
 from embedding_export.checkpoint import load_checkpoint
 from embedding_export.quantize import q4_0_blocks
+from embedding_validate import golden
 
 SHAPE = Shape(64, 96, 2, 16, 16, (False, True), 96, 700, 2_048, 512, 0.0)
 SETTINGS = Settings(
@@ -129,6 +131,31 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(
     resumed = recipe("parted")
     found = resumed.encoder(resumed.bag()).state_dict()
     assert all(torch.equal(weight, expected[name]) for name, weight in found.items())
+
+
+def test_the_curves_are_drawn(done: Run) -> None:
+    drawn = ElementTree.fromstring((done.out / "curves.svg").read_text())
+    curves = drawn.findall("{*}polyline")
+    assert len(curves) == 4
+    assert len(curves[0].attrib["points"].split()) == 2, "the means of both stages"
+
+
+def test_requests_leave_the_tutorials_names_out(done: Run) -> None:
+    """What the tutorial asks is neither a text nor a name of the requests, and other names have its words."""
+    names = {p.right for p in read_pairs(done.plan.file("requests", "train"))}
+    asked = {s.right.text.lower() for s in golden.load().scores if s.group == "classification"}
+    assert asked == requests.UNSEEN
+    assert not asked & names and {"technical problem", "billing support"} <= names
+    texts = Excluded(s.left.text for s in golden.load().scores)
+    assert not any(texts.holds(found.pair.left) for found in requests.labelled(requests.load(), 0))
+
+
+def test_senses_have_another_meaning_as_negative(done: Run) -> None:
+    glosses = {
+        p.right for s in ("train", "dev", "test") for p in read_pairs(done.plan.file("wordnet-gloss", s))
+    }
+    for pair in read_pairs(done.plan.file("wordnet-senses", "train")):
+        assert pair.negative in glosses and pair.negative != pair.right
 
 
 def test_the_aware_variant_is_known_as_such(done: Run) -> None:

@@ -18,7 +18,7 @@ from standin_weights import Shape
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from train import build, corpus, fit, heldout, qat, start, vocabulary, write
+from train import build, corpus, curves, fit, heldout, qat, start, vocabulary, write
 from train.bag import Bag, idf, loss_of
 from train.batches import WEIGHTS, Sampler, Side, prompt_text, side
 from train.build import Plan, Split
@@ -34,7 +34,7 @@ _START_SAMPLE, _FINISH_SAMPLE = 4_000, 500
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that was chosen; `rates` are the peak learning rates of layers, Dense stages and table."""
+    """Everything that was chosen; `rates`: peak learning rates of layers, norms, Dense stages and table."""
 
     shape: Shape = SHAPE
     dims: tuple[int, ...] = DIMS
@@ -43,10 +43,10 @@ class Settings:
     constant: float = 0.2
     bag_batch: int = 1_024
     bag_rate: float = 0.003
-    bag_steps: int = 3_000
+    bag_steps: int = 4_000
     encoder_batch: int = 256
-    rates: tuple[float, float, float] = (1e-3, 2e-4, 5e-5)
-    encoder_steps: int = 3_000
+    rates: tuple[float, float, float, float] = (1e-3, 2e-4, 2e-4, 5e-5)
+    encoder_steps: int = 4_000
     qat_steps: int = 200
     save_every: int = 100
     seed: int = 0
@@ -68,6 +68,7 @@ class Recipe:
         encoder = self.finished()
         tokenizer = self.plan.folder / "tokenizer.json"
         write.write(encoder, self.settings.shape, tokenizer, out)
+        (out / "curves.svg").write_text(curves.draw(self.plan.folder / "stages") + "\n", encoding="utf-8")
         self.plan.note(f"wrote {out}")
         write.write(self.aware(encoder), self.settings.shape, tokenizer, self.plan.folder / QAT_NAME)
         self.plan.note(f"wrote {self.plan.folder / QAT_NAME}")
@@ -138,13 +139,15 @@ class Recipe:
         return model
 
     def _groups(self, model: Encoder) -> list[dict[str, Any]]:
-        layers, dense, table = self.settings.rates
+        layers, norms, dense, table = self.settings.rates
         named = dict(model.encoder.named_parameters())
         tables = [p for n, p in named.items() if "embed_tokens" in n]
         others = [p for n, p in named.items() if "embed_tokens" not in n]
         stages = [*model.wide.parameters(), *model.narrow.parameters()]
+        # A layer's say is its last norm's weight: slower, so that it has learned something when it is heard.
         return [
-            {"params": others, "lr": layers},
+            {"params": [p for p in others if p.dim() > 1], "lr": layers},
+            {"params": [p for p in others if p.dim() == 1], "lr": norms},
             {"params": stages, "lr": dense},
             {"params": tables, "lr": table},
         ]

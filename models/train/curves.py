@@ -1,0 +1,40 @@
+"""The curves of a training run as an SVG picture for the card; knows the stages' logs and nothing else."""
+
+import json
+from pathlib import Path
+
+from embedding_validate.plots import HEIGHT, Axis, frame, svg, x_at, y_at
+
+_FIGURES = ("mean", "wordnet-gloss", "wordnet-examples", "headings")
+_COLOURS = ("#222222", "#0072b2", "#d55e00", "#009e73")
+_STYLE = (
+    "<style>text{font:11px sans-serif;fill:#444}.grid{stroke:#ddd}"
+    "polyline{fill:none;stroke-width:1.6}svg{background:#fff}</style>"
+)
+
+
+def draw(folder: Path, stages: tuple[str, ...] = ("bag", "encoder")) -> str:
+    """Held-out figures over the steps of the stages, one after the other, from their logs in `folder`."""
+    lines: dict[str, list[tuple[int, float]]] = {name: [] for name in _FIGURES}
+    begun, ends = 0, []
+    for stage in stages:
+        rows = [json.loads(line) for line in (folder / f"{stage}.jsonl").read_text().splitlines()]
+        for row in (r | r.get("averaged", {}) for r in rows):
+            for name in (n for n in _FIGURES if n in row):
+                lines[name].append((begun + row["step"], row[name]))
+        begun += rows[-1]["step"]
+        ends.append(begun)
+    x, y = Axis(f"steps ({', then '.join(stages)})", 0, begun), Axis("mean reciprocal rank, dev", 0.1, 0.9)
+    parts = [_STYLE, *frame(x, y)]
+    parts += [_boundary(x, end) for end in ends[:-1]]
+    for i, (name, colour) in enumerate(zip(_FIGURES, _COLOURS, strict=True)):
+        points = " ".join(f"{x_at(x, step):.1f},{y_at(y, value):.1f}" for step, value in lines[name])
+        parts.append(f'<polyline points="{points}" stroke="{colour}"/>')
+        parts.append(f'<text x="{80 + 88 * i}" y="12" style="fill:{colour}">{name}</text>')
+    drawn = svg(parts, HEIGHT, "Held-out retrieval during training")
+    return drawn.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+
+
+def _boundary(x: Axis, step: int) -> str:
+    at = x_at(x, step)
+    return f'<line x1="{at:.1f}" x2="{at:.1f}" y1="16" y2="218" stroke="#888" stroke-dasharray="4 3"/>'
