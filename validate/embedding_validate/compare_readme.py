@@ -69,11 +69,13 @@ def _sentence(run: Json) -> str:
     told = {(n, v) for o in (run, *run["openings"]) for n, v in o["versions"].items() if n in _ENGINES}
     engines = ", ".join(f"{name} {version}" for name, version in sorted(told))
     bundle = run["bundles"][0]
+    batches = " (8x128: eight of 128)" if any("x" in shape for shape in plan["shapes"]) else ""
     return (
         f"A model of {bundle['parameters'] / 1e6:.0f} M parameters with random weights on {machine['cpu']} "
         f"({features}), {machine['cpus']} CPUs, {run['started'][:10]}; {engines}. Median milliseconds for "
-        f"one text of so many tokens (8x128: eight of 128), each case in a fresh process and in turn with "
-        f"{plan['reference']}; {NOISY} marks cases that something disturbed."
+        f"one text of so many tokens{batches}, each case in a fresh process and in turn with "
+        f"{plan['reference']}; {NOISY} marks cases that something disturbed. Cosines are to {plan['base']}: "
+        "random weights exaggerate what rounding costs, above all to 4 bits."
     )
 
 
