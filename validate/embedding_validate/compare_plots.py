@@ -14,6 +14,8 @@ SERIES = 10
 _LABEL_APART = 13
 _LOWEST, _HIGHEST, _LEFTMOST = HEIGHT - 46.0, 4.0, 66.0
 _LETTER, _BASELINE = 6.5, 4.0
+# Dots as near as this to the side may be taken for one another's.
+_REACH = 40.0
 # Bars begin here, so that names fit before them.
 _BAR_LEFT, _BAR_NAME = 150, 22
 
@@ -66,8 +68,10 @@ def labels(dots: Sequence[Dot], centres: Sequence[tuple[float, float]]) -> list[
     found: dict[int, Label] = {}
     for i in sorted(range(len(dots)), key=lambda i: centres[i][1]):
         places = list(_places(dots[i].name, *centres[i]))
-        free = (p for p in places if not any(_touch(p.box, box) for box in taken))
-        found[i] = next(free, places[0])
+        others = [c for j, c in enumerate(centres) if j != i]
+        free = [p for p in places if not any(_touch(p.box, box) for box in taken)]
+        clear = [p for p in free if _is_nearest(p, centres[i], others)]
+        found[i] = (clear or free or places)[0]
         taken.append(found[i].box)
     return [found[i] for i in range(len(dots))]
 
@@ -84,20 +88,31 @@ def _places(name: str, cx: float, cy: float) -> Iterator[Label]:
     yield Label(cx + 8, cy + _BASELINE, "start", (cx, cy, cx, cy))
 
 
+def _is_nearest(label: Label, own: tuple[float, float], others: Sequence[tuple[float, float]]) -> bool:
+    """Whether no other dot in reach of the label is nearer to its height: that one would seem to be meant."""
+    middle = label.y - _BASELINE
+    reach = (c for c in others if abs(c[0] - own[0]) < _REACH)
+    return all(abs(middle - own[1]) < abs(middle - cy) for _, cy in reach)
+
+
 def _touch(a: Box, b: Box) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def lines(series: Mapping[str, Sequence[tuple[float, float]]], x: Axis, y: Axis, alt: str) -> str:
-    """One line with marks per name; the page's legend gives them the same order and classes."""
+    """One line with marks per name; the page's legend gives them the same order and classes.
+
+    Where there are more names than colours, the colours come again, dashed and hollow.
+    """
     parts = frame(x, y)
     for i, (name, points) in enumerate(series.items()):
         placed = [(x_at(x, a), y_at(y, b)) for a, b in points]
-        parts.append(f'<polyline class="line s{i % SERIES}" points="{_points(placed)}"/>')
+        style = f"s{i % SERIES}{' again' if i >= SERIES else ''}"
+        parts.append(f'<polyline class="line {style}" points="{_points(placed)}"/>')
         for (a, b), (left, top) in zip(points, placed, strict=True):
             title = f"<title>{escape(name)}: {number(b)} at {number(a)}</title>"
             parts.append(
-                f'<circle class="mark s{i % SERIES}" cx="{left:.1f}" cy="{top:.1f}" r="3">{title}</circle>'
+                f'<circle class="mark {style}" cx="{left:.1f}" cy="{top:.1f}" r="3">{title}</circle>'
             )
     return svg(parts, HEIGHT, alt)
 
