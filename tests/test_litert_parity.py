@@ -4,21 +4,26 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
+from ai_edge_litert.interpreter import Interpreter
 from conftest import assumed
 
 from embedding_export import encoder, litert_ops, to_litert
 from embedding_export.checkpoint import load_checkpoint
 from embedding_export.errors import ParityError
-from embedding_export.litert_file import Value
+from embedding_export.folding import ArrayWeight, Weights
+from embedding_export.litert_file import FLOAT32, LitertFile, Value
+from embedding_export.litert_storage import LitertStorage
+from embedding_export.litert_stored import read_litert
 from embedding_export.options import ExportOptions
 from embedding_export.pipeline import export_bundle
+from embedding_export.precisions import LitertFormat
 from embedding_runtime.bundle import load_manifest
-from embedding_validate import diagnosis, parity, probes, texts
+from embedding_validate import diagnosis, parity, probes, rounded_ops, texts
 from embedding_validate.answers import Answers
 from embedding_validate.execution import Execution
 from embedding_validate.reference import Reference
@@ -56,6 +61,28 @@ def test_sound_graphs_pass(bundle: Path, answers: Answers, tiny_checkpoint: Path
     assert asked_lengths >= {3, 16, 32, 64, 80, 160} and max(asked_lengths) == 160
     assert all(c.ids_equal is not False for c in fp32.cases)
     assert fp32.groups["arrangement"]["chunked"].checks == 2
+
+
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+def test_rounding_is_the_engines(kind: Literal["int8", "int4"], tmp_path: Path) -> None:
+    """One product, with rows on both sides of zero, on one side of it, and of zeros."""
+    rng = np.random.default_rng(0)
+    weights, x = (rng.standard_normal((n, 128)).astype(np.float32) for n in (24, 6))
+    x[1], x[2], x[3] = np.abs(x[1]) + 3, -np.abs(x[2]), np.zeros(128)
+    x[4, 7] = 40
+    tensors = {"w": ArrayWeight(weights)}
+    with (tmp_path / "weights").open("w+b") as data:
+        file = LitertFile(data, lambda _: None)
+        storage = LitertStorage(file, Weights(tensors, ()), lambda _: LitertFormat(kind, 32), {})
+        signature = file.signature("product")
+        product = storage.multiply(signature, signature.input("x", x.shape, FLOAT32), "w")
+        signature.output("y", product)
+        file.write(tmp_path / "m.tflite", "")
+    run = Interpreter(model_path=str(tmp_path / "m.tflite"), num_threads=1).get_signature_runner("product")
+    stored = torch.from_numpy(read_litert(tmp_path / "m.tflite")["w"].array())
+    expected = (rounded_ops.tokens(torch.from_numpy(x)) @ stored.T).numpy()
+    np.testing.assert_allclose(run(x=x)["y"], expected, atol=3e-5)
+    assert np.abs(expected - x @ stored.T.numpy()).max() > 1e-2
 
 
 def test_what_is_not_asked_is_said(bundle: Path, answers: Answers) -> None:

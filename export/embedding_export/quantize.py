@@ -92,7 +92,7 @@ def int4_blocks(values: Floats, scale_type: Any = np.float32) -> Int4Blocks:
 @dataclass(frozen=True)
 class Int4Symmetric:
     """values ≈ codes * scales, block by block along a row; codes int8 -8 … 7 [rows, columns], scales float16
-    [rows, blocks], all positive."""
+    [rows, blocks], all positive, and such as bfloat16 holds too: XNNPACK rounds them to that."""
 
     codes: NDArray[np.int8]
     scales: NDArray[np.float16]
@@ -160,13 +160,20 @@ def _int4_symmetric(blocks: Floats) -> tuple[Floats, Floats]:
     least.fill(np.inf)
     for width in GRID_WIDTHS:
         scale = np.maximum(largest * np.float32(width / LARGEST_SIGNED_CODE), SMALLEST_NORMAL_FLOAT16)
-        scale = scale.astype(np.float16).astype(np.float32)
+        scale = _bfloat16(scale).astype(np.float16).astype(np.float32)
         found = np.clip(np.rint(blocks / scale[:, None]), -LARGEST_SIGNED_CODE - 1, LARGEST_SIGNED_CODE)
         errors = found * scale[:, None] - blocks
         error = np.einsum("ij,ij->i", errors, errors)
         better = error < least
         codes[better], scales[better], least[better] = found[better], scale[better], error[better]
     return codes, scales
+
+
+def _bfloat16(values: Floats) -> Floats:
+    """Rounded to the nearest that has 8 significant bits, half way to the even one; finite values."""
+    bits = values.view(np.uint32)
+    rounded = bits + np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1))
+    return (rounded & np.uint32(0xFFFF0000)).view(np.float32)
 
 
 def _int4(blocks: Floats, scale_type: Any) -> _Parts:

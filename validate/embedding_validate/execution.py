@@ -5,7 +5,7 @@ stores agrees far better with this. Needs torch and onnx; knows nothing of verdi
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -25,7 +25,7 @@ from embedding_validate.hypotheses import Ids, Interpreter, Model
 from embedding_validate.layers import Layers
 from embedding_validate.lean_weights import LeanWeights
 from embedding_validate.metrics import Figures
-from embedding_validate.rounded_ops import ROUNDINGS, RoundedOps, Rounding, exact
+from embedding_validate.rounded_ops import ROUNDINGS, RoundedOps, Rounding, TokenOps, exact
 from embedding_validate.thresholds import threshold
 
 # Each probe costs a forward pass in torch.
@@ -62,7 +62,8 @@ class Execution:
 
         Empty for fp32, which holds the checkpoint's weights themselves, so that the reference answers for it,
         and for a graph that lacks tensors, which the question of weights tells.
-        Rounding of activations is followed where the graph shows its residuals: in ONNX, not in LiteRT.
+        Rounding of activations is followed from one of the graph's residuals to the next in ONNX, and all the
+        way in LiteRT, which shows none.
 
         Raises:
             ExecutionError: with the checkpoint's own weights the forward pass is not the reference's, or a
@@ -81,13 +82,15 @@ class Execution:
             rounding = halves.rounding(texts[names[0]], graph.precision) if names else exact
             return {n: halves.executed(halves.sound, ids, rounding) for n, ids in texts.items()}
         interpreter = Interpreter(self._checkpoint.config, weights, self._checkpoint.normalize)
-        return {name: Executed(v) for name, v in _vectors(interpreter, answers, names).items()}
+        model = as_computed(interpreter.sound, graph)
+        return {name: Executed(v) for name, v in _vectors(interpreter, model, answers, names).items()}
 
     def _require_sound(self) -> None:
         """Once: hold the forward pass itself against the reference, on three lengths."""
         if self._sound:
             return
-        found = _vectors(Interpreter.of(self._checkpoint), self._answers, _spread(self._answers, 3))
+        interpreter = Interpreter.of(self._checkpoint)
+        found = _vectors(interpreter, interpreter.sound, self._answers, _spread(self._answers, 3))
         for name, vector in found.items():
             right = self._answers.by_probe[name].vector
             if failures := threshold("fp32").failures(metrics.norm(right), Figures.of(right, vector)):
@@ -96,6 +99,12 @@ class Execution:
                     f"{'; '.join(failures)}. Execution cannot be judged; please report this checkpoint."
                 )
         self._sound = True
+
+
+def as_computed(model: Model, graph: Graph) -> Model:
+    """A forward pass, sound or not, with the rounding of activations that only a graph's vectors show."""
+    rounds = graph.format == "litert" and graph.precision != "fp32"
+    return replace(model, ops=TokenOps.of(model.ops)) if rounds else model
 
 
 def complete(weights: Weights, checkpoint: Checkpoint) -> bool:
@@ -141,8 +150,8 @@ class Halves:
         return min(known, key=lambda r: self.executed(self.sound, ids, r).update_error)
 
 
-def _vectors(interpreter: Interpreter, answers: Answers, names: list[str]) -> dict[str, Floats]:
-    return {n: interpreter.vectors(interpreter.sound, [answers.by_probe[n].ids])[0] for n in names}
+def _vectors(interpreter: Interpreter, model: Model, answers: Answers, names: list[str]) -> dict[str, Floats]:
+    return {n: interpreter.vectors(model, [answers.by_probe[n].ids])[0] for n in names}
 
 
 def _spread(answers: Answers, most: int) -> list[str]:

@@ -15,7 +15,7 @@ from embedding_export.folding import Weights, as_stored
 from embedding_runtime.bundle import Graph
 from embedding_validate import hypotheses, metrics
 from embedding_validate.calls import Floats
-from embedding_validate.execution import Halves, complete
+from embedding_validate.execution import Halves, as_computed, complete
 from embedding_validate.fitting import Evidence, Fit, best, finding
 from embedding_validate.hypotheses import Interpreter, Model
 from embedding_validate.results import Finding
@@ -98,7 +98,8 @@ class OwnWeights:
         interpreter = Interpreter(self.checkpoint.config, weights, self.checkpoint.normalize)
 
         def by_vectors(model: Model, e: Evidence) -> Fit:
-            return Fit.of(self._vector(interpreter, model, e), e.found, limits.failures)
+            expected = self._vector(interpreter, as_computed(model, self.graph), e)
+            return Fit.of(expected, e.found, limits.failures)
 
         return by_vectors
 

@@ -34,6 +34,16 @@ def blocks(x: Tensor) -> Tensor:
     return rows(x.reshape(*x.shape[:-1], -1, _BLOCK)).flatten(-2)
 
 
+def tokens(x: Tensor) -> Tensor:
+    """8 bits, one scale and zero point per row, its range and 0 covered by 256 steps: as XNNPACK rounds what
+    products with int8 and 4-bit weights take (its `qd8` quantization)."""
+    low, high = x.amin(-1, keepdim=True).clamp(max=0), x.amax(-1, keepdim=True).clamp(min=0)
+    steps = 255 / (high - low).clamp(min=_TINY)
+    low, high = low * steps, high * steps
+    zero = torch.where(low + high > 1, -128 - low, 127 - high).clamp(-128, 127).round()
+    return (x * steps).round().clamp(-128 - zero, 127 - zero) / steps
+
+
 def exact(x: Tensor) -> Tensor:
     """Nothing is rounded."""
     return x
@@ -42,6 +52,21 @@ def exact(x: Tensor) -> Tensor:
 # What engines do to the input of a product, by the graph's precision. For int4 it depends on the CPU: blocks
 # on x86 (with VNNI and without) and on ARM with dot products, floats on ARM without; emulated ones agree.
 ROUNDINGS: dict[str, tuple[Rounding, ...]] = {"int8": (rows,), "int4": (blocks, exact)}
+
+
+class TokenOps(TorchOps):
+    """The forward pass as a quantized LiteRT graph rounds it: the inputs of all products, nothing else."""
+
+    def linear(self, x: Tensor, *weights: str) -> tuple[Tensor, ...]:
+        return super().linear(tokens(x), *weights)
+
+    def dense(self, x: Tensor, stage: DenseStage) -> Tensor:
+        return super().dense(tokens(x), stage)
+
+    @classmethod
+    def of(cls, ops: type[TorchOps]) -> type[TorchOps]:
+        """A forward pass, sound or not, with that rounding."""
+        return cls if ops is TorchOps else type("Faulty", (cls, ops), {})
 
 
 class RoundedOps(TorchOps):

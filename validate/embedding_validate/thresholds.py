@@ -66,9 +66,12 @@ EXECUTION: dict[str, Threshold] = {
     "int8": _ROUNDED,
     "int4": _ROUNDED,
 }
-# LiteRT shows its vectors alone, and rounds activations inside: what it gives is held against a forward pass
-# that does not round them.
-_UNSEEN = Threshold(cosine_min=0.95, cosine_mean=0.99, norm_error=1e-3)
+# LiteRT shows its vectors alone, and rounds the inputs of its products: what it gives is held against a
+# forward pass that rounds them so from the first layer to the last. Values that fall to the neighbouring step
+# lead the two apart, the more the fewer tokens there are. Seen with random ids in int8, mixed and int4: least
+# 0.99957 and mean 0.99998 over ten stand-ins of tiny size (35 texts of 3 to 128 tokens), 0.99792 and 0.99921
+# at full size (13 texts of 3 to 64 tokens).
+_UNSEEN = Threshold(cosine_min=0.995, cosine_mean=0.998, norm_error=1e-4)
 LITERT_EXECUTION: dict[str, Threshold] = {"int8": _UNSEEN, "mixed": _UNSEEN, "int4": _UNSEEN}
 
 
