@@ -26,7 +26,7 @@ def draw(folder: Path, stages: tuple[str, ...] = ("bag", "encoder")) -> str:
         ends.append(begun)
     x, y = Axis(f"steps ({', then '.join(stages)})", 0, begun), Axis("mean reciprocal rank, dev", 0.1, 0.9)
     parts = [_STYLE, *frame(x, y)]
-    parts += [_boundary(x, end) for end in ends[:-1]]
+    parts += [_boundary(x, y, end) for end in ends[:-1]]
     for i, (name, colour) in enumerate(zip(_FIGURES, _COLOURS, strict=True)):
         points = " ".join(f"{x_at(x, step):.1f},{y_at(y, value):.1f}" for step, value in lines[name])
         parts.append(f'<polyline points="{points}" stroke="{colour}"/>')
@@ -35,6 +35,7 @@ def draw(folder: Path, stages: tuple[str, ...] = ("bag", "encoder")) -> str:
     return drawn.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
 
 
-def _boundary(x: Axis, step: int) -> str:
-    at = x_at(x, step)
-    return f'<line x1="{at:.1f}" x2="{at:.1f}" y1="16" y2="218" stroke="#888" stroke-dasharray="4 3"/>'
+def _boundary(x: Axis, y: Axis, step: int) -> str:
+    at, top, bottom = x_at(x, step), y_at(y, y.high), y_at(y, y.low)
+    place = f'x1="{at:.1f}" x2="{at:.1f}" y1="{top:.1f}" y2="{bottom:.1f}"'
+    return f'<line {place} stroke="#888" stroke-dasharray="4 3"/>'

@@ -75,16 +75,17 @@ def open_bundle(path: Path, choice: Choice) -> Opened:
     graph = choose_graph(manifest, choice.format, choice.precision)
     check_parity(path, graph, choice.allow_failed)
     version = check_engine_version(graph)
+    graph = replace(graph, golden=tuple(g for g in graph.golden if len(g.ids) <= longest(manifest, graph)))
     engine = backend(graph, path / graph.file, threads, manifest.tokenizer.pad_id)
-    if _is_prepared(engine, graph, choice):
-        read_ahead(cache_key(graph, engine.layout))
+    key = cache_key(graph, engine.layout) if _is_prepared(engine, graph, choice) else None
+    if key:
+        read_ahead(key)
     stamps, before = Stamps.read(path), Stamps.read(path)
     names = (manifest.tokenizer.file, graph.file, *graph.external_data)
     verify_files(path, manifest, names, stamps, choice.verify)
     tokenizer = open_tokenizer(path, manifest.tokenizer, verify=False)  # its hash was just compared
     check_golden_ids(tokenizer, manifest.tokenizer)
-    graph = replace(graph, golden=tuple(g for g in graph.golden if len(g.ids) <= longest(manifest, graph)))
-    session = _session(engine, manifest, graph, choice)
+    session = (key and _prepared(engine, key, manifest, graph)) or engine.open()
     opened = Opened(path, manifest, graph, tokenizer, session)
     passed = f"{graph.variant_id} {cpu_fingerprint()} {version}"
     if not choice.allow_failed and (choice.verify == "always" or passed not in stamps.golden):
@@ -100,21 +101,18 @@ def longest(manifest: Manifest, graph: Graph) -> int:
     return min(manifest.max_seq_length, max(graph.buckets, default=manifest.max_seq_length))
 
 
-def _session(engine: Backend, manifest: Manifest, graph: Graph, choice: Choice) -> Session:
-    """A session on the graph: on packed weights in the device's cache where that pays and can be had."""
-    if _is_prepared(engine, graph, choice):
-        return _prepared(engine, manifest, graph) or engine.open()
-    return engine.open()
-
-
 def _is_prepared(engine: Backend, graph: Graph, choice: Choice) -> bool:
+    """Whether packed weights in the device's cache pay, or were asked for, and can be checked."""
     wanted = engine.pays if choice.device_cache is None else choice.device_cache
     checkable = graph.golden and graph.golden_tolerance.keys() & {cpu_kind(), "any"}
     return bool(wanted and checkable and not choice.allow_failed)
 
 
-def _prepared(engine: Backend, manifest: Manifest, graph: Graph) -> Session | None:
-    """Checked against the graph itself when the files are made, and by a golden vector at every opening."""
+def _prepared(engine: Backend, key: CacheKey, manifest: Manifest, graph: Graph) -> Session | None:
+    """A session on packed weights in the device's cache; None where they cannot be had.
+
+    Checked against the graph itself when the files are made, and by a golden vector at every opening.
+    """
     quick = min(graph.golden, key=lambda g: abs(len(g.ids) - _QUICK_GOLDEN_TOKENS))
 
     def make(folder: Path) -> None:
@@ -124,7 +122,7 @@ def _prepared(engine: Backend, manifest: Manifest, graph: Graph) -> Session | No
             raise EngineError(f"Packed weights of {graph.key} do not give its vectors; they are not used.")
 
     return open_prepared(
-        cache_key(graph, engine.layout),
+        key,
         make,
         engine.open_prepared,
         lambda session: check_golden_vectors(replace(graph, golden=(quick,)), _vectors(session, manifest)),

@@ -100,14 +100,11 @@ def _touch(a: Box, b: Box) -> bool:
 
 
 def lines(series: Mapping[str, Sequence[tuple[float, float]]], x: Axis, y: Axis, alt: str) -> str:
-    """One line with marks per name; the page's legend gives them the same order and classes.
-
-    Where there are more names than colours, the colours come again, dashed and hollow.
-    """
+    """One line with marks per name; the page's legend has them in the same order, each in its `style_of`."""
     parts = frame(x, y)
     for i, (name, points) in enumerate(series.items()):
         placed = [(x_at(x, a), y_at(y, b)) for a, b in points]
-        style = f"s{i % SERIES}{' again' if i >= SERIES else ''}"
+        style = style_of(i)
         parts.append(f'<polyline class="line {style}" points="{_points(placed)}"/>')
         for (a, b), (left, top) in zip(points, placed, strict=True):
             title = f"<title>{escape(name)}: {number(b)} at {number(a)}</title>"
@@ -115,6 +112,11 @@ def lines(series: Mapping[str, Sequence[tuple[float, float]]], x: Axis, y: Axis,
                 f'<circle class="mark {style}" cx="{left:.1f}" cy="{top:.1f}" r="3">{title}</circle>'
             )
     return svg(parts, HEIGHT, alt)
+
+
+def style_of(i: int) -> str:
+    """The classes of the i-th name; past the last colour they come again, dashed and hollow."""
+    return f"s{i % SERIES}{' again' if i >= SERIES else ''}"
 
 
 def stacked(bars: Mapping[str, Mapping[str, float]], label: str, alt: str) -> str:
@@ -130,7 +132,7 @@ def stacked(bars: Mapping[str, Mapping[str, float]], label: str, alt: str) -> st
         for i, (part, value) in enumerate(values.items()):
             width = value / most * span
             found.append(
-                f'<rect class="fill s{i % SERIES}" x="{at:.1f}" y="{middle - 7}" width="{width:.1f}" '
+                f'<rect class="fill {style_of(i)}" x="{at:.1f}" y="{middle - 7}" width="{width:.1f}" '
                 f'height="14"><title>{escape(name)}, {escape(part)}: {number(value)}</title></rect>'
             )
             at += width

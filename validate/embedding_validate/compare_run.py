@@ -4,7 +4,6 @@ Two processes are alive at a time and only one of them runs, so that a small boa
 badly becomes a row; each case is handed on as soon as it is there. Writes no file, prints nothing.
 """
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
@@ -19,7 +18,7 @@ from embedding_validate import metrics
 from embedding_validate.compare_case import Case, Rounds, disturbance, noise, timed
 from embedding_validate.compare_process import NO_ANSWER, Block, Ended, Process, Start, System
 from embedding_validate.compare_shapes import Shape
-from embedding_validate.compare_state import glance, throttling
+from embedding_validate.compare_state import drop_pages, glance, throttling
 
 # A disturbed case is measured so often at most, and the least disturbed attempt counts; one that took longer
 # than `_SECONDS_TO_REPEAT` is only marked.
@@ -135,17 +134,6 @@ def _prepared(subject: Subject) -> Iterator[Path]:
     """The files in the cache that a system has been given."""
     if folder := subject.environment.get("XDG_CACHE_HOME"):
         yield from (path for path in Path(folder).rglob("*") if path.is_file())
-
-
-def drop_pages(files: tuple[Path, ...]) -> bool:
-    """Ask the system to forget what it holds of these files in memory; False where it cannot be asked."""
-    if not hasattr(os, "posix_fadvise"):
-        return False
-    for path in files:
-        with path.open("rb") as file:
-            os.fsync(file.fileno())  # what is not on the disk yet stays in memory
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    return bool(files)
 
 
 def cases(

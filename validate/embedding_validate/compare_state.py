@@ -1,9 +1,11 @@
 """What the machine does beside a measurement: other work, temperature, clock, throttling. Measures nothing.
 
 All of it is read from Linux' /proc and /sys; what a system does not tell is None, and then says nothing.
+The one thing that it has a system do is forget files.
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,3 +95,14 @@ def _text(path: Path) -> str:
         return path.read_text().strip()
     except OSError:
         return ""
+
+
+def drop_pages(files: Sequence[Path]) -> bool:
+    """Ask the system to forget what it holds of these files in memory; False where it cannot be asked."""
+    if not hasattr(os, "posix_fadvise"):
+        return False
+    for path in files:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())  # what is not on the disk yet stays in memory
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    return bool(files)

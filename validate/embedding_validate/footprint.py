@@ -16,6 +16,7 @@ from typing import Any
 
 from embedding_runtime.bundle import Graph, Manifest, load_manifest
 from embedding_runtime.integrity import cache_folder
+from embedding_validate.compare_state import drop_pages
 
 LENGTHS = (16, 256, 2048)
 # Anonymous bytes of the whole process after a text of at most so many tokens: interpreter, tokenizer, engine
@@ -75,7 +76,8 @@ def _case(bundle: Path, manifest: Manifest, graph: Graph, length: int) -> bool:
         f"peak resident {memory['peak'] / 1e6:.0f} MB\n"
     )
     if limit:
-        everything = _median(bundle, graph, length, [*files, *cache_folder().rglob("*")], 5)
+        prepared = [path for path in cache_folder().rglob("*") if path.is_file()]
+        everything = _median(bundle, graph, length, [*files, *prepared], 5)
         sys.stdout.write(f"    with prepared files from the disk: {everything['seconds']:.3f} s\n")
     slow = limit is not None and found["seconds"] > limit
     return slow or (most is not None and memory["anonymous"] > most)
@@ -85,7 +87,7 @@ def _median(bundle: Path, graph: Graph, length: int, dropped: list[Path], times:
     """The case of median time, each with these files dropped from the page cache."""
     tries = []
     for _ in range(times):
-        _drop(dropped)
+        drop_pages(dropped)
         tries.append(_measured(bundle, graph, length))
     return sorted(tries, key=lambda each: float(each["seconds"]))[times // 2]
 
@@ -100,15 +102,6 @@ def _measured(bundle: Path, graph: Graph, length: int) -> dict[str, Any]:
     found["seconds"] = found["ended"] - started
     found["start of Python"] = found["seconds"] - sum(found[k] for k in ("import", "open", "first vector"))
     return found
-
-
-def _drop(files: list[Path]) -> None:
-    """Give the page cache of these files back."""
-    for path in files:
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 if __name__ == "__main__":
