@@ -60,13 +60,14 @@ def test_objects_with_text(tmp_path: Path) -> None:
         ("c.jsonl", '{"query": "a", "document": "b"}\n{"text": "c"}\n{"text": "d"}', "some have none"),
         ("c.tsv", "a\tb\tc", "3 columns"),
         ("c.txt", "one\none\n", "1 different documents"),
+        ("c.txt", "one\ntwo\nBr\xfccke\n".encode("latin-1"), "not UTF-8: invalid start byte at byte 10"),
         ("missing/c.txt", None, "cannot be read"),
     ],
 )
-def test_what_is_refused(tmp_path: Path, name: str, text: str | None, message: str) -> None:
+def test_what_is_refused(tmp_path: Path, name: str, text: str | bytes | None, message: str) -> None:
     path = tmp_path / name
     if text is not None:
-        write(path, text)
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(InputError, match=message):
         corpus.read(path)
 

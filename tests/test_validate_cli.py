@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import standin
 import torch
@@ -14,7 +15,13 @@ import torch
 from embedding_export.checkpoint import load_checkpoint
 from embedding_export.options import ExportOptions
 from embedding_export.pipeline import export_bundle
+from embedding_runtime import Embedder
+from embedding_runtime.bundle import Source
+from embedding_runtime.errors import BundleError
+from embedding_validate import reference_file
+from embedding_validate.answers import Answer, Answers
 from embedding_validate.cli import main
+from embedding_validate.probes import Probe, ProbeSet
 
 FP32_ONLY = ExportOptions(precisions=("fp32",))
 Captured = pytest.CaptureFixture[str]
@@ -90,6 +97,19 @@ def test_a_miss_is_exit_1_named_and_written(
     assert graph["status"] == "failed" and graph["findings"][0]["name"] == "prompt missing"
 
 
+@pytest.mark.parametrize("text", ['{"graphs"', '{"schema_version": 0, "graphs": {}}'])
+def test_an_unreadable_verdict_is_replaced(
+    text: str, bundle: Path, tiny_checkpoint: Path, texts: Path
+) -> None:
+    """The runtime refuses such a bundle and says: run validate-embedding again. It must help."""
+    (bundle / "parity.json").write_text(text, encoding="utf-8")
+    with pytest.raises(BundleError, match="Run validate-embedding again"):
+        Embedder.load(bundle)
+    assert main([str(bundle), "--reference", str(tiny_checkpoint), "--texts", str(texts)]) == 0
+    with Embedder.load(bundle) as embedder:
+        assert embedder.graph.key == "onnx/fp32"
+
+
 def test_an_unwritable_bundle_still_shows_the_verdict(
     bundle: Path, tiny_checkpoint: Path, texts: Path, capsys: Captured
 ) -> None:
@@ -104,6 +124,21 @@ def _files(folder: Path) -> list[str]:
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*"))
 
 
+def _answers_of_another(path: Path) -> None:
+    """A sound reference file, of a checkpoint that no bundle here comes from."""
+    answers = Answers(
+        probes=ProbeSet("texts", (Probe("a", "Latin", "wind"),), (), ()),
+        by_probe={"a": Answer((2, 5, 1), np.ones(64, np.float32))},
+        source=Source("another", None, "0" * 64, "float32", None, ()),
+        prompts={},
+        default_prompt_name=None,
+        similarity_fn_name="cosine",
+        max_seq_length=2048,
+        versions={},
+    )
+    reference_file.save(answers, path)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -115,6 +150,8 @@ def _files(folder: Path) -> list[str]:
         (["{bundle}", "--reference", "{other}"], "that the bundle was exported from"),
         (["{bundle}", "--reference", "{none}.npz"], "There is no"),
         (["{bundle}", "--reference", "{damaged}"], "is damaged or no reference file"),
+        (["{bundle}", "--reference", "{old}"], "schema_version 0; this version reads"),
+        (["{bundle}", "--reference", "{foreign}"], "that the bundle was exported from"),
         (["{bundle}", "--reference", "{damaged}", "--examples"], "--examples needs the checkpoint itself"),
         (["{bundle}", "--reference", "{checkpoint}", "--golden"], "golden figures are those of google/"),
     ],
@@ -124,6 +161,10 @@ def test_bad_input_is_exit_2_and_writes_nothing(
 ) -> None:
     (tmp_path / "latin1.txt").write_bytes("Brücke".encode("latin-1"))
     (tmp_path / "damaged.npz").write_bytes(b"PK no zip")
+    _answers_of_another(tmp_path / "foreign.npz")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reference_file, "SCHEMA_VERSION", 0)
+        _answers_of_another(tmp_path / "old.npz")
     standin.write(tmp_path / "other", standin.Options(seed=1))
     before = _files(bundle)
     names = {
@@ -132,6 +173,8 @@ def test_bad_input_is_exit_2_and_writes_nothing(
         "checkpoint": tiny_checkpoint,
         "latin1": tmp_path / "latin1.txt",
         "damaged": tmp_path / "damaged.npz",
+        "old": tmp_path / "old.npz",
+        "foreign": tmp_path / "foreign.npz",
         "other": tmp_path / "other",
     }
     assert main([a.format(**names) for a in arguments]) == 2

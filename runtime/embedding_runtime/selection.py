@@ -49,9 +49,14 @@ def check_parity(bundle: Path, graph: Graph, allow_failed: bool) -> None:
     The verdict is the one in `parity.json` when it is about this very graph, else the manifest's.
 
     Raises:
-        BundleError: the verdict is "failed" and `allow_failed` is false, or `parity.json` is unreadable.
+        BundleError: the verdict is "failed", or `parity.json` is unreadable, and `allow_failed` is false.
     """
-    verdict = _reported(bundle, graph)
+    try:
+        verdict = _reported(bundle, graph)
+    except BundleError:
+        if allow_failed:
+            return
+        raise
     status = verdict["status"] if verdict else graph.parity.status
     reason = (verdict.get("reason") if verdict else graph.parity.reason) or "no reason given"
     if status == "failed" and not allow_failed:

@@ -217,6 +217,8 @@ def _runs(path: Path) -> Json:
     """A comparison, or what another tool's log or a file of published figures says."""
     try:
         return compare_store.load(path)
+    except compare_store.SchemaError:
+        raise
     except InputError:
         if not path.is_file():
             raise

@@ -4,8 +4,11 @@ The document is {"schema_version", "runs": [run, ...]}; a run is one command on 
 phone's tool, or a published figure: `origin` says which), and every figure on the page comes from here.
 """
 
+import io
 import json
 import re
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,7 @@ from numpy.typing import NDArray
 
 from embedding_runtime.errors import InputError
 from embedding_validate import compare_drift
-from embedding_validate.results import plain, replace_text
+from embedding_validate.results import plain, replace_bytes, replace_text
 
 JSON = "compare.json"
 BASE = "base.npz"
@@ -23,9 +26,16 @@ SCHEMA_VERSION = 1
 # Of a run's description, what must be the same for going on with it.
 _SAME = ("plan", "systems", "bundles")
 
+# Without these a run is none.
+_NEEDED = {"label", "origin", "started", "cases"}
+
 _NUMBERS = re.compile(r"\[[\s\d.,e+-]+\]")
 
 Json = dict[str, Any]
+
+
+class SchemaError(InputError):
+    """A `compare.json` that another version wrote, or that holds no runs."""
 
 
 class Store:
@@ -35,7 +45,7 @@ class Store:
         """Begin, or go on with the run that the folder holds.
 
         Raises:
-            InputError: there is none to go on with, or one of another plan or other files.
+            InputError: there is none to go on with, one of another plan or other files, or a damaged one.
             OSError: the folder cannot be written to.
         """
         self.folder, self.run = folder, plain(run)
@@ -52,7 +62,9 @@ class Store:
 
     def keep_base(self) -> None:
         """Keep the accuracy base's vectors for a run that goes on later."""
-        np.savez(self.folder / BASE, **self.base)  # type: ignore[arg-type]
+        buffer = io.BytesIO()
+        np.savez(buffer, **self.base)  # type: ignore[arg-type]
+        replace_bytes(self.folder / BASE, buffer.getvalue())
 
     def write(self) -> Path:
         """Write the document as it is now."""
@@ -72,9 +84,21 @@ class Store:
             )
         resumed = [*runs[0].get("resumed", []), self.run["started"]]
         self.run = {**runs[0], "systems": self.run["systems"], "resumed": resumed}
-        if (self.folder / BASE).exists():
-            with np.load(self.folder / BASE) as found:
-                self.base = {name: found[name] for name in found.files}
+        self.base = _vectors(self.folder / BASE)
+
+
+def _vectors(path: Path) -> dict[str, NDArray[np.float32]]:
+    """What `keep_base` kept; nothing where the run did not come so far."""
+    try:
+        with np.load(path, allow_pickle=False) as found:
+            return {name: found[name] for name in found.files}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as e:
+        raise InputError(
+            f"{path} is damaged ({type(e).__name__}: {e}), and accuracy cannot be told without it. Begin the "
+            "comparison anew, without --resume."
+        ) from e
 
 
 def _said(run: Json, name: str) -> Any:
@@ -94,15 +118,23 @@ def load(path: Path) -> Json:
     """Read a `compare.json`.
 
     Raises:
-        InputError: unreadable, no JSON, or of a schema version this code does not know.
+        SchemaError: of a schema version this code does not know, or without runs.
+        InputError: unreadable, or something else.
     """
     try:
         data: Json = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as e:
         raise InputError(f"{path} cannot be read ({e}). Expected a file that compare-embedding wrote.") from e
-    if not isinstance(data, dict) or data.get("schema_version") != SCHEMA_VERSION:
-        found = data.get("schema_version") if isinstance(data, dict) else None
-        raise InputError(f"{path} has schema_version {found!r}; this version reads {SCHEMA_VERSION}.")
+    if not isinstance(data, dict) or "schema_version" not in data:
+        raise InputError(f"{path} has no schema_version. Expected a file that compare-embedding wrote.")
+    if (found := data["schema_version"]) != SCHEMA_VERSION:
+        raise SchemaError(
+            f"{path} has schema_version {found!r}; this version reads {SCHEMA_VERSION}. Measure again with "
+            "this version of compare-embedding."
+        )
+    runs = data.get("runs")
+    if not isinstance(runs, list) or not all(isinstance(r, dict) and r.keys() >= _NEEDED for r in runs):
+        raise SchemaError(f"{path} holds no runs. Expected a file that compare-embedding wrote.")
     return data
 
 

@@ -42,8 +42,12 @@ def read(path: Path) -> Corpus:
     """
     try:
         data = path.read_bytes().decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as e:
-        raise InputError(f"The corpus {path} cannot be read ({e}). Expected a text file in UTF-8.") from e
+    except OSError as e:
+        raise InputError(f"The corpus {path} cannot be read ({e}). Check the path of --corpus.") from e
+    except UnicodeDecodeError as e:
+        raise InputError(
+            f"The corpus {path} is not UTF-8: {e.reason} at byte {e.start}. Save it as UTF-8."
+        ) from e
     parse = {".jsonl": _jsonl, ".tsv": _tsv}.get(path.suffix.lower(), _lines)
     rows = list(parse(data, path))
     if len({query is None for query, _ in rows}) > 1:

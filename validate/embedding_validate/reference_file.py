@@ -7,7 +7,6 @@ int32 (all token ids joined) and `ends` int64 (probes,), where each probe's ids 
 import dataclasses
 import io
 import json
-import os
 import zipfile
 import zlib
 from pathlib import Path
@@ -19,6 +18,7 @@ from embedding_runtime.bundle import Source
 from embedding_runtime.errors import InputError
 from embedding_validate.answers import Answer, Answers
 from embedding_validate.probes import Probe, ProbeSet
+from embedding_validate.results import replace_bytes
 
 FORMAT = "embedding-edge reference"
 SCHEMA_VERSION = 2
@@ -58,12 +58,7 @@ def save(answers: Answers, path: Path) -> None:
         ids=np.concatenate([np.array(a.ids, dtype="<i4") for a in found]),
         ends=np.cumsum([len(a.ids) for a in found], dtype="<i8"),
     )
-    sibling = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        sibling.write_bytes(buffer.getvalue())
-        sibling.replace(path)
-    finally:
-        sibling.unlink(missing_ok=True)
+    replace_bytes(path, buffer.getvalue())
 
 
 def load(path: Path) -> Answers:

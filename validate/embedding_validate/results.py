@@ -160,9 +160,18 @@ def replace_text(path: Path, text: str) -> Path:
     Raises:
         OSError: the folder cannot be written to.
     """
+    return replace_bytes(path, text.encode("utf-8"))
+
+
+def replace_bytes(path: Path, data: bytes) -> Path:
+    """Write bytes to a sibling of `path`, then rename it, so that no half file is seen.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
     sibling = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        sibling.write_text(text, encoding="utf-8", newline="\n")
+        sibling.write_bytes(data)
         sibling.replace(path)
     finally:
         sibling.unlink(missing_ok=True)
