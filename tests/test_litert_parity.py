@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,9 +21,9 @@ from embedding_export.litert_file import FLOAT32, LitertFile, Value
 from embedding_export.litert_storage import LitertStorage
 from embedding_export.litert_stored import read_litert
 from embedding_export.options import ExportOptions
-from embedding_export.pipeline import export_bundle
-from embedding_export.precisions import LitertFormat
-from embedding_runtime.bundle import load_manifest
+from embedding_export.pipeline import Gate, export_bundle
+from embedding_export.precisions import LITERT, LitertFormat
+from embedding_runtime.bundle import Precision, load_manifest
 from embedding_validate import diagnosis, parity, probes, rounded_ops, texts
 from embedding_validate.answers import Answers
 from embedding_validate.execution import Execution
@@ -56,10 +57,14 @@ def test_sound_graphs_pass(bundle: Path, answers: Answers, tiny_checkpoint: Path
     assert report.passed
     fp32, int8 = (report.graphs[f"litert/{p}"] for p in ("fp32", "int8"))
     assert fp32.max_abs_error and fp32.max_abs_error.maximum < 1e-5
-    assert int8.groups["arrangement"]["execution"].checks == 16
+    executed = {c.tokens for c in int8.cases if c.check == "execution"}
+    assert len(executed) >= 13 and executed >= set(BUCKETS)
     asked_lengths = {c.tokens for c in fp32.cases if c.check == "alone"}
     assert asked_lengths >= {3, 16, 32, 64, 80, 160} and max(asked_lengths) == 160
     assert all(c.ids_equal is not False for c in fp32.cases)
+    longer = {(c.check, c.tokens) for c in fp32.cases if c.check.startswith("bucket")}
+    assert longer == {("bucket 64", 3), ("bucket 64", 32), ("bucket 160", 3)}
+    assert int8.invariance and int8.invariance.buckets is not None and int8.invariance.buckets < 1e-5
     assert fp32.groups["arrangement"]["chunked"].checks == 2
 
 
@@ -129,19 +134,68 @@ def test_a_fault_is_named(
     assert [f.name for f in findings] == ["window off by one (too narrow)"]
 
 
-def test_a_wrong_bucket_is_named(
-    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Padding that counts in one length of three."""
+@pytest.fixture(scope="module")
+def gate(tiny_checkpoint: Path) -> Gate:
+    """The exporter's, shared: the reference answers once for each set of buckets."""
+    return parity.gate(load_checkpoint(tiny_checkpoint))
+
+
+def _padding_counts(length: int) -> Callable[[pytest.MonkeyPatch], None]:
+    """In one length, keys beyond the text are attended to."""
     true = litert_ops.LitertOps._padding_bias
 
     def planted(self: litert_ops.LitertOps, blocks: int, side: int) -> Value:
         bias = true(self, blocks, side)
-        return self._mul(bias, np.zeros(1, np.float32)) if self.length == 64 else bias
+        return self._mul(bias, np.zeros(1, np.float32)) if self.length == length else bias
 
-    monkeypatch.setattr(litert_ops.LitertOps, "_padding_bias", planted)
-    checkpoint = load_checkpoint(tiny_checkpoint)
-    options = ExportOptions(precisions=("fp32",), formats=("litert",), buckets=(32, 64, 128))
-    with pytest.raises(ParityError, match="all of those alone in bucket 64"):
-        export_bundle(checkpoint, tmp_path / "bundle", options, parity.gate(checkpoint))
+    return lambda patch: patch.setattr(litert_ops.LitertOps, "_padding_bias", planted)
+
+
+def _narrow_window(length: int) -> Callable[[pytest.MonkeyPatch], None]:
+    """In one length, local layers attend to the token itself alone; padding is masked as it should."""
+    true = litert_ops.LitertOps.attention
+
+    def planted(self: litert_ops.LitertOps, q: Value, k: Value, v: Value, window: int | None) -> Value:
+        return true(self, q, k, v, 0 if window and self.length == length else window)
+
+    return lambda patch: patch.setattr(litert_ops.LitertOps, "attention", planted)
+
+
+def _short_texts_padding_counts(length: int) -> Callable[[pytest.MonkeyPatch], None]:
+    """In one length, as long as it is less than half full: texts that the runtime runs there are right."""
+    true = litert_ops.LitertOps._padding_bias
+
+    def planted(self: litert_ops.LitertOps, blocks: int, side: int) -> Value:
+        second_half = (np.arange(self.length) > self.length // 2).astype(np.float32)
+        bias = true(self, blocks, side)
+        return self._mul(bias, second_half) if self.length == length else bias
+
+    return lambda patch: patch.setattr(litert_ops.LitertOps, "_padding_bias", planted)
+
+
+@pytest.mark.parametrize(
+    ("precision", "plant", "bucket"),
+    [
+        ("fp32", _padding_counts, 64),
+        ("int8", _padding_counts, 768),
+        ("mixed", _narrow_window, 768),
+        ("int4", _narrow_window, 64),
+        ("mixed", _short_texts_padding_counts, 64),
+    ],
+)
+def test_a_wrong_bucket_is_named(
+    precision: Precision,
+    plant: Callable[[int], Callable[[pytest.MonkeyPatch], None]],
+    bucket: int,
+    tiny_checkpoint: Path,
+    gate: Gate,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of three lengths one computes something else."""
+    plant(bucket)(monkeypatch)
+    options = ExportOptions(precisions=(precision,), formats=("litert",), buckets=(32, 64, 768))
+    diagnosis = ".*vectors change with the bucket" if plant is _short_texts_padding_counts else ""
+    with pytest.raises(ParityError, match=f"all of those alone in bucket {bucket}[^0-9,]{diagnosis}"):
+        export_bundle(load_checkpoint(tiny_checkpoint), tmp_path / "bundle", options, gate)
     assert list(tmp_path.iterdir()) == []

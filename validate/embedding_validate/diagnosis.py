@@ -25,7 +25,7 @@ from embedding_validate.metrics import Figures
 from embedding_validate.own_weights import BETTER, OwnWeights
 from embedding_validate.probes import Probe
 from embedding_validate.reference import Reference
-from embedding_validate.results import EXECUTED, Case, Finding, GraphReport, Report
+from embedding_validate.results import EXECUTED, IN_BUCKET, Case, Finding, GraphReport, Report
 from embedding_validate.thresholds import threshold
 from embedding_validate.tokens import Mismatch
 
@@ -134,6 +134,11 @@ class _Diagnosis:
             yield from self._padding(sorted(batches))
         if chunked := [c for c in report.cases if c.check == "chunked" and c.failures]:
             yield self._chunks(chunked)
+        buckets = {IN_BUCKET.format(b) for b in self.subject.graph.buckets}
+        if found := {c.check: c for c in report.cases if c.check in buckets and c.failures}:
+            least = min(c.figures.cosine for c in found.values())
+            said = f"they are right in their smallest bucket, and wrong in {', '.join(found)}"
+            yield Finding("vectors change with the bucket", said, least, None)
 
     def _stored(self, report: GraphReport) -> list[Finding]:
         """What is wrong with the weights in the file, unless they are known to be right."""

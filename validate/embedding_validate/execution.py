@@ -4,7 +4,7 @@ Rounding weights loses something, which is another question; a graph that comput
 stores agrees far better with this. Needs torch and onnx; knows nothing of verdicts.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from embedding_validate.metrics import Figures
 from embedding_validate.rounded_ops import ROUNDINGS, RoundedOps, Rounding, TokenOps, exact
 from embedding_validate.thresholds import threshold
 
-# Each probe costs a forward pass in torch.
+# Each probe costs a forward pass in torch. Texts that fill a bucket of a LiteRT graph come on top.
 _MOST_TOKENS = 700
 _MOST_PROBES = 16
 
@@ -72,7 +72,8 @@ class Execution:
         if graph.precision == "fp32":
             return {}
         self._require_sound()
-        path, names = bundle / graph.file, _spread(answers, _MOST_PROBES)
+        path = bundle / graph.file
+        names = list(dict.fromkeys([*_spread(answers, _MOST_PROBES), *_full(answers, graph.buckets)]))
         weights = dequantized(path, self._checkpoint)
         if not complete(weights, self._checkpoint):
             return {}
@@ -154,10 +155,21 @@ def _vectors(interpreter: Interpreter, model: Model, answers: Answers, names: li
     return {n: interpreter.vectors(model, [answers.by_probe[n].ids])[0] for n in names}
 
 
+def _full(answers: Answers, buckets: Sequence[int]) -> list[str]:
+    """For each bucket the longest probe that it holds, however slow."""
+    lengths = _lengths(answers)
+    held = [[n for n, tokens in lengths.items() if tokens <= size] for size in buckets]
+    return [max(names, key=lengths.__getitem__) for names in held if names]
+
+
+def _lengths(answers: Answers) -> dict[str, int]:
+    """Tokens of each probe that runs in one piece."""
+    return {p.id: len(answers.by_probe[p.id].ids) for p in answers.probes.probes if p.chunked_at is None}
+
+
 def _spread(answers: Answers, most: int) -> list[str]:
     """Up to `most` probes, spread over the lengths that are quick enough."""
-    whole = [p.id for p in answers.probes.probes if p.chunked_at is None]
-    lengths = {name: len(answers.by_probe[name].ids) for name in whole}
+    lengths = _lengths(answers)
     names = sorted((n for n, tokens in lengths.items() if tokens <= _MOST_TOKENS), key=lengths.__getitem__)
     if len(names) <= most:
         return names

@@ -20,15 +20,15 @@ from embedding_validate.calls import Call, Result, Runner, opened, run, sliced
 from embedding_validate.metrics import Figures
 from embedding_validate.probes import Probe
 from embedding_validate.ranking import Ranking
-from embedding_validate.results import EXECUTED, Case, Invariance
+from embedding_validate.results import EXECUTED, IN_BUCKET, Case, Invariance
 from embedding_validate.thresholds import execution_threshold, threshold
 
 if TYPE_CHECKING:
     from embedding_validate.execution import Executed
 
 Floats = NDArray[np.float32]
-# A bucket costs its whole length, however short the text.
-_LONGEST_BUCKET = 1024
+# So many tokens are run in every bucket, beside half a bucket full.
+_FEW_TOKENS = 3
 
 
 def calls(answers: Answers, dims: Sequence[int]) -> list[Call]:
@@ -72,6 +72,7 @@ class GraphRun:
     answers: Answers
     vectors: dict[str, Floats] = field(default_factory=dict)
     batch_differences: list[float] = field(default_factory=list)
+    bucket_differences: list[float] = field(default_factory=list)
     other_ids: set[str] = field(default_factory=set)
 
     def all_cases(self, calls: Sequence[Call], progress: Callable[[int, int], None]) -> list[Case]:
@@ -106,6 +107,47 @@ class GraphRun:
                     Case(name, probe.script, _prompt(probe), EXECUTED, tokens, None, figures, tuple(failures))
                 )
         return cases
+
+    def in_buckets(self, bundle: Path) -> list[Case]:
+        """A few tokens, and half a bucket full, in each bucket of a LiteRT graph that is not their smallest.
+
+        By the engine's plain interpreter, against the reference and against the same text's vector alone,
+        which came from the smallest bucket that holds it.
+        """
+        if self.graph.format != "litert":
+            return []
+        from embedding_validate.litert_file import open_file
+
+        cases: list[Case] = []
+        smaller = 0
+        for size in self.graph.buckets:
+            found = [self._longest(most) for most in (_FEW_TOKENS, size // 2) if most <= smaller]
+            if chosen := list(dict.fromkeys(p for p in found if p)):
+                file = open_file(bundle / self.graph.file)  # anew: each bucket packs weights of its own
+                cases += [self._in_bucket(p, size, file.vector(self._ids(p), size)) for p in chosen]
+            smaller = size
+        return cases
+
+    def _in_bucket(self, probe: Probe, size: int, vector: Floats) -> Case:
+        expected, limits = self.answers.by_probe[probe.id].vector, threshold(self.graph.precision)
+        figures = Figures.of(expected, vector)
+        failures = limits.failures(metrics.norm(expected), figures)
+        difference = _difference(self.vectors[probe.id], vector)
+        self.bucket_differences.append(difference)
+        if not difference <= limits.batch_error:
+            failures.append(f"differs by {difference:.1e} from the same text in its smallest bucket")
+        check, tokens = IN_BUCKET.format(size), len(self._ids(probe))
+        return Case(probe.id, probe.script, _prompt(probe), check, tokens, None, figures, tuple(failures))
+
+    def _longest(self, most: int) -> Probe | None:
+        """Of the texts that gave a vector for the right ids, the longest one of at most so many tokens."""
+        ran = [p for p in self.answers.probes.probes if p.id in self.vectors and p.id not in self.other_ids]
+        return max(
+            (p for p in ran if len(self._ids(p)) <= most), key=lambda p: len(self._ids(p)), default=None
+        )
+
+    def _ids(self, probe: Probe) -> tuple[int, ...]:
+        return self.answers.by_probe[probe.id].ids
 
     def _case(self, probe: Probe, call: Call, result: Result) -> Case:
         answer = self.answers.by_probe[probe.id]
@@ -152,23 +194,12 @@ class GraphRun:
                 max(_difference(self.vectors[p.id], runner(Call("alone", (p,)))[0].vector) for p in chosen)
                 for runner in (self.run, partial(run, single))
             )
-        return Invariance(self.batch_difference, runs, threads, self._buckets(bundle, chosen))
+        return Invariance(self.batch_difference, runs, threads, max(self.bucket_differences, default=None))
 
     @property
     def batch_difference(self) -> float | None:
         """The largest difference of a vector in a batch to the same text's alone."""
         return max(self.batch_differences, default=None)
-
-    def _buckets(self, bundle: Path, chosen: Sequence[Probe]) -> float | None:
-        if self.graph.format != "litert":
-            return None
-        from embedding_validate.litert_file import open_file
-
-        file = open_file(bundle / self.graph.file)
-        ids = {p.id: self.answers.by_probe[p.id].ids for p in chosen}
-        pairs = [(n, size) for n in ids for size in file.lengths if len(ids[n]) <= size <= _LONGEST_BUCKET]
-        found = (_difference(self.vectors[n], file.vector(ids[n], size)) for n, size in pairs)
-        return max(found, default=None)
 
     def _refused(self, probe: Probe, call: Call, error: EmbeddingError) -> Case:
         tokens = len(self.answers.by_probe[probe.id].ids)

@@ -86,6 +86,7 @@ def check_graph(
         compared = GraphRun(partial(run, embedder), graph, answers)
         calls = graph_run.calls(answers, embedder.manifest.dims)
         cases = compared.all_cases(calls, partial(progress, graph.key))
+        cases += compared.in_buckets(bundle)
         if execution is not None:
             cases += compared.executed(execution.expected(bundle, graph, answers))
         printed = golden.check(of_embedder(embedder), graph.precision) if tutorial else ()

@@ -17,6 +17,8 @@ PARITY = "parity.json"
 SCHEMA_VERSION = 1
 # The check against the graph's own weights; all others are against the reference's.
 EXECUTED = "execution"
+# A text in a longer bucket than its smallest.
+IN_BUCKET = "bucket {}"
 # Upper ends of the length classes in tokens.
 _LENGTHS = (16, 64, 256, 512, 1024)
 # Of a text that failed, how much the report shows.
@@ -66,8 +68,8 @@ class Invariance:
     """Largest absolute differences between vectors that should be the same, without the reference's help.
 
     `batch`: alone against padded in a batch; `runs`: the same call twice; `threads`: one thread against all;
-    `buckets`: in each of a graph's lengths that holds the text, by the engine's plain interpreter. None where
-    it was not measured. All of them for vectors of norm 1; for longer ones, divided by the norm.
+    `buckets`: in longer buckets, by the engine's plain interpreter, against the smallest. None where it was
+    not measured. All of them for vectors of norm 1; for longer ones, divided by the norm.
     """
 
     batch: float | None
@@ -287,11 +289,13 @@ def _reason(found: Found, thresholds: dict[str, float], buckets: tuple[int, ...]
 
 def _buckets_of(failed: list[Case], buckets: tuple[int, ...]) -> str:
     """In which lengths of a LiteRT file it went wrong, where others are right."""
-    alone = [c for c in failed if c.check == "alone"] if buckets else []
-    wrong = sorted({next((b for b in buckets if c.tokens <= b), buckets[-1]) for c in alone})
+    longer = {IN_BUCKET.format(b): b for b in buckets}
+    wrong = {longer[c.check] for c in failed if c.check in longer}
+    for case in (c for c in failed if buckets and c.check in ("alone", EXECUTED)):
+        wrong.add(next((b for b in buckets if case.tokens <= b), buckets[-1]))
     if not wrong or len(wrong) == len(buckets):
         return ""
-    return f"; all of those alone in bucket {', '.join(map(str, wrong))}"
+    return f"; all of those alone in bucket {', '.join(map(str, sorted(wrong)))}"
 
 
 def _changes(invariance: Invariance | None, most: float) -> list[str]:
