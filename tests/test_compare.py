@@ -1,5 +1,6 @@
 """compare-embedding on a tiny bundle: both formats, peers that end badly, Ctrl-C, a base install."""
 
+import html
 import json
 import os
 import re
@@ -10,11 +11,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import browser
 import numpy as np
 import pytest
 
 from embedding_runtime.bundle import load_manifest
 from embedding_validate import compare, compare_store, compare_worker
+from embedding_validate.compare_grid import number
 from embedding_validate.compare_protocol import token_ids
 from embedding_validate.compare_run import cosine
 
@@ -133,6 +136,7 @@ def test_openings(both: Path) -> None:
         assert opening["dropped"] is hasattr(os, "posix_fadvise")
         engine = "onnxruntime" if opening["system"].startswith("onnx") else "ai-edge-litert"
         assert opening["status"] == "measured" and engine in opening["versions"]
+        assert json.loads(opening["command"][-1])["precision"] == opening["system"].partition("/")[2]
     tokenizers = measured(both)["tokenizers"]
     assert [(c["batch"], c["tokens"]) for c in tokenizers] == [(1, 4), (2, 9)]
     assert all(c["median_ms"] > 0 and c["ratio"] is None for c in tokenizers)
@@ -159,6 +163,32 @@ def test_what_is_written(both: Path) -> None:
     assert not re.search(r"""(src|href)=["']?(?!#)""", page), "nothing is fetched"
     assert "<script" not in page
     assert page.count("<svg") == page.count('role="img"') >= 3
+
+
+def test_every_figure_of_a_case_is_told(both: Path) -> None:
+    """In the text too: a board may have nothing else."""
+    run = measured(both)
+    text, page = ((both / name).read_text(encoding="utf-8") for name in ("compare.md", "compare.html"))
+    for case in run["cases"]:
+        assert f"({number(case['p5_ms'])}–{number(case['p95_ms'])})" in text
+        for shown in (text, page):
+            for name in ("median_ms", "p5_ms", "p95_ms", "tokens_per_s", "ratio"):
+                assert number(case[name]) in shown, (case["system"], name)
+    for shown in (text, page):
+        assert f"{run['load_average']['before'][0]:g}" in shown and "governor" in shown
+        assert run["machine"]["cpu"] in shown and run["versions"]["onnxruntime"] in shown
+        assert run["command"] in html.unescape(shown)
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_in_a_browser(peers: Path, width: int, tmp_path: Path) -> None:
+    """With rows that failed; nothing sticks out on a phone, and no figure is lost."""
+    run, page = measured(peers), browser.needed(peers / "compare.html")
+    text = browser.text(browser.dom(page, tmp_path))
+    for case in (c for c in run["cases"] if c["median_ms"] is not None):
+        assert number(case["median_ms"]) in text and number(case["tokens_per_s"]) in text
+    assert "SIGABRT" in text and "wrong: not the same model" in text
+    assert browser.inner_width(page, width, tmp_path) == width
 
 
 def test_a_crash_is_a_row(peers: Path) -> None:

@@ -183,6 +183,7 @@ def document(**changes: Any) -> dict[str, Any]:
                     "p5_ms": ms * 0.9,
                     "p95_ms": ms * 1.1,
                     "memory": {"anonymous_peak": 100 * 1024, "file_peak": 50 * 1024},
+                    "machine_state": {"celsius": 60.5 if tokens == 64 else 71.5},
                 }
             )
     run = {
@@ -213,7 +214,7 @@ def document(**changes: Any) -> dict[str, Any]:
             "features": {"VNNI": True},
         },
         "versions": {"onnxruntime": "1"},
-        "load_average": {"before": [0, 0, 0], "after": [0, 0, 0]},
+        "load_average": {"before": [0.25, 0, 0], "after": [1.5, 0, 0]},
         "bundles": [{"path": "b", "source": "s", "weights_sha256": "0" * 64, "parameters": 3e8}],
         "systems": systems,
         "openings": openings,
@@ -289,6 +290,7 @@ def test_text_and_page_of_many_devices() -> None:
     for shown in (compare_text.markdown(merged), compare_page.render(merged)):
         assert "board" in shown and "phone" in shown
         assert "planted" in shown and "not the same model" in shown
+        assert "71.5 °C" in shown and "0.25" in shown and "1.5" in shown, "heat and load"
 
 
 def test_numbers_stand_on_a_line() -> None:

@@ -129,6 +129,7 @@ def test_a_corpus_through_a_bundle(litert_bundle: Path, tmp_path: Path) -> None:
     graphs = ["--graphs", "onnx/fp32,litert/int8", "--corpus", str(path)]
     assert compare.main([str(litert_bundle), "--output", str(tmp_path / "out"), *quick, *graphs]) == 0
     found = json.loads((tmp_path / "out" / "compare.json").read_text())["runs"][0]["corpus"]
+    assert [json.loads(c[-1])["corpus"] for c in found["commands"].values()] == [str(path)] * 2
     assert found["base"] == "onnx/fp32" and found["pairs"] and found["asked"] == 4
     rows = {(r["system"], r["dim"], r["vector_precision"]): r for r in found["rows"]}
     with Embedder.load(litert_bundle, format="onnx", precision="fp32") as embedder:

@@ -9,6 +9,7 @@ from embedding_runtime.errors import InputError
 from embedding_validate import compare, phone_logs
 
 LOGS = Path(__file__).with_name("phone_logs")
+PUBLISHED = Path(__file__).parents[1] / "validate" / "published"
 
 
 def write(path: Path, text: str) -> Path:
@@ -62,12 +63,17 @@ def test_what_is_refused(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_published_figures_are_shown_as_published(tmp_path: Path) -> None:
-    published = Path(__file__).parents[1] / "validate" / "published.json"
+    published = [str(path) for path in sorted(PUBLISHED.glob("*.json"))]
     logs = [str(path) for path in sorted(LOGS.glob("*.log"))]
-    assert compare.main(["--merge", str(published), *logs, "--output", str(tmp_path / "out")]) == 0
+    assert compare.main(["--merge", *published, *logs, "--output", str(tmp_path / "out")]) == 0
     document = json.loads((tmp_path / "out" / "compare.json").read_text(encoding="utf-8"))
-    assert [r["origin"] for r in document["runs"]].count("published") == 1
-    assert len(document["runs"]) == 4
+    origins = [r["origin"] for r in document["runs"]]
+    assert len(origins) == 5 and origins.count("published") == len(published) == 2
+    for run in (r for r in document["runs"] if r["origin"] == "published"):
+        assert run["source"] and all(c["status"] == "published" for c in run["cases"])
+        assert all(c["median_ms"] is None for c in run["cases"]), "nobody measured it here"
+    row = "| embeddinggemma-300M, mixed precision, CPU | – | 256 | 66 | published | – | – | 110 |"
+    assert row in (tmp_path / "out" / "compare.md").read_text(encoding="utf-8")
     for name in ("compare.md", "compare.html"):
         shown = (tmp_path / "out" / name).read_text(encoding="utf-8")
         assert "Published, not measured here" in shown

@@ -1,13 +1,12 @@
 """`parity.html`: everything the JSON's summary says is on the page, in text, in a browser, on a phone."""
 
-import html
 import json
 import re
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
+import browser
 import pytest
 import torch
 
@@ -18,7 +17,6 @@ from embedding_validate.plots import Axis, Point
 from embedding_validate.reference import Reference
 from embedding_validate.testing import assert_parity
 
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 OWN = [
     texts.Text("script", "User", "<script>alert('x')</script> & \0 \u202e"),
     texts.Text("wind", "Latin", "wind"),
@@ -53,12 +51,6 @@ def _json(bundle: Path) -> dict[str, Any]:
     return data
 
 
-def _text(page: str) -> str:
-    """What a reader sees: no tags, one space between words."""
-    body = re.sub(r"<style>.*?</style>", " ", page, flags=re.S)
-    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", body)).split())
-
-
 def _expected(data: dict[str, Any]) -> list[str]:
     """Every figure of the summary as the page writes it."""
     found = [data["reference"]["name"], data["machine"]["cpu"], data["versions"]["onnxruntime"]]
@@ -72,19 +64,26 @@ def _expected(data: dict[str, Any]) -> list[str]:
         found += [f"{name.replace('_', ' ')} {value}" for name, value in g["thresholds"].items()]
         found += [f["name"] for f in g["findings"]] + [f["evidence"] for f in g["findings"]]
         found += list(g["mismatches"])
-        found += [label for groups in g["groups"].values() for label in groups]
+        found += [f"{n} at {cut}" for cut, n in g["ranking"]["crossings"].items()]
+        for label, s in ((label, s) for groups in g["groups"].values() for label, s in groups.items()):
+            found.append(
+                f"{label} {s['checks']} {s['failed']} {s['cosine']['minimum']:.7f} "
+                f"{s['cosine']['mean']:.7f} ± {s['cosine']['ci95']:.1e} {s['max_abs_error']['maximum']:.1e}"
+            )
     return found
 
 
 @pytest.mark.parametrize("name", ["sound", "wrong"])
 def test_the_summary_is_on_the_page(bundles: dict[str, Path], name: str) -> None:
-    text = _text((bundles[name] / "parity.html").read_text(encoding="utf-8"))
+    text = browser.text((bundles[name] / "parity.html").read_text(encoding="utf-8"))
     missing = [e for e in _expected(_json(bundles[name])) if " ".join(e.split()) not in text]
     assert missing == []
 
 
 def test_the_verdict_comes_first_and_in_words(bundles: dict[str, Path]) -> None:
-    pages = {n: _text((b / "parity.html").read_text(encoding="utf-8")) for n, b in bundles.items()}
+    pages = {
+        n: browser.text((b / "parity.html").read_text(encoding="utf-8")) for n, b in bundles.items()
+    }
     assert "This bundle gives the reference's vectors All" in pages["sound"][:300]
     assert "Do not use this bundle as it is onnx/fp32 failed" in pages["wrong"][:300]
     assert "What is wrong: prompt missing." in pages["wrong"]
@@ -136,28 +135,18 @@ def test_colours_have_contrast() -> None:
 @pytest.mark.parametrize("width", [360, 1280])
 def test_in_a_browser(bundles: dict[str, Path], width: int, tmp_path: Path) -> None:
     """The figures are there once a browser has built the page, and nothing sticks out on a phone."""
-    if BROWSER is None:
-        pytest.skip("chromium is not installed (Debian: apt install chromium)")
-    page = (bundles["wrong"] / "parity.html").read_text(encoding="utf-8")
-    framed = tmp_path / "framed.html"  # a window is never narrower than 500 pixels; a frame is
-    framed.write_text(
-        f'<iframe width="{width}" height="900" srcdoc="{html.escape(page)}" onload="document.title = '
-        "'inside ' + this.contentDocument.documentElement.scrollWidth + ' of ' + "
-        'this.contentDocument.documentElement.clientWidth"></iframe>',
-        encoding="utf-8",
-    )
-    built = _dom(bundles["wrong"] / "parity.html", tmp_path)
-    assert [e for e in _expected(_json(bundles["wrong"])) if " ".join(e.split()) not in _text(built)] == []
-    sizes = re.search(r"<title>inside (\d+) of (\d+)</title>", _dom(framed, tmp_path))
-    assert sizes and int(sizes[1]) == int(sizes[2]) > width - 40
+    page = browser.needed(bundles["wrong"] / "parity.html")
+    built = browser.text(browser.dom(page, tmp_path))
+    assert [e for e in _expected(_json(bundles["wrong"])) if " ".join(e.split()) not in built] == []
+    assert browser.inner_width(page, width, tmp_path) == width
 
 
-def _dom(page: Path, folder: Path) -> str:
-    """The page as the browser built it."""
-    assert BROWSER is not None
-    arguments = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}"]
-    command = [BROWSER, *arguments, "--dump-dom", page.as_uri()]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+def test_on_paper(bundles: dict[str, Path], tmp_path: Path) -> None:
+    """What is folded up on the screen is printed too."""
+    printed = browser.pdf(browser.needed(bundles["wrong"] / "parity.html"), tmp_path)
+    groups = _json(bundles["wrong"])["graphs"]["onnx/fp32"]["groups"]
+    labels = [label for name in groups for label in groups[name]]
+    assert len(labels) > 8 and [label for label in labels if label not in printed] == []
 
 
 def test_a_snippet_for_a_model_card(bundles: dict[str, Path]) -> None:

@@ -82,13 +82,14 @@ class Opening:
 
     `first_s`: with an empty user cache (hashes, packed weights), only for our graphs;
     `cold_s`: its files, and what was prepared from them, dropped from the page cache, where `dropped` says
-    that the system took the hint; warm openings are those of the cases.
+    that the system took the hint; warm openings are those of the cases. `command` opens it.
     """
 
     system: str
     threads: int
     status: str
     reason: str | None = None
+    command: tuple[str, ...] = ()
     first_s: float | None = None
     cold_s: float | None = None
     dropped: bool = False
@@ -114,13 +115,14 @@ def _opening(plan: Plan, subject: Subject, threads: int) -> Opening:
                 first_s = process.opened["load_s"] if subject.first == "prepares" else None
         dropped = drop_pages((*subject.files, *_prepared(subject)))
         with _process(plan, subject, threads) as process:
-            opened = process.opened
+            opened, command = process.opened, tuple(process.command)
     except Ended as e:
         return Opening(subject.name, threads, e.status, e.reason)
     return Opening(
         subject.name,
         threads,
         "measured",
+        command=command,
         first_s=first_s,
         cold_s=opened["load_s"],
         dropped=dropped,

@@ -61,12 +61,14 @@ def _joined(parts: Sequence[str]) -> list[str]:
 
 
 def _times(run: Json) -> list[str]:
-    """Median milliseconds, then times faster than the reference case, for each number of threads."""
+    """Median milliseconds with the 5th and 95th percentile, times faster than the reference case, and tokens
+    a second, for each number of threads."""
     found = []
     for threads in run["plan"]["threads"]:
         words = f"{threads} thread{'s' if threads > 1 else ''}"
-        found.append(_grid(run, threads, f"ms, {words}", _milliseconds))
+        found.append(_grid(run, threads, f"ms (5th–95th percentile), {words}", _spread))
         found.append(_grid(run, threads, f"× {run['plan']['reference']}, {words}", _ratio))
+        found.append(_grid(run, threads, f"tokens per second, {words}", _speed))
     return found
 
 
@@ -83,6 +85,16 @@ def _milliseconds(case: Json) -> str:
     if case["status"] != MEASURED:
         return str(case["status"])
     return f"{number(case['median_ms'])}{NOISY if case['noise'] else ''}"
+
+
+def _spread(case: Json) -> str:
+    if case["status"] != MEASURED:
+        return str(case["status"])
+    return f"{_milliseconds(case)} ({number(case['p5_ms'])}–{number(case['p95_ms'])})"
+
+
+def _speed(case: Json) -> str:
+    return number(case["tokens_per_s"])
 
 
 def _ratio(case: Json) -> str:
@@ -172,11 +184,16 @@ def _machine(run: Json) -> str:
     machine, plan = run["machine"], run["plan"]
     features = ", ".join(name for name, there in machine["features"].items() if there)
     found = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
+    load, hottest = run["load_average"], figures.hottest(run)
+    heat = f", hottest sensor {hottest:g} °C" if hottest is not None else ""
+    loads = f"load average {load['before'][0]:g} before" + (
+        f" and {load['after'][0]:g} after" if load["after"] else ""
+    )
     return (
         f"{machine['cpu']} ({features or 'no features known'}), {machine['cpus']} CPUs, {machine['system']} "
-        f"{machine['architecture']}, governor {machine['governor'] or 'not told'}; {found}; "
-        f"{run['started']}. Medians in ms, each case in a fresh process, in turn with {plan['reference']}"
-        f"{figures.patience(run)}; "
+        f"{machine['architecture']}, governor {machine['governor'] or 'not told'}{heat}, {loads}; "
+        f"{found}; {run['started']}. Medians in ms, each case in a fresh process, in turn with "
+        f"{plan['reference']}{figures.patience(run)}; "
         f"cosine: the least to {plan['base']}; own MB: anonymous memory of the whole process at up to "
         f"{figures.MEMORY_TOKENS} tokens."
     )
@@ -193,11 +210,12 @@ def _tool_table(run: Json) -> str:
             figures.told(c)[1],
             number(c["first_ms"]),
             number(c["load_s"]),
+            number(c["memory_bytes"] / 1e6 if c["memory_bytes"] else None),
             c["reason"] or "",
         ]
         for c in run["cases"]
     ]
-    return grid(["", "threads", "tokens", "ms", "", "first ms", "load s", ""], rows)
+    return grid(["", "threads", "tokens", "ms", "", "first ms", "load s", "MB of memory", ""], rows)
 
 
 def _name(run: Json, name: str) -> str:

@@ -43,9 +43,12 @@ def measure(
     """Everything that `compare.json` says of the corpus; `candidates` are graphs, and PyTorch if any."""
     found: dict[str, Embedded] = {}
     failures: dict[str, str] = {}
+    commands: dict[str, list[str]] = {}
     for candidate in sorted(candidates, key=lambda c: c.subject.name != base):
         if candidate.about["kind"] in (OURS, TORCH):
             say(f"embedding the corpus with {candidate.subject.name}")
+            if candidate.about["kind"] == OURS:
+                commands[candidate.subject.name] = _command(texts, candidate)
             vectors = _vectors(texts, candidate)
             if isinstance(vectors, str):
                 failures[candidate.subject.name] = vectors
@@ -60,6 +63,7 @@ def measure(
         "pairs": texts.relevant is not None,
         "k": TOP_K,
         "base": name,
+        "commands": commands,
         "failures": failures,
         **(_compared(found, name, texts, dims) if found else empty),
     }
@@ -108,16 +112,10 @@ def _vectors(texts: Corpus, candidate: Candidate) -> Embedded | str:
         if candidate.subject.system.spec["dtype"] != "float32":
             return "only fp32 is asked about a corpus"
         return _reference(candidate.subject.system.spec["checkpoint"], texts)
-    output = Path(candidate.subject.environment["XDG_CACHE_HOME"]) / "corpus.npz"
+    output = _output(candidate)
     output.parent.mkdir(parents=True, exist_ok=True)
-    spec = {
-        **candidate.subject.system.spec,
-        "threads": None,
-        "corpus": str(texts.path),
-        "output": str(output),
-    }
     done = subprocess.run(
-        [sys.executable, "-m", corpus_worker.__name__, json.dumps(spec)],
+        _command(texts, candidate),
         env={**os.environ, **candidate.subject.environment},
         capture_output=True,
         text=True,
@@ -127,6 +125,21 @@ def _vectors(texts: Corpus, candidate: Candidate) -> Embedded | str:
         return ": ".join(explained(done.returncode, done.stderr))
     with np.load(output) as found:
         return Embedded(found["asked"], found["documents"], alike=texts.relevant is None)
+
+
+def _command(texts: Corpus, candidate: Candidate) -> list[str]:
+    """What embeds the corpus with a graph, in a process of its own."""
+    spec = {
+        **candidate.subject.system.spec,
+        "threads": None,
+        "corpus": str(texts.path),
+        "output": str(_output(candidate)),
+    }
+    return [sys.executable, "-m", corpus_worker.__name__, json.dumps(spec)]
+
+
+def _output(candidate: Candidate) -> Path:
+    return Path(candidate.subject.environment["XDG_CACHE_HOME"]) / "corpus.npz"
 
 
 def _reference(checkpoint: str, texts: Corpus) -> Embedded:

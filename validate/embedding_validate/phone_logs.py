@@ -154,7 +154,7 @@ def _run(path: Path, header: dict[str, str], tool: str) -> Json:
 
 
 def _published(path: Path, text: str) -> Json:
-    """{"published": name, "source": where, "cases": [{system, threads, tokens, ms}, ...]}"""
+    """{"published": name, "source": where, "cases": [{system, tokens, ms; threads, memory_mb, note}, ...]}"""
     try:
         found = json.loads(text)
         cases = [
@@ -166,7 +166,8 @@ def _published(path: Path, text: str) -> Json:
                 "status": PUBLISHED,
                 "reason": c.get("note"),
                 "mean_ms": float(c["ms"]),
-                **dict.fromkeys(("median_ms", "p5_ms", "p95_ms", "first_ms", "load_s", "memory_bytes")),
+                "memory_bytes": round(float(c["memory_mb"]) * 1e6) if "memory_mb" in c else None,
+                **dict.fromkeys(("median_ms", "p5_ms", "p95_ms", "first_ms", "load_s")),
                 "runs": 0,
             }
             for c in found["cases"]
