@@ -68,7 +68,7 @@ build/clients/.ready: tests/clients/package-lock.json tests/clients/vectors.mjs
 	@touch $@
 
 # Files that other converters wrote, judged by `validate-embedding --audit`. optimum-cli gets an environment of
-# its own; the LiteRT conversion runs where the litert-export extra is installed.
+# its own; the LiteRT conversion runs where litert-torch is installed.
 test-audits: $(READY) build/peers/optimum/.ready
 	$(BIN)/pytest -m audits -rA
 

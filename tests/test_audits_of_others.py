@@ -1,7 +1,7 @@
 """Files that other tools made of a checkpoint, audited: `make test-audits` installs the tools.
 
 optimum-cli needs an older transformers than the reference, so it lives in build/peers/optimum; the naive
-LiteRT conversion needs the litert-export extra. Prints every verdict.
+LiteRT conversion needs litert-torch (`pip install litert-torch==0.10.0`). Prints every verdict.
 """
 
 import importlib.util
@@ -73,7 +73,7 @@ def test_optimum_int8_changes_with_the_batch(
     assert (status, [f["name"] for f in graph["findings"]]) == (1, ["vectors change with the batch"])
 
 
-@pytest.mark.skipif(importlib.util.find_spec("litert_torch") is None, reason="needs the litert-export extra")
+@pytest.mark.skipif(importlib.util.find_spec("litert_torch") is None, reason="needs litert-torch")
 def test_the_naive_litert_conversion_reshapes_the_keys(
     tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

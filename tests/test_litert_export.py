@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ from ai_edge_litert.interpreter import Interpreter
 from embedding_export import cli
 from embedding_export.checkpoint import load_checkpoint
 from embedding_export.graphs import litert_file
-from embedding_runtime import Embedder
-from embedding_runtime.bundle import MANIFEST, load_manifest
+from embedding_export.precisions import LITERT, NOT_OFFERED, PRECISIONS
+from embedding_runtime import Embedder, engines
+from embedding_runtime.bundle import MANIFEST, Format, Precision, load_manifest
+from embedding_runtime.platforms import Platform
 
 Export = Callable[..., int]
 pytestmark = pytest.mark.filterwarnings("ignore::embedding_runtime.errors.ParityWarning")
@@ -61,8 +64,26 @@ def test_a_precision_that_no_format_offers(
     assert export(tmp_path / "bundle", "--format", "litert", "--precision", "fp16") == 1
     said = capsys.readouterr().err
     assert "litert has no precision 'fp16'; it has fp32, int8, mixed, int4" in said
-    assert "widen float16 weights" in said
+    assert "LiteRT widens float16 weights, and int8 ones that are weight-only, to float32" in said
+    assert "reading" not in said
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_precision_that_one_format_offers_is_left_out_of_the_other(
+    export: Export, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--format", "onnx,litert", "--precision", "fp16,mixed", "--buckets", "16")
+    assert export(tmp_path / "bundle", *options) == 0
+    assert set(_graphs(tmp_path / "bundle")) == {"onnx/fp16", "litert/mixed"}
+    notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: no ")]
+    assert [n.partition(":")[2].partition(":")[0] for n in notes] == [" no onnx/mixed", " no litert/fp16"]
+    assert all("Take int8" in note for note in notes)
+
+
+def test_every_precision_is_offered_or_said_why_not() -> None:
+    every = {(f, p) for f in get_args(Format) for p in get_args(Precision)}
+    offered = {*(("onnx", p) for p in PRECISIONS), *(("litert", p) for p in LITERT)}
+    assert every == offered | NOT_OFFERED.keys() and not offered & NOT_OFFERED.keys()
 
 
 @pytest.mark.parametrize("options", [("--buckets", "1,16"), ("--litert-single", "1")])
@@ -70,7 +91,8 @@ def test_a_bucket_too_short(
     export: Export, options: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert export(tmp_path / "bundle", "--format", "litert", *options) == 1
-    assert "a bucket has at least 2 tokens" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "a bucket has at least 2 tokens" in said and "reading" not in said
 
 
 def test_single_is_about_litert(export: Export, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,8 +109,23 @@ def test_without_the_engine_nothing_is_begun(
     assert export(tmp_path / "bundle", "--format", "onnx,litert", "--precision", "fp32") == 1
     said = capsys.readouterr().err
     assert "pip install 'embedding-edge[litert]'" in said
-    assert "writing" not in said
+    assert "reading" not in said
     assert list(tmp_path.iterdir()) == []
+
+
+def test_where_the_engine_cannot_run_nothing_is_begun(
+    export: Export, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even a download of the checkpoint: no wheel for this system is said first."""
+    for name in [n for n in sys.modules if n.partition(".")[0] == "ai_edge_litert"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
+    musl = Platform("Linux", "x86_64", 64, "musl", ())
+    monkeypatch.setattr(engines, "this_platform", lambda: musl)
+    assert cli.main(["someone/not-there", str(tmp_path / "bundle"), "--format", "litert"]) == 1
+    said = capsys.readouterr().err
+    assert "C library is musl, and ai-edge-litert is built for glibc" in said
+    assert "someone/not-there" not in said
 
 
 def test_adding_replaces_the_namesake_only(export: Export, tmp_path: Path) -> None:

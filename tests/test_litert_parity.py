@@ -22,7 +22,7 @@ from embedding_export.litert_storage import LitertStorage
 from embedding_export.litert_stored import read_litert
 from embedding_export.options import ExportOptions
 from embedding_export.pipeline import Gate, export_bundle
-from embedding_export.precisions import LITERT, LitertFormat
+from embedding_export.precisions import LitertFormat
 from embedding_runtime.bundle import Precision, load_manifest
 from embedding_validate import diagnosis, parity, probes, rounded_ops, texts
 from embedding_validate.answers import Answers

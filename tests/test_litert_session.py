@@ -167,6 +167,7 @@ def test_the_engine_keeps_off_standard_error(graph: Path) -> None:
 def test_the_engine_speaks_when_asked(graph: Path) -> None:
     found = stderr_of(WORKS, graph, **{SHOW: "1"})
     assert "XNNPACK" in found
+    assert f"`{SHOW}=1`" in (Path(__file__).parents[1] / "runtime" / "LITERT.md").read_text(encoding="utf-8")
     assert "a person's line\n" in found
 
 

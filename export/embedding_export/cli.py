@@ -40,6 +40,7 @@ def main(argv: list[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     try:
         from embedding_export.checkpoint import load_checkpoint
+        from embedding_export.graphs import check_options
         from embedding_export.options import ExportOptions
         from embedding_export.pipeline import export_bundle, summary
         from embedding_export.staging import Existing, check_target
@@ -51,14 +52,6 @@ def _run(options: argparse.Namespace) -> int:
         )
         return 2
     existing: Existing = "extend" if options.add else "replace" if options.overwrite else "refuse"
-    check_target(options.bundle, existing)
-    started = time.monotonic()
-    _say(f"reading {options.checkpoint}")
-    checkpoint = load_checkpoint(
-        options.checkpoint, revision=options.revision, sliding_window=options.sliding_window
-    )
-    for note in checkpoint.source.notes:
-        _say(f"note: {note}")
     export_options = ExportOptions(
         precisions=options.precision,
         formats=options.format,
@@ -70,6 +63,15 @@ def _run(options: argparse.Namespace) -> int:
         alphabet=options.alphabet,
         keep_failed=options.keep_failed,
     )
+    check_target(options.bundle, existing)
+    check_options(export_options)
+    started = time.monotonic()
+    _say(f"reading {options.checkpoint}")
+    checkpoint = load_checkpoint(
+        options.checkpoint, revision=options.revision, sliding_window=options.sliding_window
+    )
+    for note in checkpoint.source.notes:
+        _say(f"note: {note}")
     manifest = export_bundle(checkpoint, options.bundle, export_options, _gate(checkpoint), _reporter())
     seconds = time.monotonic() - started
     for line in _verdict(manifest, options.bundle, seconds):

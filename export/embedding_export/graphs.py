@@ -6,6 +6,7 @@ Knows both formats' writers, and nothing of what else a bundle holds or of the o
 import hashlib
 import json
 import re
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from embedding_export.errors import ExportError
 from embedding_export.folding import as_stored, folded
 from embedding_export.golden import SpecialIds, golden_vectors
 from embedding_export.options import ExportOptions
-from embedding_export.precisions import LITERT, LITERT_MIN_VERSION, PRECISIONS, precision_row
+from embedding_export.precisions import LITERT, LITERT_MIN_VERSION, NOT_OFFERED, PRECISIONS, precision_row
 from embedding_export.reporting import Reporter
 from embedding_export.to_onnx import INPUTS, OUTPUTS, Encoder, write_onnx
 from embedding_runtime.bundle import Format, Graph, Parity, Precision
@@ -60,17 +61,18 @@ def wanted(options: ExportOptions) -> tuple[tuple[Format, Precision], ...]:
     found = tuple((f, p) for f in options.formats for p in options.precisions if p in offered[f])
     for precision in options.precisions:
         if not any(p == precision for _, p in found):
-            why = (
-                " LiteRT would widen float16 weights to float32 when it opens the file: as slow and as large "
-                "in memory as fp32."
-                if precision == "fp16"
-                else ""
-            )
+            format = options.formats[0]
             raise ExportError(
-                f"{' and '.join(options.formats)} has no precision {precision!r}; it has "
-                f"{', '.join(p for f in options.formats for p in offered[f])}.{why}"
+                f"{format} has no precision {precision!r}; it has {', '.join(offered[format])}. "
+                f"{NOT_OFFERED[format, precision]}"
             )
     return found
+
+
+def left_out(options: ExportOptions) -> list[str]:
+    """Each format that has no graph of an asked precision, which another one has, and why."""
+    asked = [(f, p) for f in options.formats for p in options.precisions]
+    return [f"no {f}/{p}: {NOT_OFFERED[f, p]}" for f, p in asked if (f, p) in NOT_OFFERED]
 
 
 def bytes_needed(checkpoint: Checkpoint, options: ExportOptions) -> int:
@@ -83,15 +85,16 @@ def bytes_needed(checkpoint: Checkpoint, options: ExportOptions) -> int:
     return sum(int(one * parameters) for one in each)
 
 
-def check_options(checkpoint: Checkpoint, options: ExportOptions) -> None:
-    """Refuse at once what would fail later.
+def check_options(options: ExportOptions) -> None:
+    """Refuse what can be, or work, with no checkpoint, before one is read.
 
     Raises:
-        ExportError: a precision or bucket that cannot be.  EngineError: LiteRT is not installed.
+        ExportError: a precision or bucket that cannot be.  EngineError: LiteRT is not installed, or does not
+        run on this machine.
     """
     if any(f == "litert" for f, _ in wanted(options)):
         engine_module("litert")
-        _lengths(checkpoint, options)
+        _lengths(options, sys.maxsize)
     elif options.litert_single is not None:
         raise ExportError("--litert-single is about LiteRT files. Add --format litert.")
 
@@ -153,7 +156,7 @@ def _write_litert(
     from embedding_runtime.litert_session import LitertSession
 
     checkpoint, row, pad_id = source.checkpoint, LITERT[precision], source.special.pad_id
-    buckets = _lengths(checkpoint, options)
+    buckets = _lengths(options, checkpoint.max_seq_length)
     path = _place(folder, "litert", litert_file(checkpoint, precision, options.litert_single))
     lengths = [Lengths(b, buckets[-1], pad_id) for b in buckets]
     total = int(row.bytes_per_parameter * describe.architecture(checkpoint).parameters)
@@ -203,11 +206,11 @@ def litert_file(checkpoint: Checkpoint, precision: Precision, single: int | None
     return f"{name}_seq{single}_{kind}.tflite"
 
 
-def _lengths(checkpoint: Checkpoint, options: ExportOptions) -> tuple[int, ...]:
+def _lengths(options: ExportOptions, longest: int) -> tuple[int, ...]:
     from embedding_export.to_litert import check_buckets
 
     asked = options.buckets if options.litert_single is None else (options.litert_single,)
-    return check_buckets(asked, checkpoint.max_seq_length)
+    return check_buckets(asked, longest)
 
 
 def _conformance(path: Path) -> Path:

@@ -16,7 +16,15 @@ from embedding_export import companions, describe
 from embedding_export.checkpoint import Checkpoint
 from embedding_export.errors import ExportError, ParityError
 from embedding_export.golden import SpecialIds, golden_ids
-from embedding_export.graphs import Source, bytes_needed, check_options, remove, wanted, write_graph
+from embedding_export.graphs import (
+    Source,
+    bytes_needed,
+    check_options,
+    left_out,
+    remove,
+    wanted,
+    write_graph,
+)
 from embedding_export.options import ExportOptions
 from embedding_export.reporting import SILENT, Reporter
 from embedding_export.staging import require_space, staged
@@ -65,7 +73,9 @@ def export_bundle(
         name.
     """
     describe.dims(checkpoint, options.dims)  # a wrong one is said before any work
-    check_options(checkpoint, options)
+    check_options(options)
+    for note in left_out(options):
+        report.step(f"note: {note}")
     require_space(bundle.parent.resolve(), bytes_needed(checkpoint, options) + OVERHEAD_BYTES)
     with staged(bundle, options.existing) as staging, tempfile.TemporaryDirectory() as scratch:
         kept_ids = None

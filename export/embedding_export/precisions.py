@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from embedding_runtime.bundle import Precision
+from embedding_runtime.bundle import Format, Precision
 
 Storage = Literal["float32", "float16", "int8", "int4", "q4_0"]
 
@@ -146,8 +146,14 @@ _INT8_ACTIVATIONS = "float32; int8 inside products, one scale and zero point per
 
 # The first ai-edge-litert whose CompiledModel takes options for the CPU.
 LITERT_MIN_VERSION = "2.2.0"
-# Weight-only int8 and float16 are left out on purpose: on a CPU, LiteRT widens such weights when it opens the
-# file, so that they load as slowly and take as much memory as float32.
+# Why a format has no such graphs. Weight-only int8 has no name here at all, for the same reason as float16.
+NOT_OFFERED: dict[tuple[Format, Precision], str] = {
+    ("litert", "fp16"): (
+        "LiteRT widens float16 weights, and int8 ones that are weight-only, to float32 when it opens the "
+        "file: as slow and as large in memory as fp32. Take int8."
+    ),
+    ("onnx", "mixed"): "mixed is a recipe of LiteRT files. Take int8, or int4 for the smallest file.",
+}
 LITERT: dict[Precision, LitertRow] = {
     "fp32": LitertRow(
         attention=_F32,
