@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ def _swapped_scales(found: Any) -> Any:
 
 
 def _larger_scales(found: Any) -> Any:
-    return replace(found, scales=found.scales * np.float32(1.1))
+    return replace(found, scales=(found.scales * np.float32(1.1)).astype(found.scales.dtype))
 
 
 def _unsigned_bytes(found: Any) -> Any:
@@ -48,10 +49,10 @@ def _without_zeros(found: Any) -> Any:
     return replace(found, zeros=np.zeros_like(found.zeros))
 
 
-def _swap_nibbles(function: str) -> Callable[[Patch], None]:
+def _swap_nibbles(function: str, module: ModuleType = onnx_int4) -> Callable[[Patch], None]:
     def plant(patch: Patch) -> None:
-        true = getattr(onnx_int4, function)
-        patch.setattr(onnx_int4, function, lambda codes: (true(codes) << 4) | (true(codes) >> 4))
+        true = getattr(module, function)
+        patch.setattr(module, function, lambda codes: (true(codes) << 4) | (true(codes) >> 4))
 
     return plant
 
@@ -71,4 +72,13 @@ FAULTS: dict[str, tuple[Precision, Callable[[Patch], None]]] = {
     "int4: no zero points in the table": ("int4", _changed(_without_zeros, INT4, TABLE)),
     "int4: nibbles swapped": ("int4", _swap_nibbles("pack_pairs")),
     "int4: nibbles of the table swapped": ("int4", _swap_nibbles("pack_halves")),
+}
+# The same in LiteRT files, whose codes have no zero points.
+SYMMETRIC = ("int4_symmetric",)
+LITERT_FAULTS: dict[str, tuple[Precision, Callable[[Patch], None]]] = {
+    **{name: fault for name, fault in FAULTS.items() if fault[0] == "int8"},
+    "int4: two rows' scales swapped": ("int4", _changed(_swapped_scales, SYMMETRIC, UP)),
+    "int4: two rows' scales of the table swapped": ("int4", _changed(_swapped_scales, SYMMETRIC, TABLE)),
+    "int4: a tensor's scales x 1.1": ("int4", _changed(_larger_scales, SYMMETRIC, UP)),
+    "int4: nibbles swapped": ("int4", _swap_nibbles("pack_pairs", quantize)),
 }

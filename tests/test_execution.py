@@ -112,6 +112,19 @@ def _nibbles_exchanged(patch: Patch) -> None:
     patch.setattr(Int4, "_unpacked", unpacked)
 
 
+def _no_zero_points_given(patch: Patch) -> None:
+    """They are in the file, and one product does not take them."""
+    true = Int4.multiply
+
+    def multiply(self: Any, x: str, weight: str) -> str:
+        out = true(self, x, weight)
+        if "layers.3.mlp.down_proj" in weight:
+            del self._g._nodes[-1].input[3]
+        return out
+
+    patch.setattr(Int4, "multiply", multiply)
+
+
 def _another_norm(patch: Patch) -> None:
     """One norm's epsilon a thousand times as large: nearly nothing changes."""
     true = OnnxGraph.node
@@ -131,6 +144,7 @@ FAULTS: dict[str, tuple[Precision, Callable[[Patch], None]]] = {
     "int8: the gate's row scale not multiplied back": ("int8", _lost_gate_scale),
     "int8: activations of seven bits": ("int8", _coarser_activations),
     "int4: nibbles of the table's rows exchanged": ("int4", _nibbles_exchanged),
+    "int4: zero points not given to a product": ("int4", _no_zero_points_given),
     "int8: one norm's epsilon": ("int8", _another_norm),
     "int4: one norm's epsilon": ("int4", _another_norm),
 }

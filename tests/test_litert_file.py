@@ -7,6 +7,7 @@ from typing import Any
 
 import flatbuffers
 import numpy as np
+import planted
 import pytest
 import written
 from ai_edge_litert import schema_py_generated as schema
@@ -209,6 +210,17 @@ def test_the_audit_sees_scales_of_two_rows_swapped(checkpoint: Checkpoint, name:
     scales[[0, 1]] = scales[[1, 0]]
     path.write_bytes(model._tab.Bytes)
     with pytest.raises(AuditError, match=name):
+        audit_graph(path, checkpoint)
+
+
+@pytest.mark.parametrize("fault", planted.LITERT_FAULTS)
+def test_a_planted_fault_is_refused(
+    checkpoint: Checkpoint, fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    precision, plant = planted.LITERT_FAULTS[fault]
+    plant(monkeypatch)
+    path = _write(checkpoint.config, folded(checkpoint), tmp_path / "m.tflite", [8], precision)
+    with pytest.raises(AuditError, match="steps of its scale"):
         audit_graph(path, checkpoint)
 
 

@@ -162,6 +162,19 @@ def test_only_operators_that_web_builds_have(checkpoint: Checkpoint, tmp_path: P
         assert next(o.version for o in model.opset_import if not o.domain) == PRECISIONS[precision].opset
 
 
+@pytest.mark.parametrize("qat", [None, "q4_0"])
+def test_zero_points_are_always_given(checkpoint: Checkpoint, qat: str | None, tmp_path: Path) -> None:
+    """Left out, they are 8 to some builds of ONNX Runtime and 0 to others."""
+    import onnx
+
+    trained = replace(checkpoint, source=replace(checkpoint.source, qat=qat))
+    path = written.write(trained, tmp_path, "int4")
+    nodes = onnx.load(str(path), load_external_data=False).graph.node
+    products = [n for n in nodes if n.op_type == "MatMulNBits"]
+    assert len(products) == 7 * checkpoint.config.num_hidden_layers + (1 if qat is None else 2)
+    assert all(n.input[3] == n.input[1].replace(":int4", ":zero") != n.input[1] for n in products)
+
+
 def test_a_padding_row_of_zeros_is_harmless(checkpoint: Checkpoint, tmp_path: Path) -> None:
     """Trained tables may hold zeros for `<pad>`; 0 / 0 would spread through attention."""
     table = checkpoint.tensors["embed_tokens.weight"].array().copy()
