@@ -24,6 +24,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--bfloat16", action="store_true", help="products of the encoder's layers in bfloat16"
+    )
     parser.add_argument("--data-only", action="store_true", help="build the data and stop")
     return parser
 
@@ -49,7 +52,8 @@ def _train(plan: Plan, options: argparse.Namespace) -> None:
 
     # Groups of texts run side by side, one thread each.
     torch.set_num_threads(1)
-    settings = dataclasses.replace(Settings(), seed=options.seed, threads=options.threads)
+    chosen = {"seed": options.seed, "threads": options.threads, "bfloat16": options.bfloat16}
+    settings = dataclasses.replace(Settings(), **chosen)
     Recipe(plan, settings).make(options.out)
 
 

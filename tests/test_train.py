@@ -215,6 +215,20 @@ def test_threads_give_the_gradients_of_one_pass(done: Run) -> None:
         assert torch.allclose(found[name], parameter.grad, atol=1e-5, rtol=1e-3), name
 
 
+def test_bfloat16_products_are_near_those_of_float32(done: Run) -> None:
+    batch = build_batch(done)
+    found = []
+    for products in (torch.float32, torch.bfloat16):
+        encoder = Encoder(SHAPE, done.recipe.around, 0, products=products)
+        loss = encoder(batch).square().sum()
+        torch.autograd.backward(loss)
+        gradients = [p.grad.flatten() for p in encoder.parameters() if p.grad is not None]
+        found.append(torch.cat([loss.detach()[None], *gradients]))
+    assert not torch.equal(found[0], found[1])
+    assert torch.nn.functional.cosine_similarity(found[0], found[1], dim=0) > 0.999
+    assert found[1][0] == pytest.approx(float(found[0][0]), rel=0.01)
+
+
 def test_the_encoder_starts_as_the_bag(done: Run) -> None:
     """With layers that add nothing it computes exactly what the whitened bag computes."""
     bag = done.recipe.bag()

@@ -4,6 +4,9 @@ A text's vector is the sum of its tokens' vectors, prompt and control tokens inc
 costs little, so that it sees millions of pairs; `start.py` turns it into an encoder that computes the same.
 """
 
+from collections.abc import Sequence
+from typing import Protocol
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -12,6 +15,13 @@ from torch.nn import functional as F
 
 from train.batches import Batch, Side
 from train.losses import contrastive, equal_texts
+
+
+class Sided(Protocol):
+    """A model of sides."""
+
+    def each(self, sides: Sequence[Side]) -> list[Tensor]:
+        """Vectors [B, H] of every side, not normalised."""
 
 
 class Bag(nn.Module):
@@ -32,16 +42,17 @@ class Bag(nn.Module):
         texts = F.embedding_bag(torch.from_numpy(side.ids), self.table, starts, mode="sum")
         return texts + self.table[self.prompts[side.prompt]].sum(0)
 
+    def each(self, sides: Sequence[Side]) -> list[Tensor]:
+        """Vectors [B, H] of every side."""
+        return [self(side) for side in sides]
 
-def loss_of(model: nn.Module, batch: Batch, temperature: float, dims: tuple[int, ...]) -> Tensor:
+
+def loss_of(model: Sided, batch: Batch, temperature: float, dims: tuple[int, ...]) -> Tensor:
     """The contrastive loss of a batch under a model of sides."""
-    left, right = model(batch.left), model(batch.right)
-    extra = torch.empty(0, dtype=torch.int64)
-    if batch.negative is not None:
-        right = torch.cat([right, model(batch.negative)])
-        extra = torch.from_numpy(batch.negative.keys)
-    keys = (torch.from_numpy(batch.left.keys), torch.from_numpy(batch.right.keys))
-    return contrastive(left, right, equal_texts(*keys, extra), temperature, dims)
+    sides = [batch.left, batch.right, *([] if batch.negative is None else [batch.negative])]
+    left, *others = model.each(sides)
+    keys = [torch.from_numpy(side.keys) for side in sides]
+    return contrastive(left, torch.cat(others), equal_texts(*keys), temperature, dims)
 
 
 def idf(counts: NDArray[np.int64], texts: int) -> NDArray[np.float32]:

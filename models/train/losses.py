@@ -29,9 +29,9 @@ def contrastive(
     return total / (2 * len(dims))
 
 
-def equal_texts(left_keys: Tensor, right_keys: Tensor, extra_keys: Tensor) -> Tensor:
+def equal_texts(left_keys: Tensor, right_keys: Tensor, *extra_keys: Tensor) -> Tensor:
     """Where a right (or extra) text is the own right text of a row, or two rows share their left text."""
-    columns = torch.cat([right_keys, extra_keys])
+    columns = torch.cat([right_keys, *extra_keys])
     same = right_keys[:, None] == columns[None, :]
     same[:, : len(left_keys)] |= left_keys[:, None] == left_keys[None, :]
     same |= left_keys[:, None] == columns[None, :]
