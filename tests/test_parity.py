@@ -16,16 +16,17 @@ import torch
 from embedding_export.checkpoint import Checkpoint, load_checkpoint
 from embedding_export.options import ExportOptions
 from embedding_export.pipeline import export_bundle
-from embedding_runtime.bundle import GoldenVector, load_manifest
+from embedding_runtime.bundle import GoldenVector, Precision, load_manifest
 from embedding_runtime.embedder import Embedder
 from embedding_runtime.errors import BundleError, InputError
-from embedding_validate import parity, probes, table, texts
+from embedding_validate import diagnosis, parity, probes, table, texts
 from embedding_validate.answers import Answers
 from embedding_validate.execution import Executed, Execution
 from embedding_validate.metrics import Figures
 from embedding_validate.reference import Reference
-from embedding_validate.results import Case, Found, Invariance, graph_report
+from embedding_validate.results import TOKEN_STATES, Case, Invariance
 from embedding_validate.thresholds import LOSS, bounds
+from embedding_validate.verdict import Found, graph_report
 
 FP32_ONLY = ExportOptions(precisions=("fp32",))
 Edit = Callable[[dict[str, Any]], None]
@@ -86,6 +87,11 @@ def test_a_sound_bundle_passes(bundle: Path, answers: Answers) -> None:
     assert graph.cosine and graph.cosine.minimum >= 0.999999
     assert graph.max_abs_error and 0 < graph.max_abs_error.maximum <= 1e-5
     assert report.notes == ()
+    assert graph.norm_error and graph.norm_error.maximum < 1e-6 and graph.not_finite == 0
+    assert graph.ids_compared == len([c for c in graph.cases if c.check == "alone"]) and graph.ids_differ == 0
+    states = [c for c in graph.cases if c.check == TOKEN_STATES]
+    assert [c.probe for c in states] == list(answers.probes.dims)
+    assert all(c.figures.cosine > 0.999999 and c.figures.max_abs_error < 1e-6 for c in states)
     assert graph.ranking and graph.ranking.top_k_overlap == 1 and graph.ranking.spearman > 0.9999
     same = graph.invariance
     assert same and same.runs == 0 and same.batch is not None and same.batch < 1e-5
@@ -98,7 +104,8 @@ def test_a_sound_bundle_passes(bundle: Path, answers: Answers) -> None:
     ].keys()
     assert graph.failed_texts == {}
     arrangements = {c.check for c in graph.cases}
-    assert {"alone", "batch 1", "batch 2", "dim 64", "dim 64, not normalised", "chunked"} <= arrangements
+    wanted = {"alone", "batch 1", "batch 2", "dim 64", "dim 64, not normalised", "chunked", TOKEN_STATES}
+    assert wanted <= arrangements
     assert all(c.ids_equal for c in graph.cases if c.check == "alone")
 
 
@@ -222,14 +229,51 @@ def test_the_mean_has_a_bound_of_its_own(bundle: Path) -> None:
     assert report.reason == "the mean cosine 0.9700000 is below 0.99"
 
 
-def test_vectors_that_change_with_the_batch_are_refused(bundle: Path) -> None:
-    graph = load_manifest(bundle).graphs[0]
+def test_vectors_that_change_are_refused(bundle: Path) -> None:
+    assert _unsteady(bundle, Invariance(9e-6, 9e-6, 9e-6, 9e-6)) is None
+    assert _unsteady(bundle, Invariance(2e-5, 0, 0)) == "vectors change with the batch, by up to 2.0e-05"
+    assert _unsteady(bundle, Invariance(0, 2e-5, 0)) == "vectors change with the run, by up to 2.0e-05"
+    said = _unsteady(bundle, Invariance(0, 0, math.nan))
+    assert said == "vectors change with the number of threads, by up to nan"
+    assert _unsteady(bundle, Invariance(0, 0, 0, 1.0)) == "vectors change with the bucket, by up to 1.0e+00"
+
+
+def _unsteady(bundle: Path, invariance: Invariance) -> str | None:
+    """The reason for which an fp32 graph is refused whose vectors are the reference's."""
     cases = (Case("a", "Latin", "", "alone", 5, True, Figures(1.0, 0.0, 0.0, True), ()),)
-    for batch, status in ((9e-6, "passed"), (2e-5, "failed")):
-        found = Found(cases, (), invariance=Invariance(batch, 0.0, 0.0))
-        report = graph_report(graph, bounds("fp32"), found, 1.0)
-        assert report.status == status
-    assert report.reason == "vectors change with the batch, by up to 2.0e-05"
+    found = Found(cases, (), invariance=invariance)
+    return graph_report(load_manifest(bundle).graphs[0], bounds("fp32"), found, 1.0).reason
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_other_hidden_states_are_refused(
+    precision: Precision,
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+    checkpoint: Checkpoint,
+    few: Answers,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The vectors are right, and what clients pool themselves is not: states of the tokens in other order."""
+    options = ExportOptions(precisions=(precision,))
+    export_bundle(load_checkpoint(tiny_checkpoint), tmp_path / "b", options, "checked by the test itself")
+    true = Embedder.encode
+
+    def turned(self: Embedder, *args: Any, **options: Any) -> Any:
+        found = true(self, *args, **options)
+        for features in found if options["output_value"] is None else ():
+            features["token_embeddings"] = -features["token_embeddings"][::-1]
+        return found
+
+    monkeypatch.setattr(Embedder, "encode", turned)
+    report = parity.check(tmp_path / "b", few)
+    graph = report.graphs[f"onnx/{precision}"]
+    assert graph.status == "failed"
+    assert {c.check for c in graph.cases if c.failures} == {TOKEN_STATES}
+    assert graph.cosine and graph.cosine.minimum > 0.95, "they are no business of the vectors' summary"
+    report = diagnosis.diagnose(tmp_path / "b", report, Reference.load(checkpoint), few)
+    (finding,) = report.graphs[f"onnx/{precision}"].findings
+    assert finding.name == "token states that are not those that are pooled"
 
 
 def test_execution_is_judged_apart_from_loss(

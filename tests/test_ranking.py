@@ -45,12 +45,29 @@ def test_compare() -> None:
     assert same is not None
     assert (same.texts, same.top_k, same.top_k_overlap) == (30, 10, 1.0)
     assert same.spearman == pytest.approx(1) and same.kendall == pytest.approx(1)
+    assert same.top_k_overlap_ci95 == 0 and same.spearman_ci95 < 1e-6 and same.kendall_ci95 < 1e-3
     assert same.score_shift < 1e-5 and set(same.crossings.values()) == {0}
     noisy = ranking.compare(vectors, vectors + np.float32(0.7) * vectors[::-1])
     assert noisy is not None
     assert noisy.top_k_overlap < 0.9 and noisy.spearman < 0.95 and noisy.kendall < noisy.spearman
+    each = [
+        ranking.spearman(*np.delete(np.array([a, b]), i, axis=1)) for i, (a, b) in enumerate(_rows(vectors))
+    ]
+    assert noisy.spearman == pytest.approx(np.mean(each), abs=1e-5)
+    assert noisy.spearman_ci95 == pytest.approx(1.96 * np.std(each, ddof=1) / np.sqrt(30), abs=1e-5)
+    assert noisy.top_k_overlap_ci95 > 0.01 < noisy.kendall_ci95
     assert noisy.score_shift > 0.1 and sum(noisy.crossings.values()) > 0
     assert 200 < len(noisy.pairs) <= 435
+
+
+def _rows(vectors: NDArray[np.float32]) -> "zip[tuple[NDArray[np.float64], NDArray[np.float64]]]":
+    """Each text's cosines to all, before and after what `test_compare` adds."""
+
+    def cosines(v: NDArray[np.float32]) -> NDArray[np.float64]:
+        unit = v.astype(np.float64) / np.linalg.norm(v, axis=1, keepdims=True)
+        return np.asarray(np.round(unit @ unit.T, 6), np.float64)
+
+    return zip(cosines(vectors), cosines(vectors + np.float32(0.7) * vectors[::-1]), strict=True)
 
 
 def test_too_few() -> None:

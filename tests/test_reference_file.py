@@ -1,5 +1,6 @@
 """`reference.npz`: what was saved is what is read, and nothing damaged is believed."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,7 +25,10 @@ def answers() -> Answers:
     ids = [(2, 1), (2, 7, 8, 1), (2, 2, 262_143, 1)]
     return Answers(
         probes=ProbeSet("texts", probes, (("a", "b"),), ("a",)),
-        by_probe={p.id: Answer(i, v) for p, i, v in zip(probes, ids, vectors, strict=True)},
+        by_probe={
+            p.id: Answer(i, v, np.ones((len(i), 5), np.float32) * n if n != 1 else None)
+            for n, (p, i, v) in enumerate(zip(probes, ids, vectors, strict=True))
+        },
         source=Source("name", None, "abc", "float32", None, ("a note",)),
         prompts={"STS": "sts: "},
         default_prompt_name=None,
@@ -47,6 +51,10 @@ def test_round_trip(answers: Answers, file: Path) -> None:
         assert found.by_probe[name].ids == answer.ids
         np.testing.assert_array_equal(found.by_probe[name].vector, answer.vector)
         assert found.by_probe[name].vector.dtype == np.float32
+        if answer.states is None:
+            assert found.by_probe[name].states is None
+        else:
+            np.testing.assert_array_equal(found.by_probe[name].states, answer.states)
     for name in (
         "source",
         "prompts",
@@ -56,7 +64,11 @@ def test_round_trip(answers: Answers, file: Path) -> None:
         "versions",
     ):
         assert getattr(found, name) == getattr(answers, name)
+    assert [n for n, a in found.by_probe.items() if a.states is not None] == ["a", "c"]
     assert [p.name for p in file.parent.iterdir()] == ["reference.npz"]
+    bare = {name: dataclasses.replace(a, states=None) for name, a in answers.by_probe.items()}
+    reference_file.save(dataclasses.replace(answers, by_probe=bare), file)
+    assert all(a.states is None for a in reference_file.load(file).by_probe.values())
 
 
 def test_every_flipped_byte_is_seen_or_harmless(answers: Answers, file: Path) -> None:
@@ -92,7 +104,7 @@ def test_refuses_other_archives_and_schemas(file: Path, monkeypatch: pytest.Monk
 
 def test_refuses_another_schema(answers: Answers, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reference_file, "SCHEMA_VERSION", 7)
-    with pytest.raises(InputError, match="schema_version 2; this version reads 7"):
+    with pytest.raises(InputError, match="schema_version 3; this version reads 7"):
         reference_file.load(file)
 
 

@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import browser
+import planted
 import pytest
 import torch
 
+from embedding_export import graphs
 from embedding_export.checkpoint import load_checkpoint
+from embedding_export.options import ExportOptions
+from embedding_export.pipeline import export_bundle
 from embedding_runtime.errors import InputError
-from embedding_validate import card, diagnosis, parity, plots, probes, report, texts
+from embedding_validate import card, diagnosis, parity, plots, probes, reference_file, report, texts
 from embedding_validate.plots import Axis, Point
 from embedding_validate.reference import Reference
 from embedding_validate.testing import assert_parity
@@ -58,7 +62,11 @@ def _expected(data: dict[str, Any]) -> list[str]:
         found += [f"{key}: {g['status']}", f"{g['checks']} on {g['texts']} texts, {g['failed']} failed"]
         found += [f"{g['cosine'][n]:.7f}" for n in ("minimum", "p1", "mean")]
         found += [f"{g['max_abs_error'][n]:.1e}" for n in ("maximum", "mean", "ci95")]
-        found += [f"{g['ranking'][n]:.7f}" for n in ("top_k_overlap", "spearman", "kendall")]
+        found += [f"{g['norm_error'][n]:.1e}" for n in ("maximum", "mean", "ci95")]
+        found.append(f"in {g['ids_compared'] - g['ids_differ']} of {g['ids_compared']} texts")
+        found.append(f"{g['not_finite']} vectors with NaN")
+        for n in ("top_k_overlap", "spearman", "kendall"):
+            found.append(f"{g['ranking'][n]:.7f} ± {g['ranking'][n + '_ci95']:.1e}")
         found += [f"{g['ranking']['score_shift']:.1e}", g["variant_id"]]
         found += [f"{v:.1e}" for v in g["invariance"].values() if v is not None]
         found += [f"{name.replace('_', ' ')} {value}" for name, value in g["thresholds"].items()]
@@ -81,9 +89,7 @@ def test_the_summary_is_on_the_page(bundles: dict[str, Path], name: str) -> None
 
 
 def test_the_verdict_comes_first_and_in_words(bundles: dict[str, Path]) -> None:
-    pages = {
-        n: browser.text((b / "parity.html").read_text(encoding="utf-8")) for n, b in bundles.items()
-    }
+    pages = {n: browser.text((b / "parity.html").read_text(encoding="utf-8")) for n, b in bundles.items()}
     assert "This bundle gives the reference's vectors All" in pages["sound"][:300]
     assert "Do not use this bundle as it is onnx/fp32 failed" in pages["wrong"][:300]
     assert "What is wrong: prompt missing." in pages["wrong"]
@@ -162,12 +168,32 @@ def test_a_snippet_for_a_model_card(bundles: dict[str, Path]) -> None:
     assert "with ONNX Runtime 1 and LiteRT 2 on" in text
 
 
-def test_assert_parity(bundles: dict[str, Path], tiny_checkpoint: Path) -> None:
+def test_assert_parity(bundles: dict[str, Path], tiny_checkpoint: Path, tmp_path: Path) -> None:
     own = [t.text for t in OWN[1:]]
-    assert assert_parity(bundles["sound"], tiny_checkpoint, own).passed
+    report = assert_parity(bundles["sound"], tiny_checkpoint, own)
+    assert report.passed and report.probes == "texts"
     with pytest.raises(AssertionError, match="onnx/fp32: FAILED") as failure:
         assert_parity(bundles["wrong"], str(tiny_checkpoint), own)
     assert "prompt 'query' is ''" in str(failure.value)
+    reference = Reference.load(load_checkpoint(tiny_checkpoint))
+    answers = reference.answer(probes.of_texts(OWN[1:], reference.prompts))
+    reference_file.save(answers, tmp_path / "r.npz")
+    for stored in (answers, tmp_path / "r.npz", str(tmp_path / "r.npz")):
+        assert assert_parity(bundles["sound"], stored).passed
+        with pytest.raises(InputError, match="need the checkpoint itself"):
+            assert_parity(bundles["sound"], stored, own)
+
+
+def test_assert_parity_sees_what_no_vector_shows(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A factor that the next norm takes away: the checkpoint's own weights are asked about."""
+    planted.FAULTS["int8: a tensor's scales x 1.1"][1](monkeypatch)
+    monkeypatch.setattr(graphs, "audit_graph", lambda *_: 0)
+    options = ExportOptions(precisions=("int8",))
+    export_bundle(load_checkpoint(tiny_checkpoint), tmp_path / "b", options, "checked by the test itself")
+    with pytest.raises(AssertionError, match=r"stored weights: \d+ of \d+ tensors are the checkpoint's"):
+        assert_parity(tmp_path / "b", tiny_checkpoint, [t.text for t in OWN[1:]])
 
 
 def test_bad_input(tmp_path: Path) -> None:
@@ -176,6 +202,22 @@ def test_bad_input(tmp_path: Path) -> None:
     (tmp_path / "parity.json").write_text('{"schema_version": 99}', encoding="utf-8")
     with pytest.raises(InputError, match="schema_version 99; this version renders 1"):
         report.write(tmp_path)
+
+
+def test_figures_that_are_missing(bundles: dict[str, Path]) -> None:
+    data = _json(bundles["sound"])
+    del data["graphs"]["onnx/fp32"]["norm_error"]
+    with pytest.raises(InputError, match=r"lacks a figure .*norm_error.* Run validate-embedding again"):
+        report.render(data)
+
+
+def test_four_bits_are_shown_not_judged(bundles: dict[str, Path]) -> None:
+    data = _json(bundles["sound"])
+    assert "4 bits" not in report.render(data)
+    graph = data["graphs"]["onnx/fp32"]
+    data["graphs"]["onnx/int4"] = {**graph, "precision": "int4", "cosine": {**graph["cosine"], "mean": 0.9}}
+    said = "What 4 bits lose is shown, not judged; their mean cosine to the reference: onnx/int4 0.9000000."
+    assert said in browser.text(report.render(data))
 
 
 def test_plots() -> None:

@@ -16,10 +16,14 @@ from embedding_validate.probes import ProbeSet
 
 @dataclass(frozen=True)
 class Answer:
-    """Token ids after truncation (`<bos>` and `<eos>` included) and the vector, float32 of shape (dim,)."""
+    """Token ids after truncation (`<bos>` and `<eos>` included) and the vector, float32 of shape (dim,).
+
+    `states`, for some probes, are the last hidden states after the final norm, float32 (tokens, hidden size).
+    """
 
     ids: tuple[int, ...]
     vector: NDArray[np.float32]
+    states: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)

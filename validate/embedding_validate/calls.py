@@ -43,10 +43,14 @@ class Call:
 
 @dataclass(frozen=True)
 class Result:
-    """A vector, float32 (dim,), and the ids that were run for it (None where they were not asked for)."""
+    """A vector, float32 (dim,), and the ids that were run for it (None where they were not asked for).
+
+    `states` are its tokens' last hidden states, float32 (tokens, hidden size), where a graph shows them.
+    """
 
     ids: tuple[int, ...] | None
     vector: Floats
+    states: Floats | None = None
 
 
 @contextmanager
@@ -73,7 +77,7 @@ Runner = Callable[[Call], list[Result]]
 
 
 def run(embedder: Embedder, call: Call) -> list[Result]:
-    """Vectors through the verb that the probes name; for one probe alone, also the ids that were run.
+    """Vectors through the verb that the probes name; for one probe alone, also ids and hidden states.
 
     A text in chunks has ids for each of them, which the runtime does not show.
     """
@@ -85,7 +89,10 @@ def run(embedder: Embedder, call: Call) -> list[Result]:
         return [Result(_ids(embedder, call.probes[0]), _encode(embedder, call, "sentence_embedding")[0])]
     found = _encode(embedder, call, None if alone else "sentence_embedding")
     if alone:
-        return [Result(tuple(f["input_ids"].tolist()), f["sentence_embedding"]) for f in found]
+        return [
+            Result(tuple(f["input_ids"].tolist()), f["sentence_embedding"], f["token_embeddings"])
+            for f in found
+        ]
     return [Result(None, vector) for vector in found]
 
 

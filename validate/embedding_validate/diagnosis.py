@@ -18,14 +18,23 @@ from embedding_runtime.bundle import Graph, load_manifest
 from embedding_validate import chunks, hypotheses, metrics, stored_faults, tokens, weights
 from embedding_validate.answers import Answers
 from embedding_validate.calls import Call, Floats, Runner, opened, run
-from embedding_validate.fitting import Evidence, Fit, best, finding
+from embedding_validate.fitting import Evidence, Fit, best, finding, most_error
 from embedding_validate.hypotheses import Interpreter
 from embedding_validate.layers import first_deviation
 from embedding_validate.metrics import Figures
-from embedding_validate.own_weights import BETTER, OwnWeights
+from embedding_validate.own_weights import OwnWeights
 from embedding_validate.probes import Probe
 from embedding_validate.reference import Reference
-from embedding_validate.results import EXECUTED, IN_BUCKET, Case, Finding, GraphReport, Report
+from embedding_validate.results import (
+    ERROR,
+    EXECUTED,
+    IN_BUCKET,
+    TOKEN_STATES,
+    Case,
+    Finding,
+    GraphReport,
+    Report,
+)
 from embedding_validate.thresholds import threshold
 from embedding_validate.tokens import Mismatch
 
@@ -113,7 +122,7 @@ class _Diagnosis:
     interpreter: Interpreter
 
     def findings(self, report: GraphReport) -> Iterable[Finding]:
-        alone = [c for c in report.cases if c.check == "alone" and np.isfinite(c.figures.cosine)]
+        alone = [c for c in report.cases if c.check == "alone" and not _refused(c)]
         if wrong_ids := [c for c in alone if c.ids_equal is False]:
             yield from self._tokens(wrong_ids)
         same_ids = [c for c in alone if c.ids_equal is not False]
@@ -128,6 +137,8 @@ class _Diagnosis:
                 yield from self._graph(evidence)
             return
         yield from self._stored(report)
+        if states := [c for c in report.cases if c.check == TOKEN_STATES and c.failures]:
+            yield _other_states(states)
         passed = {c.probe for c in alone if not c.failures}
         batches = {c.check for c in report.cases if c.check.startswith("batch") and _only_there(c, passed)}
         if batches:
@@ -214,7 +225,7 @@ class _Diagnosis:
         """Where rounding is in the comparison, a fault must explain much more than none does."""
         if self.subject.graph.precision in ("fp32", "fp16"):
             return float("inf")
-        return BETTER * max(metrics.max_abs_error(e.expected, e.found) for e in evidence)
+        return most_error([Figures.of(e.expected, e.found).max_abs_error for e in evidence])
 
     def _vector(self, model: hypotheses.Model, evidence: Evidence) -> Floats:
         length = self.subject.length(len(evidence.ids))
@@ -316,6 +327,17 @@ class _Diagnosis:
         return chunks.faults(
             case, lambda ids: self.interpreter.vectors(sound, [ids])[0], self.reference.token_ids
         )
+
+
+def _refused(case: Case) -> bool:
+    """The runtime gave an error instead of a vector; a vector with NaN, or of another shape, is one."""
+    return any(failure.startswith(ERROR) for failure in case.failures)
+
+
+def _other_states(cases: Sequence[Case]) -> Finding:
+    least = min(c.figures.cosine for c in cases)
+    said = f"cosine {least:.6f} to the reference's last hidden states, while the vectors are right"
+    return Finding("token states that are not those that are pooled", said, least, None)
 
 
 def _only_there(case: Case, passed_alone: set[str]) -> bool:

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from embedding_validate import metrics
 from embedding_validate.calls import Floats
 from embedding_validate.metrics import Figures
@@ -12,6 +14,8 @@ from embedding_validate.results import Finding
 _TIE = 2.0
 # Where that many cannot be told apart, none of them is named.
 _MOST_NAMES = 3
+# Where rounding is in the comparison, a fault must explain so much more than no fault at all.
+_BETTER = 0.5
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,11 @@ class Fit:
         return cls(passes, figures.max_abs_error, figures.cosine)
 
 
+def most_error(errors: Sequence[float]) -> float:
+    """What a fault's error must stay below, given those of no fault: none where these are no numbers."""
+    return _BETTER * max(errors) if np.isfinite(errors).all() else float("inf")
+
+
 def best(
     faults: Mapping[str, Callable[[Evidence], Fit]], evidence: Sequence[Evidence], most: float = float("inf")
 ) -> Finding | None:
@@ -64,7 +73,12 @@ def finding(
 ) -> Finding:
     """A finding with its evidence in words."""
     to_reference = min(Figures.of(e.expected, e.found).cosine for e in evidence)
+    shapes = sorted({e.found.shape for e in evidence if e.found.shape != e.expected.shape})
     said = f"cosine to the reference {to_reference:.6f}"
+    if shapes:
+        said = f"vectors of {shapes[0][-1]} components instead of {evidence[0].expected.shape[-1]}"
+    elif not np.isfinite(to_reference):
+        said = "vectors with NaN or infinity"
     if to_fault is not None:
         said += f", to the reference with this fault {to_fault:.6f}"
     return Finding(name, f"{said}; {detail}" if detail else said, to_reference, to_fault)

@@ -3,7 +3,7 @@
 Knows nothing of bundles' manifests or of verdicts on a whole graph.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,8 +20,8 @@ from embedding_validate.calls import Call, Result, Runner, opened, run, sliced
 from embedding_validate.metrics import Figures
 from embedding_validate.probes import Probe
 from embedding_validate.ranking import Ranking
-from embedding_validate.results import EXECUTED, IN_BUCKET, Case, Invariance
-from embedding_validate.thresholds import execution_threshold, threshold
+from embedding_validate.results import ERROR, EXECUTED, IN_BUCKET, TOKEN_STATES, Case, Invariance
+from embedding_validate.thresholds import execution_threshold, states_threshold, threshold
 
 if TYPE_CHECKING:
     from embedding_validate.execution import Executed
@@ -84,12 +84,13 @@ class GraphRun:
         return cases
 
     def cases(self, call: Call) -> list[Case]:
-        """Run one call and compare each of its vectors; alone, also the token ids that were run."""
+        """Run one call and compare each of its vectors; alone, also token ids and hidden states."""
         try:
             results = self.run(call)
         except EmbeddingError as e:
             return [self._refused(p, call, e) for p in call.probes]
-        return [self._case(p, call, r) for p, r in zip(call.probes, results, strict=True)]
+        both = list(zip(call.probes, results, strict=True))
+        return [*(self._case(p, call, r) for p, r in both), *(c for p, r in both for c in self._states(p, r))]
 
     def executed(self, expected: "Mapping[str, Executed]") -> list[Case]:
         """The vectors of texts alone, where their ids are right, against those by the graph's own weights."""
@@ -173,6 +174,19 @@ class GraphRun:
             tuple(failures),
         )
 
+    def _states(self, probe: Probe, result: Result) -> Iterator[Case]:
+        """The last hidden states of all tokens as one vector, both divided by the reference's norm."""
+        answer = self.answers.by_probe[probe.id]
+        if answer.states is None or result.states is None or probe.id in self.other_ids:
+            return
+        scale = metrics.norm(answer.states.ravel()) or 1.0
+        figures = Figures.of((answer.states / scale).ravel(), (result.states / scale).ravel())
+        failures = states_threshold(self.graph.precision).failures(1.0, figures)
+        tokens = len(answer.ids)
+        yield Case(
+            probe.id, probe.script, _prompt(probe), TOKEN_STATES, tokens, None, figures, tuple(failures)
+        )
+
     def ranking(self) -> Ranking | None:
         """Neighbours among the texts that ran without a prompt and gave a vector."""
         chosen = [p.id for p in self.answers.probes.probes if not _prompt(p) and not p.allow_special]
@@ -211,7 +225,7 @@ class GraphRun:
             tokens,
             None,
             Figures.none(),
-            (f"error: {error}",),
+            (f"{ERROR}{error}",),
         )
 
 

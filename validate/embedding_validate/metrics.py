@@ -52,7 +52,7 @@ def first_difference(a: Sequence[int], b: Sequence[int]) -> int | None:
 class Summary:
     """Least, first percentile (linear interpolation), arithmetic mean and largest of `count` values.
 
-    `ci95` is half the width of the mean's 95 % confidence interval, 1.96 s / √n; 0 for one value.
+    `ci95` is half the width of the mean's confidence interval, as the function of that name.
     """
 
     count: int
@@ -63,13 +63,23 @@ class Summary:
     maximum: float
 
 
+def ci95(values: Sequence[float]) -> float:
+    """Half the width of a mean's 95 % confidence interval, 1.96 s / √n with s² = Σ (xᵢ − x̄)² / (n − 1).
+
+    0 for fewer than two values. It takes the values as independent.
+    """
+    if len(values) < 2:
+        return 0.0
+    return 1.96 * float(np.std(np.asarray(values, np.float64), ddof=1)) / math.sqrt(len(values))
+
+
 def summarize(values: Sequence[float]) -> Summary | None:
     """Summary of the values, or None when there are none; NaN if any value is NaN."""
     if not values:
         return None
     v = np.asarray(values, dtype=np.float64)
-    ci95 = 1.96 * float(v.std(ddof=1)) / math.sqrt(v.size) if v.size > 1 else 0.0
-    return Summary(v.size, float(v.min()), float(np.percentile(v, 1)), float(v.mean()), ci95, float(v.max()))
+    p1, mean = float(np.percentile(v, 1)), float(v.mean())
+    return Summary(v.size, float(v.min()), p1, mean, ci95(values), float(v.max()))
 
 
 @dataclass(frozen=True)

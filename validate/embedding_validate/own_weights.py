@@ -16,7 +16,7 @@ from embedding_runtime.bundle import Graph
 from embedding_validate import hypotheses, metrics
 from embedding_validate.calls import Floats
 from embedding_validate.execution import Halves, as_computed, complete
-from embedding_validate.fitting import Evidence, Fit, best, finding
+from embedding_validate.fitting import Evidence, Fit, best, finding, most_error
 from embedding_validate.hypotheses import Interpreter, Model
 from embedding_validate.results import Finding
 from embedding_validate.rounded_ops import ROUNDINGS
@@ -28,8 +28,6 @@ _PARTS: dict[str, tuple[str, ...]] = {
     "attention": ("input_layernorm", "self_attn", "post_attention_layernorm"),
     "feed-forward": ("pre_feedforward_layernorm", "mlp", "post_feedforward_layernorm"),
 }
-# A fault that is held against vectors alone must explain so much more than no fault at all.
-BETTER = 0.5
 
 
 @dataclass(frozen=True)
@@ -57,8 +55,8 @@ class OwnWeights:
         faults = dict(hypotheses.alone(sound.config, sound.dense))
         if self.graph.buckets:
             faults |= hypotheses.padded()
-        most = BETTER * max(f.error for f in fits)
-        named = best({n: partial(fit, f(sound)) for n, f in faults.items()}, evidence, most)
+        models = {n: partial(fit, f(sound)) for n, f in faults.items()}
+        named = best(models, evidence, most_error([f.error for f in fits]))
         return [named or self._localised(weights, evidence)]
 
     def beyond_class(self, evidence: Sequence[Evidence]) -> Finding:

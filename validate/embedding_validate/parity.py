@@ -17,8 +17,9 @@ from embedding_validate.answers import Answers
 from embedding_validate.calls import Runner, of_embedder, opened, run
 from embedding_validate.graph_run import GraphRun
 from embedding_validate.machine import machine, versions
-from embedding_validate.results import Found, GraphReport, Invariance, Report, WeightReport, graph_report
+from embedding_validate.results import GraphReport, Invariance, Report, WeightReport
 from embedding_validate.thresholds import bounds
+from embedding_validate.verdict import Found, graph_report
 
 if TYPE_CHECKING:
     from embedding_export.checkpoint import Checkpoint

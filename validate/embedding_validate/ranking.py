@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from embedding_validate.metrics import ci95
+
 Vectors = NDArray[np.float32]
 Scores = NDArray[np.float64]
 
@@ -22,9 +24,9 @@ class Ranking:
     """Each text against all others, by cosine, in the reference and in the bundle.
 
     `top_k_overlap` is the mean share of the reference's TOP_K neighbours among the bundle's; `spearman` and
-    `kendall` are means over texts of the rank correlations of all scores; `score_shift` is the largest
-    absolute difference of a score; `crossings` counts the pairs that lie on another side of a cut, by cut;
-    `pairs` holds (reference, bundle) scores, evenly sampled.
+    `kendall` are means over texts of the rank correlations of all scores, each mean ± its `..._ci95`
+    (`metrics.ci95`); `score_shift` is the largest absolute difference of a score; `crossings` counts the
+    pairs that lie on another side of a cut, by cut; `pairs` holds (reference, bundle) scores, evenly sampled.
     """
 
     texts: int
@@ -35,6 +37,9 @@ class Ranking:
     score_shift: float
     crossings: dict[str, int]
     pairs: tuple[tuple[float, float], ...]
+    top_k_overlap_ci95: float
+    spearman_ci95: float
+    kendall_ci95: float
 
 
 def compare(reference: Vectors, found: Vectors) -> Ranking | None:
@@ -47,12 +52,18 @@ def compare(reference: Vectors, found: Vectors) -> Ranking | None:
     upper = np.triu_indices(n, 1)
     a, b = _cosines(reference)[upper], _cosines(found)[upper]
     step = max(1, len(a) // _MOST_PAIRS)
+    both = list(zip(expected, scores, strict=True))
+    overlaps = [top_k_overlap(x, y, k) for x, y in both]
+    spearmans, kendalls = [spearman(x, y) for x, y in both], [kendall(x, y) for x, y in both]
     return Ranking(
         texts=n,
         top_k=k,
-        top_k_overlap=float(np.mean([top_k_overlap(x, y, k) for x, y in zip(expected, scores, strict=True)])),
-        spearman=float(np.mean([spearman(x, y) for x, y in zip(expected, scores, strict=True)])),
-        kendall=float(np.mean([kendall(x, y) for x, y in zip(expected, scores, strict=True)])),
+        top_k_overlap=float(np.mean(overlaps)),
+        spearman=float(np.mean(spearmans)),
+        kendall=float(np.mean(kendalls)),
+        top_k_overlap_ci95=ci95(overlaps),
+        spearman_ci95=ci95(spearmans),
+        kendall_ci95=ci95(kendalls),
         score_shift=float(np.abs(a - b).max()),
         crossings={str(cut): int(np.sum((a >= cut) != (b >= cut))) for cut in _CUTS},
         pairs=tuple(

@@ -13,6 +13,7 @@ import importlib
 import importlib.util
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -176,11 +177,15 @@ class Reference:
         )
 
     def answer(self, probes: ProbeSet, progress: Callable[[int, int], None] = lambda _d, _t: None) -> Answers:
-        """Answers to all probes; `progress` gets (done, total) before each."""
+        """Answers to all probes, with the hidden states of those that run at every dim; `progress` gets
+        (done, total) before each."""
         answers = {}
         for done, probe in enumerate(probes.probes):
             progress(done, len(probes.probes))
-            answers[probe.id] = self.answer_one(probe)
+            answer = self.answer_one(probe)
+            if probe.id in probes.dims:
+                answer = replace(answer, states=self.hidden_states(probe.text, self.prompt_of(probe)))
+            answers[probe.id] = answer
         return Answers(
             probes=probes,
             by_probe=answers,

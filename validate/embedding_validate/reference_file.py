@@ -1,7 +1,8 @@
 """`reference.npz`: the reference's answers in a file, so that a board validates without PyTorch.
 
 Knows the file alone; needs numpy. Members: `about` (JSON, UTF-8), `vectors` float32 (probes, dim), `ids`
-int32 (all token ids joined) and `ends` int64 (probes,), where each probe's ids end.
+int32 (all token ids joined) and `ends` int64 (probes,), where each probe's ids end; `states` float32 (rows,
+hidden size), the hidden states of the probes that `about` names under `states_of`, joined, a row for each id.
 """
 
 import dataclasses
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from embedding_runtime.bundle import Source
 from embedding_runtime.errors import InputError
@@ -21,7 +23,9 @@ from embedding_validate.probes import Probe, ProbeSet
 from embedding_validate.results import replace_bytes
 
 FORMAT = "embedding-edge reference"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+
+Floats = NDArray[np.float32]
 
 # What zip archives, arrays, JSON and dataclasses raise for bytes that are not theirs.
 _DAMAGED = (
@@ -43,12 +47,14 @@ def save(answers: Answers, path: Path) -> None:
         OSError: the folder cannot be written to.
     """
     found = [answers.by_probe[p.id] for p in answers.probes.probes]
+    states = {p.id: s for p in answers.probes.probes if (s := answers.by_probe[p.id].states) is not None}
     about = {
         "format": FORMAT,
         "schema_version": SCHEMA_VERSION,
         **{f.name: getattr(answers, f.name) for f in dataclasses.fields(answers) if f.name != "by_probe"},
         "probes": dataclasses.asdict(answers.probes),
         "source": dataclasses.asdict(answers.source),
+        "states_of": list(states),
     }
     buffer = io.BytesIO()
     np.savez_compressed(
@@ -57,6 +63,7 @@ def save(answers: Answers, path: Path) -> None:
         vectors=np.stack([a.vector for a in found]).astype("<f4"),
         ids=np.concatenate([np.array(a.ids, dtype="<i4") for a in found]),
         ends=np.cumsum([len(a.ids) for a in found], dtype="<i8"),
+        states=np.concatenate([np.zeros((0, 0), "<f4")] if not states else list(states.values())),
     )
     replace_bytes(path, buffer.getvalue())
 
@@ -71,7 +78,7 @@ def load(path: Path) -> Answers:
         with np.load(path, allow_pickle=False) as archive:
             about = json.loads(archive["about"].tobytes().decode("utf-8"))
             _check_schema(about, path)
-            arrays = {name: archive[name] for name in ("vectors", "ids", "ends")}
+            arrays = {name: archive[name] for name in ("vectors", "ids", "ends", "states")}
         return _answers(about, arrays)
     except FileNotFoundError as e:
         raise InputError(f"There is no {path}. Write one with: validate-embedding ... --save {path}") from e
@@ -106,7 +113,9 @@ def _answers(about: dict[str, Any], arrays: dict[str, Any]) -> Answers:
     vectors = arrays["vectors"]
     if not len(probe_set.probes) == len(ids) == len(vectors) or arrays["ends"][-1] != len(arrays["ids"]):
         raise ValueError("its parts are not of one length")
-    by_probe = {p.id: Answer(i, v) for p, i, v in zip(probe_set.probes, ids, vectors, strict=True)}
+    names = [p.id for p in probe_set.probes]
+    states = _states(about["states_of"], dict(zip(names, map(len, ids), strict=True)), arrays["states"])
+    by_probe = {n: Answer(i, v, states.get(n)) for n, i, v in zip(names, ids, vectors, strict=True)}
     source = Source(**{**about["source"], "notes": tuple(about["source"]["notes"])})
     rest = {
         f.name: about[f.name]
@@ -114,3 +123,11 @@ def _answers(about: dict[str, Any], arrays: dict[str, Any]) -> Answers:
         if f.name not in ("probes", "by_probe", "source")
     }
     return Answers(probes=probe_set, by_probe=by_probe, source=source, **rest)
+
+
+def _states(names: list[str], tokens: dict[str, int], rows: Floats) -> dict[str, Floats]:
+    """The rows of each probe's hidden states."""
+    if sum(tokens[n] for n in names) != len(rows):
+        raise ValueError("its parts are not of one length")
+    ends = np.cumsum([tokens[n] for n in names], dtype=np.int64)
+    return dict(zip(names, np.split(rows, ends[:-1]), strict=True)) if names else {}

@@ -9,11 +9,13 @@ from typing import Any
 from embedding_runtime.errors import EmbeddingError, InputError
 from embedding_validate import plots
 from embedding_validate.plots import Axis, Point
-from embedding_validate.results import EXECUTED, PARITY, SCHEMA_VERSION, replace_text
+from embedding_validate.results import EXECUTED, PARITY, SCHEMA_VERSION, TOKEN_STATES, replace_text
 
 HTML = "parity.html"
 _MOST_FAILURES = 30
 _MOST_BARS = 15
+# Precisions whose loss is shown, and not judged.
+FOUR_BITS = ("int4", "mixed")
 # Errors of 0 are drawn here on a log scale.
 _FLOOR = 1e-9
 
@@ -43,7 +45,8 @@ def render(data: Json) -> str:
     """The page for a report as `parity.json` holds it.
 
     Raises:
-        InputError: a schema version this code does not know.  ReportError: jinja2 is not installed.
+        InputError: a schema version this code does not know, or figures that it does not find.
+        ReportError: jinja2 is not installed.
     """
     if data.get("schema_version") != SCHEMA_VERSION:
         raise InputError(
@@ -51,17 +54,25 @@ def render(data: Json) -> str:
             f"{SCHEMA_VERSION}. Run validate-embedding again."
         )
     try:
-        from jinja2 import Environment, StrictUndefined
+        from jinja2 import Environment, StrictUndefined, UndefinedError
     except ImportError as e:
         raise ReportError("jinja2 is not installed (pip install 'embedding-edge[validate]')") from e
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.filters |= {"cosine": _cosine, "small": _small, "visible": _visible}
     template = resources.files("embedding_validate").joinpath("report.html").read_text(encoding="utf-8")
-    graphs = [_graph(key, g) for key, g in data["graphs"].items()]
-    passed = bool(graphs) and all(g["status"] == "passed" for g in graphs)
-    page: str = environment.from_string(template).render(
-        data=data, graphs=graphs, passed=passed, verdict=_verdict(passed), sentence=_sentence(graphs, data)
-    )
+    try:
+        graphs = [_graph(key, g) for key, g in data["graphs"].items()]
+        passed = bool(graphs) and all(g["status"] == "passed" for g in graphs)
+        page: str = environment.from_string(template).render(
+            data=data,
+            graphs=graphs,
+            passed=passed,
+            verdict=_verdict(passed),
+            sentence=_sentence(graphs, data),
+            coarse=_coarse(graphs),
+        )
+    except (KeyError, UndefinedError) as e:
+        raise InputError(f"parity.json lacks a figure ({e}). Run validate-embedding again.") from e
     return page
 
 
@@ -82,6 +93,17 @@ def _sentence(graphs: list[Json], data: Json) -> str:
     return (
         f"{', '.join(bad)} failed: {sum(g['failed'] for g in graphs)} of {checks} checks differ from "
         f"sentence-transformers on {data['reference']['name']} by more than the precision allows."
+    )
+
+
+def _coarse(graphs: list[Json]) -> str:
+    """What a reader must not overlook where 4 bits have passed: how much they lose is not judged."""
+    lossy = [g for g in graphs if g["status"] == "passed" and g["precision"] in FOUR_BITS and g["cosine"]]
+    means = [f"{g['key']} {_cosine(g['cosine']['mean'])}" for g in lossy]
+    return (
+        f"What 4 bits lose is shown, not judged; their mean cosine to the reference: {', '.join(means)}."
+        if means
+        else ""
     )
 
 
@@ -118,7 +140,7 @@ def _changes(invariance: Json) -> list[tuple[str, float]]:
 
 def _figures(key: str, graph: Json) -> list[tuple[str, str]]:
     """Error against length, cosines, errors per script and per dim, and scores against scores."""
-    compared = [c for c in graph["cases"] if c["check"] != EXECUTED]
+    compared = [c for c in graph["cases"] if c["check"] not in (EXECUTED, TOKEN_STATES)]
     cases = [c for c in compared if c["figures"]["max_abs_error"] is not None]
     if not cases:
         return []

@@ -4,11 +4,19 @@ Measures nothing itself.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from embedding_runtime.bundle import load_manifest
+from embedding_runtime.errors import InputError
 from embedding_validate import parity, probes, reference_file, table, texts
 from embedding_validate.answers import Answers
 from embedding_validate.results import Report
+
+if TYPE_CHECKING:
+    from embedding_validate.reference import Reference
 
 
 def assert_parity(
@@ -16,15 +24,23 @@ def assert_parity(
 ) -> Report:
     """Compare a bundle with its reference and return the report.
 
-    `reference` is a checkpoint (folder or hub id), a `reference.npz`, or answers read before; `own` replaces
-    the package's probe texts (with a checkpoint only).
+    `reference` is a checkpoint (folder or hub id), a `reference.npz`, or answers read before. A checkpoint is
+    asked all questions of `validate-embedding`, on the exporter's probe texts or on `own`; the others hold
+    answers alone, so that stored weights and execution are not asked about.
 
     Raises:
         AssertionError: a graph failed; the message says which and why.
+        InputError: `own` texts without the checkpoint that could answer them.
         EmbeddingError: the bundle or the reference cannot be opened.
     """
-    answers = reference if isinstance(reference, Answers) else _answers(str(reference), own)
-    report = parity.check(Path(bundle), answers)
+    folder = Path(bundle)
+    if isinstance(reference, Answers) or str(reference).endswith(".npz"):
+        if own is not None:
+            raise InputError("own texts need the checkpoint itself as reference: it must answer them.")
+        stored = reference if isinstance(reference, Answers) else reference_file.load(Path(reference))
+        report = parity.check(folder, stored)
+    else:
+        report = _with_checkpoint(folder, str(reference), own)
     if not report.passed:
         raise AssertionError(
             "\n".join([f"{bundle} does not give its reference's vectors", *table.lines(report)])
@@ -32,17 +48,27 @@ def assert_parity(
     return report
 
 
-def _answers(reference: str, own: Sequence[str] | None) -> Answers:
-    if reference.endswith(".npz"):
-        return reference_file.load(Path(reference))
+def _with_checkpoint(bundle: Path, checkpoint: str, own: Sequence[str] | None) -> Report:
+    """All three questions: loss, execution, and stored weights."""
     from embedding_export.checkpoint import load_checkpoint
+    from embedding_validate import weights
+    from embedding_validate.execution import Execution
     from embedding_validate.reference import Reference
 
-    loaded = Reference.load(load_checkpoint(reference))
-    if own is None:
-        chosen = probes.short(texts.packaged(), loaded.prompts, loaded.limits, loaded.count)
-    else:
-        chosen = probes.of_texts(
-            [texts.Text(f"text-{n}", "User", t) for n, t in enumerate(own)], loaded.prompts
-        )
-    return loaded.answer(chosen)
+    manifest = load_manifest(bundle)
+    loaded = Reference.load(load_checkpoint(checkpoint))
+    answers = loaded.answer(_probes(loaded, own, probes.buckets(manifest.graphs)))
+    return parity.check(
+        bundle,
+        answers,
+        execution=Execution(loaded.checkpoint, answers),
+        weights=partial(weights.compared, loaded.checkpoint, bundle, manifest),
+    )
+
+
+def _probes(loaded: "Reference", own: Sequence[str] | None, buckets: tuple[int, ...]) -> probes.ProbeSet:
+    if own is not None:
+        mine = [texts.Text(f"text-{n}", "User", t) for n, t in enumerate(own)]
+        return probes.of_texts(mine, loaded.prompts)
+    limits = replace(loaded.limits, buckets=buckets)
+    return probes.short(texts.packaged(), loaded.prompts, limits, loaded.count)

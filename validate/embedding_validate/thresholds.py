@@ -12,7 +12,8 @@ class Threshold:
 
     `max_abs_error` (None: only the cosine counts) and `norm_error` (| ‖v‖ − ‖r‖ |) are for vectors of norm 1;
     where a checkpoint does not normalise, both scale with max(1, ‖r‖). `batch_error` bounds the absolute
-    difference between a text's vectors alone and in a batch, `update_error` the relative error of what any
+    difference between a text's vectors alone and in a batch, in another bucket, in another run or on another
+    number of threads, `update_error` the relative error of what any
     half of a layer adds, given what the graph had before it and how the graph rounds.
     """
 
@@ -98,6 +99,19 @@ def execution_threshold(format: str, precision: str) -> Threshold:
     """
     known = EXECUTION if format == "onnx" else LITERT_EXECUTION
     return known.get(precision) or threshold(precision)
+
+
+def states_threshold(precision: str) -> Threshold:
+    """The bounds of the last hidden states of one text, all its tokens taken as one vector of norm 1.
+
+    Where activations are rounded, each token loses what the mean over tokens takes away again; what is
+    computed with them is the business of execution, and here only nonsense is refused.
+
+    Raises:
+        InputError: this version has none for the precision.
+    """
+    found = threshold(precision)
+    return found if found.max_abs_error is not None else LOSS["int4"]
 
 
 def bounds(precision: str, format: str = "onnx") -> dict[str, float]:
