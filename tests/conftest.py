@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,12 @@ from embedding_export.options import ExportOptions
 from embedding_export.pipeline import export_bundle
 from embedding_runtime import Embedder
 from embedding_runtime.bundle import Parity, load_manifest
+
+# Python for a process that is to be held to files' permissions, as root's would not be.
+WITHOUT_POWERS = (
+    "import ctypes; libc = ctypes.CDLL(None)\n"
+    "libc.capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)())"
+)
 
 
 @pytest.fixture(scope="session")
@@ -45,6 +52,20 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "xdg"
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
     return folder
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """Within the block nothing can be written below a folder, which is made where there is none."""
+    folder.mkdir(exist_ok=True)
+    folders = [folder, *(p for p in folder.rglob("*") if p.is_dir())]
+    for each in folders:
+        each.chmod(0o500)
+    try:
+        yield
+    finally:
+        for each in folders:
+            each.chmod(0o700)
 
 
 @pytest.fixture(scope="module")

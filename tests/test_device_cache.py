@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 import pytest
 import standin
-from conftest import assumed
+from conftest import WITHOUT_POWERS, assumed, read_only
 
 from embedding_export.checkpoint import load_checkpoint
 from embedding_export.options import ExportOptions
@@ -258,6 +258,24 @@ def test_a_file_too_many(tiny_bundle: Path, plain: Floats) -> None:
 def test_no_folder_to_write_to(tiny_bundle: Path, plain: Floats, cache: Path) -> None:
     cache.write_text("a file where the cache should be")
     np.testing.assert_array_equal(vector(tiny_bundle), plain)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and Linux's capabilities")
+@pytest.mark.parametrize("state", ["empty", "sound", "damaged"])
+def test_a_cache_that_can_only_be_read(tiny_bundle: Path, plain: Floats, cache: Path, state: str) -> None:
+    """A sound entry serves; a damaged one is left alone, and not used."""
+    if state != "empty":
+        vector(tiny_bundle)
+    if state == "damaged":
+        content = bytearray((entry() / DATA).read_bytes())
+        content[len(content) // 2] ^= 1
+        (entry() / DATA).write_bytes(content)
+    before = {p: p.read_bytes() for p in cache.rglob("*") if p.is_file()}
+    used = f"assert ({DATA!r} in open('/proc/self/maps').read()) is {state == 'sound'}"
+    with read_only(cache):
+        found = in_process(f"{WITHOUT_POWERS}\nimport sys; {RUN}\n{used}", tiny_bundle)()
+    np.testing.assert_array_equal(found, plain)
+    assert {p: p.read_bytes() for p in cache.rglob("*") if p.is_file()} == before
 
 
 def test_a_full_disk(tiny_bundle: Path, plain: Floats) -> None:

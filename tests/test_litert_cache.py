@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import standin
-from conftest import assumed
+from conftest import WITHOUT_POWERS, assumed, read_only
 
 from embedding_export.checkpoint import load_checkpoint
 from embedding_export.options import ExportOptions
@@ -230,6 +230,22 @@ def test_no_folder_to_write_to(litert_bundle: Path, plain: Floats, cache: Path) 
     np.testing.assert_array_equal(vector(litert_bundle), plain)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and Linux's capabilities")
+@pytest.mark.parametrize("state", ["empty", "sound", "damaged"])
+def test_a_cache_that_can_only_be_read(litert_bundle: Path, plain: Floats, cache: Path, state: str) -> None:
+    """A sound file serves; a damaged one is left alone, and not used."""
+    if state != "empty":
+        vector(litert_bundle)
+    if state == "damaged":
+        damage(entry() / WEIGHTS, flip((entry() / WEIGHTS).stat().st_size // 2))
+    before = {p: p.read_bytes() for p in cache.rglob("*") if p.is_file()}
+    used = f"assert ({WEIGHTS!r} in open('/proc/self/maps').read()) is {state == 'sound'}"
+    with read_only(cache):
+        found = in_process(litert_bundle, WITHOUT_POWERS, used)()
+    np.testing.assert_array_equal(found, plain)
+    assert {p: p.read_bytes() for p in cache.rglob("*") if p.is_file()} == before
+
+
 RUN = (
     "import sys, numpy as np; from embedding_runtime import Embedder\n"
     "e = Embedder.load(sys.argv[1], format='litert', precision='int8', threads=1)\n"
@@ -237,9 +253,9 @@ RUN = (
 )
 
 
-def in_process(bundle: Path, before: str = "") -> Callable[[], Floats]:
+def in_process(bundle: Path, before: str = "", after: str = "") -> Callable[[], Floats]:
     """Start a process; the result waits for the vector it writes."""
-    code = [sys.executable, "-c", f"{before}\n{RUN}", str(bundle)]
+    code = [sys.executable, "-c", f"{before}\n{RUN}\n{after}", str(bundle)]
     running = subprocess.Popen(code, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def wait() -> Floats:
@@ -279,3 +295,20 @@ def test_a_full_disk(litert_bundle: Path, tmp_path: Path) -> None:
     assert subprocess.run(alone, capture_output=True).returncode < 0
     with pytest.raises(OSError, match="No space left"):
         build(litert_bundle / GRAPH, tmp_path, 0)
+
+
+def test_a_disk_that_fills_up_is_done_without(litert_bundle: Path, plain: Floats) -> None:
+    """The system refuses to let the copy grow past 1 KB: the vector is right, and nothing stays behind."""
+    full = """
+import resource, shutil
+copy, most = shutil.copyfile, resource.RLIM_INFINITY
+def on_a_full_disk(source, target):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, most))
+    try:
+        return copy(source, target)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+shutil.copyfile = on_a_full_disk
+"""
+    np.testing.assert_array_equal(in_process(litert_bundle, full)(), plain)
+    assert list(entries_folder().iterdir()) == []
