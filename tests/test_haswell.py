@@ -22,6 +22,9 @@ from embedding_export.options import ExportOptions
 from embedding_export.pipeline import export_bundle
 from embedding_runtime import Embedder
 from embedding_runtime.bundle import Precision
+from embedding_runtime.device_cache import entries_folder
+from embedding_runtime.errors import EngineError
+from embedding_runtime.litert_packed import WEIGHTS, open_packed
 
 QEMU = shutil.which("qemu-x86_64-static") or shutil.which("qemu-x86_64")
 pytestmark = [
@@ -108,6 +111,40 @@ def test_a_bundle_gives_its_vectors(emulated: list[str], bundle: Path, precision
         together, alone = vectors(emulated, bundle, "as it is", precision)
         assert np.sum(together * expected, axis=-1).min() > 0.9995
         np.testing.assert_allclose(together, alone, rtol=0, atol=0 if precision == "int8" else 1e-6)
+
+
+@pytest.fixture(scope="module")
+def phone_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("phone") / "bundle"
+    options = ExportOptions(("int8", "mixed"), formats=("litert",), buckets=(32, 256))
+    export_bundle(load_checkpoint(tiny_checkpoint), folder, options, assumed)
+    return folder
+
+
+@pytest.mark.parametrize("precision", ["int8", "mixed"])
+def test_litert_on_two_cpus_with_one_cache(
+    emulated: list[str], phone_bundle: Path, precision: Precision, tmp_path: Path
+) -> None:
+    """Each has packed weights of its own; unguarded, the engine writes the other's file anew, in place."""
+    with Embedder.load(phone_bundle, precision=precision, threads=1) as embedder:
+        expected, graph = embedder.encode(TEXTS), phone_bundle / embedder.graph.file
+    (mine,) = entries_folder().iterdir()
+    before = identity(mine / WEIGHTS)
+    for _ in range(2):
+        together, alone = vectors(emulated, phone_bundle, "as it is", precision)
+        np.testing.assert_allclose(together, expected, atol=1e-2)
+        np.testing.assert_array_equal(together, alone)
+    assert identity(mine / WEIGHTS) == before
+    (theirs,) = {*entries_folder().iterdir()} - {mine}
+    shutil.copyfile(theirs / WEIGHTS, tmp_path / WEIGHTS)
+    with pytest.raises(EngineError, match="anew"):
+        open_packed(tmp_path, graph, 1, 0)
+    assert (tmp_path / WEIGHTS).read_bytes() != (theirs / WEIGHTS).read_bytes()
+
+
+def identity(file: Path) -> tuple[int, int]:
+    found = file.stat()
+    return found.st_ino, found.st_mtime_ns
 
 
 def vectors(
