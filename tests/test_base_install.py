@@ -1,5 +1,6 @@
 """A board's install: no extras, in an environment of its own, built from this clone."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -63,3 +64,18 @@ def test_a_missing_extra_is_named(
     assert done.returncode == 2
     assert f"embedding-edge[{needs}]" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_it_compares_graphs(python: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    """JSON and text on the board itself; the page is made where its extra is."""
+    quick = ["--threads", "1", "--lengths", "4", "--seconds", "0.05", "--rounds", "3"]
+    done = subprocess.run(
+        [python.with_name("compare-embedding"), tiny_bundle, "--output", tmp_path / "out", *quick],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    (run,) = json.loads((tmp_path / "out" / "compare.json").read_text(encoding="utf-8"))["runs"]
+    assert run["complete"] and [c["status"] for c in run["cases"]] == ["measured"]
+    assert "take onnx/fp32" in (tmp_path / "out" / "compare.md").read_text(encoding="utf-8")
+    assert "embedding-edge[validate]" in done.stderr and not (tmp_path / "out" / "compare.html").exists()

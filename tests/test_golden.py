@@ -13,6 +13,7 @@ from embedding_export.checkpoint import load_checkpoint
 from embedding_export.describe import architecture
 from embedding_export.options import ExportOptions
 from embedding_export.pipeline import export_bundle
+from embedding_runtime.bundle import Precision
 from embedding_runtime.embedder import Embedder
 from embedding_runtime.errors import InputError
 from embedding_validate import examples, golden
@@ -20,6 +21,7 @@ from embedding_validate.calls import of_embedder
 from embedding_validate.golden import VectorOf
 from embedding_validate.probes import Probe
 from embedding_validate.reference import Reference
+from embedding_validate.thresholds import LOSS
 
 TUTORIAL = Path(__file__).parents[2] / "shared" / "golden-tutorial.json"
 
@@ -46,7 +48,10 @@ def test_the_data_is_whole() -> None:
     assert {s.dim for s in data.scores} == {768, 512, 256}
     for s in data.scores:
         assert {s.left.prompt_name, s.right.prompt_name} <= {None, *data.prompts}
-    assert set(data.tolerances["fp32"]) == {"score", "component"}
+    assert data.tolerances.keys() == LOSS.keys(), "every precision that is judged at all"
+    for kinds in data.tolerances.values():
+        assert "any" in kinds and all(set(t) == {"score", "component"} for t in kinds.values())
+    assert data.tolerances["fp32"]["any"] == {"score": 2e-3, "component": 1e-3}
 
 
 def test_the_figures_are_the_tutorial_s() -> None:
@@ -102,6 +107,17 @@ def test_no_tolerances_for_a_precision() -> None:
         golden.check(stub(), "int2")
 
 
+def test_tolerances_follow_precision_and_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed = {}
+    for kind in ("x86-vnni", "arm", "riscv64"):
+        monkeypatch.setattr(golden, "cpu_kind", lambda kind=kind: kind)
+        allowed[kind] = [golden.tolerances(p)["score"] for p in ("fp32", "fp16", "int8", "int4")]
+        assert allowed[kind] == sorted(allowed[kind])
+        (case, *_) = golden.check(stub(), "int4")
+        assert case.tolerance == golden.tolerances("int4")["component"]
+    assert allowed["arm"] == allowed["riscv64"] != allowed["x86-vnni"], "4 bits round otherwise there"
+
+
 def test_scores_are_taken_at_the_dim() -> None:
     """Cosine normalises by itself, dot does not."""
     score = next(s for s in golden.load().scores if s.similarity == "cosine")
@@ -145,7 +161,12 @@ def test_the_real_model_gives_the_printed_figures(tmp_path: Path) -> None:
     missed = [c for c in golden.check(reference, "fp32") if not c.passed]
     assert not missed, "the reference itself"
     bundle = tmp_path / "bundle"
-    export_bundle(checkpoint, bundle, ExportOptions(precisions=("fp32",)), "checked by the test itself")
-    with pytest.warns(UserWarning, match="not been compared"), Embedder.load(bundle) as embedder:
-        missed = [c for c in golden.check(of_embedder(embedder), "fp32") if not c.passed]
-    assert not missed, "the bundle"
+    precisions: tuple[Precision, ...] = ("fp32", "int8", "int4")
+    export_bundle(checkpoint, bundle, ExportOptions(precisions=precisions), "checked by the test itself")
+    for precision in precisions:
+        with (
+            pytest.warns(UserWarning, match="not been compared"),
+            Embedder.load(bundle, precision=precision) as embedder,
+        ):
+            missed = [c for c in golden.check(of_embedder(embedder), precision) if not c.passed]
+        assert not missed, f"the bundle's {precision}"

@@ -19,11 +19,15 @@ FORMATS: tuple[Format, ...] = ("onnx", "litert") if installed("litert") else ("o
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8", "mixed", "int4")
 
 
-def _verdicts(seed: int, folder: Path, precisions: tuple[Precision, ...]) -> dict[str, str | None]:
+def _of_seed(seed: int, folder: Path) -> Path:
+    standin.write(folder / "checkpoint", standin.Options(seed=seed))
+    return folder / "checkpoint"
+
+
+def _verdicts(path: Path, folder: Path, precisions: tuple[Precision, ...]) -> dict[str, str | None]:
     """Reasons of all three questions by graph, None where it passed; short texts alone, but many of them."""
     torch.set_num_threads(1)
-    standin.write(folder / "checkpoint", standin.Options(seed=seed))
-    checkpoint, bundle = load_checkpoint(folder / "checkpoint"), folder / "bundle"
+    checkpoint, bundle = load_checkpoint(path), folder / "bundle"
     options = ExportOptions(precisions, formats=FORMATS, buckets=(32, 128))
     export_bundle(checkpoint, bundle, options, "checked by the test itself")
     reference, manifest = Reference.load(checkpoint), load_manifest(bundle)
@@ -39,12 +43,18 @@ def _verdicts(seed: int, folder: Path, precisions: tuple[Precision, ...]) -> dic
 
 
 def test_one_seed(tmp_path: Path) -> None:
-    found = _verdicts(11, tmp_path, ("int8", "int4"))
+    found = _verdicts(_of_seed(11, tmp_path), tmp_path, ("int8", "int4"))
     assert found and set(found.values()) == {None}, found
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("seed", range(10))
 def test_ten_seeds(seed: int, tmp_path: Path) -> None:
-    found = _verdicts(seed, tmp_path, PRECISIONS)
+    found = _verdicts(_of_seed(seed, tmp_path), tmp_path, PRECISIONS)
+    assert len(found) >= 4 and set(found.values()) == {None}, found
+
+
+@pytest.mark.full
+def test_full_size(full_checkpoint: Path, tmp_path: Path) -> None:
+    found = _verdicts(full_checkpoint, tmp_path, PRECISIONS)
     assert len(found) >= 4 and set(found.values()) == {None}, found
