@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from test_threads import put
 from embedding_export.checkpoint import load_checkpoint
 from embedding_export.options import ExportOptions
 from embedding_export.pipeline import export_bundle
-from embedding_runtime import cpu, load_manifest
+from embedding_runtime import cpu, doctor, load_manifest
 from embedding_runtime.doctor import main
 from embedding_runtime.doctor_advice import MB, advice, problems
 from embedding_runtime.doctor_bundle import BundleState, GraphState, Speed
@@ -86,6 +88,42 @@ def test_a_damaged_bundle(bundle: Path, tmp_path: Path, capfd: Captured) -> None
     assert main([str(broken)]) == 1
     assert "wrong      " in capfd.readouterr().out
     assert "is not a folder" in examined([str(tmp_path / "nowhere")], capfd, 1)["problems"][0]
+
+
+def test_a_graph_that_is_not_chosen_is_damaged(bundle: Path, tmp_path: Path, capfd: Captured) -> None:
+    broken = Path(shutil.copytree(bundle, tmp_path / "broken"))
+    fp32 = next(g for g in load_manifest(broken).graphs if g.precision == "fp32")
+    (broken / fp32.external_data[0]).write_bytes(b"cut")
+    (broken / fp32.file).unlink()
+    found = examined([str(broken)], capfd, 1)
+    assert found["bundle"]["golden_difference"] is not None, "the chosen one is sound"
+    assert ["is missing" in line for line in found["problems"]] == [True, False]
+    assert "has 3 bytes" in found["problems"][1]
+
+
+def test_a_reader_that_goes_away(bundle: Path) -> None:
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from embedding_runtime.doctor import main; sys.exit(main())",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        process.stdout.close()
+        assert process.stderr
+        assert process.stderr.read() == "embedding-doctor: error: the reader of the output went away\n"
+    assert process.returncode == 1
+    closed = subprocess.run(["sh", "-c", '"$@" >&-', "sh", *command], capture_output=True, text=True)
+    assert (closed.returncode, closed.stderr) == (0, "")
+
+
+def test_interrupted(bundle: Path, monkeypatch: pytest.MonkeyPatch, capfd: Captured) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(doctor, "examine_bundle", interrupted)
+    assert main([str(bundle)]) == 130
+    assert capfd.readouterr().err == "embedding-doctor: interrupted\n"
 
 
 def test_usage(capfd: Captured) -> None:

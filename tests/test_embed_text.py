@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import resource
 import signal
 import subprocess
@@ -209,13 +210,18 @@ def test_parquet_needs_pyarrow(tiny_bundle: Path, lines: Path, tmp_path: Path, c
         (["--dim", "4096"], 2, "dim is 4096"),
         (["--batch-size", "0"], 2, "batch_size is 0"),
         (["--threads", "0"], 2, "threads is 0"),
+        (["--threads", "100000"], 2, "threads is 100000; expected 1 to 512"),
         (["--precision", "int4"], 2, "no graph for"),
         (["--vector-precision", "int8"], 2, "needs --ranges FILE"),
         (["--vector-precision", "int8", "--ranges", "/dev/null"], 2, "not a .npy file of ranges"),
+        (["--vector-precision", "int8", "--ranges", "/nowhere"], 2, "No such file: /nowhere"),
         (["--task", "query", "--title-field", "t"], 2, "has no 'title: none'"),
         (["--id-field", "a", "--output", "x.npy"], 2, "holds vectors only"),
         (["--on-error", "null", "--output", "x.npy", "--vector-precision", "binary"], 2, "has no null"),
-        (["--output", "/nowhere/x.npy"], 1, "No such file"),
+        (["--output", "/nowhere/x.npy"], 2, "no folder /nowhere to write x.npy in"),
+        (["--write-ranges", "/nowhere/r.npy"], 2, "no folder /nowhere to write r.npy in"),
+        (["--write-ranges", "/tmp"], 2, "/tmp is a folder"),
+        (["--prompt", "\udcff"], 2, "The prompt holds the lone surrogate U+DCFF"),
     ],
 )
 def test_usage(
@@ -234,13 +240,50 @@ def test_missing_bundle_and_missing_input(tiny_bundle: Path, tmp_path: Path, cap
     out.write_text("kept")
     assert main([str(tmp_path / "nowhere"), str(out)]) == 1
     assert "is not a folder" in capfd.readouterr().err
-    assert main([str(tiny_bundle), str(tmp_path / "nothing"), "-o", str(out)]) == 1
+    assert main([str(tiny_bundle / "manifest.json"), str(out)]) == 1
+    assert "manifest.json is not a folder" in capfd.readouterr().err
+    assert main([str(tiny_bundle), str(tmp_path / "nothing"), "-o", str(out)]) == 2
     assert "No such file" in capfd.readouterr().err
+    assert main([str(tiny_bundle), str(tmp_path), "-o", str(out)]) == 2
+    assert "is a folder; expected a file of texts" in capfd.readouterr().err
     assert main([str(tiny_bundle), str(out), "-o", str(out)]) == 2
     assert out.read_text() == "kept"
     with pytest.raises(SystemExit) as stopped:
         main([])
     assert stopped.value.code == 2
+
+
+def test_ranges_that_are_no_numbers(tiny_bundle: Path, lines: Path, tmp_path: Path, capfd: Captured) -> None:
+    np.save(tmp_path / "words.npy", np.array(["a", "b"]))
+    ranges = ["--vector-precision", "int8", "--ranges", str(tmp_path / "words.npy")]
+    assert main([str(tiny_bundle), str(lines), *ranges]) == 2
+    assert "ranges holds <U1; expected numbers" in capfd.readouterr().err
+
+
+def test_brackets_without_end(tiny_bundle: Path, tmp_path: Path, capfd: Captured) -> None:
+    (tmp_path / "deep.jsonl").write_text("[" * 100_000 + '\n{"text": "a"}\n')
+    deep = [str(tiny_bundle), str(tmp_path / "deep.jsonl"), "--on-error", "skip"]
+    assert main(deep) == 0
+    out, err = capfd.readouterr()
+    assert "line 1 is not valid JSON" in err
+    assert len(records(out)) == 1
+
+
+def test_nothing_to_read_from(tiny_bundle: Path, capfd: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    assert main([str(tiny_bundle), "-"]) == 2
+    assert "Standard input is closed" in capfd.readouterr().err
+
+
+def test_a_report_in_any_encoding(tiny_bundle: Path, lines: Path, tmp_path: Path) -> None:
+    """A file name need not be Unicode, and a terminal need not hold it."""
+    out = tmp_path / "ünï\udcff.npy"
+    arguments = [str(tiny_bundle), str(lines), "-o", str(out), "--json"]
+    for encoding in ("utf-8:strict", "ascii:strict"):
+        environment = {**os.environ, "PYTHONIOENCODING": encoding}
+        done = subprocess.run([*COMMAND, *arguments], env=environment, capture_output=True)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["output"] == str(out)
 
 
 def start(bundle: Path, *arguments: str, **options: Any) -> "subprocess.Popen[bytes]":

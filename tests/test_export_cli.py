@@ -111,6 +111,7 @@ def test_add_replaces_the_same_graph_and_refuses_other_weights(
         (["CHECKPOINT", "taken"], 1, "exists already"),
         (["CHECKPOINT", "photos", "--overwrite"], 1, "is not a bundle"),
         (["CHECKPOINT", "bundle", "--add"], 1, "no bundle at"),
+        (["CHECKPOINT", "taken", "--add"], 2, "taken/manifest.json has schema_version None"),
         (["CHECKPOINT", "bundle", "--dims", "65"], 1, "have 64 components"),
         (["CHECKPOINT", "file/bundle"], 1, "Cannot write beside"),
     ],

@@ -12,7 +12,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embedding_runtime import BundleError, Embedder, EngineError, InputError, ParityWarning, cpu, integrity
+from embedding_runtime import (
+    BundleError,
+    Embedder,
+    EngineError,
+    InputError,
+    ParityWarning,
+    cpu,
+    doctor,
+    engines,
+    integrity,
+)
 from embedding_runtime.bundle import (
     FileRecord,
     GoldenIds,
@@ -139,6 +149,22 @@ def test_an_unwritable_cache_costs_time_only(bundle: Path, cache: Path) -> None:
     assert Embedder(bundle).encode("a").shape == (64,)
 
 
+def test_a_user_without_a_home(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As a service may have: nothing is kept, and everything works."""
+
+    def nowhere(_: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "expanduser", nowhere)
+    with Embedder.load(bundle, threads=1, device_cache=True) as embedder:
+        assert embedder.encode("a").shape == (64,)
+    assert doctor.main([str(bundle)]) == 0
+    assert "Set XDG_CACHE_HOME to a folder" in capfd.readouterr().out
+
+
 def test_a_cache_folder_that_is_not_absolute_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     assert integrity.cache_folder() == Path("~/.cache/embedding-edge").expanduser()
@@ -241,6 +267,33 @@ def test_an_engine_that_is_too_old(bundle: Path) -> None:
     change(bundle, with_graph(engine_min_version="99.1"))
     with pytest.raises(EngineError, match=r"needs onnxruntime >= 99\.1; 1\..* is installed"):
         Embedder(bundle)
+
+
+@pytest.mark.parametrize(
+    ("cause", "told"), [(KeyboardInterrupt, KeyboardInterrupt), (ValueError, EngineError)]
+)
+def test_an_engine_interrupted_while_it_is_imported(
+    cause: type[BaseException], told: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own library says that it could not be initialised, and why."""
+
+    def stopped(_: str) -> None:
+        raise ImportError("initialization failed") from cause()
+
+    monkeypatch.setattr("importlib.import_module", stopped)
+    with pytest.raises(told):
+        engines.engine_module("onnx")
+
+
+def test_an_engine_reports_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told before it is imported: afterwards it has made an id of the device already."""
+    seen: list[str | None] = []
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
+    monkeypatch.setattr(
+        "importlib.import_module", lambda _: seen.append(os.environ.get("ORT_DISABLE_TELEMETRY"))
+    )
+    engines.engine_module("onnx")
+    assert seen == ["1"]
 
 
 def test_no_engine(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from embedding_export.errors import ExportError
-from embedding_export.staging import require_space, staged
+from embedding_export.staging import Existing, require_space, staged
 
 
 def _bundle(path: Path, text: str = "old") -> Path:
@@ -88,6 +88,22 @@ def test_what_may_not_be_overwritten_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"Cannot write beside"), staged(file / "bundle", "refuse"):
         pass
     assert (foreign / "cat.jpg").read_text() == "x"
+
+
+@pytest.mark.parametrize("existing", ["refuse", "replace", "extend"])
+def test_two_at_once(tmp_path: Path, existing: Existing) -> None:
+    """The one that is done first stays; the other says so and leaves nothing."""
+    target = tmp_path / "bundle"
+    if existing != "refuse":
+        _bundle(target)
+    with pytest.raises(ExportError, match=r"by another process meanwhile"), staged(target, existing) as slow:
+        (slow.path / "late").write_text("late")
+        theirs = _bundle(tmp_path / "theirs", "theirs")
+        if target.exists():
+            target.rename(tmp_path / "gone")
+        theirs.rename(target)
+    assert {p.name: p.read_text() for p in target.iterdir()} == {"manifest.json": "theirs"}
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_an_unwritable_parent_is_named(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from embedding_export.errors import AuditError, ExportError, ParityError
 from embedding_export.options import BUCKETS
 from embedding_runtime.bundle import Format, Manifest, Precision
 from embedding_runtime.errors import EmbeddingError, EngineError
+from embedding_runtime.standard_output import show
 
 # A check or the writing failed: exit status 1. Other errors are about what was given: 2.
 FAILURES = (AuditError, EngineError, ExportError, ParityError)
@@ -77,7 +78,7 @@ def _run(options: argparse.Namespace) -> int:
     for line in _verdict(manifest, options.bundle, seconds):
         _say(line)
     if options.json:
-        print(json.dumps(summary(manifest, options.bundle, seconds), indent=2, ensure_ascii=False))
+        show(json.dumps(summary(manifest, options.bundle, seconds), indent=2, ensure_ascii=False) + "\n")
     return 0
 
 

@@ -84,7 +84,7 @@ def export_bundle(
             checkpoint, cut = trimmed(checkpoint, options.alphabet, Path(scratch))
             kept_ids = cut.kept
             report.step(cut.summary())
-        before = _existing_graphs(checkpoint, staging.path, options)
+        before = _existing_graphs(checkpoint, bundle, staging.path, options)
         source = Source(checkpoint, golden_ids(checkpoint))
         written = [write_graph(source, staging.path, which, options, report) for which in wanted(options)]
         tokenizer = _write_tokenizer(checkpoint, staging.path, kept_ids, report)
@@ -104,11 +104,13 @@ def export_bundle(
     return manifest
 
 
-def _existing_graphs(checkpoint: Checkpoint, folder: Path, options: ExportOptions) -> tuple[Graph, ...]:
-    """Graphs that stay when others are added; a graph exported anew replaces its namesake."""
+def _existing_graphs(
+    checkpoint: Checkpoint, bundle: Path, folder: Path, options: ExportOptions
+) -> tuple[Graph, ...]:
+    """Graphs of `bundle` that stay when others are added; one exported anew leaves `folder` first."""
     if options.existing != "extend":
         return ()
-    old = load_manifest(folder)
+    old = load_manifest(bundle)
     if old.source.weights_sha256 != checkpoint.source.weights_sha256:
         raise ExportError(
             f"The bundle was made from other weights ({old.source.name}, {old.source.weights_sha256[:8]}…) "

@@ -38,9 +38,11 @@ def staged(target: Path, existing: Existing) -> Iterator[Staging]:
     place).
 
     Raises:
-        ExportError: the target exists (`refuse`), is missing (`extend`), or its parent cannot be written.
+        ExportError: the target exists (`refuse`), is missing (`extend`), its parent cannot be written, or
+            another process has written the target meanwhile.
     """
     check_target(target, existing)
+    before = _state(target)
     path = target.parent / f".{target.name}.partial-{os.getpid()}"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -54,6 +56,11 @@ def staged(target: Path, existing: Existing) -> Iterator[Staging]:
         if existing == "extend":
             _link_tree(target, path)
         yield staging
+        if _state(target) != before:
+            raise ExportError(
+                f"{target} was written by another process meanwhile, and is left as it is. Export again, or "
+                "give another name."
+            )
         _take_name(path, target)
     finally:
         shutil.rmtree(path, ignore_errors=True)
@@ -94,6 +101,15 @@ def require_space(folder: Path, needed: int) -> None:
 
 def _is_empty_folder(path: Path) -> bool:
     return path.is_dir() and not any(path.iterdir())
+
+
+def _state(target: Path) -> tuple[int, int] | None:
+    """What tells one bundle under this name from the next; None where there is none."""
+    try:
+        found = (target / "manifest.json").stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def _link_tree(source: Path, destination: Path) -> None:

@@ -227,7 +227,7 @@ def load_manifest(bundle: Path) -> Manifest:
     path = bundle / MANIFEST
     try:
         text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as e:
+    except (FileNotFoundError, NotADirectoryError) as e:
         what = "has no manifest.json" if bundle.is_dir() else "is not a folder"
         raise BundleError(
             f"{bundle} {what}. Expected a bundle written by export-embedding; "

@@ -3,7 +3,6 @@
 import argparse
 import hashlib
 import json
-import os
 import signal
 import sys
 import warnings
@@ -19,13 +18,16 @@ from embedding_runtime import rows as reading
 from embedding_runtime.cpu import cpu_fingerprint
 from embedding_runtime.embed_arguments import parser
 from embedding_runtime.embed_file import Job, Plan
+from embedding_runtime.embed_paths import check_paths, read_ranges
 from embedding_runtime.embedder import Embedder
 from embedding_runtime.engines import check_engine_version
 from embedding_runtime.errors import EmbeddingError, InputError
+from embedding_runtime.inputs import check_encodable
 from embedding_runtime.options import Options
 from embedding_runtime.parquet_writer import ParquetWriter, spool
 from embedding_runtime.progress import Progress
 from embedding_runtime.resume import Mark, Notes
+from embedding_runtime.standard_output import abandon, show
 from embedding_runtime.stream import TOKEN_BUDGET, WINDOW_BATCHES, WINDOW_CHARACTERS
 from embedding_runtime.threads import resolve_threads
 from embedding_runtime.writers import JsonlWriter, NpyWriter, Writer, output_format
@@ -43,8 +45,7 @@ def main(argv: list[str] | None = None) -> int:
         _say(f"interrupted; the rows written so far are complete{_resumable(arguments)}")
         return _INTERRUPTED
     except BrokenPipeError:
-        # Python would complain again when it flushes standard output at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        abandon()
         _say("error: the reader of the output went away")
         return 1
     except EmbeddingError as e:
@@ -60,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     source_path = None if arguments.file in (None, "-") else Path(arguments.file)
     output = None if arguments.output in (None, "-") else Path(arguments.output)
-    _check_paths(arguments, source_path, output)
+    check_paths(arguments, source_path, output)
     source = reading.open_source(source_path)
     with Embedder(
         arguments.bundle,
@@ -147,24 +148,6 @@ def _resumable(arguments: argparse.Namespace) -> str:
     return "" if arguments.output in (None, "-") else "; with --resume the same command goes on"
 
 
-def _check_paths(arguments: argparse.Namespace, source: Path | None, output: Path | None) -> None:
-    kind = output_format(output)
-    if arguments.json and output is None:
-        raise InputError(
-            "--json prints a report on standard output, so it needs --output FILE for the vectors."
-        )
-    if arguments.resume and output is None:
-        raise InputError("--resume needs the --output FILE of the interrupted run.")
-    if output is not None and source is not None and output.exists() and output.samefile(source):
-        raise InputError(f"The output {output} is the input; choose another file.")
-    if kind == "npy" and arguments.id_field:
-        raise InputError("A .npy file holds vectors only. Write .jsonl or .parquet to keep --id-field.")
-    if kind == "npy" and arguments.on_error == "null" and arguments.vector_precision != "float32":
-        raise InputError(
-            "A .npy file of integers has no null. Use --on-error skip, or write .jsonl or .parquet."
-        )
-
-
 def _plan(arguments: argparse.Namespace, embedder: Embedder) -> Plan:
     task = arguments.task
     if task is None and arguments.prompt is None and arguments.title_field:
@@ -175,9 +158,10 @@ def _plan(arguments: argparse.Namespace, embedder: Embedder) -> Plan:
     )
     if arguments.title_field:
         prompting.with_title(prompt, None)
+    _check_prompt(prompt)
     ranges = None
     if arguments.vector_precision in ("int8", "uint8"):
-        ranges = _ranges(arguments.ranges, arguments.vector_precision)
+        ranges = read_ranges(arguments.ranges, arguments.vector_precision)
     options = Options.of(
         arguments.batch_size,
         False,
@@ -186,16 +170,11 @@ def _plan(arguments: argparse.Namespace, embedder: Embedder) -> Plan:
     return Plan(prompt, arguments.title_field is not None, options, arguments.on_error, ranges)
 
 
-def _ranges(path: Path | None, precision: str) -> Any:
-    if path is None:
-        raise InputError(
-            f"--vector-precision {precision} needs --ranges FILE: make it from typical texts with "
-            "--write-ranges."
-        )
+def _check_prompt(prompt: str) -> None:
     try:
-        return np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as e:
-        raise InputError(f"{path} is not a .npy file of ranges ({e}). Make one with --write-ranges.") from e
+        check_encodable(prompt)
+    except InputError as e:
+        raise InputError(f"The prompt {e}") from e
 
 
 def _writer(arguments: argparse.Namespace, embedder: Embedder, output: Path | None, kept: int) -> Writer:
@@ -219,7 +198,7 @@ def _finish(arguments: argparse.Namespace, job: Job) -> None:
         _say(f"{len(report.errors)} of {report.texts} rows have no vector")
     if not arguments.json:
         return
-    print(
+    show(
         json.dumps(
             {
                 "bundle": str(arguments.bundle),
@@ -241,6 +220,7 @@ def _finish(arguments: argparse.Namespace, job: Job) -> None:
             indent=2,
             ensure_ascii=False,
         )
+        + "\n"
     )
 
 

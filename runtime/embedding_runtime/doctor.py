@@ -9,13 +9,26 @@ from pathlib import Path
 from embedding_runtime.doctor_advice import MB, advice, problems
 from embedding_runtime.doctor_bundle import BundleState, examine_bundle
 from embedding_runtime.doctor_machine import Machine, examine_machine
+from embedding_runtime.standard_output import abandon, show
 
 SCHEMA_VERSION = 1
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command: 0 all is well, 1 something is wrong, 2 usage."""
+    """Run the command: 0 all is well, 1 something is wrong, 2 usage, 130 interrupted."""
     options = _parser().parse_args(argv)
+    try:
+        return _run(options)
+    except KeyboardInterrupt:
+        sys.stderr.write("embedding-doctor: interrupted\n")
+        return 130
+    except BrokenPipeError:
+        abandon()
+        sys.stderr.write("embedding-doctor: error: the reader of the output went away\n")
+        return 1
+
+
+def _run(options: argparse.Namespace) -> int:
     machine = examine_machine()
     bundle = None
     if options.bundle is not None and any(e.version for e in machine.engines.values()):
@@ -44,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="embedding-doctor",
         description="Examine this machine, and a bundle on it: is anything wrong, what would be faster or "
         "smaller here?",
-        epilog="Exit status: 0 all is well, 1 something is wrong, 2 usage.",
+        epilog="Exit status: 0 all is well, 1 something is wrong, 2 usage, 130 interrupted.",
     )
     p.add_argument("bundle", metavar="BUNDLE", nargs="?", type=Path, help="a bundle, to open, check and time")
     p.add_argument("--json", action="store_true", help="print what was found as one JSON document")
@@ -52,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _write(lines: list[str]) -> None:
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    show("".join(f"{line}\n" for line in lines))
 
 
 def _machine_lines(m: Machine) -> list[str]:

@@ -89,9 +89,23 @@ def examine_bundle(path: Path, threads: int, memory: int | None) -> BundleState:
             state = _opened(state, path, manifest, graph, threads)
     except EmbeddingError as e:
         return replace(state, problems=(str(e),))
-    state = replace(state, notes=tuple(str(w.message) for w in told))
+    state = replace(state, notes=tuple(str(w.message) for w in told), problems=_damaged(path, manifest))
     room = None if memory is None else int(memory * _SHARE)
     return replace(state, graphs=tuple(_timed(g, path, manifest, threads, room) for g in state.graphs))
+
+
+def _damaged(path: Path, manifest: Manifest) -> tuple[str, ...]:
+    """Files of graphs that are missing or of another size; the chosen graph's have been hashed."""
+    found = []
+    for name in (n for g in manifest.graphs for n in (g.file, *g.external_data)):
+        size, expected = (
+            (path / name).stat().st_size if (path / name).is_file() else None,
+            manifest.files[name],
+        )
+        if size != expected.size:
+            what = "is missing" if size is None else f"has {size} bytes; the manifest says {expected.size}"
+            found.append(f"{path / name} {what}. Copy or export the bundle again.")
+    return tuple(found)
 
 
 def _opened(state: BundleState, path: Path, manifest: Manifest, graph: Graph, threads: int) -> BundleState:

@@ -5,6 +5,7 @@ The one place that names the engines' packages. Opens no graph.
 
 import importlib
 import importlib.util
+import os
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -72,9 +73,13 @@ def engine_module(format: Format) -> Any:
             "Raspberry Pi 5), and this one has none. Use an ONNX graph: export-embedding CHECKPOINT BUNDLE "
             "--add"
         )
+    # onnxruntime looks for this when it is imported: it would store an id of the device to report.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         return importlib.import_module(engine.module)
     except (ImportError, OSError) as e:  # OSError: a library of its own does not load
+        if isinstance(e.__cause__, KeyboardInterrupt):
+            raise KeyboardInterrupt from e
         advice = lack(engine.name, this_platform()) or f"Install it with: {engine.install}"
         raise EngineError(f"{engine.name} cannot be imported ({e}). {advice}") from e
 

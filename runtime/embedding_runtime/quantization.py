@@ -60,7 +60,8 @@ def quantize_embeddings(
     into ceil(D / 8) bytes, as int8 (less 128) and uint8.
 
     Raises:
-        InputError: an unknown precision, ranges of another shape, or ranges to be taken from a single vector.
+        InputError: an unknown precision, ranges that are not numbers of this shape, or ranges to be taken
+            from a single vector.
         InputTypeError: the vectors are already quantized.
     """
     level = check_precision(precision)
@@ -90,6 +91,8 @@ def _steps(
                 ENOUGH_VECTORS,
             )
         ranges = quantization_ranges(vectors if calibration_embeddings is None else calibration_embeddings)
+    if np.asarray(ranges).dtype.kind not in "fiu":
+        raise InputError(f"ranges holds {np.asarray(ranges).dtype}; expected numbers of shape (2, D).")
     bounds = np.asarray(ranges, dtype=np.float32)
     if bounds.shape != (2, vectors.shape[-1]):
         raise InputError(

@@ -70,9 +70,11 @@ def open_source(path: Path | None) -> Source:
     """Open a file, or standard input for None.
 
     Raises:
-        OSError: it cannot be opened.
+        OSError: it cannot be opened.  InputError: standard input is closed.
     """
     if path is None:
+        if sys.stdin is None:
+            raise InputError("Standard input is closed; give a FILE, or a pipe.")
         return Source(sys.stdin.buffer, None)
     stream = path.open("rb")
     return Source(stream, path.stat().st_size or None)
@@ -104,7 +106,7 @@ def _jsonl_rows(source: Source, fields: Fields) -> Iterator[Row]:
             if error := _undecoded(text):
                 raise ValueError(error)
             record = json.loads(text)
-        except ValueError as e:
+        except (ValueError, RecursionError) as e:
             message = str(e) if str(e).startswith("is not") else f"is not valid JSON ({e})"
             yield Row(source.lines, error=message)
             continue

@@ -7,19 +7,22 @@ from embedding_runtime.control_group import cpu_quota
 from embedding_runtime.cores import ROOT, cores, fast_cores
 from embedding_runtime.errors import InputError, InputTypeError
 
+# More than any CPU has cores for; an engine would try to start any number, and take the machine down with it.
+MOST = 512
+
 
 def resolve_threads(threads: int | None) -> int:
     """The number asked for, or as many as pay.
 
     Raises:
-        InputTypeError: not an int.  InputError: below 1.
+        InputTypeError: not an int.  InputError: below 1, or above `MOST`.
     """
     if threads is None:
         return available_cpus()
     if isinstance(threads, bool) or not isinstance(threads, int):
         raise InputTypeError(f"threads is {threads!r}; expected an int of at least 1, or None.")
-    if threads < 1:
-        raise InputError(f"threads is {threads}; expected at least 1, or None for all that may be used.")
+    if not 1 <= threads <= MOST:
+        raise InputError(f"threads is {threads}; expected 1 to {MOST}, or None for all that may be used.")
     return threads
 
 

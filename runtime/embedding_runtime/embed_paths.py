@@ -1,0 +1,65 @@
+"""Files that `embed-text` is given: refused, before anything is opened or computed, where they cannot do."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embedding_runtime.errors import InputError
+from embedding_runtime.writers import output_format
+
+
+def check_paths(arguments: argparse.Namespace, source: Path | None, output: Path | None) -> None:
+    """Refuse files that are missing, cannot hold what is asked, or stand in each other's way.
+
+    Raises:
+        InputError: says which, and what to give instead.
+    """
+    kind = output_format(output)
+    if arguments.json and output is None:
+        raise InputError(
+            "--json prints a report on standard output, so it needs --output FILE for the vectors."
+        )
+    if arguments.resume and output is None:
+        raise InputError("--resume needs the --output FILE of the interrupted run.")
+    if source is not None and not source.exists():
+        raise InputError(f"No such file: {source}. Give the file of texts, or - for standard input.")
+    if source is not None and source.is_dir():
+        raise InputError(f"{source} is a folder; expected a file of texts.")
+    for written in filter(None, (output, arguments.write_ranges and Path(arguments.write_ranges))):
+        _check_written(written)
+    if output is not None and source is not None and output.exists() and output.samefile(source):
+        raise InputError(f"The output {output} is the input; choose another file.")
+    if kind == "npy" and arguments.id_field:
+        raise InputError("A .npy file holds vectors only. Write .jsonl or .parquet to keep --id-field.")
+    if kind == "npy" and arguments.on_error == "null" and arguments.vector_precision != "float32":
+        raise InputError(
+            "A .npy file of integers has no null. Use --on-error skip, or write .jsonl or .parquet."
+        )
+
+
+def read_ranges(path: Path | None, precision: str) -> Any:
+    """The array in a file of --write-ranges; its shape is checked where it is used.
+
+    Raises:
+        InputError: not given, missing, or no .npy file.
+    """
+    if path is None:
+        raise InputError(
+            f"--vector-precision {precision} needs --ranges FILE: make it from typical texts with "
+            "--write-ranges."
+        )
+    try:
+        return np.load(path, allow_pickle=False)
+    except FileNotFoundError as e:
+        raise InputError(f"No such file: {path}. Make it with --write-ranges.") from e
+    except (ValueError, EOFError) as e:
+        raise InputError(f"{path} is not a .npy file of ranges. Make one with --write-ranges.") from e
+
+
+def _check_written(path: Path) -> None:
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; expected the name of a file to write.")
+    if not path.parent.is_dir():
+        raise InputError(f"There is no folder {path.parent} to write {path.name} in. Create it first.")
