@@ -70,5 +70,14 @@ def _rows(vectors: NDArray[np.float32]) -> "zip[tuple[NDArray[np.float64], NDArr
     return zip(cosines(vectors), cosines(vectors + np.float32(0.7) * vectors[::-1]), strict=True)
 
 
+def test_few_texts_can_disagree() -> None:
+    """Of three texts the nearest counts: two neighbours of two others are always the same."""
+    angles = np.array([[0.0, 0.3, 1.0], [0.0, 0.3, 0.4]])
+    a, b = (np.stack([np.cos(x), np.sin(x)], axis=1).astype(np.float32) for x in angles)
+    found = ranking.compare(a, b)
+    assert found is not None and found.top_k == 1
+    assert found.top_k_overlap == pytest.approx(2 / 3), "the middle one's nearest is another"
+
+
 def test_too_few() -> None:
     assert ranking.compare(np.ones((2, 4), np.float32), np.ones((2, 4), np.float32)) is None

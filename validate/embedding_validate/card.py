@@ -21,7 +21,7 @@ def snippet(data: dict[str, Any]) -> str:
         f"`{data['reference']['name']}` (float32, weights `{data['reference']['weights_sha256'][:16]}`) "
         f"with {_engines(data)} on {data['machine']['cpu']}.",
         "",
-        "| graph | stored as | verdict | checks | least cosine | mean cosine | top-10 overlap |",
+        "| graph | stored as | verdict | checks | least cosine | mean cosine | search overlap |",
         "|---|---|---|---|---|---|---|",
     ]
     for key, g in data["graphs"].items():

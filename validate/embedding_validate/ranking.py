@@ -23,10 +23,11 @@ _MOST_PAIRS = 400
 class Ranking:
     """Each text against all others, by cosine, in the reference and in the bundle.
 
-    `top_k_overlap` is the mean share of the reference's TOP_K neighbours among the bundle's; `spearman` and
-    `kendall` are means over texts of the rank correlations of all scores, each mean ± its `..._ci95`
-    (`metrics.ci95`); `score_shift` is the largest absolute difference of a score; `crossings` counts the
-    pairs that lie on another side of a cut, by cut; `pairs` holds (reference, bundle) scores, evenly sampled.
+    `top_k_overlap` is the mean share of the reference's `top_k` neighbours among the bundle's, TOP_K or half
+    of the other texts; `spearman` and `kendall` are means over texts of the rank correlations of all scores;
+    each mean ± its `..._ci95` (`metrics.ci95`). `score_shift` is the largest absolute difference of a score;
+    `crossings` counts the pairs that lie on another side of a cut, by cut; `pairs` holds (reference, bundle)
+    scores, evenly sampled.
     """
 
     texts: int
@@ -48,7 +49,7 @@ def compare(reference: Vectors, found: Vectors) -> Ranking | None:
     if n < 3:
         return None
     expected, scores = _others(reference), _others(found)
-    k = min(TOP_K, n - 1)
+    k = min(TOP_K, max(1, (n - 1) // 2))  # of few texts, all of them would be neighbours
     upper = np.triu_indices(n, 1)
     a, b = _cosines(reference)[upper], _cosines(found)[upper]
     step = max(1, len(a) // _MOST_PAIRS)
