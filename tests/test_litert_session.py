@@ -5,13 +5,19 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import standin
 from ai_edge_litert.interpreter import Interpreter
+from conftest import assumed
 
+from embedding_export.checkpoint import load_checkpoint
+from embedding_export.options import ExportOptions
+from embedding_export.pipeline import export_bundle
 from embedding_runtime.engines import Ids
 from embedding_runtime.errors import EngineError, InputError
 from embedding_runtime.litert_chatter import SHOW, quiet
@@ -132,6 +138,42 @@ def test_a_missing_engine_says_what_to_install(graph: Path, monkeypatch: pytest.
         LitertSession(graph, 1, PAD)
 
 
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs /proc")
+def test_buckets_share_one_copy_of_packed_weights_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no file may be written: the engine by itself packs a copy for each bucket that is run."""
+    shape = replace(standin.SHAPES["tiny"], hidden=256, intermediate=8192, layers=(False, True))
+    monkeypatch.setitem(standin.SHAPES, "tiny", shape)
+    standin.write(tmp_path / "checkpoint", standin.Options())
+    options = ExportOptions(("fp32",), formats=("litert",), buckets=(4, 8, 16, 24, 32))
+    export_bundle(load_checkpoint(tmp_path / "checkpoint"), tmp_path / "bundle", options, assumed)
+    file = tmp_path / "bundle" / "litert" / "model_fp32.tflite"
+    grown: dict[str, int] = {}
+    for weights in (":memory", ""):
+        done = subprocess.run(
+            [sys.executable, "-c", EVERY_BUCKET, file, weights], capture_output=True, check=True
+        )
+        grown[weights] = int(done.stdout)
+    assert grown[":memory"] < 2 * file.stat().st_size < grown[""]
+
+
+EVERY_BUCKET = """
+import sys
+from pathlib import Path
+import numpy as np
+from embedding_runtime import litert_model
+from embedding_runtime.litert_session import LitertSession
+from embedding_runtime.process_memory import process_memory
+if not sys.argv[2]:
+    litert_model.IN_MEMORY = ""
+before = process_memory().anonymous
+session = LitertSession(Path(sys.argv[1]), 1, 0)
+for size in session.buckets:
+    ids = np.arange(5, 5 + size)[None]
+    session.run(ids, np.ones_like(ids), ("sentence_embedding",))
+print(process_memory().anonymous - before)
+"""
 WORKS = """
 import sys
 from pathlib import Path

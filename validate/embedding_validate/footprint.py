@@ -24,6 +24,7 @@ LENGTHS = (16, 256, 2048)
 BUDGETS: dict[str, dict[int, int]] = {
     "onnx/int8": {16: 60_000_000, 256: 70_000_000, 2048: 260_000_000},
     "onnx/int4": {16: 60_000_000, 256: 70_000_000, 2048: 300_000_000},
+    "litert/int8": {16: 100_000_000, 256: 100_000_000},
     "onnx/fp32": {16: 500_000_000, 256: 520_000_000, 2048: 750_000_000},
 }
 # Seconds from the start of the process to its first vector of a query: of so many tokens, the median of five.
