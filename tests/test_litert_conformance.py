@@ -74,6 +74,14 @@ def test_shorter_vectors(litert_bundle: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(short["vector"], expected, atol=1e-6)
 
 
+def test_the_page_s_code_names_what_a_file_has(document: Any) -> None:
+    page = (Path(__file__).parents[1] / "runtime" / "LITERT.md").read_text(encoding="utf-8")
+    assert all(name == f"embed_{size}" for size, name in document["signatures"].items())
+    assert '"embed_$size"' in page and '"embed_\\(size)"' in page
+    assert f'["{document["input"]["name"]}": ' in page
+    assert f'output(named: "{document["output"]["name"]}")' in page
+
+
 def test_its_fields_are_documented(document: Any) -> None:
     page = (Path(__file__).parents[1] / "runtime" / "LITERT.md").read_text(encoding="utf-8")
     rows = [line for line in page.splitlines() if line.startswith("| `")]

@@ -106,12 +106,15 @@ def test_dense_with_bias_and_tanh_and_no_normalize(checkpoint: Checkpoint, tmp_p
 
 
 @pytest.mark.parametrize("precision", LITERT)
-@pytest.mark.parametrize("bucket", [8, 512, LONG])
+@pytest.mark.parametrize("buckets", [[8], [512], [LONG], [8, LONG], [512, LONG], [LONG, 2048]])
 def test_xnnpack_takes_all_behind_the_lookup(
-    checkpoint: Checkpoint, precision: Precision, bucket: int, tmp_path: Path
+    checkpoint: Checkpoint, precision: Precision, buckets: list[int], tmp_path: Path
 ) -> None:
-    """One DELEGATE node, from the looked-up rows and the mask to the vector."""
-    path = _write(checkpoint.config, folded(checkpoint), tmp_path / "m.tflite", [bucket], precision)
+    """One DELEGATE node, from the looked-up rows and the mask to the vector, in the first bucket.
+
+    Alone, and beside a longer one, of which it takes what it needs of shared tables.
+    """
+    path = _write(checkpoint.config, folded(checkpoint), tmp_path / "m.tflite", buckets, precision)
     interpreter = Interpreter(model_path=str(path), num_threads=1)
     interpreter.allocate_tensors()
     nodes: list[dict[str, Any]] = interpreter._get_ops_details()

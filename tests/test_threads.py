@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from embedding_runtime import cpu
+from embedding_runtime import cpu, onnx_session
 from embedding_runtime.control_group import cpu_quota, memory_limit
 from embedding_runtime.cores import cores, fast_cores
 from embedding_runtime.threads import available_cpus, resolve_threads
@@ -113,6 +113,17 @@ def test_capacity_beats_the_clock_and_cores_have_names(tmp_path: Path) -> None:
     assert [c.name for c in found] == ["Cortex-A55", "Cortex-A76"]
     assert fast_cores(found) == (found[1],)
     assert found[1].megahertz == 1800
+
+
+def test_kernels_that_saturate_are_kept_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On x86 without VNNI alone; that it helps there is shown on an emulated CPU (test_haswell)."""
+    key = "session.x64quantprecision"
+    monkeypatch.setattr(onnx_session, "cpu_kind", lambda: "x86")
+    assert onnx_session.session_options(1).get_session_config_entry(key) == "1"
+    for kind in ("x86-vnni", "arm-dotprod", "arm"):
+        monkeypatch.setattr(onnx_session, "cpu_kind", lambda kind=kind: kind)
+        with pytest.raises(RuntimeError, match=key):
+            onnx_session.session_options(1).get_session_config_entry(key)
 
 
 @pytest.mark.parametrize(
