@@ -1,5 +1,8 @@
 """The Embedder on a tiny bundle: results, batches, overflow, warnings, threads, and what it refuses."""
 
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -278,6 +281,24 @@ def test_eight_threads_give_the_vectors_of_one(embedder: Embedder) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(run, range(8)))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_encodes(tiny_bundle: Path) -> None:
+    """Though the engine's second thread stays behind."""
+    code = """
+import os, sys, numpy as np
+from embedding_runtime import Embedder
+embedder = Embedder(sys.argv[1], threads=2)
+texts = ["the red planet " * 200] * 20
+expected = embedder.encode(texts)
+child = os.fork()
+if child == 0:
+    os._exit(0 if np.array_equal(embedder.encode(texts), expected) else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    command = [sys.executable, "-W", "ignore", "-c", code, str(tiny_bundle)]
+    assert subprocess.run(command, timeout=120).returncode == 0
 
 
 def test_threads(tiny_bundle: Path) -> None:

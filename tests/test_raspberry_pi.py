@@ -22,8 +22,11 @@ from embedding_export.pipeline import export_bundle
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "runtime/RASPBERRY_PI.md").read_text(encoding="utf-8")
 BLOCKS = [(m[1], m[2]) for m in re.finditer(r"^<!-- (\w+) -->\n```sh\n(.*?)^```$", PAGE, re.M | re.S)]
-# What the page promises of the lean set, with numpy and onnxruntime.
-LEAN_BYTES = 90_000_000
+SIZES = [int(m[1]) for m in re.finditer(r"^\| .*(?:pip install|make lean).* \| (\d+) \|$", PAGE, re.M)]
+# What the lean set may take at most, with numpy and onnxruntime.
+LEAN_MEGABYTES = 90
+BOARD_WHEELS = ["--only-binary=:all:", "--python-version", "3.11"]
+BOARD_WHEELS += [f"--platform={tag}_aarch64" for tag in ("manylinux_2_28", "manylinux_2_27", "manylinux2014")]
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
@@ -90,17 +93,34 @@ def test_the_page_on_a_board(tiny_checkpoint: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.arm
-def test_the_lean_set_is_small(tmp_path: Path) -> None:
-    """The board's own wheels."""
-    lean = tmp_path / "lean"
-    folders = [f"LEAN={lean}", f"WHEELHOUSE={tmp_path / 'wheelhouse'}"]
-    make = ["make", "-s", "lean", "ARCH=aarch64", "PYTHON=3.11", *folders]
-    done = subprocess.run(make, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
+def test_installed_sizes(tmp_path: Path) -> None:
+    """Of the board's own wheels, in the three forms that the page shows."""
+    lean, wheelhouse = tmp_path / "lean", tmp_path / "wheelhouse"
+    folders = [f"LEAN={lean}", f"WHEELHOUSE={wheelhouse}"]
+    run(["make", "-s", "lean", "ARCH=aarch64", "PYTHON=3.11", *folders])
+    (wheel,) = wheelhouse.glob("embedding_edge-*.whl")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-compile", *BOARD_WHEELS]
+    found: list[float] = []
+    for form in ([str(wheel)], ["--no-deps", str(wheel), "numpy", "onnxruntime"]):
+        folder = tmp_path / f"form-{len(found)}"
+        run([*pip, "--find-links", str(wheelhouse), "--target", str(folder), *form])
+        found.append(megabytes(folder))
+    found.append(megabytes(lean))
+    assert found == pytest.approx(SIZES, abs=3)
+    assert found[-1] <= LEAN_MEGABYTES
+
+
+def run(command: list[str]) -> None:
+    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert sum(p.stat().st_size for p in lean.rglob("*") if p.is_file()) <= LEAN_BYTES
+
+
+def megabytes(folder: Path) -> float:
+    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) / 1e6
 
 
 def test_the_page_names_only_what_there_is() -> None:
     for target in re.findall(r"^make (\w+)", PAGE, re.M):
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.M)
     assert {place for place, _ in BLOCKS} == {"computer", "board"}
+    assert len(SIZES) == 3

@@ -42,7 +42,8 @@ from embedding_runtime.stream import Window, pad
 class Embedder:
     """A bundle, opened and checked, that turns texts into vectors.
 
-    One Embedder may be used from several threads at once. `close()`, or leaving a `with` block, frees it.
+    One Embedder may be used from several threads at once, and by a child that is forked while none of them
+    encodes. `close()`, or leaving a `with` block, frees it.
 
     Attributes:
         manifest: what the bundle says of itself.
