@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from embedding_runtime import (
     doctor,
     engines,
     integrity,
+    selection,
 )
 from embedding_runtime.bundle import (
     FileRecord,
@@ -32,6 +34,7 @@ from embedding_runtime.bundle import (
     Parity,
     load_manifest,
 )
+from embedding_runtime.platforms import this_platform
 from embedding_runtime.selection import choose_graph
 
 DATA = "onnx/model.onnx_data"
@@ -300,6 +303,30 @@ def test_no_engine(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(EngineError, match="pip install onnxruntime"):
         Embedder(bundle)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"bits": 32, "machine": "armv7l"}, "of 32 bits.*Install a 64-bit system"),
+        ({"libc": "musl", "libc_version": ()}, "C library is musl"),
+        (
+            {"libc": "glibc", "libc_version": (2, 31)},
+            r"Install one: pip install onnxruntime \(for onnx/fp32\)$",
+        ),
+    ],
+)
+def test_no_engine_for_this_platform(
+    changes: dict[str, Any], words: str, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What could not be installed is not recommended."""
+    here = dataclasses.replace(this_platform(), **changes)
+    monkeypatch.setattr(selection, "this_platform", lambda: here)
+    monkeypatch.setattr(selection, "installed", lambda _: False)
+    manifest = load_manifest(bundle)
+    litert = dataclasses.replace(manifest.graphs[0], format="litert")
+    with pytest.raises(EngineError, match=words):
+        choose_graph(dataclasses.replace(manifest, graphs=(*manifest.graphs, litert)), None, None)
 
 
 def test_no_bundle(tmp_path: Path) -> None:

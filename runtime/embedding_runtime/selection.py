@@ -8,6 +8,7 @@ from embedding_runtime.bundle import Format, Graph, Manifest, Precision
 from embedding_runtime.engines import ENGINES, installed
 from embedding_runtime.errors import BundleError, EngineError, InputError, ParityWarning
 from embedding_runtime.notices import warn
+from embedding_runtime.platforms import lack, this_platform
 
 PARITY = "parity.json"
 PARITY_SCHEMA_VERSION = 1
@@ -39,8 +40,17 @@ def choose_graph(manifest: Manifest, format: str | None, precision: str | None) 
     for graph in found:
         if installed(graph.format):
             return graph
-    ways = sorted({f"{ENGINES[g.format].install} (for {g.key})" for g in found})
-    raise EngineError(f"No engine for a graph of this bundle is installed. Install one: {'; or '.join(ways)}")
+    raise EngineError(f"No engine for a graph of this bundle is installed. {_how_to_get_one(found)}")
+
+
+def _how_to_get_one(graphs: list[Graph]) -> str:
+    """What to install; or why this platform cannot have it, where it can have none of the engines."""
+    keys: dict[Format, list[str]] = {}
+    for graph in graphs:
+        keys.setdefault(graph.format, []).append(graph.key)
+    lacks = {format: lack(ENGINES[format].name, this_platform()) for format in keys}
+    ways = [f"{ENGINES[f].install} (for {', '.join(names)})" for f, names in keys.items() if not lacks[f]]
+    return f"Install one: {'; or '.join(ways)}" if ways else next(filter(None, lacks.values()), "")
 
 
 def check_parity(bundle: Path, graph: Graph, allow_failed: bool) -> None:
