@@ -57,6 +57,8 @@ def test_a_sound_bundle(bundle: Path, capfd: Captured) -> None:
     assert graphs["onnx/fp32"]["speed"] is None
     assert found["bundle"]["golden_difference"] <= found["bundle"]["golden_tolerance"]
     assert found["bundle"]["prepared"] is True
+    if Path("/proc/self/smaps_rollup").exists():
+        assert 0 < found["bundle"]["anonymous"] < found["bundle"]["proportional"]
     assert found["problems"] == []
     assert found["machine"]["engines"]["onnx"]["version"]
 

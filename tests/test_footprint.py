@@ -1,5 +1,6 @@
 """The benchmark of cold starts and memory; and processes that share what they map."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,15 @@ def test_every_graph_is_shown_and_held_to_its_budget(
     assert "onnx/fp32 16 tokens: " in capfd.readouterr().out
     monkeypatch.setattr(footprint, "BUDGETS", {"onnx/fp32": {16: 1_000_000}})
     assert footprint.main([str(tiny_bundle)]) == 1
+
+
+def test_the_page_states_the_budgets() -> None:
+    page = (Path(__file__).parents[1] / "runtime/RASPBERRY_PI.md").read_text(encoding="utf-8")
+    stated = {}
+    for key, cells in re.findall(r"^\| `((?:onnx|litert)/\w+)` \| ([\d |]+) \|$", page, re.M):
+        figures = zip(footprint.LENGTHS, cells.split("|"), strict=True)
+        stated[key] = {length: int(cell) * 1_000_000 for length, cell in figures if cell.strip()}
+    assert stated == footprint.BUDGETS
 
 
 def test_processes_share_what_they_map(tiny_bundle: Path) -> None:

@@ -104,7 +104,8 @@ def _bundle_lines(b: BundleState) -> list[str]:
         )
         packed = "packed weights from the cache" if b.prepared else "no packed weights in the cache"
         lines.append(
-            f"opened     in {b.load_seconds:.2f} s, {packed}; the process holds {_mb(b.anonymous)} of its own"
+            f"opened     in {b.load_seconds:.2f} s, {packed}; the process holds {_mb(b.anonymous)} of its "
+            f"own, {_mb(b.proportional)} with its share of mapped files"
         )
     return [*lines, *(f"note       {note}" for note in b.notes)]
 

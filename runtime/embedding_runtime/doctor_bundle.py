@@ -50,8 +50,8 @@ class GraphState:
 class BundleState:
     """A bundle as this machine sees it; `golden_difference` is the largest one to the export's vectors.
 
-    `anonymous` is the whole process's own memory in bytes with the chosen graph open and used;
-    `trimmed` whether the vocabulary is an alphabet's.
+    `anonymous` is the whole process's own memory in bytes with the chosen graph open and used, `proportional`
+    that and its share of what several processes map; `trimmed` whether the vocabulary is an alphabet's.
     """
 
     path: str
@@ -64,6 +64,7 @@ class BundleState:
     load_seconds: float | None = None
     prepared: bool = False
     anonymous: int | None = None
+    proportional: int | None = None
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())
 
@@ -127,6 +128,7 @@ def _opened(state: BundleState, path: Path, manifest: Manifest, graph: Graph, th
         load_seconds=seconds,
         prepared=(entries_folder() / cache_key(graph, layout).name).exists(),
         anonymous=held.anonymous if held else None,
+        proportional=held.proportional if held else None,
     )
 
 
