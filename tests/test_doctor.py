@@ -128,6 +128,17 @@ def test_interrupted(bundle: Path, monkeypatch: pytest.MonkeyPatch, capfd: Captu
     assert capfd.readouterr().err == "embedding-doctor: interrupted\n"
 
 
+def test_a_user_without_a_home(capfd: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere(_: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "expanduser", nowhere)
+    found = examined([], capfd, 0)
+    assert found["machine"]["cache"]["writable"] is False
+    assert any("Set XDG_CACHE_HOME to a folder" in line for line in found["advice"])
+
+
 def test_usage(capfd: Captured) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["one", "two"])
