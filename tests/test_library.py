@@ -3,21 +3,21 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from embedding_validate import library
+from embedding_validate import library, texts
 from embedding_validate.probes import Probe
 
 PROMPTS = {"document": "title: none | text: "}
 
 
 def test_every_question_has_its_passage() -> None:
-    shelf = library.load()
+    shelf = texts.library()
     titles = [title for title, _ in shelf.passages]
     assert len(set(titles)) == len(titles) >= 36
     assert {title for _, title in shelf.questions} <= set(titles)
 
 
 def test_the_nearest_passage_is_found() -> None:
-    shelf = library.load()
+    shelf = texts.library()
     places = {title: i for i, (title, _) in enumerate(shelf.passages)}
     answers = dict(shelf.questions)
 

@@ -92,7 +92,8 @@ def test_a_sound_bundle_passes(bundle: Path, answers: Answers) -> None:
     states = [c for c in graph.cases if c.check == TOKEN_STATES]
     assert [c.probe for c in states] == list(answers.probes.dims)
     assert all(c.figures.cosine > 0.999999 and c.figures.max_abs_error < 1e-6 for c in states)
-    assert graph.ranking and graph.ranking.top_k_overlap == 1 and graph.ranking.spearman > 0.9999
+    assert graph.scores and graph.scores.texts > 20 and graph.scores.largest < 1e-5
+    assert graph.ranking is None, "no library is searched before a bundle has its name"
     same = graph.invariance
     assert same and same.runs == 0 and same.batch is not None and same.batch < 1e-5
     assert same.threads is not None and same.threads < 1e-5 and same.buckets is None
@@ -114,6 +115,20 @@ def test_checks_every_dim(edited: Callable[[Edit], Path], few: Answers) -> None:
     found = {c.check for c in report.graphs["onnx/fp32"].cases if c.check.startswith("dim")}
     assert found == {f"dim {d}{n}" for d in (64, 32, 16) for n in ("", ", not normalised")}
     assert report.passed
+
+
+def test_searches_a_library(bundle: Path, checkpoint: Checkpoint, edited: Callable[[Edit], Path]) -> None:
+    """Queries find documents as in the reference, and others once their prompt is lost."""
+    loaded = Reference.load(checkpoint)
+    chosen = probes.full(texts.packaged(), loaded.prompts, loaded.limits, loaded.count)
+    shelf = tuple(p for p in chosen.probes if p.script == "Library")
+    answers = loaded.answer(dataclasses.replace(chosen, probes=shelf, batches=(), dims=()))
+    sound = parity.check(bundle, answers).graphs["onnx/fp32"].ranking
+    assert sound and (sound.queries, sound.documents, sound.top_k) == (16, 36, 10)
+    assert sound.top_k_overlap == 1 and sound.spearman > 0.9999
+    wrong = edited(lambda m: m["prompts"].update(query=m["prompts"]["document"]))
+    lost = parity.check(wrong, answers).graphs["onnx/fp32"].ranking
+    assert lost and lost.top_k_overlap < 0.95 and lost.kendall < lost.spearman < 0.95
 
 
 def test_progress(bundle: Path, few: Answers) -> None:

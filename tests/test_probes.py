@@ -114,6 +114,23 @@ def test_sets_are_consistent(
     assert any(count(p.text) > 2048 for p in found.probes), "truncation is covered"
 
 
+def test_a_library_to_search(count: Callable[[str], int]) -> None:
+    """Its questions as queries, its passages as documents, some with titles where the prompt takes one."""
+    for prompts, titles in ((PROMPTS, 18), ({**PROMPTS, "document": "passage: "}, 0)):
+        found = [
+            p
+            for p in probes.full(texts.packaged(), prompts, Limits(8, 2048), count).probes
+            if p.script == "Library"
+        ]
+        by_verb = {
+            v: [p.text for p in found if p.verb == v and p.prompt_name is None]
+            for v in ("encode_query", "encode_document")
+        }
+        assert by_verb["encode_query"] == [text for text, _ in texts.library().questions]
+        assert by_verb["encode_document"] == [text for _, text in texts.library().passages]
+        assert len([p for p in found if p.title]) == titles
+
+
 def test_no_local_layers_no_window_edges(count: Callable[[str], int]) -> None:
     found = probes.short(texts.packaged(), {}, Limits(None, 64), count)
     assert [p.id for p in found.probes if p.script == "Length"] == [

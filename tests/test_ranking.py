@@ -39,45 +39,74 @@ def test_no_variation() -> None:
     assert ranking.spearman(scores(1, 1), scores(1, 2)) == ranking.kendall(scores(1, 1), scores(1, 2)) == 0
 
 
+def random(count: int, seed: int) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).standard_normal((count, 16)).astype(np.float32)
+
+
+def everything(queries: int, documents: int) -> NDArray[np.bool_]:
+    return np.ones((queries, documents), np.bool_)
+
+
 def test_compare() -> None:
-    vectors = np.random.default_rng(0).standard_normal((30, 16)).astype(np.float32)
-    same = ranking.compare(vectors, 3 * vectors)
+    queries, documents = random(12, 0), random(30, 1)
+    same = ranking.compare((queries, documents), (3 * queries, 2 * documents), everything(12, 30))
     assert same is not None
-    assert (same.texts, same.top_k, same.top_k_overlap) == (30, 10, 1.0)
+    assert (same.queries, same.documents, same.top_k, same.top_k_overlap) == (12, 30, 10, 1.0)
     assert same.spearman == pytest.approx(1) and same.kendall == pytest.approx(1)
     assert same.top_k_overlap_ci95 == 0 and same.spearman_ci95 < 1e-6 and same.kendall_ci95 < 1e-3
-    assert same.score_shift < 1e-5 and set(same.crossings.values()) == {0}
-    noisy = ranking.compare(vectors, vectors + np.float32(0.7) * vectors[::-1])
+    other = documents + np.float32(0.7) * documents[::-1]
+    noisy = ranking.compare((queries, documents), (queries, other), everything(12, 30))
     assert noisy is not None
     assert noisy.top_k_overlap < 0.9 and noisy.spearman < 0.95 and noisy.kendall < noisy.spearman
-    each = [
-        ranking.spearman(*np.delete(np.array([a, b]), i, axis=1)) for i, (a, b) in enumerate(_rows(vectors))
-    ]
+    rows = zip(_cosines(queries, documents), _cosines(queries, other), strict=True)
+    each = [ranking.spearman(a, b) for a, b in rows]
     assert noisy.spearman == pytest.approx(np.mean(each), abs=1e-5)
-    assert noisy.spearman_ci95 == pytest.approx(1.96 * np.std(each, ddof=1) / np.sqrt(30), abs=1e-5)
+    assert noisy.spearman_ci95 == pytest.approx(1.96 * np.std(each, ddof=1) / np.sqrt(12), abs=1e-5)
     assert noisy.top_k_overlap_ci95 > 0.01 < noisy.kendall_ci95
-    assert noisy.score_shift > 0.1 and sum(noisy.crossings.values()) > 0
+
+
+def _cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
+    x, y = (v.astype(np.float64) / np.linalg.norm(v, axis=1, keepdims=True) for v in (a, b))
+    return np.asarray(np.round(x @ y.T, 6), np.float64)
+
+
+def test_what_a_query_does_not_rank() -> None:
+    """A document that a query leaves out counts in neither: only it changes here."""
+    queries, documents = random(1, 0), random(4, 1)
+    other = documents.copy()
+    other[2] = -other[2]
+    candidates = np.array([[True, True, False, True]])
+    kept = ranking.compare((queries, documents), (queries, other), candidates)
+    assert kept is not None and kept.top_k == 1 and kept.spearman == kept.top_k_overlap == 1
+    changed = ranking.compare((queries, documents), (queries, other), everything(1, 4))
+    assert changed is not None and changed.spearman < 1
+
+
+def test_few_documents_can_disagree() -> None:
+    """Of two documents the nearer one counts: two of two are always the same."""
+    angles = (0.0, 0.3, 1.0), (0.0, 0.5, 0.4)
+    a, b = (np.stack([np.cos(x), np.sin(x)], axis=1).astype(np.float32) for x in angles)
+    found = ranking.compare((a[:1], a[1:]), (b[:1], b[1:]), everything(1, 2))
+    assert found is not None and (found.top_k, found.top_k_overlap) == (1, 0)
+
+
+@pytest.mark.parametrize(("candidates", "k"), [(1, 1), (2, 1), (3, 1), (9, 4), (20, 10), (500, 10)])
+def test_neighbours(candidates: int, k: int) -> None:
+    assert ranking.neighbours(candidates) == k
+
+
+def test_score_shift() -> None:
+    vectors = random(30, 0)
+    same = ranking.score_shift(vectors, 3 * vectors)
+    assert same is not None
+    assert same.texts == 30 and same.largest < 1e-5 and set(same.crossings.values()) == {0}
+    noisy = ranking.score_shift(vectors, vectors + np.float32(0.7) * vectors[::-1])
+    assert noisy is not None
+    assert noisy.largest > 0.1 and sum(noisy.crossings.values()) > 0
     assert 200 < len(noisy.pairs) <= 435
 
 
-def _rows(vectors: NDArray[np.float32]) -> "zip[tuple[NDArray[np.float64], NDArray[np.float64]]]":
-    """Each text's cosines to all, before and after what `test_compare` adds."""
-
-    def cosines(v: NDArray[np.float32]) -> NDArray[np.float64]:
-        unit = v.astype(np.float64) / np.linalg.norm(v, axis=1, keepdims=True)
-        return np.asarray(np.round(unit @ unit.T, 6), np.float64)
-
-    return zip(cosines(vectors), cosines(vectors + np.float32(0.7) * vectors[::-1]), strict=True)
-
-
-def test_few_texts_can_disagree() -> None:
-    """Of three texts the nearest counts: two neighbours of two others are always the same."""
-    angles = np.array([[0.0, 0.3, 1.0], [0.0, 0.3, 0.4]])
-    a, b = (np.stack([np.cos(x), np.sin(x)], axis=1).astype(np.float32) for x in angles)
-    found = ranking.compare(a, b)
-    assert found is not None and found.top_k == 1
-    assert found.top_k_overlap == pytest.approx(2 / 3), "the middle one's nearest is another"
-
-
 def test_too_few() -> None:
-    assert ranking.compare(np.ones((2, 4), np.float32), np.ones((2, 4), np.float32)) is None
+    one, three = random(1, 0), random(3, 1)
+    assert ranking.score_shift(one, one) is None
+    assert ranking.compare((three, one), (three, one), everything(3, 1)) is None

@@ -67,12 +67,13 @@ def _expected(data: dict[str, Any]) -> list[str]:
         found.append(f"{g['not_finite']} vectors with NaN")
         for n in ("top_k_overlap", "spearman", "kendall"):
             found.append(f"{g['ranking'][n]:.7f} ± {g['ranking'][n + '_ci95']:.1e}")
-        found += [f"{g['ranking']['score_shift']:.1e}", g["variant_id"]]
+        found.append(f"for {g['ranking']['queries']} queries over {g['ranking']['documents']} documents")
+        found += [f"{g['scores']['largest']:.1e}", g["variant_id"]]
         found += [f"{v:.1e}" for v in g["invariance"].values() if v is not None]
         found += [f"{name.replace('_', ' ')} {value}" for name, value in g["thresholds"].items()]
         found += [f["name"] for f in g["findings"]] + [f["evidence"] for f in g["findings"]]
         found += list(g["mismatches"])
-        found += [f"{n} at {cut}" for cut, n in g["ranking"]["crossings"].items()]
+        found += [f"{n} at {cut}" for cut, n in g["scores"]["crossings"].items()]
         for label, s in ((label, s) for groups in g["groups"].values() for label, s in groups.items()):
             found.append(
                 f"{label} {s['checks']} {s['failed']} {s['cosine']['minimum']:.7f} "

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from embedding_validate import golden, library
+from embedding_validate import golden, library, texts
 from embedding_validate.calls import sliced
 from embedding_validate.golden import Score, VectorOf
 from embedding_validate.library import Found
@@ -124,7 +124,7 @@ def _search_lines(searches: tuple[Found, ...]) -> list[str]:
     """Each question with the passage that came first, and how often that was the right one."""
     if not searches:
         return []
-    title = f"Search: {len(library.load().passages)} passages, the first one found"
+    title = f"Search: {len(texts.library().passages)} passages, the first one found"
     lines = ["", f"{title:54}   reference         bundle"]
     for s in searches:
         marks = [f"{first} {'✓' if first == s.expected else '✗'}" for first in (s.reference, s.bundle)]

@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 
 from embedding_runtime.bundle import Graph
 from embedding_runtime.errors import EmbeddingError
-from embedding_validate import metrics, ranking
+from embedding_validate import metrics
 from embedding_validate.answers import Answers
 from embedding_validate.calls import Call, Result, Runner, opened, run, sliced
 from embedding_validate.metrics import Figures
 from embedding_validate.probes import Probe
-from embedding_validate.ranking import Ranking
 from embedding_validate.results import ERROR, EXECUTED, IN_BUCKET, TOKEN_STATES, Case, Invariance
 from embedding_validate.thresholds import execution_threshold, states_threshold, threshold
 
@@ -186,16 +185,6 @@ class GraphRun:
         yield Case(
             probe.id, probe.script, _prompt(probe), TOKEN_STATES, tokens, None, figures, tuple(failures)
         )
-
-    def ranking(self) -> Ranking | None:
-        """Neighbours among the texts that ran without a prompt and gave a vector."""
-        chosen = [p.id for p in self.answers.probes.probes if not _prompt(p) and not p.allow_special]
-        kept = [i for i in chosen if i in self.vectors and metrics.finite(self.vectors[i])]
-        expected = [self.answers.by_probe[i].vector for i in kept]
-        found = [self.vectors[i] for i in kept]
-        if not kept or expected[0].shape != found[0].shape:
-            return None
-        return ranking.compare(np.stack(expected), np.stack(found))
 
     def invariance(self, bundle: Path) -> Invariance | None:
         """The first three probes for dims once more, and on one thread."""

@@ -3,16 +3,15 @@
 Gives data, prints nothing; knows models only as functions that give vectors.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
 
 import numpy as np
 
+from embedding_validate import texts
 from embedding_validate.golden import VectorOf
 from embedding_validate.probes import TITLE_SLOT, Probe
+from embedding_validate.texts import Library
 
 
 @dataclass(frozen=True)
@@ -25,32 +24,11 @@ class Found:
     bundle: str
 
 
-@dataclass(frozen=True)
-class Library:
-    """Passages as (title, text), and questions as (text, title of the answer)."""
-
-    passages: tuple[tuple[str, str], ...]
-    questions: tuple[tuple[str, str], ...]
-
-
-@cache
-def load() -> Library:
-    """The package's library."""
-    data = json.loads(
-        resources.files("embedding_validate").joinpath("passages.json").read_text(encoding="utf-8")
-    )
-    pairs = {
-        part: tuple((item[first], item[second]) for item in data[part])
-        for part, first, second in (("passages", "title", "text"), ("questions", "text", "title"))
-    }
-    return Library(pairs["passages"], pairs["questions"])
-
-
 def search(reference: VectorOf, bundle: VectorOf, prompts: Mapping[str, str]) -> tuple[Found, ...]:
     """For each question the best passage by either; nothing where the document prompt takes no title."""
     if TITLE_SLOT not in prompts.get("document", ""):
         return ()
-    library = load()
+    library = texts.library()
     firsts = [_firsts(vector_of, library) for vector_of in (reference, bundle)]
     return tuple(
         Found(question, title, firsts[0][i], firsts[1][i])

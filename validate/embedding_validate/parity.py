@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from embedding_runtime.bundle import Graph, Manifest, Parity, load_manifest
 from embedding_runtime.errors import EmbeddingError
-from embedding_validate import golden, graph_run, probes, texts
+from embedding_validate import golden, graph_run, probes, searches, texts
 from embedding_validate.answers import Answers
 from embedding_validate.calls import Runner, of_embedder, opened, run
 from embedding_validate.graph_run import GraphRun
@@ -96,7 +96,8 @@ def check_graph(
             tuple(cases),
             mismatches,
             printed,
-            compared.ranking(),
+            searches.ranking(answers, compared.vectors),
+            searches.score_shift(answers, compared.vectors),
             compared.invariance(bundle),
             weights(graph) if weights else None,
             {p.id: p.text for p in answers.probes.probes},
@@ -112,7 +113,9 @@ def check_runner(runner: Runner, graph: Graph, answers: Answers, progress: Progr
     cases = compared.all_cases(calls, partial(progress, graph.key))
     shown = {p.id: p.text for p in answers.probes.probes}
     invariance = Invariance(compared.batch_difference, None, None)
-    found = Found(tuple(cases), (), (), compared.ranking(), invariance, texts=shown)
+    searched = searches.ranking(answers, compared.vectors)
+    shift = searches.score_shift(answers, compared.vectors)
+    found = Found(tuple(cases), (), (), searched, shift, invariance, texts=shown)
     limits = bounds(graph.precision, graph.format)
     return graph_report(graph, limits, found, time.monotonic() - started)
 

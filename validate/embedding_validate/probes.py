@@ -9,7 +9,7 @@ from typing import Literal
 
 from embedding_runtime.bundle import Graph
 from embedding_validate.lengths import Count, compose
-from embedding_validate.texts import Text
+from embedding_validate.texts import Text, library
 
 Verb = Literal["encode", "encode_query", "encode_document"]
 
@@ -101,7 +101,8 @@ def short(texts: Sequence[Text], prompts: Mapping[str, str], limits: Limits, cou
 
 
 def full(texts: Sequence[Text], prompts: Mapping[str, str], limits: Limits, count: Count) -> ProbeSet:
-    """`validate-embedding`: every text, every prompt on several texts, all edges, batches to the maximum."""
+    """`validate-embedding`: every text, every prompt on several texts, a library to search, all edges,
+    batches to the maximum."""
     m, past_window = limits.max_seq_length, f"length-{(limits.window or 0) + 2}"
     sizes = [3, 4, 16, 64, *_window_edges(limits, (1, 2, 4)), *_CHUNK_EDGES, _SHORT_CHUNK]
     sizes += [*_bucket_edges(limits), *(b + 1 for b in limits.buckets if b < m)]
@@ -110,6 +111,7 @@ def full(texts: Sequence[Text], prompts: Mapping[str, str], limits: Limits, coun
         *_special(texts),
         *_lengths(texts, [*sizes, m - 2, m - 1, m, m + 1, m + 2, m + 500], limits, count),
         *_prompts(texts, prompts, _PROMPTED),
+        *_retrieval(prompts),
         *_chunked(texts, prompts, limits, count),
     ]
     if longest := next((p for p in found if p.id == f"length-{m + 500}"), None):
@@ -198,6 +200,20 @@ def _prompts(texts: Sequence[Text], prompts: Mapping[str, str], ids: Sequence[st
                 for i, title in enumerate(_TITLES)
             ]
     return probes
+
+
+def _retrieval(prompts: Mapping[str, str]) -> list[Probe]:
+    """The library's questions as queries and its passages as documents, every second one with its title."""
+    found = library()
+    titled = TITLE_SLOT in prompts.get("document", "")
+    queries = [
+        Probe(f"question-{n}", "Library", text, "encode_query") for n, (text, _) in enumerate(found.questions)
+    ]
+    documents = [
+        Probe(f"passage-{n}", "Library", text, "encode_document", title=title if titled and n % 2 else None)
+        for n, (title, text) in enumerate(found.passages)
+    ]
+    return [*queries, *documents]
 
 
 def _chunked(texts: Sequence[Text], prompts: Mapping[str, str], limits: Limits, count: Count) -> list[Probe]:

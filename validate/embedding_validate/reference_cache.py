@@ -30,6 +30,7 @@ _KEPT_SECONDS = 30 * 24 * 3600.0
 _SOURCES = {
     "embedding_validate": (
         "texts.jsonl",
+        "passages.json",
         "probes.py",
         "lengths.py",
         "chunks.py",

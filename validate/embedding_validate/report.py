@@ -149,7 +149,7 @@ def _figures(key: str, graph: Json) -> list[tuple[str, str]]:
     found.append(_bars(key, graph["groups"]["script"], "script"))
     dims = {n: g for n, g in graph["groups"]["arrangement"].items() if n.startswith("dim")}
     found += [_bars(key, dims, "dimension")] if dims else []
-    found += [_scores(key, graph["ranking"])] if graph["ranking"] else []
+    found += [_scores(key, graph["scores"])] if graph["scores"] else []
     return found
 
 
@@ -185,14 +185,14 @@ def _bars(key: str, groups: Json, what: str) -> tuple[str, str]:
     return plots.rows(values, x, alt), f"Largest error by {what}, {shown}."
 
 
-def _scores(key: str, ranking: Json) -> tuple[str, str]:
-    pairs = ranking["pairs"]
+def _scores(key: str, scores: Json) -> tuple[str, str]:
+    pairs = scores["pairs"]
     values = [v for p in pairs for v in p]
     low, high = min(values), max(values)
     points = [Point(a, b, f"reference {a:.4f}, bundle {b:.4f}") for a, b in pairs]
     alt = (
         f"{key}: similarity of {len(pairs)} pairs of texts, reference against bundle; "
-        f"largest shift {ranking['score_shift']:.1e}"
+        f"largest shift {scores['largest']:.1e}"
     )
     svg = plots.scatter(points, Axis("reference", low, high), Axis("bundle", low, high), alt)
     return svg, "Similarity of pairs of texts in both; a sound bundle gives a straight line."

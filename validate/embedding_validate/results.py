@@ -11,7 +11,7 @@ from typing import Any
 from embedding_runtime.bundle import Parity, Source, Status
 from embedding_validate.golden import GoldenCase
 from embedding_validate.metrics import Figures, Summary
-from embedding_validate.ranking import Ranking
+from embedding_validate.ranking import Ranking, ScoreShift
 
 PARITY = "parity.json"
 SCHEMA_VERSION = 1
@@ -115,6 +115,7 @@ class GraphReport:
     cases: tuple[Case, ...]
     groups: dict[str, dict[str, Group]]
     ranking: Ranking | None
+    scores: ScoreShift | None
     invariance: Invariance | None
     failed_texts: dict[str, str]
     weights: WeightReport | None = None

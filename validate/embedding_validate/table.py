@@ -26,9 +26,12 @@ def _graph(key: str, graph: GraphReport) -> list[str]:
     found.append(f"  {'required':24} {'':6} {'':6} {cosines} {error}")
     if r := graph.ranking:
         found.append(
-            f"  ranking: top-{r.top_k} overlap {r.top_k_overlap:.4f} ± {r.top_k_overlap_ci95:.4f}, Spearman "
-            f"{r.spearman:.6f} ± {r.spearman_ci95:.6f}, largest score shift {r.score_shift:.1e}"
+            f"  search: {r.queries} queries over {r.documents} documents, top-{r.top_k} overlap "
+            f"{r.top_k_overlap:.4f} ± {r.top_k_overlap_ci95:.4f}, Spearman {r.spearman:.6f} ± "
+            f"{r.spearman_ci95:.6f}"
         )
+    if s := graph.scores:
+        found.append(f"  scores: of {s.texts} texts with each other, largest shift {s.largest:.1e}")
     if differences := _differences(graph):
         found.append(f"  largest difference {', '.join(differences)}")
     if w := graph.weights:

@@ -1,7 +1,11 @@
-"""Probe texts: the package's own (`texts.jsonl`) and the user's. Knows nothing of tokens or models."""
+"""Probe texts: the package's own (`texts.jsonl`, `passages.json`) and the user's.
+
+Knows nothing of tokens or models.
+"""
 
 import json
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -18,10 +22,31 @@ class Text:
     text: str
 
 
+@dataclass(frozen=True)
+class Library:
+    """Passages as (title, text), and questions as (text, title of the answer)."""
+
+    passages: tuple[tuple[str, str], ...]
+    questions: tuple[tuple[str, str], ...]
+
+
 def packaged() -> tuple[Text, ...]:
     """The texts of the package, written for it: scripts, code, emoji, whitespace, control tokens."""
     data = resources.files("embedding_validate").joinpath("texts.jsonl").read_text(encoding="utf-8")
     return _parse_jsonl(data, "texts.jsonl")
+
+
+@cache
+def library() -> Library:
+    """The package's library: what is searched, and what is asked."""
+    data = json.loads(
+        resources.files("embedding_validate").joinpath("passages.json").read_text(encoding="utf-8")
+    )
+    pairs = {
+        part: tuple((item[first], item[second]) for item in data[part])
+        for part, first, second in (("passages", "title", "text"), ("questions", "text", "title"))
+    }
+    return Library(pairs["passages"], pairs["questions"])
 
 
 def read(path: Path) -> tuple[Text, ...]:

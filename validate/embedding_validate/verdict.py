@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from embedding_runtime.bundle import Graph
 from embedding_validate.golden import GoldenCase
 from embedding_validate.metrics import summarize
-from embedding_validate.ranking import Ranking
+from embedding_validate.ranking import Ranking, ScoreShift
 from embedding_validate.results import (
     EXECUTED,
     IN_BUCKET,
@@ -36,6 +36,7 @@ class Found:
     mismatches: tuple[str, ...]
     golden: tuple[GoldenCase, ...] = ()
     ranking: Ranking | None = None
+    scores: ScoreShift | None = None
     invariance: Invariance | None = None
     weights: WeightReport | None = None
     texts: Mapping[str, str] = field(default_factory=dict)
@@ -66,6 +67,7 @@ def graph_report(graph: Graph, thresholds: dict[str, float], found: Found, secon
         cases=found.cases,
         groups=_groups(found.cases),
         ranking=found.ranking,
+        scores=found.scores,
         invariance=found.invariance,
         weights=found.weights,
         failed_texts={
