@@ -1,6 +1,8 @@
 """compare-embedding --corpus: what is read, what is scored, and a small corpus through a tiny bundle."""
 
+import html
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +31,7 @@ def test_one_document_per_line(tmp_path: Path) -> None:
     found = corpus.read(write(tmp_path / "c.txt", "one\ntwo\n\nthree\none\n"))
     assert found.documents == ("one", "two", "three")
     assert found.relevant is None and found.asked == found.documents
+    assert found.candidates == 2, "each asks for the others"
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".tsv"])
@@ -42,7 +45,7 @@ def test_pairs(tmp_path: Path, suffix: str) -> None:
     assert found.documents == tuple(d for _, d in PAIRS)
     assert found.queries == found.asked == tuple(dict.fromkeys(q for q, _ in PAIRS))
     assert found.relevant is not None
-    assert found.relevant[1] == {1, 3}
+    assert found.relevant[1] == {1, 3} and found.candidates == 5
 
 
 def test_objects_with_text(tmp_path: Path) -> None:
@@ -95,7 +98,7 @@ def test_nobody_is_an_answer_to_himself() -> None:
 
 def test_what_nothing_costs() -> None:
     found = embedded()
-    line = cost(scores(found, "float32"), found, "same", "float32", ())
+    line = cost(scores(found, "float32"), found, "same", "float32", (), 10)
     assert (line.overlap, line.spearman, line.shift_most, line.ndcg) == (1, 1, 0, None)
     assert (line.bytes_per_vector, line.index_bytes) == (128, 128 * 40)
 
@@ -103,14 +106,14 @@ def test_what_nothing_costs() -> None:
 def test_what_precisions_and_dims_cost() -> None:
     found = embedded()
     base = scores(found, "float32")
-    small = cost(base, found, "x", "int8", ())
+    small = cost(base, found, "x", "int8", (), 10)
     assert small.spearman > 0.999 and small.overlap > 0.9
     assert small.shift_most is not None and 0 < small.shift_most < 0.02
     assert small.bytes_per_vector == 32
-    signs = cost(base, found, "x", "ubinary", ())
+    signs = cost(base, found, "x", "ubinary", (), 10)
     assert signs.bytes_per_vector == 4 and signs.shift_most is None
     assert 0.3 < signs.spearman < small.spearman
-    half = cost(base, found.cut(16), "x", "float32", ())
+    half = cost(base, found.cut(16), "x", "float32", (), 10)
     assert half.bytes_per_vector == 64 and half.spearman < 0.999
 
 
@@ -124,15 +127,19 @@ def test_the_worst_change_comes_first() -> None:
 
 
 def test_a_corpus_through_a_bundle(litert_bundle: Path, tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(litert_bundle, tmp_path / "bundle"))
+    manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
+    (bundle / "manifest.json").write_text(json.dumps({**manifest, "dims": [64, 8, 2]}), encoding="utf-8")
     path = write(tmp_path / "c.jsonl", "\n".join(json.dumps({"query": q, "document": d}) for q, d in PAIRS))
     quick = ["--threads", "1", "--seconds", "0.05", "--rounds", "3", "--lengths", "4"]
     graphs = ["--graphs", "onnx/fp32,litert/int8", "--corpus", str(path)]
-    assert compare.main([str(litert_bundle), "--output", str(tmp_path / "out"), *quick, *graphs]) == 0
+    assert compare.main([str(bundle), "--output", str(tmp_path / "out"), *quick, *graphs]) == 0
     found = json.loads((tmp_path / "out" / "compare.json").read_text())["runs"][0]["corpus"]
     assert [json.loads(c[-1])["corpus"] for c in found["commands"].values()] == [str(path)] * 2
     assert found["base"] == "onnx/fp32" and found["pairs"] and found["asked"] == 4
+    assert found["k"] == 2, "of five documents, all ten of the first ten would be the same"
     rows = {(r["system"], r["dim"], r["vector_precision"]): r for r in found["rows"]}
-    with Embedder.load(litert_bundle, format="onnx", precision="fp32") as embedder:
+    with Embedder.load(bundle, format="onnx", precision="fp32") as embedder:
         whole = embedder.manifest.embedding_dim
         asked = embedder.encode_query(list(dict.fromkeys(q for q, _ in PAIRS)))
         by_hand = asked @ embedder.encode_document([d for _, d in PAIRS]).T
@@ -140,6 +147,14 @@ def test_a_corpus_through_a_bundle(litert_bundle: Path, tmp_path: Path) -> None:
     assert found["base_ndcg"] == pytest.approx(ndcg(by_hand, wanted, 10), abs=1e-6)
     assert rows["onnx/fp32", whole, "float32"]["spearman"] == 1
     assert 0 < rows["litert/int8", whole, "float32"]["shift_most"] < 0.2
-    page = (tmp_path / "out" / "compare.html").read_text(encoding="utf-8")
-    assert "On your texts" in page and "litert/int8: " in page
+    page, text = ((tmp_path / "out" / f"compare.{n}").read_text(encoding="utf-8") for n in ("html", "md"))
+    assert "On your texts" in page
+    labels = {f"{name}, dim {dim}" for name in ("onnx/fp32", "litert/int8") for dim in (64, 8, 2)}
+    assert found["changed"].keys() == labels - {"onnx/fp32, dim 64"}, "all but the base itself"
+    assert found["changed"]["onnx/fp32, dim 2"]["count"] > 0
+    for label, change in found["changed"].items():
+        assert f"- {label}: {change['count']} of 4 change their first 2" in text
+        assert f"{label}: {change['count'] or 'none'} of 4 change" in page
+        assert len(change["texts"]) == change["count"]
+        assert all(html.escape(t["asked"]) in page for t in change["texts"])
     assert not (tmp_path / "out" / "cache").exists()

@@ -32,6 +32,11 @@ class Corpus:
         """The texts that ask: the queries, or the first documents."""
         return self.queries if self.relevant is not None else self.documents[:MOST_QUERIES]
 
+    @property
+    def candidates(self) -> int:
+        """How many documents can answer a text that asks; one that asks for its neighbours is none."""
+        return len(self.documents) - (self.relevant is None)
+
 
 def read(path: Path) -> Corpus:
     """Read a corpus: `.jsonl` with `text` or with `query` and `document`, `.tsv` with one column or two

@@ -23,13 +23,13 @@ from embedding_validate.corpus import Corpus
 from embedding_validate.corpus_scores import (
     MOST_CHANGED,
     PRECISIONS,
-    TOP_K,
     Embedded,
     changed,
     cost,
     ndcg,
     scores,
 )
+from embedding_validate.ranking import TOP_K, neighbours
 
 # Characters of a text that the report shows.
 _SHOWN = 240
@@ -61,7 +61,7 @@ def measure(
         "documents": len(texts.documents),
         "asked": len(texts.asked),
         "pairs": texts.relevant is not None,
-        "k": TOP_K,
+        "k": neighbours(texts.candidates),
         "base": name,
         "commands": commands,
         "failures": failures,
@@ -72,24 +72,21 @@ def measure(
 def _compared(found: dict[str, Embedded], base: str, texts: Corpus, dims: Sequence[int]) -> Json:
     whole = found[base].documents.shape[1]
     wanted = scores(found[base].cut(whole), "float32")
-    relevant = texts.relevant or ()
-    rows = [
-        asdict(cost(wanted, vectors.cut(dim), name, precision, relevant))
-        for name, vectors in found.items()
-        for dim in sorted({*dims, whole}, reverse=True)
-        for precision in PRECISIONS
-    ]
-    others = {n: scores(v.cut(whole), "float32") for n, v in found.items() if n != base}
+    relevant, k = texts.relevant or (), neighbours(texts.candidates)
+    rows: list[Json] = []
+    changes: Json = {}
+    for name, vectors in found.items():
+        for dim in sorted({*dims, whole}, reverse=True):
+            cut = vectors.cut(dim)
+            rows += [asdict(cost(wanted, cut, name, p, relevant, k)) for p in PRECISIONS]
+            if (name, dim) != (base, whole):
+                those = changed(wanted, scores(cut, "float32"), k)
+                shown = [_shown(texts, c) for c in those[:MOST_CHANGED]]
+                changes[f"{name}, dim {dim}"] = {"count": len(those), "texts": shown}
     return {
         "rows": rows,
         "base_ndcg": ndcg(wanted, relevant, TOP_K) if relevant else None,
-        "changed": {
-            name: {
-                "count": len(all_changed := changed(wanted, scored, TOP_K)),
-                "texts": [_shown(texts, c) for c in all_changed[:MOST_CHANGED]],
-            }
-            for name, scored in others.items()
-        },
+        "changed": changes,
     }
 
 

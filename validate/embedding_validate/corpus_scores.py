@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedding_runtime.quantization import VectorPrecision, quantization_ranges, quantize_embeddings
-from embedding_validate.ranking import spearman, top_k_overlap
+from embedding_validate.ranking import TOP_K, spearman, top_k_overlap
 
-TOP_K = 10
 PRECISIONS: tuple[VectorPrecision, ...] = ("float32", "int8", "ubinary")
-MOST_CHANGED = 20
+# Shown of each graph and dim.
+MOST_CHANGED = 10
 
 Vectors = NDArray[np.float32]
 Scores = NDArray[np.float64]
@@ -40,7 +40,7 @@ class Cost:
 
     `overlap` is the share of the base's top k that is found too, `spearman` the rank correlation of all
     scores, `shift_*` the absolute difference of scores (for float32 and int8, whose scores are cosines),
-    `ndcg` nDCG at k where pairs say what should be found.
+    `ndcg` nDCG at `TOP_K` where pairs say what should be found.
     """
 
     system: str
@@ -82,11 +82,15 @@ def scores(found: Embedded, precision: VectorPrecision) -> Scores:
 
 
 def cost(
-    base: Scores, found: Embedded, system: str, precision: VectorPrecision, relevant: Sequence[frozenset[int]]
+    base: Scores,
+    found: Embedded,
+    system: str,
+    precision: VectorPrecision,
+    relevant: Sequence[frozenset[int]],
+    k: int,
 ) -> Cost:
-    """One line of the comparison; `relevant` is empty where there are no pairs."""
+    """One line of the comparison; `relevant` is empty where there are no pairs, `k` is the overlap's."""
     scored, (queries, documents) = scores(found, precision), base.shape
-    k = min(TOP_K, documents - int(found.alike))
     keep = np.isfinite(base)
     rows = [(base[i][keep[i]], scored[i][keep[i]]) for i in range(queries)]
     shift = np.abs(base[keep] - scored[keep]) if precision != "ubinary" else None

@@ -3,6 +3,7 @@
 from typing import Any
 
 from embedding_validate.compare_grid import grid, number
+from embedding_validate.ranking import TOP_K
 
 # What an index of so many documents takes is shown beside the corpus' own.
 MILLION = 1_000_000
@@ -17,7 +18,17 @@ def markdown(found: Json) -> list[str]:
         f"### On your texts: {found['documents']} documents, {found['asked']} {kind}",
         sentence(found),
         grid(
-            ["", "dim", "vectors", "top-k", "Spearman", "shift", "nDCG", "index MB", "GB per million"],
+            [
+                "",
+                "dim",
+                "vectors",
+                f"top {found['k']}",
+                "Spearman",
+                "shift",
+                "nDCG",
+                "index MB",
+                "GB per million",
+            ],
             [_row(row) for row in found["rows"]],
         ),
     ]
@@ -31,7 +42,7 @@ def markdown(found: Json) -> list[str]:
 def sentence(found: Json) -> str:
     """How to read the table."""
     base = f"{found['base']} in full dimension and float32"
-    ndcg = "" if found["base_ndcg"] is None else f", whose nDCG@{found['k']} is {found['base_ndcg']:.4f}"
+    ndcg = "" if found["base_ndcg"] is None else f", whose nDCG@{TOP_K} is {found['base_ndcg']:.4f}"
     return (
         f"Against {base}{ndcg}: share of its first {found['k']} that are found too, rank correlation of all "
         "scores, mean shift of a score."
