@@ -9,10 +9,11 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from embedding_runtime.doctor_machine import examine_machine
@@ -39,10 +40,14 @@ from embedding_validate.machine import machine, versions
 from embedding_validate.results import plain, replace_text
 
 _CACHE = "cache"
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command; 0 done, 1 a graph failed or is wrong, 2 usage or input, 130 interrupted."""
+def main(argv: list[str] | None = None, left_out: Mapping[str, str] = _NOTHING) -> int:
+    """Run the command; 0 done, 1 a graph failed or is wrong, 2 usage or input, 130 interrupted.
+
+    `left_out` names systems that a caller could not get ready, with the reasons; the results repeat it.
+    """
     arguments = sys.argv[1:] if argv is None else argv
     options = _parser().parse_args(arguments)
     try:
@@ -50,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
             raise InputError("Where to? Give a folder for the results with --output DIR.")
         if options.merge:
             return _merge(options.merge, options.output)
-        return _compare(options, ["compare-embedding", *arguments])
+        return _compare(options, ["compare-embedding", *arguments], left_out)
     except EmbeddingError as e:
         _say(f"compare-embedding: error: {e}")
         return 2
@@ -59,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
 
 
-def _compare(options: argparse.Namespace, command: list[str]) -> int:
+def _compare(options: argparse.Namespace, command: list[str], left_out: Mapping[str, str]) -> int:
     if not options.bundles:
         raise InputError("Compare what? Give one or more bundles, or --merge FILES.")
     bundles = compare_systems.read_bundles(options.bundles)
@@ -68,7 +73,9 @@ def _compare(options: argparse.Namespace, command: list[str]) -> int:
     candidates = _candidates(options, bundles, cache)
     plan = _plan(options, bundles, candidates)
     accounts = compare_account.asked(options.account, bundles)
-    store = Store(options.output, _run(command, bundles, candidates, plan), resume=options.resume)
+    run = _run(command, bundles, candidates, plan)
+    run["left_out"] = [{"system": name, "reason": why} for name, why in left_out.items()]
+    store = Store(options.output, run, resume=options.resume)
     try:
         _measure(store, plan, bundles, candidates, texts)
         for entry in compare_account.measure(accounts, plan, store.run["accounts"], _say):

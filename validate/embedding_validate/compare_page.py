@@ -58,6 +58,7 @@ def _run(run: Json) -> Json:
         "grids": [_grid(run, threads) for threads in run["plan"]["threads"]],
         "hottest": figures.hottest(run),
         "failures": [f for name in figures.systems(run) for f in figures.failures(run, name)],
+        "left_out": run.get("left_out", []),
         "noisy": [{"key": _key(c), "noise": c["noise"]} for c in run["cases"] if c["noise"]],
         "tokenizers": run["tokenizers"],
         "accounts": run.get("accounts"),

@@ -1,14 +1,13 @@
 """`python -m embedding_validate.compare_peers BUNDLE CHECKPOINT DIR`: a bundle beside what people use today.
 
 Makes an environment for each peer from its pins (validate/peers/*.txt in a clone), then runs
-`compare-embedding` with all of them. What cannot be installed is named and left out. What follows `--` goes
-to compare-embedding.
+`compare-embedding` with all of them. What cannot be installed is left out, and the results say why. What
+follows `--` goes to compare-embedding.
 """
 
 import argparse
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,20 +38,24 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; compare-embedding's status."""
     options = _parser().parse_args(argv)
     arguments = [str(options.bundle), "--reference", str(options.checkpoint), "--output", str(options.output)]
-    peers = list(arguments_of(options.environments))
-    return compare.main([*arguments, "--bf16", *peers, *options.rest])
+    peers, left_out = prepared(options.environments)
+    return compare.main([*arguments, "--bf16", *peers, *options.rest], left_out)
 
 
-def arguments_of(environments: Path) -> Iterator[str]:
-    """`--peer` for every system whose environment there is, or can be made."""
+def prepared(environments: Path) -> tuple[list[str], dict[str, str]]:
+    """`--peer` for every system whose environment there is, or can be made; of the others, why not."""
+    arguments: list[str] = []
+    left_out: dict[str, str] = {}
     for peer in KNOWN:
         folder = environments / peer.environment
         reason = None if ready(folder) else install(PEERS / f"{peer.environment}.txt", folder)
         if reason is not None:
             _say(f"{', '.join(peer.systems)}: not installed here, left out ({reason})")
+            left_out |= dict.fromkeys(peer.systems, f"not installed here ({reason})")
             continue
-        for system in peer.systems:
-            yield f"--peer={system}={folder / 'bin' / 'python'}={PEERS / peer.script}"
+        python = folder / "bin" / "python"
+        arguments += [f"--peer={system}={python}={PEERS / peer.script}" for system in peer.systems]
+    return arguments, left_out
 
 
 def ready(folder: Path) -> bool:

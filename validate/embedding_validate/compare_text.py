@@ -159,7 +159,7 @@ def _failed(run: Json) -> list[str]:
             f"- {name}: {found['status']} ({found['reason']}): {found['where']} threads"
             for found in figures.failures(run, name)
         ]
-    return lines
+    return lines + [f"- left out: {o['system']}, {o['reason']}" for o in run.get("left_out", [])]
 
 
 def _notes(run: Json) -> list[str]:
