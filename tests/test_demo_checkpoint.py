@@ -55,6 +55,24 @@ def test_apple_is_nearer_to_banana_than_to_car(demo: Embedder, prompt: str | Non
     assert apple @ banana > apple @ car
 
 
+@pytest.mark.parametrize("dim", [384, 256, 192])
+@pytest.mark.parametrize(
+    ("ticket", "name"), [("ticket 1", "Technical Support"), ("ticket 2", "Sales Inquiry")]
+)
+def test_the_tutorials_tickets_are_named(demo: Embedder, ticket: str, name: str, dim: int) -> None:
+    asked = [s for s in golden.load().scores if s.id.startswith(ticket)]
+    text = demo.encode(asked[0].left.text, prompt_name="Classification", dim=dim)
+    names = demo.encode([s.right.text for s in asked], prompt_name="Classification", dim=dim)
+    assert len(asked) == 3
+    assert asked[int((names @ text).argmax())].right.text == name
+
+
+def test_the_order_of_words_counts(demo: Embedder) -> None:
+    """As it does not in a bag of token vectors."""
+    a, b = demo.encode(["the dog bites the man", "the man bites the dog"])
+    assert 0.5 < a @ b < 0.9999
+
+
 def test_8_bits_keep_the_vectors(demo_bundle: Path) -> None:
     texts = [s.left.text for s in golden.load().scores] + [s.right.text for s in golden.load().scores]
     with Embedder.load(demo_bundle, precision="fp32") as a, Embedder.load(demo_bundle, precision="int8") as b:
