@@ -1,6 +1,6 @@
 """What each precision must hold against the reference, as data. Knows nothing of how it is measured."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from embedding_runtime.errors import InputError
 from embedding_validate.metrics import Figures
@@ -65,7 +65,10 @@ _ROUNDED = Threshold(
 EXECUTION: dict[str, Threshold] = {
     "fp16": Threshold(cosine_min=0.999999, cosine_mean=0.999999, norm_error=1e-5, max_abs_error=1e-5),
     "int8": _ROUNDED,
-    "int4": _ROUNDED,
+    # The Dense stages' input is a single row, 4-bit products round it in blocks of 32, and a checkpoint that
+    # whitens in its last Dense makes more of a neighbouring step: 0.9999876 was seen with a trained one. The
+    # least cosine is that of an update's bound, 1 - 0.02² / 2.
+    "int4": replace(_ROUNDED, cosine_min=0.9998),
 }
 # LiteRT shows its vectors alone, and rounds the inputs of its products: what it gives is held against a
 # forward pass that rounds them so from the first layer to the last. Values that fall to the neighbouring step
