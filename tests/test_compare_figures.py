@@ -9,6 +9,7 @@ import pytest
 
 from embedding_validate import (
     compare_advice,
+    compare_agreement,
     compare_page,
     compare_readme,
     compare_run,
@@ -278,7 +279,14 @@ def test_two_runs_on_one_machine() -> None:
     assert "10 of 10 ratios undisturbed in both" in line and "0% at most" in line
     second["runs"][0]["cases"][3]["ratio"] *= 1.3
     (line,) = agreements(compare_store.merge([first, second]))
-    assert "not within 15%: onnx/int8 | 2 threads | 256." in line
+    assert "not within 15%, and marked: onnx/int8 | 2 threads | 256." in line
+    merged = compare_store.merge([copy.deepcopy(first), copy.deepcopy(second)])
+    compare_agreement.mark(merged)
+    compare_agreement.mark(merged)
+    marked = [[c["noise"] for c in run["cases"] if c["noise"]] for run in merged["runs"]]
+    assert [len(cases) for cases in marked] == [1, 1], "once in each run"
+    assert all("another run on this machine gave" in reason for ((reason,),) in marked)
+    assert agreements(merged) == [line], "its own mark disturbs nothing"
     second["runs"][0]["cases"][3]["noise"] = ["others kept 1.0 CPUs busy"]
     (line,) = agreements(compare_store.merge([first, second]))
     assert "9 of 10" in line and "not within" not in line

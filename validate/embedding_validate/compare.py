@@ -20,6 +20,7 @@ from embedding_runtime.doctor_machine import examine_machine
 from embedding_runtime.errors import EmbeddingError, InputError
 from embedding_validate import (
     compare_account,
+    compare_agreement,
     compare_page,
     compare_run,
     compare_store,
@@ -214,6 +215,7 @@ def _bundle(bundle: Bundle) -> Json:
 
 def _merge(paths: Sequence[Path], output: Path) -> int:
     document = compare_store.merge([_runs(path) for path in paths])
+    compare_agreement.mark(document)
     output.mkdir(parents=True, exist_ok=True)
     replace_text(output / compare_store.JSON, compare_store.dumps(document))
     _show(output, document)

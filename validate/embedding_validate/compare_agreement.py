@@ -1,5 +1,6 @@
-"""Whether two runs on one machine agree: every ratio within 15 %, or the case marked. A pure function."""
+"""Whether two runs on one machine agree: every ratio within 15 %, or the case is marked."""
 
+from collections.abc import Iterator
 from itertools import combinations
 from typing import Any
 
@@ -8,34 +9,64 @@ from embedding_validate.compare_store import key
 
 Json = dict[str, Any]
 MOST_APART = 0.15
+_SAID = "another run on this machine gave"
 
 
 def agreements(document: Json) -> list[str]:
     """A sentence for every two runs of one plan on one machine."""
-    runs = [run for run in document["runs"] if run["origin"] == MEASURED]
-    return [agreement(a, b) for a, b in combinations(runs, 2) if _comparable(a, b)]
+    return [agreement(a, b) for a, b in _comparable_runs(document)]
+
+
+def mark(document: Json) -> None:
+    """Note it in `noise` of cases whose ratio another run does not confirm; may be called again."""
+    for case in (c for run in document["runs"] for c in run["cases"]):
+        case["noise"] = [reason for reason in case["noise"] if not reason.startswith(_SAID)]
+    for a, b in _comparable_runs(document):
+        for _, x, y in _missed(a, b):
+            for case, other in ((x, y), (y, x)):
+                case["noise"].append(f"{_SAID} {other['ratio']:.2f} for its {case['ratio']:.2f}")
 
 
 def agreement(a: Json, b: Json) -> str:
-    """How far the ratios of two runs lie apart, and whether the cases that do are marked."""
+    """How far the ratios of two runs lie apart, and which cases are marked for it."""
     pairs = _pairs(a, b)
-    apart = {name: abs(x["ratio"] / y["ratio"] - 1) for name, (x, y) in pairs.items()}
-    quiet = {name for name, (x, y) in pairs.items() if not x["noise"] and not y["noise"]}
-    missed = sorted(name for name in quiet if apart[name] > MOST_APART)
-    most = max((apart[name] for name in quiet), default=0.0)
-    if not quiet:
+    apart = [_apart(x, y) for x, y in pairs.values() if _quiet(x) and _quiet(y)]
+    if not apart:
         return f"{a['started']} and {b['started']}: none of {len(pairs)} ratios was undisturbed in both."
     found = (
-        f"{a['started']} and {b['started']}: {len(quiet)} of {len(pairs)} ratios undisturbed in both, which "
-        f"differ by {most:.0%} at most"
+        f"{a['started']} and {b['started']}: {len(apart)} of {len(pairs)} ratios undisturbed in both, which "
+        f"differ by {max(apart):.0%} at most"
     )
-    return found + (f"; not within {MOST_APART:.0%}: {', '.join(missed)}." if missed else ".")
+    missed = sorted(name for name, _, _ in _missed(a, b))
+    return found + (f"; not within {MOST_APART:.0%}, and marked: {', '.join(missed)}." if missed else ".")
+
+
+def _missed(a: Json, b: Json) -> list[tuple[str, Json, Json]]:
+    """Name and both cases of each ratio that nothing disturbed, and that the two runs do not agree on."""
+    return [
+        (name, x, y)
+        for name, (x, y) in _pairs(a, b).items()
+        if _quiet(x) and _quiet(y) and _apart(x, y) > MOST_APART
+    ]
+
+
+def _apart(x: Json, y: Json) -> float:
+    return abs(float(x["ratio"]) / float(y["ratio"]) - 1)
+
+
+def _quiet(case: Json) -> bool:
+    return all(reason.startswith(_SAID) for reason in case["noise"])
 
 
 def _pairs(a: Json, b: Json) -> dict[str, tuple[Json, Json]]:
     """The cases with a ratio in both."""
     of_b = {key(c): c for c in b["cases"] if c["ratio"]}
     return {key(c): (c, of_b[key(c)]) for c in a["cases"] if c["ratio"] and key(c) in of_b}
+
+
+def _comparable_runs(document: Json) -> Iterator[tuple[Json, Json]]:
+    runs = [run for run in document["runs"] if run["origin"] == MEASURED]
+    return ((a, b) for a, b in combinations(runs, 2) if _comparable(a, b))
 
 
 def _comparable(a: Json, b: Json) -> bool:
