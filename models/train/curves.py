@@ -7,6 +7,8 @@ from embedding_validate.plots import HEIGHT, Axis, frame, svg, x_at, y_at
 
 _FIGURES = ("mean", "wordnet-gloss", "wordnet-examples", "headings")
 _COLOURS = ("#222222", "#0072b2", "#d55e00", "#009e73")
+# At most so wide, on average, in the font of the style.
+_CHARACTER = 6
 _STYLE = (
     "<style>text{font:11px sans-serif;fill:#444}.grid{stroke:#ddd}"
     "polyline{fill:none;stroke-width:1.6}svg{background:#fff}</style>"
@@ -27,10 +29,12 @@ def draw(folder: Path, stages: tuple[str, ...] = ("bag", "encoder")) -> str:
     x, y = Axis(f"steps ({', then '.join(stages)})", 0, begun), Axis("mean reciprocal rank, dev", 0.1, 0.9)
     parts = [_STYLE, *frame(x, y)]
     parts += [_boundary(x, y, end) for end in ends[:-1]]
-    for i, (name, colour) in enumerate(zip(_FIGURES, _COLOURS, strict=True)):
+    label = 80
+    for name, colour in zip(_FIGURES, _COLOURS, strict=True):
         points = " ".join(f"{x_at(x, step):.1f},{y_at(y, value):.1f}" for step, value in lines[name])
         parts.append(f'<polyline points="{points}" stroke="{colour}"/>')
-        parts.append(f'<text x="{80 + 88 * i}" y="12" style="fill:{colour}">{name}</text>')
+        parts.append(f'<text x="{label}" y="12" style="fill:{colour}">{name}</text>')
+        label += _CHARACTER * len(name) + 16
     drawn = svg(parts, HEIGHT, "Held-out retrieval during training")
     return drawn.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
 
