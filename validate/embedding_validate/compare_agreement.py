@@ -19,7 +19,8 @@ def agreements(document: Json) -> list[str]:
 
 def mark(document: Json) -> None:
     """Note it in `noise` of cases whose ratio another run does not confirm; may be called again."""
-    for case in (c for run in document["runs"] for c in run["cases"]):
+    measured = [run for run in document["runs"] if run["origin"] == MEASURED]
+    for case in (c for run in measured for c in run["cases"]):
         case["noise"] = [reason for reason in case["noise"] if not reason.startswith(_SAID)]
     for a, b in _comparable_runs(document):
         for _, x, y in _missed(a, b):
