@@ -220,7 +220,10 @@ def test_the_engine_that_is_installed_is_taken(
 def test_no_engine_at_all(litert_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("onnxruntime", "ai_edge_litert"):
         monkeypatch.setitem(sys.modules, name, None)
-    both = r"pip install onnxruntime \(for onnx/int8\); or pip install 'embedding-edge\[litert\]' \(for litert/int8\)"
+    both = (
+        r"pip install onnxruntime \(for onnx/int8\); "
+        r"or pip install 'embedding-edge\[litert\]' \(for litert/int8\)"
+    )
     with pytest.raises(EngineError, match=both):
         Embedder.load(litert_bundle, precision="int8")
 
