@@ -36,8 +36,9 @@ _START_SAMPLE, _FINISH_SAMPLE = 4_000, 500
 class Settings:
     """Everything that was chosen.
 
-    `rates`: peak learning rates of layers, norms, Dense stages and table. `kept`: how far from its start the
-    encoder stays where training took it (Wortsman et al., Robust fine-tuning of zero-shot models, 2022).
+    `rates`: peak learning rates of layers, norms, Dense stages and table. `kept`: of the way that training
+    took the encoder's weights, the share that they keep (Wortsman et al., Robust fine-tuning of zero-shot
+    models, 2022).
     `bfloat16`: the encoder's layers multiply in it, which on some processors is more than twice as fast;
     weights and sums stay float32.
     """
