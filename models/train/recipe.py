@@ -86,14 +86,8 @@ class Recipe:
         self.plan.note(f"wrote {self.plan.folder / 'worth.json'}")
 
     def finished(self) -> Encoder:
-        """Both stages and the last changes."""
-        bag = self.bag()
-        encoder = self.encoder(bag)
-        started = self._started(bag, start.UPDATE)
-        with torch.no_grad():
-            for weight, first in zip(encoder.parameters(), started.parameters(), strict=True):
-                weight.copy_(torch.lerp(first, weight, self.settings.kept))
-        return self._finish(encoder)
+        """Both stages and the last change."""
+        return self._finish(self.encoder(self.bag()))
 
     def worth(self, encoder: Encoder) -> dict[str, dict[str, dict[str, float]]]:
         """What the layers are worth: held-out figures of encoder, encoder without attention, and bag.
@@ -125,10 +119,14 @@ class Recipe:
         return model
 
     def encoder(self, bag: Bag) -> Encoder:
-        """Stage 2: starts as the whitened bag."""
+        """Stage 2: starts as the whitened bag, and is drawn back to it a little at the end."""
         s = self.settings
         model = self._started(bag, start.UPDATE)
+        first = [p.detach().clone() for p in model.parameters()]
         fit.run(model, self._stage("encoder", model, self._groups(model), s.encoder_steps, s.encoder_batch))
+        with torch.no_grad():
+            for weight, at_first in zip(model.parameters(), first, strict=True):
+                weight.copy_(torch.lerp(at_first, weight, s.kept))
         return model
 
     def _started(self, bag: Bag, update: float) -> Encoder:

@@ -19,8 +19,7 @@ def agreements(document: Json) -> list[str]:
 
 def mark(document: Json) -> None:
     """Note it in `noise` of cases whose ratio another run does not confirm; may be called again."""
-    measured = [run for run in document["runs"] if run["origin"] == MEASURED]
-    for case in (c for run in measured for c in run["cases"]):
+    for case in (c for run in _measured(document) for c in run["cases"]):
         case["noise"] = [reason for reason in case["noise"] if not reason.startswith(_SAID)]
     for a, b in _comparable_runs(document):
         for _, x, y in _missed(a, b):
@@ -30,12 +29,12 @@ def mark(document: Json) -> None:
 
 def agreement(a: Json, b: Json) -> str:
     """How far the ratios of two runs lie apart, and which cases are marked for it."""
-    pairs = _pairs(a, b)
-    apart = [_apart(x, y) for x, y in pairs.values() if _quiet(x) and _quiet(y)]
+    count = len(_pairs(a, b))
+    apart = [_apart(x, y) for _, x, y in _undisturbed(a, b)]
     if not apart:
-        return f"{a['started']} and {b['started']}: none of {len(pairs)} ratios was undisturbed in both."
+        return f"{a['started']} and {b['started']}: none of {count} ratios was undisturbed in both."
     found = (
-        f"{a['started']} and {b['started']}: {len(apart)} of {len(pairs)} ratios undisturbed in both, which "
+        f"{a['started']} and {b['started']}: {len(apart)} of {count} ratios undisturbed in both, which "
         f"differ by {max(apart):.0%} at most"
     )
     missed = sorted(name for name, _, _ in _missed(a, b))
@@ -43,12 +42,13 @@ def agreement(a: Json, b: Json) -> str:
 
 
 def _missed(a: Json, b: Json) -> list[tuple[str, Json, Json]]:
-    """Name and both cases of each ratio that nothing disturbed, and that the two runs do not agree on."""
-    return [
-        (name, x, y)
-        for name, (x, y) in _pairs(a, b).items()
-        if _quiet(x) and _quiet(y) and _apart(x, y) > MOST_APART
-    ]
+    """Of the undisturbed ratios, those that the two runs do not agree on."""
+    return [(name, x, y) for name, x, y in _undisturbed(a, b) if _apart(x, y) > MOST_APART]
+
+
+def _undisturbed(a: Json, b: Json) -> list[tuple[str, Json, Json]]:
+    """Name and both cases of each ratio that nothing disturbed in either run."""
+    return [(name, x, y) for name, (x, y) in _pairs(a, b).items() if _quiet(x) and _quiet(y)]
 
 
 def _apart(x: Json, y: Json) -> float:
@@ -66,8 +66,11 @@ def _pairs(a: Json, b: Json) -> dict[str, tuple[Json, Json]]:
 
 
 def _comparable_runs(document: Json) -> Iterator[tuple[Json, Json]]:
-    runs = [run for run in document["runs"] if run["origin"] == MEASURED]
-    return ((a, b) for a, b in combinations(runs, 2) if _comparable(a, b))
+    return ((a, b) for a, b in combinations(_measured(document), 2) if _comparable(a, b))
+
+
+def _measured(document: Json) -> list[Json]:
+    return [run for run in document["runs"] if run["origin"] == MEASURED]
 
 
 def _comparable(a: Json, b: Json) -> bool:
