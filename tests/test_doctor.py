@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,10 @@ from embedding_runtime.doctor import main
 from embedding_runtime.doctor_advice import MB, advice, problems
 from embedding_runtime.doctor_bundle import BundleState, GraphState, Speed
 from embedding_runtime.doctor_machine import CoreGroup, EngineState, Machine, examine_machine
+from embedding_runtime.errors import EngineError
 from embedding_runtime.platforms import Platform, lack, this_platform
 from embedding_runtime.process_memory import process_memory
+from embedding_runtime.selection import choose_graph
 
 Captured = pytest.CaptureFixture[str]
 PI = Platform("Linux", "aarch64", 64, "glibc", (2, 36))
@@ -198,13 +201,40 @@ def test_advice_about_a_bundle(machine: Machine) -> None:
 
 
 def test_a_machine_without_an_engine(machine: Machine) -> None:
-    none = {k: EngineState(e.name, False, None, "not installed") for k, e in machine.engines.items()}
+    none = {k: EngineState(e.name, False, True, None, "not installed") for k, e in machine.engines.items()}
     assert problems(machine, None) == []
     assert "onnxruntime: not installed" in problems(replace(machine, engines=none), None)[0]
     old = replace(machine, engines=none, platform=replace(PI, bits=32, machine="armv7l"))
     assert "64-bit system" in problems(old, None)[0]
-    broken = {**machine.engines, "litert": EngineState("ai-edge-litert", True, None, "does not load")}
+    broken = {**machine.engines, "litert": EngineState("ai-edge-litert", True, True, None, "does not load")}
     assert problems(replace(machine, engines=broken), None) == ["does not load"]
+
+
+@pytest.fixture
+def pi_4(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Its CPU has no dot-product instructions."""
+    (tmp_path / "cpuinfo").write_text("Features : fp asimd evtstrm crc32\n")
+    monkeypatch.setattr(cpu, "_CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    for kept in (cpu.cpu_kind, cpu.cpu_fingerprint):
+        kept.cache_clear()
+    yield
+    for kept in (cpu.cpu_kind, cpu.cpu_fingerprint):
+        kept.cache_clear()
+
+
+def test_an_engine_that_this_cpu_cannot_run(bundle: Path, pi_4: None, capfd: Captured) -> None:
+    """Nothing is wrong with the board: its graphs run on the other engine."""
+    pytest.importorskip("ai_edge_litert")
+    found = examined([str(bundle)], capfd, 0)
+    assert "needs a CPU with dot-product" in found["machine"]["engines"]["litert"]["error"]
+    assert (found["machine"]["cpu_kind"], found["problems"]) == ("arm", [])
+    manifest = load_manifest(bundle)
+    fp32, int8 = (next(g for g in manifest.graphs if g.precision == p) for p in ("fp32", "int8"))
+    both = replace(manifest, graphs=(fp32, replace(int8, format="litert")))
+    assert choose_graph(both, None, None) == fp32
+    with pytest.raises(EngineError, match="dot-product"):
+        choose_graph(replace(both, graphs=both.graphs[1:]), None, None)
 
 
 @pytest.mark.parametrize(
@@ -247,15 +277,10 @@ def test_another_machine_s_tree(tmp_path: Path) -> None:
     assert {g.name for g in found.cores} == {"Cortex-A76"}
 
 
-def test_features_are_the_flags(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_features_are_the_flags(pi_4: None, tmp_path: Path) -> None:
+    assert examine_machine().features == {"dotprod": False, "i8mm": False, "bf16": False, "sve": False}
     (tmp_path / "cpuinfo").write_text("Features : fp asimd asimddp i8mm\n")
-    monkeypatch.setattr(cpu, "_CPUINFO", tmp_path / "cpuinfo")
-    monkeypatch.setattr("platform.machine", lambda: "aarch64")
-    cpu.cpu_kind.cache_clear()
-    try:
-        assert examine_machine().features == {"dotprod": True, "i8mm": True, "bf16": False, "sve": False}
-    finally:
-        cpu.cpu_kind.cache_clear()
+    assert examine_machine().features == {"dotprod": True, "i8mm": True, "bf16": False, "sve": False}
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs /proc")

@@ -4,10 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from embedding_runtime import litert_packed, onnx_prepacked
+from embedding_runtime import onnx_prepacked
 from embedding_runtime.bundle import Format, Graph
 from embedding_runtime.engines import Session
-from embedding_runtime.litert_session import LitertSession
 from embedding_runtime.onnx_session import OnnxSession
 
 # Where packed weights in a file are worth the disk with ONNX Runtime: int8 saves 94 MB of memory for 210 MB
@@ -47,6 +46,10 @@ def _onnx(graph: Graph, file: Path, threads: int, _: int) -> Backend:
 
 def _litert(_: Graph, file: Path, threads: int, pad_id: int) -> Backend:
     """XNNPACK packs weights in every precision: in a file, or into memory at every opening."""
+    # Not before there is such a graph: a cold start should not wait for modules that it does not use.
+    from embedding_runtime import litert_packed
+    from embedding_runtime.litert_session import LitertSession
+
     return Backend(
         litert_packed.LAYOUT,
         True,

@@ -5,6 +5,7 @@ Knows nothing of engines, tokenizers or checkpoints; only the exporter writes a 
 
 import base64
 import dataclasses
+import functools
 import json
 import types
 import typing
@@ -284,16 +285,19 @@ def _decode_dataclass(tp: Any, value: Any, where: str) -> Any:
         raise BundleError(
             f"{where} is {str(value)[:80]!r}; expected an object. The bundle is damaged: export it again."
         )
-    hints = typing.get_type_hints(tp)
+    hints, required = _fields(tp)
     if unknown := sorted(set(value) - set(hints)):
         raise BundleError(
             f"{where} has unknown fields {unknown}. Upgrade embedding-edge, or export the bundle again."
         )
-    optional = {f.name for f in dataclasses.fields(tp) if not _required(f)}
-    if missing := sorted(set(hints) - set(value) - optional):
+    if missing := sorted(required - set(value)):
         raise BundleError(f"{where} lacks the fields {missing}. The bundle is damaged: export it again.")
     return tp(**{k: _decode(hints[k], v, f"{where}: {k}") for k, v in value.items()})
 
 
-def _required(field: "dataclasses.Field[Any]") -> bool:
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+@functools.cache
+def _fields(tp: Any) -> tuple[dict[str, Any], frozenset[str]]:
+    """Types by name, and the names without a default; kept, since a manifest has many of each kind."""
+    defaults = {f.name: (f.default, f.default_factory) for f in dataclasses.fields(tp)}
+    missing = (dataclasses.MISSING, dataclasses.MISSING)
+    return typing.get_type_hints(tp), frozenset(n for n, d in defaults.items() if d == missing)

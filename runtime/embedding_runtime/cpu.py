@@ -1,6 +1,7 @@
 """What kind of CPU this is, as far as it changes what an engine computes. Knows nothing of engines."""
 
 import hashlib
+import os
 import platform
 from functools import cache
 from pathlib import Path
@@ -30,7 +31,9 @@ def cpu_kind() -> str:
 @cache
 def cpu_fingerprint() -> str:
     """Changes when the machine's kind of CPU or its instruction set changes; 16 hex digits."""
-    text = "\n".join([platform.machine(), platform.processor(), cpu_kind(), *sorted(cpu_flags())])
+    # Windows' own name for the CPU; platform.processor() would start a process elsewhere.
+    name = os.environ.get("PROCESSOR_IDENTIFIER", "")
+    text = "\n".join([platform.machine(), name, cpu_kind(), *sorted(cpu_flags())])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -11,6 +11,8 @@ and how to check what was opened. The guard is the same for all of them:
   caller's check (a golden vector: a checksum shows damage, not that the engine reads it rightly);
 - an entry in doubt is thrown away and built anew, once; when that fails too, or the folder cannot be
   written, there is no entry, and the caller does without.
+
+What only building needs is imported where it is used: a cold start has no time for it.
 """
 
 import ctypes
@@ -18,8 +20,6 @@ import errno
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 import threading
 import time
 import zlib
@@ -106,6 +106,8 @@ def require_room(folder: Path, needed: int) -> None:
     Raises:
         OSError: less than `needed` bytes and some to spare are free where `folder` lies.
     """
+    import shutil
+
     free = shutil.disk_usage(folder).free
     if free < needed + _SPARE_BYTES:
         raise OSError(errno.ENOSPC, f"{needed + _SPARE_BYTES} bytes needed, {free} free", str(folder))
@@ -170,6 +172,8 @@ def _open(
 
 def _replace(entry: Path, key: CacheKey, build: Callable[[Path], None]) -> None:
     """Build an entry and put it in place of what is there, unless a sound one has appeared meanwhile."""
+    import tempfile
+
     entry.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     _sweep(entry.parent)
     with tempfile.TemporaryDirectory(dir=entry.parent, prefix=".building-", ignore_cleanup_errors=True) as at:
@@ -186,6 +190,9 @@ def _replace(entry: Path, key: CacheKey, build: Callable[[Path], None]) -> None:
 
 def _discard(entry: Path) -> None:
     """Take an entry away; files that another process has mapped stay readable to it."""
+    import shutil
+    import tempfile
+
     with suppress(FileNotFoundError):
         if entry.is_dir() and not entry.is_symlink():
             going = Path(tempfile.mkdtemp(dir=entry.parent, prefix=".going-"))
@@ -199,6 +206,8 @@ def _discard(entry: Path) -> None:
 
 def _sweep(folder: Path) -> None:
     """Remove entries and leavings of interrupted builds that nobody has touched for `KEPT_SECONDS`."""
+    import shutil
+
     before = time.time() - KEPT_SECONDS
     for path in folder.iterdir():
         with suppress(OSError):

@@ -16,8 +16,8 @@ def problems(machine: Machine, bundle: BundleState | None) -> list[str]:
     found = []
     if not any(e.version for e in machine.engines.values()):
         found.append(f"No engine can be used. {_engine_errors(machine)}")
-    elif broken := [e for e in machine.engines.values() if e.installed and not e.version]:
-        found += [e.error or "" for e in broken]
+    else:
+        found += [e.error or "" for e in machine.engines.values() if e.installed and e.fits and not e.version]
     if bundle:
         found += bundle.problems
     return found

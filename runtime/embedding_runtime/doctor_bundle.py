@@ -14,7 +14,7 @@ from embedding_runtime.bundle import Graph, Manifest, load_manifest
 from embedding_runtime.cpu import cpu_kind
 from embedding_runtime.device_cache import entries_folder
 from embedding_runtime.embedder import Embedder
-from embedding_runtime.engines import ENGINES, installed
+from embedding_runtime.engines import ENGINES, installed, unfit
 from embedding_runtime.errors import EmbeddingError
 from embedding_runtime.opened import cache_key
 from embedding_runtime.process_memory import process_memory
@@ -99,12 +99,10 @@ def _damaged(path: Path, manifest: Manifest) -> tuple[str, ...]:
     """Files of graphs that are missing or of another size; the chosen graph's have been hashed."""
     found = []
     for name in (n for g in manifest.graphs for n in (g.file, *g.external_data)):
-        size, expected = (
-            (path / name).stat().st_size if (path / name).is_file() else None,
-            manifest.files[name],
-        )
-        if size != expected.size:
-            what = "is missing" if size is None else f"has {size} bytes; the manifest says {expected.size}"
+        size = (path / name).stat().st_size if (path / name).is_file() else None
+        expected = manifest.files[name].size
+        if size != expected:
+            what = "is missing" if size is None else f"has {size} bytes; the manifest says {expected}"
             found.append(f"{path / name} {what}. Copy or export the bundle again.")
     return tuple(found)
 
@@ -143,6 +141,8 @@ def _size(manifest: Manifest, graph: Graph) -> int:
 def _why(graph: Graph, chosen: Graph) -> str:
     """In the words of `selection`'s rules: precision first, then format, of engines that are installed."""
     engine = ENGINES[graph.format].name
+    if unfit(graph.format):
+        return f"its engine {engine} does not run on this CPU"
     if not installed(graph.format):
         return f"its engine {engine} is not installed"
     if graph == chosen:
@@ -157,8 +157,8 @@ def _why(graph: Graph, chosen: Graph) -> str:
 def _timed(state: GraphState, path: Path, manifest: Manifest, threads: int, room: int | None) -> GraphState:
     """With a speed, where the graph is one that could be taken instead and fits beside what runs."""
     graph = next(g for g in manifest.graphs if g.key == state.key)
-    small = state.size <= room if room is not None else False
-    if state.chosen or graph.precision in ("fp32", "fp16") or not installed(graph.format) or not small:
+    fits = room is not None and state.size <= room and installed(graph.format) and not unfit(graph.format)
+    if state.chosen or graph.precision in ("fp32", "fp16") or not fits:
         return state
     try:
         with warnings.catch_warnings():

@@ -12,7 +12,7 @@ from embedding_runtime.bundle import Format
 from embedding_runtime.control_group import cpu_quota, memory_limit
 from embedding_runtime.cores import ROOT, cores, fast_cores
 from embedding_runtime.device_cache import entries_folder
-from embedding_runtime.engines import ENGINES, engine_module, installed
+from embedding_runtime.engines import ENGINES, engine_module, installed, unfit
 from embedding_runtime.errors import EngineError
 from embedding_runtime.platforms import Platform, lack, this_platform
 from embedding_runtime.threads import available_cpus
@@ -36,10 +36,11 @@ class CoreGroup:
 
 @dataclass(frozen=True)
 class EngineState:
-    """An engine: its version, or why there is none."""
+    """An engine: its version, or why there is none; `fits` is whether it is made for this CPU."""
 
     name: str
     installed: bool
+    fits: bool
     version: str | None
     error: str | None
 
@@ -110,12 +111,13 @@ def _groups(root: Path) -> tuple[CoreGroup, ...]:
 
 def _engine(kind: Format) -> EngineState:
     name = ENGINES[kind].name
+    reason = unfit(kind)
     if not installed(kind):
-        return EngineState(name, False, None, lack(name, this_platform()) or "not installed")
+        return EngineState(name, False, not reason, None, lack(name, this_platform()) or "not installed")
     try:
-        return EngineState(name, True, str(engine_module(kind).__version__), None)
+        return EngineState(name, True, True, str(engine_module(kind).__version__), None)
     except EngineError as e:
-        return EngineState(name, True, None, str(e))
+        return EngineState(name, True, not reason, None, str(e))
 
 
 def _cache(folder: Path) -> CacheState:

@@ -59,6 +59,18 @@ def installed(format: Format) -> bool:
     return importlib.util.find_spec(ENGINES[format].module) is not None
 
 
+def unfit(format: Format) -> str | None:
+    """Why this CPU cannot run the format's engine; None where it can."""
+    if format == "litert" and cpu_kind() == "arm" and cpu_flags():
+        # Seen with 2.3.0 on an emulated Cortex-A72: opening a graph ends the process with SIGILL.
+        return (
+            f"{ENGINES[format].name} needs a CPU with dot-product instructions (Cortex-A76 or newer, as in "
+            "the Raspberry Pi 5), and this one has none. Use an ONNX graph: export-embedding CHECKPOINT "
+            "BUNDLE --add"
+        )
+    return None
+
+
 def engine_module(format: Format) -> Any:
     """The engine's module.
 
@@ -66,13 +78,8 @@ def engine_module(format: Format) -> Any:
         EngineError: not installed, or it cannot be imported or run here.
     """
     engine = ENGINES[format]
-    if format == "litert" and cpu_kind() == "arm" and cpu_flags():
-        # Seen with 2.3.0 on an emulated Cortex-A72: opening a graph ends the process with SIGILL.
-        raise EngineError(
-            f"{engine.name} needs a CPU with dot-product instructions (Cortex-A76 or newer, as in the "
-            "Raspberry Pi 5), and this one has none. Use an ONNX graph: export-embedding CHECKPOINT BUNDLE "
-            "--add"
-        )
+    if reason := unfit(format):
+        raise EngineError(reason)
     # onnxruntime looks for this when it is imported: it would store an id of the device to report.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:

@@ -7,7 +7,6 @@ later loads only compare stamps. A cache that cannot be read or written costs ti
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -60,6 +59,8 @@ class Stamps:
 
     def write(self) -> None:
         """Write atomically; a cache that cannot be written is left alone."""
+        import tempfile  # not before it is wanted: a cold start has no time for it
+
         data = {"version": STAMPS_VERSION, "files": self.files, "golden": self.golden}
         with suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)

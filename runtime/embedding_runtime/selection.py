@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from embedding_runtime.bundle import Format, Graph, Manifest, Precision
-from embedding_runtime.engines import ENGINES, installed
+from embedding_runtime.engines import ENGINES, installed, unfit
 from embedding_runtime.errors import BundleError, EngineError, InputError, ParityWarning
 from embedding_runtime.notices import warn
 from embedding_runtime.platforms import lack, this_platform
@@ -21,13 +21,13 @@ _warned: set[tuple[str, str]] = set()
 
 
 def choose_graph(manifest: Manifest, format: str | None, precision: str | None) -> Graph:
-    """The graph for a format and a precision; None takes the best one whose engine is installed.
+    """The graph for a format and a precision; None takes the best one whose engine is here and runs.
 
     The precision goes before the format: `PRECISION_ORDER`, then `FORMAT_ORDER`.
 
     Raises:
         InputError: the bundle has no such graph.
-        EngineError: it has, but for an engine that is not installed.
+        EngineError: it has, but for an engine that is not installed, or that this CPU cannot run.
     """
     precisions = PRECISION_ORDER if precision is None else (precision,)
     formats = FORMAT_ORDER if format is None else (format,)
@@ -38,9 +38,9 @@ def choose_graph(manifest: Manifest, format: str | None, precision: str | None) 
         asked = f"{format or 'any format'} in {precision or 'the default precisions'}"
         raise InputError(f"The bundle has no graph for {asked}; it has: {have}. Export one with --add.")
     for graph in found:
-        if installed(graph.format):
+        if installed(graph.format) and not unfit(graph.format):
             return graph
-    raise EngineError(f"No engine for a graph of this bundle is installed. {_how_to_get_one(found)}")
+    raise EngineError(f"No engine that is here runs a graph of this bundle. {_how_to_get_one(found)}")
 
 
 def _how_to_get_one(graphs: list[Graph]) -> str:
@@ -48,7 +48,7 @@ def _how_to_get_one(graphs: list[Graph]) -> str:
     keys: dict[Format, list[str]] = {}
     for graph in graphs:
         keys.setdefault(graph.format, []).append(graph.key)
-    lacks = {format: lack(ENGINES[format].name, this_platform()) for format in keys}
+    lacks = {format: lack(ENGINES[format].name, this_platform()) or unfit(format) for format in keys}
     ways = [f"{ENGINES[f].install} (for {', '.join(names)})" for f, names in keys.items() if not lacks[f]]
     return f"Install one: {'; or '.join(ways)}" if ways else next(filter(None, lacks.values()), "")
 
