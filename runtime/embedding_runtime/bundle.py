@@ -264,6 +264,8 @@ def _decode(tp: Any, value: Any, where: str) -> Any:
         return _decode_dataclass(tp, value, where)
     if origin is types.UnionType:
         return None if value is None else _decode(args[0], value, where)
+    if origin is tuple and args[0] is int and isinstance(value, list) and set(map(type, value)) <= {int}:
+        return tuple(value)  # most of a manifest: token ids
     if origin is tuple and isinstance(value, list):
         return tuple(_decode(args[0], v, f"{where}[{i}]") for i, v in enumerate(value))
     if origin is dict and isinstance(value, dict):
