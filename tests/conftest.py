@@ -1,5 +1,6 @@
 """Fixtures that several test modules share."""
 
+import dataclasses
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,12 +8,16 @@ from pathlib import Path
 
 import pytest
 import standin
+import torch
 
 from embedding_export.checkpoint import load_checkpoint
 from embedding_export.options import ExportOptions
 from embedding_export.pipeline import export_bundle
 from embedding_runtime import Embedder
 from embedding_runtime.bundle import Parity, load_manifest
+from embedding_validate import probes, texts
+from embedding_validate.answers import Answers
+from embedding_validate.reference import Reference
 
 # Python for a process that is to be held to files' permissions, as root's would not be.
 WITHOUT_POWERS = (
@@ -44,6 +49,21 @@ def litert_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactor
     options = ExportOptions(("fp32", "int8"), formats=("onnx", "litert"), buckets=(32, 64, 512))
     export_bundle(load_checkpoint(tiny_checkpoint), folder, options, assumed)
     return folder
+
+
+@pytest.fixture(scope="module")
+def reference(tiny_checkpoint: Path) -> Reference:
+    """sentence-transformers on the tiny stand-in, on one thread."""
+    torch.set_num_threads(1)
+    return Reference.load(load_checkpoint(tiny_checkpoint))
+
+
+@pytest.fixture(scope="module")
+def answers(reference: Reference) -> Answers:
+    """What it gives for the gate's probes up to 100 tokens: longer ones are for larger windows."""
+    chosen = probes.short(texts.packaged(), reference.prompts, reference.limits, reference.count)
+    kept = tuple(p for p in chosen.probes if len(reference.whole_ids(p)) <= 100)
+    return reference.answer(dataclasses.replace(chosen, probes=kept))
 
 
 @pytest.fixture

@@ -7,9 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from embedding_export.checkpoint import load_checkpoint
 from embedding_runtime import overflow, stream
 from embedding_runtime.overflow import Pieces
 from embedding_runtime.stream import Stream
@@ -20,12 +18,6 @@ from embedding_validate.probes import ProbeSet
 from embedding_validate.reference import Reference
 
 Patch = pytest.MonkeyPatch
-
-
-@pytest.fixture(scope="module")
-def reference(tiny_checkpoint: Path) -> Reference:
-    torch.set_num_threads(1)
-    return Reference.load(load_checkpoint(tiny_checkpoint))
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ from pathlib import Path
 import planted
 import pytest
 import standin
-import torch
 from test_faults import FAULTS
 
 from embedding_export import graphs
@@ -16,7 +15,7 @@ from embedding_export.checkpoint import load_checkpoint
 from embedding_export.options import ExportOptions
 from embedding_export.pipeline import export_bundle
 from embedding_runtime.bundle import load_manifest
-from embedding_validate import diagnosis, parity, probes, table, texts, weights
+from embedding_validate import diagnosis, parity, table, weights
 from embedding_validate.answers import Answers
 from embedding_validate.execution import Execution
 from embedding_validate.reference import Reference
@@ -46,20 +45,6 @@ NAMES = {
     "two layers exchanged": "layers 2 and 3 exchanged",
     "one tensor of another checkpoint": "layer 1 differs from its feed-forward block on",
 }
-
-
-@pytest.fixture(scope="module")
-def reference(tiny_checkpoint: Path) -> Reference:
-    torch.set_num_threads(1)
-    return Reference.load(load_checkpoint(tiny_checkpoint))
-
-
-@pytest.fixture(scope="module")
-def answers(reference: Reference) -> Answers:
-    """The gate's probes up to 100 tokens: longer ones are for larger windows."""
-    chosen = probes.short(texts.packaged(), reference.prompts, reference.limits, reference.count)
-    kept = tuple(p for p in chosen.probes if len(reference.whole_ids(p)) <= 100)
-    return reference.answer(dataclasses.replace(chosen, probes=kept))
 
 
 def _exported(checkpoint: Path, folder: Path) -> Path:

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from embedding_export.checkpoint import load_checkpoint
 from embedding_runtime.bundle import Graph, load_manifest
 from embedding_validate import diagnosis, hypotheses, parity, probes, texts
 from embedding_validate.answers import Answers
@@ -49,12 +47,6 @@ ALONE = (
     "keys reshaped where they should be transposed",
 )
 PADDED = ("pooling without mask", "attention without mask", "no mask at all")
-
-
-@pytest.fixture(scope="module")
-def reference(tiny_checkpoint: Path) -> Reference:
-    torch.set_num_threads(1)
-    return Reference.load(load_checkpoint(tiny_checkpoint))
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,10 @@
 """Known faults: the sound model is the reference, and no two faults look alike on the evidence."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from embedding_export.checkpoint import load_checkpoint
 from embedding_validate import hypotheses, lengths, tokens
 from embedding_validate.hypotheses import Interpreter
 from embedding_validate.probes import Probe, Verb
@@ -15,12 +12,6 @@ from embedding_validate.reference import Reference
 from embedding_validate.tokens import Mismatch
 
 PIECES = ("The orchard gives more plums than we can eat.", "老渔夫把网晒在礁石上", "x = sum(a) / len(a)")
-
-
-@pytest.fixture(scope="module")
-def reference(tiny_checkpoint: Path) -> Reference:
-    torch.set_num_threads(1)
-    return Reference.load(load_checkpoint(tiny_checkpoint))
 
 
 @pytest.fixture(scope="module")

@@ -42,9 +42,7 @@ def bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 @pytest.fixture(scope="module")
-def answers(tiny_checkpoint: Path) -> Answers:
-    torch.set_num_threads(1)
-    reference = Reference.load(load_checkpoint(tiny_checkpoint))
+def answers(reference: Reference) -> Answers:
     limits = dataclasses.replace(reference.limits, buckets=BUCKETS)
     chosen = probes.short(texts.packaged(), reference.prompts, limits, reference.count)
     kept = tuple(p for p in chosen.probes if len(reference.whole_ids(p)) <= 700)

@@ -15,7 +15,7 @@ from embedding_runtime.cli import main
 from embedding_runtime.stream import WINDOW_BATCHES, batches, pad
 
 LINES = 1_000_000
-SAMPLE = 6_000
+SAMPLE = 9_100  # in all turns together 100,000 lines
 TURNS = 11
 BATCH = 32
 WORDS = ["the", "red", "planet", "mars", "ocean", "deep", "search", "small", "text", "river", "stone"]

@@ -9,7 +9,6 @@ from typing import Any
 import browser
 import planted
 import pytest
-import torch
 
 from embedding_export import graphs
 from embedding_export.checkpoint import load_checkpoint
@@ -30,11 +29,9 @@ OWN = [
 
 @pytest.fixture(scope="module")
 def bundles(
-    tiny_bundle: Path, tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+    tiny_bundle: Path, reference: Reference, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Path]:
     """Two bundles with `parity.json` and `parity.html`: one sound, one whose query prompt was dropped."""
-    torch.set_num_threads(1)
-    reference = Reference.load(load_checkpoint(tiny_checkpoint))
     answers = reference.answer(probes.of_texts(OWN, reference.prompts))
     found = {}
     for name in ("sound", "wrong"):
@@ -169,14 +166,15 @@ def test_a_snippet_for_a_model_card(bundles: dict[str, Path]) -> None:
     assert "with ONNX Runtime 1 and LiteRT 2 on" in text
 
 
-def test_assert_parity(bundles: dict[str, Path], tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_assert_parity(
+    bundles: dict[str, Path], tiny_checkpoint: Path, reference: Reference, tmp_path: Path
+) -> None:
     own = [t.text for t in OWN[1:]]
     report = assert_parity(bundles["sound"], tiny_checkpoint, own)
     assert report.passed and report.probes == "texts"
     with pytest.raises(AssertionError, match="onnx/fp32: FAILED") as failure:
         assert_parity(bundles["wrong"], str(tiny_checkpoint), own)
     assert "prompt 'query' is ''" in str(failure.value)
-    reference = Reference.load(load_checkpoint(tiny_checkpoint))
     answers = reference.answer(probes.of_texts(OWN[1:], reference.prompts))
     reference_file.save(answers, tmp_path / "r.npz")
     for stored in (answers, tmp_path / "r.npz", str(tmp_path / "r.npz")):

@@ -1,6 +1,5 @@
 """The smallest planted errors are seen in fp32; and what no vector can show is known, not hoped for."""
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import sensitivity
-import torch
 from test_faults import _with_config, _with_weights
 
 from embedding_export import graphs
@@ -17,21 +15,10 @@ from embedding_export.folding import ArrayWeight
 from embedding_export.options import ExportOptions
 from embedding_export.pipeline import export_bundle
 from embedding_runtime.bundle import Precision
-from embedding_validate import parity, probes, texts
+from embedding_validate import parity
 from embedding_validate.answers import Answers
-from embedding_validate.reference import Reference
 
 Patch = pytest.MonkeyPatch
-
-
-@pytest.fixture(scope="module")
-def answers(tiny_checkpoint: Path) -> Answers:
-    """The gate's probes up to 100 tokens."""
-    torch.set_num_threads(1)
-    reference = Reference.load(load_checkpoint(tiny_checkpoint))
-    chosen = probes.short(texts.packaged(), reference.prompts, reference.limits, reference.count)
-    kept = tuple(p for p in chosen.probes if len(reference.whole_ids(p)) <= 100)
-    return reference.answer(dataclasses.replace(chosen, probes=kept))
 
 
 def _scaled(name: str, factor: float) -> Callable[[Patch], None]:

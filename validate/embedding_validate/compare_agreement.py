@@ -5,10 +5,10 @@ from itertools import combinations
 from typing import Any
 
 from embedding_validate.compare_case import MEASURED
+from embedding_validate.compare_drift import MOST_APART
 from embedding_validate.compare_store import key
 
 Json = dict[str, Any]
-MOST_APART = 0.15
 _SAID = "another run on this machine gave"
 
 

@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any
 
 # As far as two runs of a comparison may lie apart.
-MOST_DRIFT = 0.15
+MOST_APART = 0.15
 _SAID = "its reference took"
 
 Json = dict[str, Any]
@@ -27,5 +27,5 @@ def mark(cases: list[Json]) -> None:
     for group in groups.values():
         typical = median(seconds for _, seconds in group)
         for case, seconds in group:
-            if abs(seconds / typical - 1) > MOST_DRIFT:
+            if abs(seconds / typical - 1) > MOST_APART:
                 case["noise"].append(f"{_SAID} {seconds / typical - 1:+.0%} against its other turns")

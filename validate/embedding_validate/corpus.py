@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from embedding_runtime.errors import InputError
+from embedding_validate.texts import utf8
 
 # More queries than these say nothing new, and every one is scored against all documents.
 MOST_QUERIES = 500
@@ -45,14 +46,7 @@ def read(path: Path) -> Corpus:
     Raises:
         InputError: unreadable, not UTF-8, not what its name says, both kinds mixed, or too few documents.
     """
-    try:
-        data = path.read_bytes().decode("utf-8-sig")
-    except OSError as e:
-        raise InputError(f"The corpus {path} cannot be read ({e}). Check the path of --corpus.") from e
-    except UnicodeDecodeError as e:
-        raise InputError(
-            f"The corpus {path} is not UTF-8: {e.reason} at byte {e.start}. Save it as UTF-8."
-        ) from e
+    data = utf8(path, "--corpus")
     parse = {".jsonl": _jsonl, ".tsv": _tsv}.get(path.suffix.lower(), _lines)
     rows = list(parse(data, path))
     if len({query is None for query, _ in rows}) > 1:

@@ -57,18 +57,27 @@ def read(path: Path) -> tuple[Text, ...]:
     Raises:
         InputError: the file is missing, unreadable, not UTF-8, not what its name says, or has no text.
     """
-    try:
-        data = path.read_bytes().decode("utf-8-sig")
-    except OSError as e:
-        raise InputError(f"The texts file {path} cannot be read ({e}). Check the path of --texts.") from e
-    except UnicodeDecodeError as e:
-        raise InputError(
-            f"The texts file {path} is not UTF-8: {e.reason} at byte {e.start}. Save it as UTF-8."
-        ) from e
+    data = utf8(path, "--texts")
     texts = _parse_jsonl(data, str(path)) if path.suffix == ".jsonl" else _parse_lines(data)
     if not texts:
         raise InputError(f"The texts file {path} has no text. Put one text on each line.")
     return texts
+
+
+def utf8(path: Path, option: str) -> str:
+    """What is in a file that the user has named with an option, without a byte order mark.
+
+    Raises:
+        InputError: the file is missing, unreadable or not UTF-8.
+    """
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except OSError as e:
+        raise InputError(f"The file {path} cannot be read ({e}). Check the path of {option}.") from e
+    except UnicodeDecodeError as e:
+        raise InputError(
+            f"The file {path} of {option} is not UTF-8: {e.reason} at byte {e.start}. Save it as UTF-8."
+        ) from e
 
 
 def _parse_lines(data: str) -> tuple[Text, ...]:
