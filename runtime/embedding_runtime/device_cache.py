@@ -15,7 +15,6 @@ and how to check what was opened. The guard is the same for all of them:
 What only building needs is imported where it is used: a cold start has no time for it.
 """
 
-import ctypes
 import errno
 import hashlib
 import json
@@ -90,9 +89,11 @@ def open_prepared(
     found = _open(entry, key, open_entry, check)
     if found is not None:
         return found
+    from embedding_runtime.process_memory import give_back_memory
+
     with suppress(OSError, EmbeddingError):
         _replace(entry, key, build)
-        _give_back_memory()
+        give_back_memory()
         # Twice: another process that was building may have put its own entry in the place of this one.
         found = _open(entry, key, open_entry, check) or _open(entry, key, open_entry, check)
         if found is None:
@@ -231,9 +232,3 @@ def crc32(path: Path) -> int:
         while count := file.readinto(buffer):
             crc = zlib.crc32(buffer[:count], crc)
     return crc
-
-
-def _give_back_memory() -> None:
-    """Let the C library return what building has freed: glibc would keep 90 MB of an int8 graph's."""
-    with suppress(AttributeError, OSError, TypeError):
-        ctypes.CDLL(None).malloc_trim(0)

@@ -1,5 +1,10 @@
-"""How much memory a process holds, by what it is made of (Linux). Knows nothing of embeddings."""
+"""How much memory a process holds, by what it is made of (Linux), and giving back what it does not need.
 
+Knows nothing of embeddings.
+"""
+
+import ctypes
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +31,12 @@ def process_memory(pid: int | str = "self", proc: Path = _PROC) -> Memory | None
         return Memory(rollup["Anonymous"], rollup["Rss"], rollup["Pss"], status["VmHWM"])
     except (OSError, KeyError):
         return None
+
+
+def give_back_memory() -> None:
+    """Let the C library return what has been freed: glibc would keep 90 MB after packing an int8 graph."""
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _fields(path: Path) -> dict[str, int]:

@@ -92,16 +92,17 @@ def check_graph(
             cases += compared.executed(execution.expected(bundle, graph, answers))
         printed = golden.check(of_embedder(embedder), graph.precision) if tutorial else ()
         mismatches = _mismatches(embedder.manifest, answers)
-        found = Found(
-            tuple(cases),
-            mismatches,
-            printed,
-            searches.ranking(answers, compared.vectors),
-            searches.score_shift(answers, compared.vectors),
-            compared.invariance(bundle),
-            weights(graph) if weights else None,
-            {p.id: p.text for p in answers.probes.probes},
-        )
+        invariance = compared.invariance(bundle)
+    found = Found(
+        tuple(cases),
+        mismatches,
+        printed,
+        searches.ranking(answers, compared.vectors),
+        searches.score_shift(answers, compared.vectors),
+        invariance,
+        weights(graph) if weights else None,  # the engine's memory has been given back
+        {p.id: p.text for p in answers.probes.probes},
+    )
     return graph_report(graph, limits, found, time.monotonic() - started)
 
 
@@ -130,14 +131,16 @@ def gate(checkpoint: "Checkpoint", progress: Progress = _silent) -> Callable[[Pa
         ReferenceLoadError: the reference cannot be loaded, or is not the model that the checkpoint describes.
     """
 
-    from embedding_validate.reference import Reference  # only the gate needs it, a board has no use for it
+    # Only the gate needs it, a board has no use for it.
+    from embedding_validate.reference import Reference, ask
 
     @cache
     def answers(buckets: tuple[int, ...]) -> Answers:
-        reference = Reference.load(checkpoint)
-        limits = replace(reference.limits, buckets=buckets)
-        chosen = probes.short(texts.packaged(), reference.prompts, limits, reference.count)
-        return reference.answer(chosen, lambda done, total: progress("reference", done, total))
+        return ask(
+            checkpoint,
+            lambda r: probes.short(texts.packaged(), r.prompts, replace(r.limits, buckets=buckets), r.count),
+            partial(progress, "reference"),
+        )
 
     def judge(bundle: Path) -> dict[str, Parity]:
         manifest = load_manifest(bundle)

@@ -9,6 +9,7 @@ The only file that imports sentence-transformers, transformers or torch. Knows n
 """
 
 import contextlib
+import gc
 import importlib
 import importlib.util
 import logging
@@ -21,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedding_runtime.errors import EmbeddingError
+from embedding_runtime.process_memory import give_back_memory
 from embedding_validate import chunks
 from embedding_validate.answers import Answer, Answers
 from embedding_validate.chunks import Chunk
@@ -68,6 +70,24 @@ def _installed(module: str) -> bool:
         ValueError,
     ):  # an import hook refuses it, or what is loaded under the name has no spec
         return False
+
+
+def ask(
+    checkpoint: "Checkpoint",
+    choose: "Callable[[Reference], ProbeSet]",
+    progress: Callable[[int, int], None],
+) -> Answers:
+    """What a checkpoint's reference answers to the probes that `choose` picks; its memory is given back.
+
+    Raises:
+        ReferenceLoadError: as `Reference.load`.
+    """
+    reference = Reference.load(checkpoint)
+    answers = reference.answer(choose(reference), progress)
+    del reference
+    gc.collect()  # torch's modules stand in cycles
+    give_back_memory()
+    return answers
 
 
 class Reference:

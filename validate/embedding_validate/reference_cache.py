@@ -19,7 +19,8 @@ from embedding_runtime.errors import InputError
 from embedding_runtime.integrity import cache_folder
 from embedding_validate import probes, reference_file, texts
 from embedding_validate.answers import Answers
-from embedding_validate.reference import PACKAGES, Reference, require
+from embedding_validate.probes import ProbeSet
+from embedding_validate.reference import PACKAGES, Reference, ask, require
 from embedding_validate.texts import Text
 
 Progress = Callable[[int, int], None]
@@ -58,13 +59,14 @@ def answers(
         with suppress(OSError):
             file.touch()
         return found
-    reference = Reference.load(checkpoint)
-    if own is None:
+
+    def choose(reference: Reference) -> ProbeSet:
+        if own is not None:
+            return probes.of_texts(own, reference.prompts)
         limits = replace(reference.limits, buckets=buckets)
-        chosen = probes.full(texts.packaged(), reference.prompts, limits, reference.count)
-    else:
-        chosen = probes.of_texts(own, reference.prompts)
-    computed = reference.answer(chosen, progress)
+        return probes.full(texts.packaged(), reference.prompts, limits, reference.count)
+
+    computed = ask(checkpoint, choose, progress)
     with suppress(OSError):  # without a cache, they are computed again next time
         _keep(computed, file)
     return computed
