@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from embedding_export.checkpoint import Checkpoint, load_checkpoint
 from embedding_validate import probes, reference, texts
 from embedding_validate.calls import sliced
 from embedding_validate.probes import Probe
-from embedding_validate.reference import Reference, ReferenceLoadError
+from embedding_validate.reference import Reference, ReferenceLoadError, ask
 
 TEXTS = ["wind", "How do I keep a sourdough starter alive?", "Träge Flüsse 川 🙂", ""]
 
@@ -169,3 +170,23 @@ def test_a_repaired_window_is_the_one_that_runs(tmp_path: Path) -> None:
 def test_an_incomplete_checkpoint_is_explained(checkpoint: Checkpoint, tmp_path: Path) -> None:
     with pytest.raises(ReferenceLoadError, match="cannot load"):
         Reference.load(dataclasses.replace(checkpoint, path=tmp_path))
+
+
+def test_asking_lets_go_of_the_reference(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its modules stand in cycles: a gigabyte of them would stay beside what is compared."""
+    held: list[weakref.ReferenceType[Any]] = []
+    load = Reference.load
+
+    def noted(checkpoint: Checkpoint) -> Reference:
+        reference = load(checkpoint)
+        held.append(weakref.ref(reference._model))
+        return reference
+
+    monkeypatch.setattr(Reference, "load", noted)
+    asked = ask(
+        checkpoint,
+        lambda r: probes.of_texts(texts.packaged()[:2], r.prompts),
+        lambda *_: None,
+    )
+    assert asked.by_probe
+    assert held[0]() is None
