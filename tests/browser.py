@@ -1,6 +1,7 @@
 """Pages in headless Chromium, for tests: what a reader sees, and how wide it is. Skips without it."""
 
 import html
+import json
 import re
 import shutil
 import subprocess
@@ -41,20 +42,34 @@ def text(page: str) -> str:
 
 
 def inner_width(page: Path, width: int, folder: Path) -> int:
-    """How wide a page is that is given `width` pixels: more where something sticks out.
+    """How wide a page is that is given `width` pixels: more where something sticks out."""
+    return int(_framed(page, width, folder, "this.contentDocument.documentElement.scrollWidth"))
 
-    In a frame, as a window is never narrower than 500 pixels.
-    """
+
+def cut_off(page: Path, width: int, folder: Path) -> list[str]:
+    """Words in plots that reach beyond their plot's edges, on a page that is given `width` pixels."""
+    script = (
+        "JSON.stringify([...this.contentDocument.querySelectorAll('svg')].flatMap(plot => {"
+        " const edge = plot.getBoundingClientRect();"
+        " return [...plot.querySelectorAll('text')].filter(word => { const at = word.getBoundingClientRect();"
+        " return at.left < edge.left - 1 || at.right > edge.right + 1; }).map(word => word.textContent); }))"
+    )
+    found: list[str] = json.loads(_framed(page, width, folder, script))
+    return found
+
+
+def _framed(page: Path, width: int, folder: Path, script: str) -> str:
+    """What a script says of a page in a frame, as a window is never narrower than 500 pixels."""
     framed = folder / "framed.html"
     whole = html.escape(page.read_text(encoding="utf-8"))
+    told = html.escape(f"document.title = 'inside ' + {script}")
     framed.write_text(
-        f'<iframe width="{width}" height="900" style="border: 0" srcdoc="{whole}" onload="document.title = '
-        "'inside ' + this.contentDocument.documentElement.scrollWidth\"></iframe>",
+        f'<iframe width="{width}" height="900" style="border: 0" srcdoc="{whole}" onload="{told}"></iframe>',
         encoding="utf-8",
     )
-    found = re.search(r"<title>inside (\d+)</title>", dom(framed, folder))
+    found = re.search(r"<title>inside (.*?)</title>", dom(framed, folder))
     assert found
-    return int(found[1])
+    return html.unescape(found[1])
 
 
 def _run(page: Path, folder: Path, task: str) -> str:

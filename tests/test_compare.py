@@ -189,6 +189,7 @@ def test_in_a_browser(peers: Path, width: int, tmp_path: Path) -> None:
         assert number(case["median_ms"]) in text and number(case["tokens_per_s"]) in text
     assert "SIGABRT" in text and "wrong: not the same model" in text
     assert browser.inner_width(page, width, tmp_path) == width
+    assert browser.cut_off(page, width, tmp_path) == []
 
 
 def test_a_crash_is_a_row(peers: Path) -> None:

@@ -143,6 +143,10 @@ def test_in_a_browser(bundles: dict[str, Path], width: int, tmp_path: Path) -> N
     built = browser.text(browser.dom(page, tmp_path))
     assert [e for e in _expected(_json(bundles["wrong"])) if " ".join(e.split()) not in built] == []
     assert browser.inner_width(page, width, tmp_path) == width
+    data = (bundles["wrong"] / "parity.json").read_text(encoding="utf-8")
+    full_size = browser.needed(tmp_path / "full.html")  # its names are longer
+    full_size.write_text(report.render(json.loads(data.replace("dim 64,", "dim 768,"))), encoding="utf-8")
+    assert browser.cut_off(full_size, width, tmp_path) == []
 
 
 def test_on_paper(bundles: dict[str, Path], tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def histogram(values: Sequence[float], x: Axis, alt: str, bins: int = 24) -> str
 
 def rows(values: Mapping[str, tuple[float, bool]], x: Axis, alt: str) -> str:
     """One horizontal bar per name: (value, failed)."""
-    height, left = len(values) * ROW + 40, 150
+    height, left = len(values) * ROW + 40, 170
     span = WIDTH - left - _RIGHT - 56
     parts = []
     for i, (name, (value, failed)) in enumerate(values.items()):
