@@ -40,6 +40,15 @@ def test_the_page_states_the_budgets() -> None:
     assert stated == footprint.BUDGETS
 
 
+def test_a_start_loads_nothing_of_another_engine(tiny_bundle: Path) -> None:
+    code = (
+        "import sys; from embedding_runtime import Embedder; Embedder(sys.argv[1], threads=1).encode('a')\n"
+        "print([name for name in sys.modules if 'litert' in name])"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", code, str(tiny_bundle)]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
 def test_processes_share_what_they_map(tiny_bundle: Path) -> None:
     """Each counts for less than it has resident: the engine's code and the weights are there once."""
     command, pipe = [sys.executable, "-W", "ignore", "-c", HOLD, str(tiny_bundle)], subprocess.PIPE
