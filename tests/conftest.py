@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import standin
-import torch
 
 from embedding_export.checkpoint import load_checkpoint
 from embedding_export.options import ExportOptions
@@ -54,6 +53,8 @@ def litert_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture(scope="module")
 def reference(tiny_checkpoint: Path) -> Reference:
     """sentence-transformers on the tiny stand-in, on one thread."""
+    import torch  # most tests do without
+
     torch.set_num_threads(1)
     return Reference.load(load_checkpoint(tiny_checkpoint))
 
@@ -61,9 +62,7 @@ def reference(tiny_checkpoint: Path) -> Reference:
 @pytest.fixture(scope="module")
 def answers(reference: Reference) -> Answers:
     """What it gives for the gate's probes up to 100 tokens: longer ones are for larger windows."""
-    chosen = probes.short(texts.packaged(), reference.prompts, reference.limits, reference.count)
-    kept = tuple(p for p in chosen.probes if len(reference.whole_ids(p)) <= 100)
-    return reference.answer(dataclasses.replace(chosen, probes=kept))
+    return gate_answers(reference, 100)
 
 
 @pytest.fixture
@@ -100,6 +99,14 @@ def fresh(tiny_bundle: Path) -> Iterator[Embedder]:
     """One that has told no warning yet."""
     with Embedder.load(tiny_bundle, threads=1) as opened:
         yield opened
+
+
+def gate_answers(reference: Reference, most_tokens: int, buckets: tuple[int, ...] = ()) -> Answers:
+    """A reference's answers to the exporter's gate's probes of at most so many tokens."""
+    limits = dataclasses.replace(reference.limits, buckets=buckets)
+    chosen = probes.short(texts.packaged(), reference.prompts, limits, reference.count)
+    kept = tuple(p for p in chosen.probes if len(reference.whole_ids(p)) <= most_tokens)
+    return reference.answer(dataclasses.replace(chosen, probes=kept))
 
 
 def assumed(bundle: Path) -> dict[str, Parity]:

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 from conftest import assumed
-from test_threads import put
+from test_threads import another_cpu, put
 
 from embedding_export.checkpoint import load_checkpoint
 from embedding_export.options import ExportOptions
 from embedding_export.pipeline import export_bundle
-from embedding_runtime import cpu, doctor, load_manifest
+from embedding_runtime import doctor, load_manifest
 from embedding_runtime.doctor import main
 from embedding_runtime.doctor_advice import MB, advice, problems
 from embedding_runtime.doctor_bundle import BundleState, GraphState, Speed
@@ -211,16 +211,10 @@ def test_a_machine_without_an_engine(machine: Machine) -> None:
 
 
 @pytest.fixture
-def pi_4(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def pi_4(tmp_path: Path) -> Iterator[None]:
     """Its CPU has no dot-product instructions."""
-    (tmp_path / "cpuinfo").write_text("Features : fp asimd evtstrm crc32\n")
-    monkeypatch.setattr(cpu, "_CPUINFO", tmp_path / "cpuinfo")
-    monkeypatch.setattr("platform.machine", lambda: "aarch64")
-    for kept in (cpu.cpu_kind, cpu.cpu_fingerprint):
-        kept.cache_clear()
-    yield
-    for kept in (cpu.cpu_kind, cpu.cpu_fingerprint):
-        kept.cache_clear()
+    with another_cpu("aarch64", "Features : fp asimd evtstrm crc32\n", tmp_path):
+        yield
 
 
 def test_an_engine_that_this_cpu_cannot_run(bundle: Path, pi_4: None, capfd: Captured) -> None:

@@ -1,6 +1,5 @@
 """The validator at full size: faults refused and named, in bounded time and memory. Prints figures."""
 
-import dataclasses
 import shutil
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import planted
 import pytest
+from conftest import gate_answers
 from test_faults import FAULTS
 from test_full import _memory
 
@@ -19,7 +19,7 @@ from embedding_export.checkpoint import load_checkpoint
 from embedding_export.options import ExportOptions
 from embedding_export.pipeline import export_bundle
 from embedding_runtime.bundle import Precision, load_manifest
-from embedding_validate import diagnosis, parity, probes, texts, weights
+from embedding_validate import diagnosis, parity, weights
 from embedding_validate.answers import Answers
 from embedding_validate.execution import Execution
 from embedding_validate.reference import Reference
@@ -48,9 +48,7 @@ def reference(full_checkpoint: Path) -> Reference:
 @pytest.fixture(scope="module")
 def answers(reference: Reference) -> Answers:
     """The gate's probes up to 600 tokens."""
-    chosen = probes.short(texts.packaged(), reference.prompts, reference.limits, reference.count)
-    kept = tuple(p for p in chosen.probes if len(reference.whole_ids(p)) <= 600)
-    return reference.answer(dataclasses.replace(chosen, probes=kept))
+    return gate_answers(reference, 600)
 
 
 @pytest.mark.parametrize("fault", PLANTED)

@@ -318,7 +318,7 @@ def test_no_engine_for_this_platform(
     """What could not be installed is not recommended."""
     here = dataclasses.replace(this_platform(), **changes)
     monkeypatch.setattr(selection, "this_platform", lambda: here)
-    monkeypatch.setattr(selection, "installed", lambda _: False)
+    monkeypatch.setattr(selection, "usable", lambda _: False)
     manifest = load_manifest(bundle)
     litert = dataclasses.replace(manifest.graphs[0], format="litert")
     with pytest.raises(EngineError, match=words):

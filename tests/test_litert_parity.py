@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from ai_edge_litert.interpreter import Interpreter
-from conftest import assumed
+from conftest import assumed, gate_answers
 
 from embedding_export import encoder, litert_ops, to_litert
 from embedding_export.checkpoint import load_checkpoint
@@ -24,7 +24,7 @@ from embedding_export.options import ExportOptions
 from embedding_export.pipeline import Gate, export_bundle
 from embedding_export.precisions import LitertFormat
 from embedding_runtime.bundle import Precision, load_manifest
-from embedding_validate import diagnosis, parity, probes, rounded_ops, texts
+from embedding_validate import diagnosis, parity, rounded_ops
 from embedding_validate.answers import Answers
 from embedding_validate.execution import Execution
 from embedding_validate.reference import Reference
@@ -43,10 +43,7 @@ def bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.fixture(scope="module")
 def answers(reference: Reference) -> Answers:
-    limits = dataclasses.replace(reference.limits, buckets=BUCKETS)
-    chosen = probes.short(texts.packaged(), reference.prompts, limits, reference.count)
-    kept = tuple(p for p in chosen.probes if len(reference.whole_ids(p)) <= 700)
-    return reference.answer(dataclasses.replace(chosen, probes=kept))
+    return gate_answers(reference, 700, BUCKETS)
 
 
 def test_sound_graphs_pass(bundle: Path, answers: Answers, tiny_checkpoint: Path) -> None:

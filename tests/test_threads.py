@@ -1,6 +1,8 @@
 """How many threads, and what kind of CPU, from what the system says of itself."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -126,6 +128,24 @@ def test_kernels_that_saturate_are_kept_out(monkeypatch: pytest.MonkeyPatch) -> 
             onnx_session.session_options(1).get_session_config_entry(key)
 
 
+@contextmanager
+def another_cpu(machine: str, cpuinfo: str, folder: Path) -> Iterator[Path]:
+    """Within the block this is a Linux machine with such a CPU; gives the file that says so."""
+    file = folder / "cpuinfo"
+    file.write_text(cpuinfo)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cpu, "_CPUINFO", file)
+        patch.setattr("platform.machine", lambda: machine)
+        patch.setattr("platform.system", lambda: "Linux")
+        cpu.cpu_kind.cache_clear()
+        cpu.cpu_fingerprint.cache_clear()
+        try:
+            yield file
+        finally:
+            cpu.cpu_kind.cache_clear()
+            cpu.cpu_fingerprint.cache_clear()
+
+
 @pytest.mark.parametrize(
     ("machine", "text", "kind"),
     [
@@ -137,23 +157,10 @@ def test_kernels_that_saturate_are_kept_out(monkeypatch: pytest.MonkeyPatch) -> 
         ("riscv64", "", "riscv64"),
     ],
 )
-def test_kind_of_cpu(
-    machine: str, text: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "cpuinfo").write_text(text)
-    monkeypatch.setattr(cpu, "_CPUINFO", tmp_path / "cpuinfo")
-    monkeypatch.setattr("platform.machine", lambda: machine)
-    monkeypatch.setattr("platform.system", lambda: "Linux")
-    cpu.cpu_kind.cache_clear()
-    cpu.cpu_fingerprint.cache_clear()
-    try:
+def test_kind_of_cpu(machine: str, text: str, kind: str, tmp_path: Path) -> None:
+    with another_cpu(machine, text, tmp_path) as cpuinfo:
         assert cpu.cpu_kind() == kind
         mine = cpu.cpu_fingerprint()
-        (tmp_path / "cpuinfo").write_text(
-            text + "flags\t\t: other\n" if not text else text.replace(": ", ": new ")
-        )
+        cpuinfo.write_text(text + "flags\t\t: other\n" if not text else text.replace(": ", ": new "))
         cpu.cpu_fingerprint.cache_clear()
         assert cpu.cpu_fingerprint() != mine
-    finally:
-        cpu.cpu_kind.cache_clear()
-        cpu.cpu_fingerprint.cache_clear()

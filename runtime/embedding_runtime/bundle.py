@@ -300,6 +300,7 @@ def _decode_dataclass(tp: Any, value: Any, where: str) -> Any:
 @functools.cache
 def _fields(tp: Any) -> tuple[dict[str, Any], frozenset[str]]:
     """Types by name, and the names without a default; kept, since a manifest has many of each kind."""
-    defaults = {f.name: (f.default, f.default_factory) for f in dataclasses.fields(tp)}
-    missing = (dataclasses.MISSING, dataclasses.MISSING)
-    return typing.get_type_hints(tp), frozenset(n for n, d in defaults.items() if d == missing)
+    required = (
+        f.name for f in dataclasses.fields(tp) if f.default is f.default_factory is dataclasses.MISSING
+    )
+    return typing.get_type_hints(tp), frozenset(required)

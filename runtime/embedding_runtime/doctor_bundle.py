@@ -14,7 +14,7 @@ from embedding_runtime.bundle import Graph, Manifest, load_manifest
 from embedding_runtime.cpu import cpu_kind
 from embedding_runtime.device_cache import entries_folder
 from embedding_runtime.embedder import Embedder
-from embedding_runtime.engines import ENGINES, installed, unfit
+from embedding_runtime.engines import ENGINES, installed, unfit, usable
 from embedding_runtime.errors import EmbeddingError
 from embedding_runtime.opened import cache_key
 from embedding_runtime.process_memory import process_memory
@@ -157,7 +157,7 @@ def _why(graph: Graph, chosen: Graph) -> str:
 def _timed(state: GraphState, path: Path, manifest: Manifest, threads: int, room: int | None) -> GraphState:
     """With a speed, where the graph is one that could be taken instead and fits beside what runs."""
     graph = next(g for g in manifest.graphs if g.key == state.key)
-    fits = room is not None and state.size <= room and installed(graph.format) and not unfit(graph.format)
+    fits = room is not None and state.size <= room and usable(graph.format)
     if state.chosen or graph.precision in ("fp32", "fp16") or not fits:
         return state
     try:

@@ -71,6 +71,11 @@ def unfit(format: Format) -> str | None:
     return None
 
 
+def usable(format: Format) -> bool:
+    """Whether the format's engine can be found and runs on this CPU; it is not imported."""
+    return installed(format) and not unfit(format)
+
+
 def engine_module(format: Format) -> Any:
     """The engine's module.
 

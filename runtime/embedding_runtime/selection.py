@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from embedding_runtime.bundle import Format, Graph, Manifest, Precision
-from embedding_runtime.engines import ENGINES, installed, unfit
+from embedding_runtime.engines import ENGINES, unfit, usable
 from embedding_runtime.errors import BundleError, EngineError, InputError, ParityWarning
 from embedding_runtime.notices import warn
 from embedding_runtime.platforms import lack, this_platform
@@ -38,7 +38,7 @@ def choose_graph(manifest: Manifest, format: str | None, precision: str | None) 
         asked = f"{format or 'any format'} in {precision or 'the default precisions'}"
         raise InputError(f"The bundle has no graph for {asked}; it has: {have}. Export one with --add.")
     for graph in found:
-        if installed(graph.format) and not unfit(graph.format):
+        if usable(graph.format):
             return graph
     raise EngineError(f"No engine that is here runs a graph of this bundle. {_how_to_get_one(found)}")
 
