@@ -14,7 +14,8 @@ import planted
 import pytest
 
 from embedding_export import cli, companions, encoder, folding, graphs, onnx_ops, pipeline, to_onnx
-from embedding_export.checkpoint import EncoderConfig, load_checkpoint
+from embedding_export.checkpoint import load_checkpoint
+from embedding_export.encoder_config import EncoderConfig
 from embedding_export.folding import ArrayWeight, Weights
 from embedding_export.onnx_ops import OnnxOps
 from embedding_export.pipeline import Gate

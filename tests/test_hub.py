@@ -14,7 +14,8 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from embedding_export.checkpoint import CheckpointError, load_checkpoint
+from embedding_export.checkpoint import load_checkpoint
+from embedding_export.errors import CheckpointError
 from embedding_export.hub import locate
 
 COMMIT = "1234567890abcdef1234567890abcdef12345678"

@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embedding_export.checkpoint import Checkpoint, DenseStage, Tensor
+from embedding_export.checkpoint import Checkpoint
 from embedding_export.dequantized import read_graph
 from embedding_export.errors import AuditError
 from embedding_export.folding import Weight, Weights, as_stored, folded
+from embedding_export.ops import DenseStage
 from embedding_export.read_balance import balanced_as_stored, read_norm_factors
 from embedding_export.stored import TABLE, Grid, StoredWeight, norm_scale
+from embedding_export.tensors import Tensor
 
 # Rows of a tensor compared at a time.
 ROWS = 4096

@@ -42,9 +42,9 @@ def _run(options: argparse.Namespace) -> int:
     try:
         from embedding_export.checkpoint import load_checkpoint
         from embedding_export.graphs import check_options
-        from embedding_export.options import ExportOptions
+        from embedding_export.options import Existing, ExportOptions
         from embedding_export.pipeline import export_bundle, summary
-        from embedding_export.staging import Existing, check_target
+        from embedding_export.staging import check_target
     except ImportError as e:
         print(
             f"export-embedding: error: {e.name} is not installed. "

@@ -14,7 +14,7 @@ from embedding_export.checkpoint import Checkpoint
 from embedding_export.dequantized import dequantized
 from embedding_export.encoder import encode
 from embedding_export.folding import Weights
-from embedding_export.stored import score_scales
+from embedding_export.onnx_stored import score_scales
 from embedding_export.torch_ops import TorchOps
 from embedding_runtime.bundle import Graph
 from embedding_runtime.errors import EmbeddingError

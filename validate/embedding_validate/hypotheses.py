@@ -13,9 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from embedding_export.checkpoint import Checkpoint, DenseStage, EncoderConfig
+from embedding_export.checkpoint import Checkpoint
 from embedding_export.encoder import encode
+from embedding_export.encoder_config import EncoderConfig
 from embedding_export.folding import Weights, as_stored
+from embedding_export.ops import DenseStage
 from embedding_export.torch_ops import NEG, TorchOps
 from embedding_validate.lean_weights import LeanWeights
 
