@@ -25,7 +25,7 @@ from embedding_export.folding import as_stored
 from embedding_runtime.bundle import Precision
 from embedding_validate import metrics
 from embedding_validate.execution import Halves
-from embedding_validate.hypotheses import Interpreter
+from embedding_validate.interpreter import Interpreter
 from embedding_validate.metrics import Figures
 from embedding_validate.rounded_ops import ROUNDINGS
 from embedding_validate.thresholds import execution_threshold, threshold

@@ -20,7 +20,8 @@ from embedding_export.folding import ArrayWeight, Weights
 from embedding_export.onnx_ops import OnnxOps
 from embedding_export.pipeline import Gate
 from embedding_export.tokenizer_json import UnsupportedTokenizer
-from embedding_validate import parity
+from embedding_validate import gate as gate_module
+from embedding_validate.gate import parity_gate
 
 Patch = pytest.MonkeyPatch
 
@@ -28,13 +29,13 @@ Patch = pytest.MonkeyPatch
 @pytest.fixture(scope="module")
 def gate(tiny_checkpoint: Path) -> Gate:
     """The real gate, shared: the reference answers once."""
-    return parity.gate(load_checkpoint(tiny_checkpoint))
+    return parity_gate(load_checkpoint(tiny_checkpoint))
 
 
 @pytest.fixture
 def export(tiny_checkpoint: Path, tmp_path: Path, gate: Gate, monkeypatch: Patch) -> Callable[..., int]:
     """Runs `export-embedding` into tmp_path/bundle, in fp32 if it is given no precision."""
-    monkeypatch.setattr(parity, "gate", lambda *_: gate)
+    monkeypatch.setattr(gate_module, "parity_gate", lambda *_: gate)
     monkeypatch.setattr(graphs, "audit_graph", lambda *_: 0)
     paths = str(tiny_checkpoint), str(tmp_path / "bundle")
     return lambda precision="fp32": cli.main([*paths, "--precision", precision])

@@ -21,6 +21,7 @@ from embedding_runtime.bundle import load_manifest
 from embedding_runtime.tokenizer import open_tokenizer
 from embedding_validate import parity, probes
 from embedding_validate import texts as probe_texts
+from embedding_validate.gate import parity_gate
 from embedding_validate.reference import Reference
 
 pytestmark = pytest.mark.full
@@ -89,7 +90,7 @@ def test_other_files_of_the_same_model(options: standin.Options, tmp_path: Path)
     standin.write(tmp_path / "checkpoint", options)
     checkpoint = load_checkpoint(tmp_path / "checkpoint")
     manifest = export_bundle(
-        checkpoint, tmp_path / "bundle", ExportOptions(precisions=("fp32",)), parity.gate(checkpoint)
+        checkpoint, tmp_path / "bundle", ExportOptions(precisions=("fp32",)), parity_gate(checkpoint)
     )
     verdict = manifest.graphs[0].parity
     print(f"\n{verdict}")

@@ -90,9 +90,9 @@ def _gate(checkpoint: Any) -> Any:
         return f"{e.name} is not installed"
     if reason := unavailable():
         return reason
-    from embedding_validate.parity import gate
+    from embedding_validate.gate import parity_gate
 
-    return gate(checkpoint, _checks())
+    return parity_gate(checkpoint, _checks())
 
 
 def _parser() -> argparse.ArgumentParser:

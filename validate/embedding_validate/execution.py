@@ -20,7 +20,7 @@ from embedding_runtime.errors import EmbeddingError
 from embedding_validate import metrics
 from embedding_validate.answers import Answers
 from embedding_validate.calls import Floats
-from embedding_validate.hypotheses import Ids, Interpreter, Model
+from embedding_validate.interpreter import Ids, Interpreter, Model
 from embedding_validate.layers import Layers
 from embedding_validate.lean_weights import LeanWeights
 from embedding_validate.metrics import Figures

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from embedding_runtime.bundle import Graph, Manifest, load_manifest
-from embedding_runtime.integrity import cache_folder
+from embedding_runtime.user_cache import cache_folder
 from embedding_validate.compare_state import drop_pages
 
 LENGTHS = (16, 256, 2048)

@@ -4,7 +4,6 @@ Knows nothing of bundles or references: it is handed a function that gives vecto
 """
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -15,11 +14,10 @@ from numpy.typing import NDArray
 
 from embedding_runtime.cpu import cpu_kind
 from embedding_runtime.errors import InputError
+from embedding_validate.calls import VectorOf
 from embedding_validate.probes import Probe
 
 Floats = NDArray[np.float32]
-VectorOf = Callable[[Probe, int | None], Floats]
-"""Gives the vector of a probe: all components as the model ends them (None), or a dim, normalised."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +84,7 @@ class GoldenCase:
 @cache
 def load() -> Golden:
     """The package's golden figures."""
-    data = json.loads(
-        resources.files("embedding_validate").joinpath("golden.json").read_text(encoding="utf-8")
-    )
+    data = json.loads(resources.files(__package__).joinpath("golden.json").read_text(encoding="utf-8"))
     return Golden(
         name=data["checkpoint"]["name"],
         parameters=data["checkpoint"]["parameters"],
