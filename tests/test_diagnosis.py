@@ -8,7 +8,7 @@ from pathlib import Path
 import planted
 import pytest
 import standin
-from test_faults import FAULTS
+from faulty_exports import FAULTS
 
 from embedding_export import graphs
 from embedding_export.checkpoint import load_checkpoint
