@@ -21,7 +21,8 @@ def graph_sizes(bundle: Path) -> dict[str, int]:
 def exported(checkpoint: Path, bundle: Path, options: ExportOptions) -> tuple[float, dict[str, int]]:
     """Seconds and peaks of memory in kB of an export without parity, in a process of its own."""
     code = (
-        "import sys; from pathlib import Path; from embedding_export.checkpoint import load_checkpoint\n"
+        "import sys; from pathlib import Path\n"
+        "from embedding_export.checkpoint import load_checkpoint\n"
         "from embedding_export.options import ExportOptions\n"
         "from embedding_export.pipeline import export_bundle\n"
         f"export_bundle(load_checkpoint(sys.argv[1]), Path(sys.argv[2]), {options!r}, 'measuring')\n"

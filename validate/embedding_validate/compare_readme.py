@@ -1,5 +1,6 @@
-"""`python -m embedding_validate.compare_readme [COMPARE.json]`: README's performance table, from one result.
+"""README's performance table, from one result.
 
+`python -m embedding_validate.compare_readme [COMPARE.json]` writes it.
 With a result it first writes that to validate/performance.json, without the folders of the machine it was
 measured on; then the table goes between README's marks. A test holds the two together.
 """

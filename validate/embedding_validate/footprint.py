@@ -1,5 +1,6 @@
-"""`python -m embedding_validate.footprint BUNDLE`: cold start and memory of whole processes, against budgets.
+"""Cold start and memory of whole processes, against budgets.
 
+`python -m embedding_validate.footprint BUNDLE` runs it.
 Each case is a fresh process whose bundle files have been dropped from the page cache, for the second time of
 a cold start also what the device has prepared for them. Knows nothing of references: whether vectors are
 right is `validate-embedding`'s question.
