@@ -1,7 +1,7 @@
 """Weight audit: every tensor of a written graph is the checkpoint's, within its format's error bound.
 
 Parity cannot show everything (a uniform scale on a projection cancels in the norm that follows); this can.
-`stored` reads the file without the code that wrote it; what the bound of a format is, is said here.
+The file is read without the code that wrote it; what the bound of a format is, is said here.
 """
 
 from collections.abc import Callable, Sequence
