@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import assumed
-from test_threads import another_cpu, put
+from machines import another_cpu, put
 
 from embedding_export.checkpoint import load_checkpoint
 from embedding_export.options import ExportOptions

@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from text_command import COMMAND, TEXTS, records
 
 from embedding_runtime import Embedder, quantize_embeddings
 from embedding_runtime.cli import main
 
 Captured = pytest.CaptureFixture[str]
-COMMAND = [sys.executable, "-c", "import sys; from embedding_runtime.cli import main; sys.exit(main())"]
-TEXTS = ["the red planet", "", "  spaces  ", "naïve café 日本"]
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +28,6 @@ def lines(tmp_path: Path) -> Path:
     path = tmp_path / "texts.txt"
     path.write_text("".join(f"{t}\n" for t in TEXTS), encoding="utf-8")
     return path
-
-
-def records(text: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in text.splitlines()]
 
 
 def close(found: Any, expected: Any) -> None:

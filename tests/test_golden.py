@@ -17,8 +17,7 @@ from embedding_runtime.bundle import Precision
 from embedding_runtime.embedder import Embedder
 from embedding_runtime.errors import InputError
 from embedding_validate import examples, golden
-from embedding_validate.calls import of_embedder
-from embedding_validate.golden import VectorOf
+from embedding_validate.calls import VectorOf, of_embedder
 from embedding_validate.probes import Probe
 from embedding_validate.reference import Reference
 from embedding_validate.thresholds import LOSS

@@ -152,6 +152,5 @@ def test_own_texts_run_with_both_verbs_and_in_batches() -> None:
 
 def test_texts_file_is_clean() -> None:
     """One object with three keys per line, so that a diff shows what changed."""
-    path = Path(texts.__file__).with_name("texts.jsonl")
-    for line in path.read_text(encoding="utf-8").removesuffix("\n").split("\n"):
+    for line in texts.TEXTS.read_text(encoding="utf-8").removesuffix("\n").split("\n"):
         assert json.loads(line).keys() == {"id", "script", "text"}

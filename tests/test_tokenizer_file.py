@@ -20,7 +20,7 @@ from embedding_export.pipeline import export_bundle
 from embedding_export.tokenizer_file import TokenizerFile
 from embedding_runtime import Embedder, InputError
 from embedding_runtime.bundle import load_manifest
-from embedding_validate.parity import gate
+from embedding_validate.gate import gate
 
 SOFT = "<image_soft_token>"
 FP32 = ExportOptions(precisions=("fp32",))

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedding_export.calibration import Calibration
-from embedding_export.checkpoint import EncoderConfig
+from embedding_export.encoder_config import EncoderConfig
 from embedding_export.folding import Weight, Weights
 
 Floats = NDArray[np.float32]

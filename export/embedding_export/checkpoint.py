@@ -14,7 +14,8 @@ from embedding_export.errors import CheckpointError
 from embedding_export.hub import locate
 from embedding_export.json_files import read_fields
 from embedding_export.model_tensors import read_model_tensors
-from embedding_export.stages import DenseStage, read_stages
+from embedding_export.ops import DenseStage
+from embedding_export.stages import read_stages
 from embedding_export.tensors import Tensor, fingerprint
 from embedding_export.text_config import (
     SimilarityName,
@@ -24,8 +25,6 @@ from embedding_export.text_config import (
 )
 from embedding_export.tokenizer_file import TokenizerFile
 from embedding_runtime.bundle import Source
-
-__all__ = ["Checkpoint", "CheckpointError", "DenseStage", "EncoderConfig", "Tensor", "load_checkpoint"]
 
 _CLIENT_FILES = (
     "config.json",

@@ -42,9 +42,9 @@ def _run(options: argparse.Namespace) -> int:
     try:
         from embedding_export.checkpoint import load_checkpoint
         from embedding_export.graphs import check_options
-        from embedding_export.options import ExportOptions
+        from embedding_export.options import Existing, ExportOptions
         from embedding_export.pipeline import export_bundle, summary
-        from embedding_export.staging import Existing, check_target
+        from embedding_export.staging import check_target
     except ImportError as e:
         print(
             f"export-embedding: error: {e.name} is not installed. "
@@ -90,9 +90,9 @@ def _gate(checkpoint: Any) -> Any:
         return f"{e.name} is not installed"
     if reason := unavailable():
         return reason
-    from embedding_validate.parity import gate
+    from embedding_validate.gate import parity_gate
 
-    return gate(checkpoint, _checks())
+    return parity_gate(checkpoint, _checks())
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -16,12 +16,12 @@ from embedding_export import describe
 from embedding_export.audit import audit_graph
 from embedding_export.checkpoint import Checkpoint
 from embedding_export.errors import ExportError
+from embedding_export.export_encoder import Encoder
 from embedding_export.folding import as_stored, folded
 from embedding_export.golden import SpecialIds, golden_vectors
 from embedding_export.options import ExportOptions
 from embedding_export.precisions import LITERT, LITERT_MIN_VERSION, NOT_OFFERED, PRECISIONS, precision_row
 from embedding_export.reporting import Reporter
-from embedding_export.to_onnx import INPUTS, OUTPUTS, Encoder, write_onnx
 from embedding_runtime.bundle import Format, Graph, Parity, Precision
 from embedding_runtime.engines import engine_module
 from embedding_runtime.onnx_session import OnnxSession
@@ -118,6 +118,8 @@ def write_graph(
 def _write_onnx(
     source: Source, folder: Path, precision: Precision, options: ExportOptions, report: Reporter
 ) -> tuple[Graph, int]:
+    from embedding_export.to_onnx import INPUTS, OUTPUTS, write_onnx
+
     checkpoint = source.checkpoint
     row = precision_row(precision, checkpoint.source.qat)
     path = _place(folder, "onnx", row.onnx_file)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from embedding_export.checkpoint import EncoderConfig
+from embedding_export.encoder_config import EncoderConfig
 from embedding_export.folding import Weight
 from embedding_export.stored import StoredWeight
 

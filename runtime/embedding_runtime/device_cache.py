@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from embedding_runtime.errors import EmbeddingError
-from embedding_runtime.integrity import cache_folder
+from embedding_runtime.user_cache import cache_folder
 
 SEAL = "seal.json"
 SEAL_VERSION = 1

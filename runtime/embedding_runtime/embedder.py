@@ -32,11 +32,12 @@ from embedding_runtime.options import (
     check_overflow,
 )
 from embedding_runtime.overflow import Overflow, Request
+from embedding_runtime.padding import pad
 from embedding_runtime.progress import Progress, wanted
 from embedding_runtime.prompts import PromptChoice
 from embedding_runtime.requested import Titles, joined, one_title
 from embedding_runtime.similarity import Scores, SimilarityName, Vectors
-from embedding_runtime.stream import Window, pad
+from embedding_runtime.stream import Window
 
 
 class Embedder:

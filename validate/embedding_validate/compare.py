@@ -37,8 +37,8 @@ from embedding_validate.compare_shapes import LENGTHS, Shape, counts, shapes
 from embedding_validate.compare_store import Json, Store
 from embedding_validate.compare_systems import Bundle, Candidate
 from embedding_validate.corpus import Corpus
+from embedding_validate.files import plain, replace_text
 from embedding_validate.machine import machine, versions
-from embedding_validate.results import plain, replace_text
 
 _CACHE = "cache"
 _NOTHING: Mapping[str, str] = MappingProxyType({})

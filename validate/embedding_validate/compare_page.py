@@ -36,7 +36,7 @@ def render(document: Json) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.filters |= {"number": compare_grid.number, "megabytes": _megabytes, "told": figures.told}
     environment.filters["style"] = compare_plots.style_of
-    template = resources.files("embedding_validate").joinpath("compare.html").read_text(encoding="utf-8")
+    template = resources.files(__package__).joinpath("compare.html").read_text(encoding="utf-8")
     page: str = environment.from_string(template).render(
         runs=[_run(run) for run in document["runs"]],
         agreements=agreements(document),

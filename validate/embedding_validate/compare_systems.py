@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import embedding_validate
 from embedding_runtime.bundle import Graph, Manifest, load_manifest
 from embedding_runtime.errors import InputError
 from embedding_runtime.selection import FORMAT_ORDER, PRECISION_ORDER
@@ -22,7 +23,7 @@ from embedding_validate.results import PARITY
 
 OURS, TORCH, PEER, TOKENIZER, PER_TENSOR = "bundle", "torch", "peer", "tokenizer", "per-tensor"
 _WORKER = (sys.executable, "-m", compare_worker.__name__)
-_PACKAGES = Path(__file__).parents[1]
+_PACKAGES = Path(embedding_validate.__file__).parents[1]
 _TORCH_FP32 = "torch fp32"
 _MOST_BITS_FIRST = ("fp32", "fp16", "int8", "mixed", "int4")
 _WEIGHTS = ("*.safetensors", "*/*.safetensors")

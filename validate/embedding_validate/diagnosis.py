@@ -19,7 +19,7 @@ from embedding_validate import chunks, hypotheses, metrics, stored_faults, token
 from embedding_validate.answers import Answers
 from embedding_validate.calls import Call, Floats, Runner, opened, run
 from embedding_validate.fitting import Evidence, Fit, best, finding, most_error
-from embedding_validate.hypotheses import Interpreter
+from embedding_validate.interpreter import Interpreter, Model
 from embedding_validate.layers import first_deviation
 from embedding_validate.metrics import Figures
 from embedding_validate.own_weights import OwnWeights
@@ -227,12 +227,12 @@ class _Diagnosis:
             return float("inf")
         return most_error([Figures.of(e.expected, e.found).max_abs_error for e in evidence])
 
-    def _vector(self, model: hypotheses.Model, evidence: Evidence) -> Floats:
+    def _vector(self, model: Model, evidence: Evidence) -> Floats:
         length = self.subject.length(len(evidence.ids))
         vector: Floats = self.interpreter.vectors(model, [evidence.ids], length)[0]
         return vector
 
-    def _fit(self, model: hypotheses.Model, evidence: Evidence) -> Fit:
+    def _fit(self, model: Model, evidence: Evidence) -> Fit:
         return self._passes(self._vector(model, evidence), evidence)
 
     def _passes(self, vector: Floats, evidence: Evidence) -> Fit:

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedding_validate import golden, library, texts
-from embedding_validate.calls import sliced
-from embedding_validate.golden import Score, VectorOf
+from embedding_validate.calls import VectorOf, sliced
+from embedding_validate.golden import Score
 from embedding_validate.library import Found
 from embedding_validate.probes import TITLE_SLOT, Probe
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from embedding_runtime.onnx_session import create_session, session_options
@@ -43,6 +42,8 @@ class Layers:
         Raises:
             EngineError: onnxruntime does not load it.
         """
+        import onnx  # not for LiteRT
+
         model = onnx.load(str(path), load_external_data=False)
         self.names = [n for node in model.graph.node for n in node.output if _RESIDUAL.fullmatch(n)]
         for name in self.names:

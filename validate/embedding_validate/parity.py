@@ -1,18 +1,16 @@
 """Runs probes through the public `Embedder` and compares with the reference's answers, graph by graph.
 
-Knows nothing of how the reference computed them: `gate` alone loads it.
+Knows nothing of how the reference computed them, and does not load it.
 """
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from functools import cache, partial
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from embedding_runtime.bundle import Graph, Manifest, Parity, load_manifest
-from embedding_runtime.errors import EmbeddingError
-from embedding_validate import golden, graph_run, probes, searches, texts
+from embedding_runtime.bundle import Graph, Manifest, load_manifest
+from embedding_validate import golden, graph_run, searches
 from embedding_validate.answers import Answers
 from embedding_validate.calls import Runner, of_embedder, opened, run
 from embedding_validate.graph_run import GraphRun
@@ -22,7 +20,6 @@ from embedding_validate.thresholds import bounds
 from embedding_validate.verdict import Found, graph_report
 
 if TYPE_CHECKING:
-    from embedding_export.checkpoint import Checkpoint
     from embedding_validate.execution import Execution
 
 Progress = Callable[[str, int, int], None]
@@ -31,13 +28,14 @@ WeightAudit = Callable[[Graph], WeightReport]
 """Compares what a graph stores with the checkpoint."""
 
 
-def _silent(_what: str, _done: int, _total: int) -> None: ...
+def silent(_what: str, _done: int, _total: int) -> None:
+    """Progress that nobody watches."""
 
 
 def check(
     bundle: Path,
     answers: Answers,
-    progress: Progress = _silent,
+    progress: Progress = silent,
     *,
     execution: "Execution | None" = None,
     weights: WeightAudit | None = None,
@@ -74,7 +72,7 @@ def check_graph(
     bundle: Path,
     graph: Graph,
     answers: Answers,
-    progress: Progress = _silent,
+    progress: Progress = silent,
     *,
     execution: "Execution | None" = None,
     weights: WeightAudit | None = None,
@@ -106,7 +104,7 @@ def check_graph(
     return graph_report(graph, limits, found, time.monotonic() - started)
 
 
-def check_runner(runner: Runner, graph: Graph, answers: Answers, progress: Progress = _silent) -> GraphReport:
+def check_runner(runner: Runner, graph: Graph, answers: Answers, progress: Progress = silent) -> GraphReport:
     """Compare anything that runs calls, alone and in batches; `graph` names it and its precision."""
     started = time.monotonic()
     compared = GraphRun(runner, graph, answers)
@@ -119,55 +117,6 @@ def check_runner(runner: Runner, graph: Graph, answers: Answers, progress: Progr
     found = Found(tuple(cases), (), (), searched, shift, invariance, texts=shown)
     limits = bounds(graph.precision, graph.format)
     return graph_report(graph, limits, found, time.monotonic() - started)
-
-
-def gate(checkpoint: "Checkpoint", progress: Progress = _silent) -> Callable[[Path], Mapping[str, Parity]]:
-    """The exporter's gate: the short set of probes, the reference loaded at its first call and asked once.
-
-    The gate never raises for a bundle that cannot be run: its graphs have failed. Where a graph is wrong, the
-    reference is loaded again to say what is wrong.
-
-    Raises (when called):
-        ReferenceLoadError: the reference cannot be loaded, or is not the model that the checkpoint describes.
-    """
-
-    # Only the gate needs it, a board has no use for it.
-    from embedding_validate.reference import Reference, ask
-
-    @cache
-    def answers(buckets: tuple[int, ...]) -> Answers:
-        return ask(
-            checkpoint,
-            lambda r: probes.short(texts.packaged(), r.prompts, replace(r.limits, buckets=buckets), r.count),
-            partial(progress, "reference"),
-        )
-
-    def judge(bundle: Path) -> dict[str, Parity]:
-        manifest = load_manifest(bundle)
-        buckets = probes.buckets(manifest.graphs)
-        return {g.key: judge_graph(bundle, manifest, g, buckets) for g in manifest.graphs}
-
-    @cache
-    def execution(buckets: tuple[int, ...]) -> "Execution":
-        from embedding_validate.execution import Execution
-
-        return Execution(checkpoint, answers(buckets))
-
-    def judge_graph(bundle: Path, manifest: Manifest, graph: Graph, buckets: tuple[int, ...]) -> Parity:
-        asked = answers(buckets)
-        used = {**versions(), **asked.versions}
-        try:
-            expected = asked.for_bundle(bundle, manifest)
-            report = check_graph(bundle, graph, expected, progress, execution=execution(buckets))
-            if report.status == "failed":
-                from embedding_validate.diagnosis import diagnose_graph  # torch: not for a plain comparison
-
-                report = diagnose_graph(bundle, graph, report, Reference.load(checkpoint), asked)
-            return report.as_parity(used)
-        except EmbeddingError as e:
-            return Parity("failed", f"the runtime refuses it: {e}", versions=used)
-
-    return judge
 
 
 def _mismatches(manifest: Manifest, answers: Answers) -> tuple[str, ...]:

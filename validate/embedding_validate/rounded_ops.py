@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from embedding_export.checkpoint import DenseStage, EncoderConfig
+from embedding_export.encoder_config import EncoderConfig
 from embedding_export.folding import Weights
+from embedding_export.ops import DenseStage
 from embedding_export.torch_ops import TorchOps
 
 INT8_MAX = 127.0

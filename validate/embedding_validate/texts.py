@@ -12,6 +12,8 @@ from typing import Any
 
 from embedding_runtime.errors import InputError
 
+TEXTS, PASSAGES = (resources.files(__package__) / name for name in ("texts.jsonl", "passages.json"))
+
 
 @dataclass(frozen=True)
 class Text:
@@ -32,16 +34,13 @@ class Library:
 
 def packaged() -> tuple[Text, ...]:
     """The texts of the package, written for it: scripts, code, emoji, whitespace, control tokens."""
-    data = resources.files("embedding_validate").joinpath("texts.jsonl").read_text(encoding="utf-8")
-    return _parse_jsonl(data, "texts.jsonl")
+    return _parse_jsonl(TEXTS.read_text(encoding="utf-8"), TEXTS.name)
 
 
 @cache
 def library() -> Library:
     """The package's library: what is searched, and what is asked."""
-    data = json.loads(
-        resources.files("embedding_validate").joinpath("passages.json").read_text(encoding="utf-8")
-    )
+    data = json.loads(PASSAGES.read_text(encoding="utf-8"))
     pairs = {
         part: tuple((item[first], item[second]) for item in data[part])
         for part, first, second in (("passages", "title", "text"), ("questions", "text", "title"))

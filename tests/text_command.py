@@ -1,0 +1,12 @@
+"""`embed-text` as tests start it, texts for it, and its records as read."""
+
+import json
+import sys
+from typing import Any
+
+COMMAND = [sys.executable, "-c", "import sys; from embedding_runtime.cli import main; sys.exit(main())"]
+TEXTS = ["the red planet", "", "  spaces  ", "naïve café 日本"]
+
+
+def records(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
