@@ -13,6 +13,7 @@ from embedding_export.encoder_config import EncoderConfig, read_encoder_config
 from embedding_export.errors import CheckpointError
 from embedding_export.hub import locate
 from embedding_export.json_files import read_fields
+from embedding_export.licence import Card, read_card
 from embedding_export.model_tensors import read_model_tensors
 from embedding_export.ops import DenseStage
 from embedding_export.stages import read_stages
@@ -35,6 +36,10 @@ _CLIENT_FILES = (
     "tokenizer.model",
 )
 _LICENSE = re.compile(r"(licen[sc]e|notice|copying|use_policy|terms|gemma_terms)", re.IGNORECASE)
+# Weights that are known by their fingerprint, whatever their folder is called.
+KNOWN_WEIGHTS = {
+    "bcf23c5359e0bab6e587be623126e3511ca21a07b53867080075b3390b6bd1a2": "google/embeddinggemma-300m",
+}
 _QAT = re.compile(r"qat[-_.](q\d+_\d+)", re.IGNORECASE)
 
 
@@ -60,6 +65,7 @@ class Checkpoint:
     tokenizer: TokenizerFile
     client_files: tuple[Path, ...]
     license_files: tuple[Path, ...]
+    card: Card | None
     config_overrides: dict[str, Any]
     tensors: Mapping[str, Tensor]
 
@@ -84,10 +90,11 @@ def load_checkpoint(
     prompts = read_prompt_config(folder)
     tokenizer = TokenizerFile.read(find_tokenizer(folder), config.vocab_size)
     tensors, left_out = read_model_tensors(folder, config, stages)
+    weights = fingerprint(tensors)
     source = Source(
-        name=where.name,
+        name=KNOWN_WEIGHTS.get(weights, where.name),
         revision=where.revision,
-        weights_sha256=fingerprint(tensors),
+        weights_sha256=weights,
         dtype="+".join(sorted({t.dtype for t in tensors.values()})),
         qat=_qat(where.name, folder / "config.json"),
         notes=window.notes + text.notes + _tokens_left_out(tokenizer, config.vocab_size) + left_out,
@@ -106,6 +113,7 @@ def load_checkpoint(
         tokenizer=tokenizer,
         client_files=tuple(folder / n for n in _CLIENT_FILES if (folder / n).is_file()),
         license_files=tuple(p for p in sorted(folder.iterdir()) if p.is_file() and _LICENSE.match(p.name)),
+        card=read_card(folder),
         config_overrides=dict(window.overrides),
         tensors=tensors,
     )
