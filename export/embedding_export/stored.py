@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from embedding_export.checkpoint import Checkpoint
+from embedding_runtime.onnx_links import data_beside
 
 TABLE = "embed_tokens.weight"
 BLOCK = 32
@@ -69,7 +70,7 @@ def read_stored(path: Path) -> dict[str, StoredWeight]:
     """
     model = onnx.load(str(path), load_external_data=False)
     tensors = (t for t in model.graph.initializer if not t.name.startswith("constant_"))
-    files = _Files(path.parent)
+    files = _Files(data_beside(path))
     parts = {t.name: files.array(t) for t in tensors}
     found: dict[str, StoredWeight] = {}
     for name in list(parts):
