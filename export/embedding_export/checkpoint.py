@@ -82,7 +82,7 @@ def load_checkpoint(
     stages = read_stages(folder, config.hidden_size)
     text = read_text_config(folder, config.max_position_embeddings)
     prompts = read_prompt_config(folder)
-    tokenizer_json = check_tokenizer(folder, config.vocab_size)
+    tokenizer_json = check_tokenizer(folder, config.vocab_size, text.do_lower_case)
     tensors, left_out = read_model_tensors(folder, config, stages)
     source = Source(
         name=where.name,
@@ -112,11 +112,16 @@ def load_checkpoint(
 
 
 def _refuse_adapter(folder: Path) -> None:
-    if (folder / "adapter_config.json").exists():
+    file = folder / "adapter_config.json"
+    if file.exists():
+        base = read_fields(file).values.get("base_model_name_or_path") or "BASE"
         raise CheckpointError(
             f"{folder} holds an adapter (adapter_config.json) that is not merged into the model. Merge it "
-            "where sentence-transformers and peft are installed: m = SentenceTransformer(CHECKPOINT); "
-            "m[0].model = m[0].model.merge_and_unload(); m.save_pretrained(NEW_FOLDER)"
+            f"where sentence-transformers and peft are installed: m = SentenceTransformer({str(folder)!r}); "
+            f"base = AutoModel.from_pretrained({base!r}, dtype='float32'); "
+            f"m[0].model = PeftModel.from_pretrained(base, {str(folder)!r}).merge_and_unload(); "
+            "m.save_pretrained(NEW_FOLDER) and export NEW_FOLDER. (PeftModel is peft's, AutoModel that of "
+            "transformers.)"
         )
 
 

@@ -99,11 +99,12 @@ def read_prompt_config(folder: Path) -> PromptConfig:
     return PromptConfig(prompts, default, _similarity(fields))
 
 
-def check_tokenizer(folder: Path, vocab_size: int) -> Path:
+def check_tokenizer(folder: Path, vocab_size: int, do_lower_case: bool) -> Path:
     """The path of `tokenizer.json`, once its ids are known to fit a table of `vocab_size` rows.
 
     Raises:
-        CheckpointError: missing, damaged, another kind of model than BPE, or ids beyond the table.
+        CheckpointError: missing, damaged, another kind of model than BPE, ids beyond the table, or it puts
+            texts in lower case, which the reference does by `do_lower_case` only.
     """
     path = folder / "tokenizer.json"
     if not path.exists() and (folder / "tokenizer.model").exists():
@@ -126,7 +127,27 @@ def check_tokenizer(folder: Path, vocab_size: int) -> Path:
             f"{path} has ids up to {largest}, but the embedding table has {vocab_size} rows. Tokens were "
             "added without resizing the model: use the tokenizer the model was trained with."
         )
+    if not do_lower_case and _lowers(data.get("normalizer")) and _rebuilt(folder):
+        raise CheckpointError(
+            f"{path} puts texts in lower case, and sentence_bert_config.json does not say so. "
+            "sentence-transformers saves a model with do_lower_case like this, and then reads it without: "
+            'the saved model has lost it. Put "do_lower_case": true into sentence_bert_config.json to have the '
+            "trained model back; if it was trained without, take the Lowercase out of tokenizer.json."
+        )
     return path
+
+
+def _lowers(normalizer: Any) -> bool:
+    """Whether a normalizer of the `tokenizers` library has a Lowercase, at any depth."""
+    if not isinstance(normalizer, dict):
+        return False
+    return normalizer.get("type") == "Lowercase" or any(map(_lowers, normalizer.get("normalizers") or []))
+
+
+def _rebuilt(folder: Path) -> bool:
+    """Whether transformers makes the tokenizer anew, as its Gemma classes do, and so drops such a step."""
+    kind = read_fields_if_present(folder / "tokenizer_config.json").values.get("tokenizer_class")
+    return isinstance(kind, str) and kind.startswith("Gemma")
 
 
 def _refuse_special(fields: Fields) -> None:
