@@ -137,7 +137,7 @@ def test_csv_with_bad_rows(tiny_bundle: Path, tmp_path: Path, capfd: Captured) -
     (tmp_path / "in.csv").write_text("id,text\n1,one\n2,x,y\n3,three\n")
     assert main([str(tiny_bundle), str(tmp_path / "in.csv"), "--on-error", "null"]) == 0
     out, err = capfd.readouterr()
-    assert "line 3 has 3 fields; the header has 2" in err
+    assert "line 3 has 3 fields; expected 2 (id, text)" in err
     assert [r["embedding"] is None for r in records(out)] == [False, True, False]
     assert main([str(tiny_bundle), str(tmp_path / "in.csv"), "--text-field", "nope"]) == 2
     assert "not ['nope']" in capfd.readouterr().err
@@ -207,7 +207,7 @@ def test_parquet_needs_pyarrow(tiny_bundle: Path, lines: Path, tmp_path: Path, c
         (["--vector-precision", "int8"], 2, "needs --ranges FILE"),
         (["--vector-precision", "int8", "--ranges", "/dev/null"], 2, "not a .npy file of ranges"),
         (["--vector-precision", "int8", "--ranges", "/nowhere"], 2, "No such file: /nowhere"),
-        (["--task", "query", "--title-field", "t"], 2, "has no 'title: none'"),
+        (["--task", "query", "--title-field", "t", "--input-format", "jsonl"], 2, "has no 'title: none'"),
         (["--id-field", "a", "--output", "x.npy"], 2, "holds vectors only"),
         (["--on-error", "null", "--output", "x.npy", "--vector-precision", "binary"], 2, "has no null"),
         (["--output", "/nowhere/x.npy"], 2, "no folder /nowhere to write x.npy in"),

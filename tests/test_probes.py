@@ -55,9 +55,9 @@ def test_reads_lines_and_jsonl(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.txt", b"good\nbad \xff\n", "not UTF-8.*byte 9"),
+        ("a.txt", b"good\nbad \xff\n", "Line 2 .* not valid UTF-8"),
         ("a.txt", b"\n \n", "has no text"),
-        ("a.jsonl", b'{"text": "x"}\n{oops\n', "Line 2 .* not JSON"),
+        ("a.jsonl", b'{"text": "x"}\n{oops\n', "Line 2 .* not valid JSON"),
         ("a.jsonl", b'["x"]\n', "Line 1 .* Expected an object"),
         ("a.jsonl", b'{"text": 3}\n', "Line 1 .* Expected an object"),
         ("a.jsonl", b'{"text": "\\ud800"}\n', "lone surrogate"),

@@ -20,6 +20,7 @@ from embedding_export.stages import read_stages
 from embedding_export.tensors import Tensor, fingerprint
 from embedding_export.text_config import (
     SimilarityName,
+    check_case,
     find_tokenizer,
     read_prompt_config,
     read_text_config,
@@ -89,6 +90,7 @@ def load_checkpoint(
     text = read_text_config(folder, config.max_position_embeddings)
     prompts = read_prompt_config(folder)
     tokenizer = TokenizerFile.read(find_tokenizer(folder), config.vocab_size)
+    check_case(folder, tokenizer.data.get("normalizer"), text.do_lower_case)
     tensors, left_out = read_model_tensors(folder, config, stages)
     weights = fingerprint(tensors)
     source = Source(
@@ -129,11 +131,16 @@ def _tokens_left_out(tokenizer: TokenizerFile, rows: int) -> tuple[str, ...]:
 
 
 def _refuse_adapter(folder: Path) -> None:
-    if (folder / "adapter_config.json").exists():
+    file = folder / "adapter_config.json"
+    if file.exists():
+        base = read_fields(file).values.get("base_model_name_or_path") or "BASE"
         raise CheckpointError(
             f"{folder} holds an adapter (adapter_config.json) that is not merged into the model. Merge it "
-            "where sentence-transformers and peft are installed: m = SentenceTransformer(CHECKPOINT); "
-            "m[0].model = m[0].model.merge_and_unload(); m.save_pretrained(NEW_FOLDER)"
+            f"where sentence-transformers and peft are installed: m = SentenceTransformer({str(folder)!r}); "
+            f"base = AutoModel.from_pretrained({base!r}, dtype='float32'); "
+            f"m[0].model = PeftModel.from_pretrained(base, {str(folder)!r}).merge_and_unload(); "
+            "m.save_pretrained(NEW_FOLDER) and export NEW_FOLDER. (PeftModel is peft's, AutoModel that of "
+            "transformers.)"
         )
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from embedding_export.stored import TABLE, Grid, StoredWeight, int8_weight, plain_weight
+from embedding_runtime.onnx_links import data_beside
 
 BLOCK = 32
 
@@ -30,7 +31,7 @@ def read_stored(path: Path) -> dict[str, StoredWeight]:
     """
     model = onnx.load(str(path), load_external_data=False)
     tensors = (t for t in model.graph.initializer if not t.name.startswith("constant_"))
-    files = _Files(path.parent)
+    files = _Files(data_beside(path))
     parts = {t.name: files.array(t) for t in tensors}
     found: dict[str, StoredWeight] = {}
     for name in list(parts):

@@ -273,8 +273,8 @@ def _parser() -> argparse.ArgumentParser:
         "--corpus",
         metavar="FILE",
         type=Path,
-        help="also what each graph, dim and vector precision costs on your texts: .jsonl with text, or query "
-        "and document; .tsv with query and document; or one document per line",
+        help="also what each graph, dim and vector precision costs on your texts: one document per line, or "
+        "JSON, CSV, TSV or Parquet with text, or with query and document",
     )
     what.add_argument("--reference", metavar="CHECKPOINT", help="also PyTorch in fp32 on this folder")
     what.add_argument("--bf16", action="store_true", help="and in bfloat16")

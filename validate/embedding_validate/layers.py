@@ -49,9 +49,6 @@ class Layers:
         for name in self.names:
             model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
         options = session_options(available_cpus())
-        options.add_session_config_entry(
-            "session.model_external_initializers_file_folder_path", str(path.parent)
-        )
         self._session = create_session(model.SerializeToString(), options, path)
 
     def run(self, ids: Sequence[int]) -> dict[str, Floats]:
