@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from embedding_runtime import cpu
+from embedding_runtime import cpu, onnx_session
 
 
 def put(root: Path, files: dict[str, str | int]) -> Path:
@@ -20,10 +20,14 @@ def put(root: Path, files: dict[str, str | int]) -> Path:
 
 @contextmanager
 def another_cpu(machine: str, cpuinfo: str, folder: Path) -> Iterator[Path]:
-    """Within the block this is a Linux machine with such a CPU; gives the file that says so."""
-    file = folder / "cpuinfo"
+    """Within the block this is a Linux machine with such a CPU; gives the file that says so.
+
+    Graphs still run on the real one, with its settings: those of another may saturate on it.
+    """
+    file, real = folder / "cpuinfo", cpu.cpu_kind()
     file.write_text(cpuinfo)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnx_session, "cpu_kind", lambda: real)
         patch.setattr(cpu, "_CPUINFO", file)
         patch.setattr("platform.machine", lambda: machine)
         patch.setattr("platform.system", lambda: "Linux")

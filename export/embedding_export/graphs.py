@@ -23,7 +23,7 @@ from embedding_export.options import ExportOptions
 from embedding_export.precisions import LITERT, LITERT_MIN_VERSION, NOT_OFFERED, PRECISIONS, precision_row
 from embedding_export.reporting import Reporter
 from embedding_runtime.bundle import Format, Graph, Parity, Precision
-from embedding_runtime.engines import engine_module
+from embedding_runtime.engines import check_floor
 from embedding_runtime.onnx_session import OnnxSession
 from embedding_runtime.threads import available_cpus
 
@@ -89,11 +89,12 @@ def check_options(options: ExportOptions) -> None:
     """Refuse what can be, or work, with no checkpoint, before one is read.
 
     Raises:
-        ExportError: a precision or bucket that cannot be.  EngineError: LiteRT is not installed, or does not
-        run on this machine.
+        ExportError: a precision or bucket that cannot be.  EngineError: an engine is not installed, does not
+        run on this machine, or is too old for a precision on it.
     """
+    for format, precision in wanted(options):
+        check_floor(format, precision)
     if any(f == "litert" for f, _ in wanted(options)):
-        engine_module("litert")
         _lengths(options, sys.maxsize)
     elif options.litert_single is not None:
         raise ExportError("--litert-single is about LiteRT files. Add --format litert.")

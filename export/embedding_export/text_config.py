@@ -137,8 +137,9 @@ def check_case(folder: Path, normalizer: Any, do_lower_case: bool) -> None:
         raise CheckpointError(
             f"{folder / 'tokenizer.json'} puts texts in lower case, and sentence_bert_config.json does not "
             "say so. sentence-transformers saves a model with do_lower_case like this, and then reads it "
-            'without: the saved model has lost it. Put "do_lower_case": true into sentence_bert_config.json to '
-            "have the trained model back; if it was trained without, take the Lowercase out of tokenizer.json."
+            'without: the saved model has lost it. Put "do_lower_case": true into sentence_bert_config.json '
+            "to have the trained model back; if it was trained without, take the Lowercase out of "
+            "tokenizer.json."
         )
 
 

@@ -133,7 +133,9 @@ class Graph:
     `golden_tolerance` is the largest absolute difference allowed to a golden vector, per kind of CPU
     ("any" where one figure serves all). `bit_stable` says whether every kind of CPU computes the same, so
     that vectors differ by the rounding of float32 sums and by what that tips over; false where the engine's
-    own kernels quantize otherwise on other CPUs; None where nobody has measured it.
+    own kernels quantize otherwise on other CPUs; None where nobody has measured it. Such kernels may also
+    sum one row in another order than several (onnx/int4 without AVX-512 and VNNI): there a text alone and in
+    a batch differ by up to 1e-6 in a component. The hidden states of onnx/int8 never do.
     """
 
     format: Format
