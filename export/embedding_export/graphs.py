@@ -4,6 +4,7 @@ Knows both formats' writers, and nothing of what else a bundle holds or of the o
 """
 
 import hashlib
+import importlib.util
 import json
 import re
 import sys
@@ -89,9 +90,11 @@ def check_options(options: ExportOptions) -> None:
     """Refuse what can be, or work, with no checkpoint, before one is read.
 
     Raises:
-        ExportError: a precision or bucket that cannot be.  EngineError: LiteRT is not installed, or does not
-        run on this machine.
+        ExportError: a precision or bucket that cannot be, or onnx is needed and not installed.
+        EngineError: LiteRT is not installed, or does not run on this machine.
     """
+    if any(f == "onnx" for f, _ in wanted(options)) and importlib.util.find_spec("onnx") is None:
+        raise ExportError("onnx is not installed. Install it with: pip install 'embedding-edge[export]'")
     if any(f == "litert" for f, _ in wanted(options)):
         engine_module("litert")
         _lengths(options, sys.maxsize)
