@@ -59,6 +59,7 @@ VALIDATE_MAY_IMPORT = {
     "embedding_export.onnx_stored",
     "embedding_export.ops",
     "embedding_export.stored",
+    "embedding_export.tokenizer_file",
     "embedding_export.torch_ops",
     "embedding_export.trimming",
 }

@@ -14,6 +14,7 @@ from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 
+from embedding_export import tokenizer_file
 from embedding_export.checkpoint import Checkpoint
 from embedding_runtime import overflow
 from embedding_runtime.errors import InputError
@@ -30,7 +31,7 @@ Progress = Callable[[int, int], None]
 # Answers that nobody has asked for this long go when others are kept.
 _KEPT_SECONDS = 30 * 24 * 3600.0
 # Code and data that decide what is asked and how it is answered.
-_CODE = (probes, lengths, chunks, reference_module, reference_file, overflow)
+_CODE = (probes, lengths, chunks, reference_module, reference_file, overflow, tokenizer_file)
 _DATA = (texts.TEXTS, texts.PASSAGES)
 
 
