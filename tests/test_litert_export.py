@@ -191,3 +191,14 @@ def test_a_litert_export_and_its_gate_do_without_onnx(tiny_checkpoint: Path, tmp
     assert done.returncode == 0, done.stderr
     (graph,) = load_manifest(tmp_path / "bundle").graphs
     assert (graph.key, graph.parity.status) == ("litert/fp32", "passed")
+
+
+def test_without_onnx_nothing_is_begun(
+    export: Export, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    assert export(tmp_path / "bundle", "--format", "litert,onnx") == 1
+    said = capsys.readouterr().err
+    assert "pip install 'embedding-edge[export]'" in said
+    assert "reading" not in said
+    assert list(tmp_path.iterdir()) == []

@@ -45,6 +45,8 @@ def _run(options: argparse.Namespace) -> int:
         from embedding_export.options import Existing, ExportOptions
         from embedding_export.pipeline import export_bundle, summary
         from embedding_export.staging import check_target
+
+        reporter = _reporter()
     except ImportError as e:
         print(
             f"export-embedding: error: {e.name} is not installed. "
@@ -73,7 +75,7 @@ def _run(options: argparse.Namespace) -> int:
     )
     for note in checkpoint.source.notes:
         _say(f"note: {note}")
-    manifest = export_bundle(checkpoint, options.bundle, export_options, _gate(checkpoint), _reporter())
+    manifest = export_bundle(checkpoint, options.bundle, export_options, _gate(checkpoint), reporter)
     seconds = time.monotonic() - started
     for line in _verdict(manifest, options.bundle, seconds):
         _say(line)

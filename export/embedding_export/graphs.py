@@ -4,6 +4,7 @@ Knows both formats' writers, and nothing of what else a bundle holds or of the o
 """
 
 import hashlib
+import importlib.util
 import json
 import re
 import sys
@@ -89,9 +90,11 @@ def check_options(options: ExportOptions) -> None:
     """Refuse what can be, or work, with no checkpoint, before one is read.
 
     Raises:
-        ExportError: a precision or bucket that cannot be.  EngineError: an engine is not installed, does not
-        run on this machine, or is too old for a precision on it.
+        ExportError: a precision or bucket that cannot be, or onnx is needed and not installed.
+        EngineError: an engine is not installed, does not run on this machine, or is too old for a precision.
     """
+    if any(f == "onnx" for f, _ in wanted(options)) and importlib.util.find_spec("onnx") is None:
+        raise ExportError("onnx is not installed. Install it with: pip install 'embedding-edge[export]'")
     for format, precision in wanted(options):
         check_floor(format, precision)
     if any(f == "litert" for f, _ in wanted(options)):
