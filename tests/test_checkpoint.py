@@ -37,7 +37,7 @@ def test_the_stand_in_is_read_as_it_was_written(tiny_checkpoint: Path) -> None:
     assert checkpoint.prompts["query"] == "task: search result | query: "
     assert len(checkpoint.prompts) == 14
     assert checkpoint.path == tiny_checkpoint
-    assert checkpoint.tokenizer_json == tiny_checkpoint / "tokenizer.json"
+    assert checkpoint.tokenizer.path == tiny_checkpoint / "tokenizer.json"
     names = {file.name for file in checkpoint.client_files}
     assert names >= {"config.json", "tokenizer.json", "tokenizer_config.json"}
     source = checkpoint.source

@@ -107,6 +107,17 @@ def _(ours: Embedder, reference: Any) -> None:
     np.testing.assert_allclose(ours.encode(text, allow_special=True), theirs, atol=1e-5)
 
 
+@row("no-row")
+def _(ours: Embedder, reference: Any) -> None:
+    """`test_tokenizer_file` has the rest: here the stand-in's own token past its table."""
+    (token,) = ours.manifest.tokenizer.without_row
+    with pytest.raises(IndexError):
+        reference.encode(f"a {token} b")
+    assert ours.encode(f"a {token} b").shape == (64,)
+    with pytest.raises(InputError, match=token):
+        ours.encode(f"a {token} b", allow_special=True)
+
+
 @row("prompt-twice")
 def _(ours: Embedder, reference: Any) -> None:
     text = ours.prompts["query"] + "a"

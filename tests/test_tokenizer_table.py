@@ -14,6 +14,7 @@ from tokenizer_pair import Both, lines
 
 from embedding_export.errors import ExportError
 from embedding_export.tokenizer_conformance import write_conformance
+from embedding_export.tokenizer_file import TokenizerFile
 from embedding_export.tokenizer_json import UnsupportedTokenizer
 from embedding_export.tokenizer_table import build_table
 from embedding_runtime.errors import BundleError
@@ -137,7 +138,7 @@ def test_what_is_not_reproduced_is_refused_by_name(tiny_checkpoint: Path, tmp_pa
     change(data)
     (tmp_path / "tokenizer.json").write_text(json.dumps(data))
     with pytest.raises(UnsupportedTokenizer, match=reason):
-        build_table(tmp_path / "tokenizer.json", tmp_path / "x.table")
+        build_table(TokenizerFile(tmp_path / "tokenizer.json"), tmp_path / "x.table")
     assert not (tmp_path / "x.table").exists()
 
 
@@ -145,7 +146,7 @@ def test_the_proof_can_fail(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: 
     """A reader that merges wrongly must stop the export and leave no table."""
     monkeypatch.setattr("embedding_runtime.tokenizer_bpe.Merger._merge_short", lambda self, ids: ids)
     with pytest.raises(ExportError, match="The compact table gives"):
-        build_table(tiny_checkpoint / "tokenizer.json", tmp_path / "x.table")
+        build_table(TokenizerFile(tiny_checkpoint / "tokenizer.json"), tmp_path / "x.table")
     assert not (tmp_path / "x.table").exists()
 
 
@@ -165,7 +166,7 @@ def test_merges_across_spaces_are_exact_too(tiny_checkpoint: Path, tmp_path: Pat
 
 
 def test_the_conformance_file_is_met(tiny: Both, tiny_checkpoint: Path, tmp_path: Path) -> None:
-    count = write_conformance(tiny_checkpoint / "tokenizer.json", tmp_path / "cases.jsonl")
+    count = write_conformance(TokenizerFile(tiny_checkpoint / "tokenizer.json"), tmp_path / "cases.jsonl")
     cases = [json.loads(line) for line in (tmp_path / "cases.jsonl").read_text().split("\n")[:-1]]
     assert len(cases) == count > 400
     for case in cases:

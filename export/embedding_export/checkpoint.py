@@ -18,10 +18,11 @@ from embedding_export.stages import DenseStage, read_stages
 from embedding_export.tensors import Tensor, fingerprint
 from embedding_export.text_config import (
     SimilarityName,
-    check_tokenizer,
+    find_tokenizer,
     read_prompt_config,
     read_text_config,
 )
+from embedding_export.tokenizer_file import TokenizerFile
 from embedding_runtime.bundle import Source
 
 __all__ = ["Checkpoint", "CheckpointError", "DenseStage", "EncoderConfig", "Tensor", "load_checkpoint"]
@@ -57,7 +58,7 @@ class Checkpoint:
     default_prompt_name: str | None
     similarity_fn_name: SimilarityName
     do_lower_case: bool
-    tokenizer_json: Path
+    tokenizer: TokenizerFile
     client_files: tuple[Path, ...]
     license_files: tuple[Path, ...]
     config_overrides: dict[str, Any]
@@ -82,7 +83,7 @@ def load_checkpoint(
     stages = read_stages(folder, config.hidden_size)
     text = read_text_config(folder, config.max_position_embeddings)
     prompts = read_prompt_config(folder)
-    tokenizer_json = check_tokenizer(folder, config.vocab_size)
+    tokenizer = TokenizerFile.read(find_tokenizer(folder), config.vocab_size)
     tensors, left_out = read_model_tensors(folder, config, stages)
     source = Source(
         name=where.name,
@@ -90,7 +91,7 @@ def load_checkpoint(
         weights_sha256=fingerprint(tensors),
         dtype="+".join(sorted({t.dtype for t in tensors.values()})),
         qat=_qat(where.name, folder / "config.json"),
-        notes=window.notes + text.notes + left_out,
+        notes=window.notes + text.notes + _tokens_left_out(tokenizer, config.vocab_size) + left_out,
     )
     return Checkpoint(
         path=folder,
@@ -103,11 +104,20 @@ def load_checkpoint(
         default_prompt_name=prompts.default_prompt_name,
         similarity_fn_name=prompts.similarity_fn_name,
         do_lower_case=text.do_lower_case,
-        tokenizer_json=tokenizer_json,
+        tokenizer=tokenizer,
         client_files=tuple(folder / n for n in _CLIENT_FILES if (folder / n).is_file()),
         license_files=tuple(p for p in sorted(folder.iterdir()) if p.is_file() and _LICENSE.match(p.name)),
         config_overrides=dict(window.overrides),
         tensors=tensors,
+    )
+
+
+def _tokens_left_out(tokenizer: TokenizerFile, rows: int) -> tuple[str, ...]:
+    if not tokenizer.without_row:
+        return ()
+    return (
+        f"the embedding table ({rows} rows) has no row for the special token "
+        f"{', '.join(tokenizer.without_row)}, so it is left out: in a text it is read as ordinary text",
     )
 
 

@@ -30,8 +30,13 @@ def write_client_files(checkpoint: Checkpoint, bundle: Path, onnx_files: dict[st
     (`sliding_window`) is written as repaired.
     """
     for source in checkpoint.client_files:
-        if source.name != "config.json":
+        changed = checkpoint.tokenizer.client_json(source)
+        if source.name == "config.json" or changed == "":
+            continue
+        if changed is None:
             replace_file(bundle / source.name, source)
+        else:
+            write_text(bundle / source.name, changed)
     config: dict[str, Any] = json.loads((checkpoint.path / "config.json").read_text(encoding="utf-8"))
     if checkpoint.config_overrides:  # a repaired window, which transformers reads as 2 * window from a file
         config["sliding_window"] = 2 * checkpoint.config.window

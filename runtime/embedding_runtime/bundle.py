@@ -79,7 +79,8 @@ class TokenizerInfo:
     """The tokenizer the runtime opens, its control tokens, and texts for a self-check.
 
     A vocabulary trimmed to an `alphabet` names `kept_ids`: an .npy file, int32 (vocab_size,), with the
-    checkpoint's id for each id of this tokenizer.
+    checkpoint's id for each id of this tokenizer. `without_row` are special tokens of the checkpoint that its
+    embedding table has no row for: in a text they are text.
     """
 
     file: str
@@ -91,6 +92,7 @@ class TokenizerInfo:
     golden: tuple[GoldenIds, ...]
     alphabet: str | None = None
     kept_ids: str | None = None
+    without_row: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

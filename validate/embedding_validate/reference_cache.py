@@ -39,6 +39,7 @@ _SOURCES = {
         "reference_file.py",
     ),
     "embedding_runtime": ("overflow.py",),
+    "embedding_export": ("tokenizer_file.py",),
 }
 
 
