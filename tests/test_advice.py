@@ -1,4 +1,4 @@
-"""What error messages tell users to do, done: each ends in a checkpoint or a bundle with the right vectors."""
+"""What error messages tell users to do, done: each ends in a checkpoint or bundle with the right vectors."""
 
 import json
 import re

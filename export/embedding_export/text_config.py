@@ -131,8 +131,8 @@ def check_tokenizer(folder: Path, vocab_size: int, do_lower_case: bool) -> Path:
         raise CheckpointError(
             f"{path} puts texts in lower case, and sentence_bert_config.json does not say so. "
             "sentence-transformers saves a model with do_lower_case like this, and then reads it without: "
-            'the saved model has lost it. Put "do_lower_case": true into sentence_bert_config.json to have the '
-            "trained model back; if it was trained without, take the Lowercase out of tokenizer.json."
+            'the saved model has lost it. Put "do_lower_case": true into sentence_bert_config.json to have '
+            "the trained model back; if it was trained without, take the Lowercase out of tokenizer.json."
         )
     return path
 
