@@ -76,7 +76,7 @@ def test_all_that_vectors_depend_on_is_told(field: str, adapted: Any, tiny_bundl
         CHANGES[field](embedder)
         after = told(adaptor)
     assert {n for n in before if before[n] != after[n]} == {field}
-    assert before["space_id"] == embedder.manifest.space_id and before["precision"] == "float32"
+    assert before["space_id"] == embedder.manifest.space_id and before["precision"] == "fp32"
 
 
 def test_graphs_of_one_bundle_are_told_apart(adapted: Any, litert_bundle: Path) -> None:

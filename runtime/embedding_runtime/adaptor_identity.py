@@ -17,7 +17,7 @@ def identity(embedder: Embedder) -> dict[str, Any]:
         "graph": embedder.graph.key,
         "variant_id": embedder.graph.variant_id,
         "dimension": embedder.get_embedding_dimension(),
-        "precision": "float32",
+        "precision": embedder.graph.precision,
         "max_seq_length": embedder.max_seq_length,
         "overflow": embedder.overflow,
         "query_prompt": _prompt(embedder, prompting.QUERY_NAMES),

@@ -33,10 +33,7 @@ def measure_quality(
     manifest = load_manifest(bundle)
     dims = sorted(manifest.dims, reverse=True)
     say(f"embedding with the reference of {checkpoint.source.name}")
-    reference = Reference.load(checkpoint)
-
-    base = embed(lambda texts, prompt: reference.encode(texts, prompt_name=prompt), pairs, search)
-    del reference
+    base = _of_reference(checkpoint, pairs, search)
     found = {REFERENCE: _at_dims(base, base, dims, pairs)}
     for graph in manifest.graphs:
         say(f"embedding with {graph.key}")
@@ -84,6 +81,12 @@ def assemble(
             for name, found in quality.items()
         ),
     )
+
+
+def _of_reference(checkpoint: Checkpoint, pairs: Pairs | None, search: Search) -> Embedded:
+    """Its memory is given back before graphs are opened."""
+    reference = Reference.load(checkpoint)
+    return embed(lambda texts, prompt: reference.encode(texts, prompt_name=prompt), pairs, search)
 
 
 def _at_dims(
