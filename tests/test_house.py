@@ -229,6 +229,12 @@ def test_files_stay_readable(path: Path) -> None:
     assert ast.get_docstring(ast.parse(text)), "a module says what it is for"
 
 
+@pytest.mark.parametrize("path", [p for p in SOURCES if ROOT / "tests" in p.parents], ids=lambda p: p.stem)
+def test_no_test_leans_on_another(path: Path) -> None:
+    """What tests share lies in modules of its own: another folder's tests cannot be imported."""
+    assert [n for n in _imports(path) if n.startswith("test_")] == []
+
+
 def test_importing_the_runtime_stays_light() -> None:
     """In a fresh process: no engine, no tokenizer library, nothing heavy before a bundle is loaded."""
     import subprocess
