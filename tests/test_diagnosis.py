@@ -21,7 +21,7 @@ from embedding_validate.execution import Execution
 from embedding_validate.gate import parity_gate
 from embedding_validate.reference import Reference
 from embedding_validate.results import Finding, Report
-from embedding_validate.thresholds import LOSS
+from embedding_validate.thresholds import RANDOM_LOSS
 
 # Fault of test_faults -> how the finding must begin.
 Patch = pytest.MonkeyPatch
@@ -154,8 +154,8 @@ def test_rounding_that_costs_too_much_is_named(
 ) -> None:
     """Every weight is the nearest of its grid, the graph computes with it, and the loss is beyond bounds."""
     bundle = _int8(tiny_checkpoint, tmp_path / "bundle", ExportOptions(precisions=("int4",)))
-    strict = dataclasses.replace(LOSS["int4"], cosine_mean=0.999)
-    monkeypatch.setitem(LOSS, "int4", strict)
+    strict = dataclasses.replace(RANDOM_LOSS["int4"], cosine_mean=0.999)
+    monkeypatch.setitem(RANDOM_LOSS, "int4", strict)
     report, names = _judged(bundle, reference, answers, audited=True)
     assert names == ["quantization error beyond its class"]
     assert "the table 0.9" in report.graphs["onnx/int4"].findings[0].evidence

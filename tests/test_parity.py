@@ -26,7 +26,7 @@ from embedding_validate.gate import parity_gate
 from embedding_validate.metrics import Figures
 from embedding_validate.reference import Reference
 from embedding_validate.results import TOKEN_STATES, Case, Invariance
-from embedding_validate.thresholds import LOSS, bounds
+from embedding_validate.thresholds import LOSS, RANDOM_LOSS, bounds
 from embedding_validate.verdict import Found, graph_report
 
 FP32_ONLY = ExportOptions(precisions=("fp32",))
@@ -335,7 +335,7 @@ def test_the_gate(bundle: Path, tmp_path: Path, checkpoint: Checkpoint, answers:
 def test_the_gate_refuses_a_precision_without_thresholds(
     bundle: Path, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(LOSS, "fp32")
+    monkeypatch.delitem(RANDOM_LOSS, "fp32")
     verdict = parity_gate(checkpoint)(bundle)["onnx/fp32"]
     assert verdict.status == "failed" and verdict.reason and "No parity thresholds" in verdict.reason
 

@@ -100,6 +100,7 @@ def load_checkpoint(
         dtype="+".join(sorted({t.dtype for t in tensors.values()})),
         qat=_qat(where.name, folder / "config.json"),
         notes=window.notes + text.notes + _tokens_left_out(tokenizer, config.vocab_size) + left_out,
+        random_weights=read_fields(folder / "config.json").boolean("random_weights", False),
     )
     return Checkpoint(
         path=folder,

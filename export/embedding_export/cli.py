@@ -231,7 +231,7 @@ def _verdict(manifest: Manifest, bundle: Path, seconds: float) -> list[str]:
         lines.append(f"  {graph.key:12} {size / 1e6:9,.1f} MB   parity: {parity.status}")
         if parity.status == "passed":
             error = f"cosine >= {parity.cosine_min:.7f}, error <= {parity.max_abs_error:.1e}"
-            lines[-1] += f" ({parity.texts} texts, {error})"
+            lines[-1] += f" ({parity.texts} texts, {error}; floors of {parity.floors})"
         elif parity.reason:
             lines[-1] += f" ({parity.reason})"
     return lines

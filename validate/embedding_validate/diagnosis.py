@@ -35,7 +35,7 @@ from embedding_validate.results import (
     GraphReport,
     Report,
 )
-from embedding_validate.thresholds import threshold
+from embedding_validate.thresholds import Threshold, threshold
 from embedding_validate.tokens import Mismatch
 
 # Evidence is short where it can be: each hypothesis costs a forward pass over it.
@@ -120,6 +120,10 @@ class _Diagnosis:
     answers: Answers
     reference: Reference
     interpreter: Interpreter
+
+    @property
+    def _loss(self) -> Threshold:
+        return threshold(self.subject.graph.precision, self.answers.source.random_weights)
 
     def findings(self, report: GraphReport) -> Iterable[Finding]:
         alone = [c for c in report.cases if c.check == "alone" and not _refused(c)]
@@ -236,11 +240,11 @@ class _Diagnosis:
         return self._passes(self._vector(model, evidence), evidence)
 
     def _passes(self, vector: Floats, evidence: Evidence) -> Fit:
-        return Fit.of(vector, evidence.found, threshold(self.subject.graph.precision).failures)
+        return Fit.of(vector, evidence.found, self._loss.failures)
 
     def _misses(self, reference: Floats, found: Floats) -> bool:
         figures = Figures.of(reference, found)
-        return bool(threshold(self.subject.graph.precision).failures(metrics.norm(reference), figures))
+        return bool(self._loss.failures(metrics.norm(reference), figures))
 
     def _localised(self, evidence: Sequence[Evidence]) -> Finding:
         """The first layer that differs, two layers that are exchanged, or another checkpoint altogether."""

@@ -5,6 +5,7 @@ Knows nothing of how the reference computed them, and does not load it.
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from embedding_validate.calls import Runner, of_embedder, opened, run
 from embedding_validate.graph_run import GraphRun
 from embedding_validate.machine import machine, versions
 from embedding_validate.results import GraphReport, Invariance, Report, WeightReport
-from embedding_validate.thresholds import bounds
+from embedding_validate.thresholds import bounds, floors
 from embedding_validate.verdict import Found, graph_report
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def check_graph(
     tutorial: bool = False,
 ) -> GraphReport:
     """Compare one graph; arguments and errors as those of `check`, `answers` in the graph's own ids."""
-    limits, started = bounds(graph.precision, graph.format), time.monotonic()
+    started = time.monotonic()
     with opened(bundle, graph) as embedder:
         answers = answers.for_graph(graph, embedder.manifest.tokenizer.pad_id)
         compared = GraphRun(partial(run, embedder), graph, answers)
@@ -101,7 +102,7 @@ def check_graph(
         weights(graph) if weights else None,  # the engine's memory has been given back
         {p.id: p.text for p in answers.probes.probes},
     )
-    return graph_report(graph, limits, found, time.monotonic() - started)
+    return _judged(graph, answers, found, time.monotonic() - started)
 
 
 def check_runner(runner: Runner, graph: Graph, answers: Answers, progress: Progress = silent) -> GraphReport:
@@ -115,8 +116,14 @@ def check_runner(runner: Runner, graph: Graph, answers: Answers, progress: Progr
     searched = searches.ranking(answers, compared.vectors)
     shift = searches.score_shift(answers, compared.vectors)
     found = Found(tuple(cases), (), (), searched, shift, invariance, texts=shown)
-    limits = bounds(graph.precision, graph.format)
-    return graph_report(graph, limits, found, time.monotonic() - started)
+    return _judged(graph, answers, found, time.monotonic() - started)
+
+
+def _judged(graph: Graph, answers: Answers, found: Found, seconds: float) -> GraphReport:
+    """The verdict by the bounds that the reference's checkpoint is held to."""
+    random = answers.source.random_weights
+    report = graph_report(graph, bounds(graph.precision, graph.format, random), found, seconds)
+    return replace(report, floors=floors(random))
 
 
 def _mismatches(manifest: Manifest, answers: Answers) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from embedding_validate.files import plain, replace_text
 from embedding_validate.golden import GoldenCase
 from embedding_validate.metrics import Figures, Summary
 from embedding_validate.ranking import Ranking, ScoreShift
+from embedding_validate.thresholds import FLOORS
 
 PARITY = "parity.json"
 SCHEMA_VERSION = 1
@@ -119,6 +120,7 @@ class GraphReport:
     failed_texts: dict[str, str]
     weights: WeightReport | None = None
     findings: tuple[Finding, ...] = ()
+    floors: str = FLOORS[0]
 
     def as_parity(self, versions: dict[str, str]) -> Parity:
         """The short form that the exporter keeps in the manifest."""
@@ -129,6 +131,7 @@ class GraphReport:
             texts=self.texts,
             cosine_min=_finite(self.cosine.minimum) if self.cosine else None,
             max_abs_error=_finite(self.max_abs_error.maximum) if self.max_abs_error else None,
+            floors=self.floors,
             thresholds=self.thresholds,
             versions=versions,
         )
