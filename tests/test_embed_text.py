@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from text_command import COMMAND, TEXTS, records
+from text_command import COMMAND, TEXTS, close, records
 
 from embedding_runtime import Embedder, quantize_embeddings
 from embedding_runtime.cli import main
@@ -28,10 +28,6 @@ def lines(tmp_path: Path) -> Path:
     path = tmp_path / "texts.txt"
     path.write_text("".join(f"{t}\n" for t in TEXTS), encoding="utf-8")
     return path
-
-
-def close(found: Any, expected: Any) -> None:
-    np.testing.assert_allclose(np.asarray(found, dtype=np.float32), expected, atol=2e-6)
 
 
 def test_lines_to_jsonl_on_standard_output(

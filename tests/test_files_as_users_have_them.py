@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_embed_text import Captured, close
-from text_command import COMMAND, records
+from text_command import COMMAND, close, records
 
 from embedding_runtime import Embedder, InputError
 from embedding_runtime.cli import main
@@ -22,6 +21,8 @@ from embedding_runtime.row_formats import choose_format
 from embedding_runtime.rows import Fields, Row, read_rows
 from embedding_runtime.text_source import open_source
 from embedding_validate import corpus, texts
+
+Captured = pytest.CaptureFixture[str]
 
 ROWS: list[dict[str, Any]] = [{"id": 1, "text": "Mars is red"}, {"id": 2, "text": "Bread, baked"}]
 TEXTS: list[str] = [row["text"] for row in ROWS]

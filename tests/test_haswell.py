@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import machines
 import numpy as np
 import pytest
 from conftest import assumed
@@ -78,11 +79,11 @@ print(base64.b64encode(out.getvalue()).decode())
 PRETENDING = """
 import sys
 from pathlib import Path
-sys.path[:0] = sys.argv[2:4]
-from test_threads import another_cpu
+sys.path.insert(0, sys.argv[2])
+from machines import another_cpu
 from embedding_runtime import Embedder
 from embedding_runtime.cpu import cpu_kind
-with another_cpu("aarch64", "Features : fp asimd\\n", Path(sys.argv[4])):
+with another_cpu("aarch64", "Features : fp asimd\\n", Path(sys.argv[3])):
     with Embedder.load(sys.argv[1], precision="int8", threads=1) as embedder:
         print(cpu_kind(), embedder.check_golden())
 """
@@ -174,8 +175,7 @@ def vectors(
 
 def test_graphs_run_with_the_real_cpu_s_settings(emulated: list[str], bundle: Path, tmp_path: Path) -> None:
     """Also in tests that pretend to be on another CPU, on which nothing saturates."""
-    tests = Path(__file__).parent
-    command = [*emulated, PRETENDING, str(bundle), str(tests), str(tests.parent / "models"), str(tmp_path)]
+    command = [*emulated, PRETENDING, str(bundle), str(Path(machines.__file__).parent), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     kind, difference = done.stdout.split()

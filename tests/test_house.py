@@ -172,7 +172,7 @@ def test_the_board_notices_a_change_in_any_folder(tmp_path: Path) -> None:
 
 def test_no_import_runs_in_a_circle() -> None:
     graph = {m: _imported_modules(p, top_level_only=True) - {m} for m, p in MODULES.items()}
-    assert _circle(graph) == ()
+    assert " -> ".join(_circle(graph)) == ""
 
 
 def _room(module: str) -> str:
@@ -191,7 +191,7 @@ def test_no_folder_leads_back_to_itself() -> None:
     for above, below in LATE:
         assert below in graph[above]
         graph[above].remove(below)
-    assert _circle(graph) == ()
+    assert " -> ".join(_circle(graph)) == ""
 
 
 def test_a_circle_is_found() -> None:
@@ -227,6 +227,12 @@ def test_files_stay_readable(path: Path) -> None:
     assert len(text.splitlines()) <= 400
     assert path.stem not in ("utils", "helpers", "common", "misc")
     assert ast.get_docstring(ast.parse(text)), "a module says what it is for"
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if ROOT / "tests" in p.parents], ids=lambda p: p.stem)
+def test_no_test_leans_on_another(path: Path) -> None:
+    """What tests share lies in modules of its own: another folder's tests cannot be imported."""
+    assert [n for n in _imports(path) if n.startswith("test_")] == []
 
 
 def test_importing_the_runtime_stays_light() -> None:
