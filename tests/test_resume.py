@@ -234,6 +234,7 @@ def test_what_does_not_go_on(stopped: list[str], tmp_path: Path, capfd: Captured
 
     refused("'threads': 1", "--threads", "2")
     refused("'prompt'", "--task", "query")
+    refused("'allow_special'", "--allow-special")
     source.write_text(whole.replace("planet", "comet", 1))
     refused("first 896 rows of the input are not those")
     source.write_text("\n".join(whole.splitlines()[:700]))

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import assumed
+from fine_tunes import Change, special, tuned
 from sentence_transformers import SentenceTransformer
 from tokenizers import AddedToken
 
@@ -24,7 +24,6 @@ from embedding_validate.gate import parity_gate
 
 SOFT = "<image_soft_token>"
 FP32 = ExportOptions(precisions=("fp32",))
-Change = Callable[[Any], Any]
 
 
 def edited(file: Path, change: Change) -> None:
@@ -127,25 +126,6 @@ def test_ids_that_a_text_can_reach_stay_refused(editable: Path, case: str) -> No
     edited(editable / "tokenizer.json", REACHABLE[case])
     with pytest.raises(CheckpointError, match="ids up to 9999, but the embedding table has 4096 rows"):
         load_checkpoint(editable)
-
-
-def tuned(source: Path, out: Path, add: Change) -> Path:
-    """A fine-tune with tokens of its own, saved by sentence-transformers; their rows as if trained."""
-    torch.manual_seed(0)
-    model = SentenceTransformer(str(source), device="cpu", model_kwargs={"dtype": torch.float32})
-    add(model.tokenizer)
-    encoder: Any = model[0].auto_model
-    before = encoder.get_input_embeddings().weight.shape[0]
-    encoder.resize_token_embeddings(max(before, len(model.tokenizer)))
-    with torch.no_grad():
-        table = encoder.get_input_embeddings().weight
-        table[before:] = torch.randn_like(table[before:]) * table[:before].std()
-    model.save_pretrained(str(out))
-    return out
-
-
-def special(*contents: str) -> Change:
-    return lambda t: t.add_special_tokens({"additional_special_tokens": list(contents)})
 
 
 OWN: dict[str, tuple[Change, str]] = {

@@ -7,7 +7,7 @@ from embedding_runtime.embedder import Embedder
 from embedding_runtime.prompts import PromptChoice
 
 
-def identity(embedder: Embedder) -> dict[str, Any]:
+def identity(embedder: Embedder, allow_special: bool) -> dict[str, Any]:
     """Names and values that an Embedder's vectors depend on, as they are now.
 
     Vectors of equal identity may be mixed; those of one `space_id` and `dimension` may be compared.
@@ -20,6 +20,7 @@ def identity(embedder: Embedder) -> dict[str, Any]:
         "precision": embedder.graph.precision,
         "max_seq_length": embedder.max_seq_length,
         "overflow": embedder.overflow,
+        "allow_special": allow_special,
         "query_prompt": _prompt(embedder, prompting.QUERY_NAMES),
         "document_prompt": _prompt(embedder, prompting.DOCUMENT_NAMES),
     }

@@ -131,6 +131,7 @@ def _settings(arguments: argparse.Namespace, embedder: Embedder, plan: Plan, tab
         "dim": embedder.get_embedding_dimension(),
         "vector_precision": plan.options.precision,
         "overflow": plan.options.overflow,
+        "allow_special": plan.options.allow_special,
         "ranges": ranges,
         "batches": [plan.options.batch_size, WINDOW_BATCHES, WINDOW_CHARACTERS, TOKEN_BUDGET],
     }
@@ -157,7 +158,11 @@ def _plan(arguments: argparse.Namespace, embedder: Embedder) -> Plan:
     options = Options.of(
         arguments.batch_size,
         False,
-        {"precision": arguments.vector_precision, "overflow": arguments.overflow},
+        {
+            "precision": arguments.vector_precision,
+            "overflow": arguments.overflow,
+            "allow_special": arguments.allow_special,
+        },
     )
     return Plan(prompt, arguments.title_field is not None, options, arguments.on_error, ranges)
 

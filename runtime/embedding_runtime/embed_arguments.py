@@ -49,6 +49,11 @@ def _add_input(p: Any) -> None:
 def _add_vectors(p: Any) -> None:
     p.add_argument("--task", metavar="NAME", help="prompt by name or alias, e.g. query, document, STS")
     p.add_argument("--prompt", metavar="TEXT", help="prompt as text")
+    p.add_argument(
+        "--allow-special",
+        action="store_true",
+        help="<bos>, <eos>, <pad> ... in a text are control tokens (default: text)",
+    )
     p.add_argument("--dim", type=int, metavar="N", help="components to keep of each vector")
     p.add_argument(
         "--format",

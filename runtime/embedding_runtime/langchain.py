@@ -7,10 +7,11 @@ from embedding_runtime.embedder import Embedder
 from embedding_runtime.errors import EngineError
 
 
-def langchain_embeddings(embedder: Embedder) -> Any:
+def langchain_embeddings(embedder: Embedder, *, allow_special: bool = False) -> Any:
     """A `langchain_core.embeddings.Embeddings` that embeds queries and documents with their own prompts.
 
-    The dimension is the Embedder's `truncate_dim`. See `langchain_embeddings_class.EdgeEmbeddings`, also for
+    The dimension is the Embedder's `truncate_dim`; with `allow_special` control tokens in a text are such, as
+    in `Embedder.encode`. See `langchain_embeddings_class.EdgeEmbeddings`, also for
     caches.
 
     Raises:
@@ -24,4 +25,4 @@ def langchain_embeddings(embedder: Embedder) -> Any:
         ) from e
     from embedding_runtime.langchain_embeddings_class import EdgeEmbeddings
 
-    return EdgeEmbeddings(embedder)
+    return EdgeEmbeddings(embedder, allow_special=allow_special)

@@ -7,10 +7,11 @@ from embedding_runtime.embedder import Embedder
 from embedding_runtime.errors import EngineError
 
 
-def llamaindex_embedding(embedder: Embedder) -> Any:
+def llamaindex_embedding(embedder: Embedder, *, allow_special: bool = False) -> Any:
     """A `llama_index.core` embedding that embeds queries and documents with their own prompts.
 
-    The dimension is the Embedder's `truncate_dim`. See `llamaindex_embedding_class.EdgeEmbedding`.
+    The dimension is the Embedder's `truncate_dim`; with `allow_special` control tokens in a text are such, as
+    in `Embedder.encode`. See `llamaindex_embedding_class.EdgeEmbedding`.
 
     Raises:
         EngineError: llama-index-core is not installed.
@@ -23,4 +24,4 @@ def llamaindex_embedding(embedder: Embedder) -> Any:
         ) from e
     from embedding_runtime.llamaindex_embedding_class import EdgeEmbedding
 
-    return EdgeEmbedding(embedder)
+    return EdgeEmbedding(embedder, allow_special=allow_special)

@@ -23,8 +23,9 @@ class EdgeEmbedding(_BaseEmbedding):  # type: ignore[misc]
     """
 
     _embedder: Embedder = _pydantic.PrivateAttr()
+    _allow_special: bool = _pydantic.PrivateAttr()
 
-    def __init__(self, embedder: Embedder, **fields: Any) -> None:
+    def __init__(self, embedder: Embedder, *, allow_special: bool = False, **fields: Any) -> None:
         """`fields` are those of BaseEmbedding, such as `embed_batch_size`.
 
         Raises:
@@ -32,7 +33,7 @@ class EdgeEmbedding(_BaseEmbedding):  # type: ignore[misc]
         """
         _check_cache(fields.get("embeddings_cache"))
         super().__init__(**{"model_name": embedder.manifest.source.name, **fields})
-        self._embedder = embedder
+        self._embedder, self._allow_special = embedder, allow_special
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "embeddings_cache":
@@ -47,21 +48,23 @@ class EdgeEmbedding(_BaseEmbedding):  # type: ignore[misc]
     @_pydantic.model_serializer(mode="wrap")  # type: ignore[untyped-decorator]
     def custom_model_dump(self, handler: Any, info: Any) -> dict[str, Any]:
         """The fields, and all that the vectors depend on."""
-        return {**handler(self), **identity(self._embedder), "class_name": self.class_name()}
+        told = identity(self._embedder, self._allow_special)
+        return {**handler(self), **told, "class_name": self.class_name()}
 
     def _get_query_embedding(self, query: str) -> list[float]:
-        vector: list[float] = self._embedder.encode_query(query).tolist()
+        vector: list[float] = self._embedder.encode_query(query, allow_special=self._allow_special).tolist()
         return vector
 
     async def _aget_query_embedding(self, query: str) -> list[float]:
         return await asyncio.to_thread(self._get_query_embedding, query)
 
     def _get_text_embedding(self, text: str) -> list[float]:
-        vector: list[float] = self._embedder.encode_document(text).tolist()
-        return vector
+        return self._get_text_embeddings([text])[0]
 
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        vectors: list[list[float]] = self._embedder.encode_document(texts).tolist()
+        vectors: list[list[float]] = self._embedder.encode_document(
+            texts, allow_special=self._allow_special
+        ).tolist()
         return vectors
 
 
