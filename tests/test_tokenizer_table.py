@@ -123,7 +123,7 @@ UNSUPPORTED: dict[str, tuple[Callable[[Json], object], str]] = {
     "gap": (lambda d: d["model"]["vocab"].pop("<0x00>"), "byte entries"),
     "byte merge": (
         lambda d: (
-            d["model"]["vocab"].update({"<0x41>a": len(d["model"]["vocab"])}),
+            d["model"]["vocab"].update({"<0x41>a": 1 + max(t["id"] for t in d["added_tokens"])}),
             d["model"]["merges"].append(["<0x41>", "a"]),
         ),
         "byte entry",

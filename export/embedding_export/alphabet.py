@@ -94,7 +94,7 @@ def trim(source: TokenizerFile, alphabet: str, *, required: str = "") -> Trimmed
     chars = read_alphabet(alphabet) | set(required)
     full, data = source.pairs, source.data
     kept = _kept(full, chars | {SPACE}, {data["model"].get("unk_token"), *source.owner_tokens})
-    smaller = TokenizerFile.of(_trimmed_json(data, full, kept), source.path)
+    smaller = TokenizerFile.of(_trimmed_json(data, full, kept), source.path, lower=source.lower)
     proof = _Proof(source, smaller, kept)
     proved = proof.inside(sorted(chars))
     outside = proof.outside()

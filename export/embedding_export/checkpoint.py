@@ -89,7 +89,7 @@ def load_checkpoint(
     stages = read_stages(folder, config.hidden_size)
     text = read_text_config(folder, config.max_position_embeddings)
     prompts = read_prompt_config(folder)
-    tokenizer = TokenizerFile.read(find_tokenizer(folder), config.vocab_size)
+    tokenizer = TokenizerFile.read(find_tokenizer(folder), config.vocab_size, lower=text.do_lower_case)
     check_case(folder, tokenizer.data.get("normalizer"), text.do_lower_case)
     tensors, left_out = read_model_tensors(folder, config, stages)
     weights = fingerprint(tensors)

@@ -56,8 +56,7 @@ def golden_ids(checkpoint: Checkpoint) -> SpecialIds:
             f"{checkpoint.tokenizer.path} gives {ends} for an empty text and {pad} for <pad>; expected "
             "[<bos>, <eos>] and an id. Only tokenizers built as Gemma's are supported."
         )
-    texts = [t.lower() for t in TEXTS] if checkpoint.do_lower_case else TEXTS
-    ids = [tuple(tokenizer.encode(t).ids) for t in texts]
+    ids = [tuple(tokenizer.encode(t).ids) for t in TEXTS]
     golden = tuple(GoldenIds(t, i) for t, i in zip(TEXTS, ids, strict=True))
     return SpecialIds(ends[0], ends[1], pad, golden)
 

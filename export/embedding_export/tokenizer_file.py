@@ -1,10 +1,11 @@
 """A checkpoint's `tokenizer.json`, read once: as JSON, as byte pairs, and in the `tokenizers` library.
 
-Two things differ from the file. Special tokens without a row in the embedding table are left out, as no text
-can be embedded with them: Gemma's published tokenizer has one (`<image_soft_token>`, one past the table). And
-only Gemma's own control tokens stay special, which means: text unless a caller allows them. Every other token
-that is flagged so is a token wherever it stands in a text, as sentence-transformers reads it: its owner added
-it for that, or saving flagged it (transformers 5.23 does with `<mask>`).
+Three things differ from the file. Special tokens without a row in the embedding table are left out, as no
+text can be embedded with them: Gemma's published tokenizer has one (`<image_soft_token>`, one past the
+table). And only Gemma's own control tokens stay special, which means: text unless a caller allows them. Every
+other token that is flagged so is a token wherever it stands in a text, as sentence-transformers reads it: its
+owner added it for that, or saving flagged it (transformers 5.23 does with `<mask>`). And where the checkpoint
+lowers texts, the tokenizer does.
 """
 
 import json
@@ -15,6 +16,7 @@ from typing import Any
 
 from embedding_export.errors import CheckpointError
 from embedding_export.json_files import read_json
+from embedding_export.lower_case import kept_as_written, lowered
 from embedding_export.tokenizer_json import BytePairs, read_tokenizer
 
 # Control tokens of Gemma 3's tokenizers, by what they are called there; ids differ between models.
@@ -36,24 +38,25 @@ _ABOUT_TOKENS = ("tokenizer_config.json", "special_tokens_map.json", "added_toke
 
 @dataclass(frozen=True, eq=False)
 class TokenizerFile:
-    """`without_row` are the special tokens that are left out, as they are written.
+    """`without_row` are the special tokens that are left out, as they are written; `lower` is do_lower_case.
 
     What is parsed stays in memory (0.6 GB for Gemma's) until `release`.
     """
 
     path: Path
     without_row: tuple[str, ...] = ()
+    lower: bool = False
     _given: dict[str, Any] | None = field(default=None, repr=False)
 
     @classmethod
-    def read(cls, path: Path, rows: int | None = None) -> "TokenizerFile":
+    def read(cls, path: Path, rows: int | None = None, *, lower: bool = False) -> "TokenizerFile":
         """Read a `tokenizer.json` whose ids must fit an embedding table of `rows` rows (None: not checked).
 
         Raises:
             CheckpointError: damaged, another kind of model than BPE, or ids beyond the table that a text can
                 reach: of vocabulary entries, or of added tokens that are not special.
         """
-        file = cls(path)
+        file = cls(path, lower=lower)
         try:
             found = file if rows is None else file._fitted(rows)
             _ = found.control_tokens, found.owner_tokens, found.is_changed  # small, and kept after `release`
@@ -62,15 +65,16 @@ class TokenizerFile:
             raise CheckpointError(f"{path} is not a tokenizer's file ({e!r}). Fetch it again.") from e
 
     @classmethod
-    def of(cls, data: dict[str, Any], path: Path) -> "TokenizerFile":
+    def of(cls, data: dict[str, Any], path: Path, *, lower: bool = False) -> "TokenizerFile":
         """A tokenizer that was made here; messages call it `path`."""
-        return cls(path, (), data)
+        return cls(path, (), lower, data)
 
     @cached_property
     def data(self) -> dict[str, Any]:
-        """The JSON, without tokens that have no row; only control tokens are special."""
+        """The JSON without tokens that have no row; only control tokens are special. Lowers where asked."""
         added = [t | {"special": self._is_control(t)} for t in self._kept_tokens()]
-        return self._read() | {"added_tokens": added}
+        data = self._read() | {"added_tokens": added}
+        return data | {"normalizer": lowered(data.get("normalizer"))} if self.lower else data
 
     @cached_property
     def pairs(self) -> BytePairs:
@@ -79,7 +83,7 @@ class TokenizerFile:
         Raises:
             UnsupportedTokenizer, CheckpointError: as `read_tokenizer`.
         """
-        return read_tokenizer(self.data, self.path)
+        return read_tokenizer(self.data, self.path, lower=self.lower)
 
     @cached_property
     def library(self) -> Any:
@@ -123,18 +127,22 @@ class TokenizerFile:
     @cached_property
     def is_changed(self) -> bool:
         """Whether `data` is another than the file's."""
-        return self._given is not None or self.data["added_tokens"] != self._read().get("added_tokens")
+        given = self._given is not None or self.lower
+        return given or self.data["added_tokens"] != self._read().get("added_tokens")
 
     def client_json(self, source: Path) -> str | None:
-        """What other clients get in place of one of the checkpoint's files: without tokens that have no row.
+        """What other clients get in place of one of the checkpoint's files: `data`, and what names no token
+        without a row.
 
         None where the file stays as it is, and "" where nothing of it is left.
         """
         if source.name == "tokenizer.json":
             return self.text if self.is_changed else None
-        if source.name not in _ABOUT_TOKENS or not self.without_row:
+        if source.name not in _ABOUT_TOKENS or not (self.without_row or self.lower):
             return None
         left = _without(json.loads(source.read_text(encoding="utf-8")), frozenset(self.without_row))
+        if self.lower and source.name == "tokenizer_config.json":
+            left = kept_as_written(left)
         return json.dumps(left, indent=2, ensure_ascii=False) + "\n" if left else ""
 
     def release(self) -> None:
@@ -179,7 +187,7 @@ class TokenizerFile:
                 f"{self.path} has ids up to {largest}, but the embedding table has {rows} rows. Tokens were "
                 "added without resizing the model: use the tokenizer the model was trained with."
             )
-        found = TokenizerFile(self.path, tuple(t["content"] for t in beyond))
+        found = TokenizerFile(self.path, tuple(t["content"] for t in beyond), self.lower)
         found.__dict__["_parsed"] = self._parsed
         return found
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from embedding_export.errors import CheckpointError
+from embedding_export.lower_case import lowered
 
 SPACE = "▁"
 LARGEST_VOCABULARY = (1 << 21) - 1
@@ -51,8 +52,10 @@ class BytePairs:
     eos_id: int
 
 
-def read_tokenizer(data: dict[str, Any], path: Path) -> BytePairs:
+def read_tokenizer(data: dict[str, Any], path: Path, *, lower: bool = False) -> BytePairs:
     """Check and convert the JSON of a `tokenizer.json` of the `tokenizers` library; messages name `path`.
+
+    With `lower` its normalizer must be one that lowers first (`lower_case.lowered`).
 
     Raises:
         UnsupportedTokenizer: it has a model, normalizer, pre-tokenizer, template, decoder or added-token
@@ -60,7 +63,7 @@ def read_tokenizer(data: dict[str, Any], path: Path) -> BytePairs:
         CheckpointError: not readable as a tokenizer.
     """
     try:
-        return parse_tokenizer(data)
+        return parse_tokenizer(data, lower=lower)
     except UnsupportedTokenizer as e:
         raise UnsupportedTokenizer(f"{path}: {e}") from e
     except (ValueError, KeyError, TypeError, AttributeError) as e:
@@ -70,10 +73,10 @@ def read_tokenizer(data: dict[str, Any], path: Path) -> BytePairs:
         ) from e
 
 
-def parse_tokenizer(data: dict[str, Any]) -> BytePairs:
+def parse_tokenizer(data: dict[str, Any], *, lower: bool = False) -> BytePairs:
     """Check and convert the parsed JSON; see `read_tokenizer`."""
     _check_model(data["model"])
-    _check_steps(data)
+    _check_steps(data, lower)
     vocab: dict[str, int] = data["model"]["vocab"]
     added = tuple(_added_entry(a, vocab) for a in data["added_tokens"])
     pieces = _pieces(vocab, added)
@@ -99,8 +102,8 @@ def _check_model(model: dict[str, Any]) -> None:
     _require(missing, [], "list of missing byte entries (and ▁)")
 
 
-def _check_steps(data: dict[str, Any]) -> None:
-    _require(data["normalizer"], _NORMALIZER, "normalizer")
+def _check_steps(data: dict[str, Any], lower: bool) -> None:
+    _require(data["normalizer"], lowered(_NORMALIZER) if lower else _NORMALIZER, "normalizer")
     before = data["pre_tokenizer"]
     if before is not None:  # splitting at spaces never happens: the normalizer has replaced them
         _require(before.get("type"), "Split", "pre-tokenizer")

@@ -118,7 +118,7 @@ def _prove(source: TokenizerFile, out: Path) -> int:
     """Compare ids on the stress texts, with control tokens as text and as such, whole and cut."""
     tokenizer, library = source.pairs, source.library
     size, eos = len(tokenizer.pieces), tokenizer.eos_id
-    info = TokenizerInfo(out.name, size, tokenizer.bos_id, eos, 0, False, ())
+    info = TokenizerInfo(out.name, size, tokenizer.bos_id, eos, 0, source.lower, ())
     table = TableTokenizer.open(out, info)
     texts = stress_texts(tokenizer, left_out=source.without_row)
     for allow_special in (False, True):

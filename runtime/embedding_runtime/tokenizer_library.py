@@ -41,7 +41,7 @@ class LibraryTokenizer:
             ) from e
         library.no_truncation()
         library.no_padding()
-        if info.do_lower_case:
+        if info.do_lower_case and '{"type":"Lowercase"}' not in library.to_str():  # older bundles
             lower = tokenizers.normalizers.Lowercase()
             parts = [lower, library.normalizer] if library.normalizer else [lower]
             library.normalizer = tokenizers.normalizers.Sequence(parts)
@@ -101,7 +101,9 @@ def _longest_entry(library: Any) -> int:
     """Characters of the longest entry, or 0 where cutting before spaces is not shown to be exact."""
     state = json.loads(library.to_str())
     replaces = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
-    lowers = {"type": "Sequence", "normalizers": [{"type": "Lowercase"}, replaces]}
+    sigma = {"type": "Replace", "pattern": {"String": "Σ"}, "content": "σ"}
+    steps = {"type": "Lowercase"}, replaces
+    lowers = [{"type": "Sequence", "normalizers": found} for found in ([*steps], [sigma, *steps])]
     vocab = library.get_vocab(with_added_tokens=True)
     crossing = any("▁" in entry.lstrip("▁") or " " in entry for entry in vocab)
     plain = all(not (t["normalized"] or t["lstrip"] or t["rstrip"]) for t in state["added_tokens"])
@@ -109,7 +111,7 @@ def _longest_entry(library: Any) -> int:
         crossing
         or not plain
         or state["model"]["type"] != "BPE"
-        or state["normalizer"] not in (replaces, lowers)
+        or state["normalizer"] not in (replaces, *lowers)
     ):
         return 0
     return max(map(len, vocab))

@@ -14,6 +14,7 @@ from embedding_runtime.errors import BundleError
 from embedding_runtime.table_file import TableFile
 from embedding_runtime.text_checks import check_rows, checked_ids, checked_limit, checked_text, unknown_id
 from embedding_runtime.tokenizer_bpe import ID_MASK, WHOLE, Merger, Pieces, Symbols
+from embedding_runtime.unicode_lower import lower
 
 SPACE = "▁"
 WORD = re.compile(r"[ ▁]+[^ ▁]*|[^ ▁]+")
@@ -236,7 +237,7 @@ class TableTokenizer:
     def _normal(self, text: str) -> str:
         """What is merged: characters lowered one by one (so no final sigma) where asked, spaces as `▁`."""
         if self._info.do_lower_case:
-            text = text.replace("Σ", "σ").lower()
+            text = lower(text)
         return text.replace(" ", SPACE)
 
     def _with_bytes(self, text: str, ids: list[int]) -> tuple[list[int], list[int]]:

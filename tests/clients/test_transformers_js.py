@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import assumed
+from edits import change
 
 from embedding_export.checkpoint import load_checkpoint
 from embedding_export.options import ExportOptions
@@ -25,6 +26,8 @@ TEXTS = [
     "a",
     "Привет, 世界! " * 20,
 ]
+# Where a text is put in lower case: transformers.js itself would make the last Σ of a word a ς.
+CAPITALS = ["Mars is the Red Planet", "MARS", "ΟΔΟΣ ΣΑΣ", "İSTANBUL ẞ", *TEXTS]
 # What transformers.js calls a precision, and how far it may be: its ONNX Runtime is another version, whose
 # kernels may sum in another order. Quantized activations turn that into another rounding now and then.
 DTYPES: list[tuple[str, Precision, float]] = [
@@ -62,8 +65,19 @@ def test_the_graph_it_takes_by_itself(bundle: Path) -> None:
         np.testing.assert_allclose(found["batched"]["vectors"], embedder.encode(TEXTS), atol=2e-3)
 
 
-def node(bundle: Path, *dtype: str) -> Any:
+def test_texts_that_the_model_reads_in_lower_case(editable: Path, tmp_path: Path) -> None:
+    change(editable / "sentence_bert_config.json", {"do_lower_case": True})
+    export_bundle(load_checkpoint(editable), tmp_path / "bundle", ExportOptions(("fp32",)), assumed)
+    found = node(tmp_path / "bundle", "fp32", texts=CAPITALS)
+    with Embedder.load(tmp_path / "bundle") as embedder:
+        expected = embedder.encode(CAPITALS)
+        for text, one, vector in zip(CAPITALS, found["alone"], expected, strict=True):
+            assert one["ids"] == embedder.tokenize([text])["input_ids"].tolist(), text
+            np.testing.assert_allclose(one["vectors"][0], vector, atol=1e-5)
+
+
+def node(bundle: Path, *dtype: str, texts: list[str] = TEXTS) -> Any:
     command = ["node", str(INSTALLED / "vectors.mjs"), str(bundle), *dtype]
-    done = subprocess.run(command, input=json.dumps(TEXTS), capture_output=True, text=True, cwd=INSTALLED)
+    done = subprocess.run(command, input=json.dumps(texts), capture_output=True, text=True, cwd=INSTALLED)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

@@ -1,0 +1,31 @@
+"""`do_lower_case` as a tokenizer.json says it, so that every client gives the ids that the runtime gives.
+
+sentence-transformers puts a Lowercase before the tokenizer's normalizer when it loads a model; the
+checkpoint's file does not say so. Knows nothing of other steps.
+"""
+
+from typing import Any
+
+# Σ first: Lowercase of the `tokenizers` library takes each character on its own, as the runtime does, while
+# that of transformers.js makes the last Σ of a word a ς.
+SIGMA = {"type": "Replace", "pattern": {"String": "Σ"}, "content": "σ"}
+LOWERCASE = {"type": "Lowercase"}
+# A class of transformers that uses tokenizer.json as it is; its Gemma classes build their own normalizer.
+AS_WRITTEN = "PreTrainedTokenizerFast"
+
+
+def lowered(normalizer: dict[str, Any] | None) -> dict[str, Any]:
+    """A normalizer that lowers and then does what `normalizer` does; of one that lowers first, the same."""
+    steps = [] if normalizer is None else [normalizer]
+    while steps and steps[0].get("type") == "Sequence":
+        steps = [*steps[0]["normalizers"], *steps[1:]]
+    while steps and steps[0] in (SIGMA, LOWERCASE):
+        steps = steps[1:]
+    return {"type": "Sequence", "normalizers": [SIGMA, LOWERCASE, *steps]}
+
+
+def kept_as_written(tokenizer_config: dict[str, Any]) -> dict[str, Any]:
+    """tokenizer_config.json by which transformers does not drop the steps that lower."""
+    if str(tokenizer_config.get("tokenizer_class")).startswith("Gemma"):
+        return tokenizer_config | {"tokenizer_class": AS_WRITTEN}
+    return tokenizer_config
