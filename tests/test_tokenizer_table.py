@@ -66,7 +66,7 @@ REFUSED: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "empty": (lambda b: b"", "cannot be read"),
     "short": (lambda b: b[:10], "fewer than"),
     "foreign": (lambda b: b'{"version": "1.0"}' * 9, "no tokenizer table"),
-    "newer": (lambda b: PREFIX.pack(MAGIC, 2, 0, 0) + b[PREFIX.size :], "of version 2.*Upgrade"),
+    "newer": (lambda b: PREFIX.pack(MAGIC, 3, 0, 0) + b[PREFIX.size :], "of version 3.*Upgrade"),
     "truncated": (lambda b: b[:-1], "bytes; its header says"),
     "longer": (lambda b: b + b"x", "bytes; its header says"),
     "cut in the header": (lambda b: b[:100], "damaged in its header"),
@@ -119,11 +119,12 @@ UNSUPPORTED: dict[str, tuple[Callable[[Json], object], str]] = {
     "template": (lambda d: d["post_processor"]["single"].pop(), "template"),
     "decoder": (lambda d: d.update(decoder=None), "decoder"),
     "lstrip": (lambda d: d["added_tokens"][0].update(lstrip=True), "lstrip"),
-    "normalized": (lambda d: d["added_tokens"][0].update(normalized=True), "normalized"),
+    "single_word": (lambda d: d["added_tokens"][0].update(single_word=True), "single_word"),
     "gap": (lambda d: d["model"]["vocab"].pop("<0x00>"), "byte entries"),
     "byte merge": (
         lambda d: (
-            d["model"]["vocab"].update({"<0x41>a": 1 + max(t["id"] for t in d["added_tokens"])}),
+            d["added_tokens"].pop(),  # its id is past the table
+            d["model"]["vocab"].update({"<0x41>a": len(d["model"]["vocab"])}),
             d["model"]["merges"].append(["<0x41>", "a"]),
         ),
         "byte entry",
@@ -179,7 +180,7 @@ def test_the_conformance_file_is_met(tiny: Both, tiny_checkpoint: Path, tmp_path
 def test_no_token_begins_inside_a_control_token_read_as_text(tiny_checkpoint: Path, tmp_path: Path) -> None:
     data = json.loads((tiny_checkpoint / "tokenizer.json").read_text())
     control = data["added_tokens"][0] | {"id": len(data["model"]["vocab"]), "content": "<x<b>y>"}
-    data["added_tokens"].append(control)
+    data["added_tokens"][-1] = control  # in place of the one past the table
     (tmp_path / "tokenizer.json").write_text(json.dumps(data))
     both = Both(tmp_path / "tokenizer.json", tmp_path / "x.table")
     inner = both.source.vocab["<b>"]

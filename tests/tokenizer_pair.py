@@ -38,13 +38,13 @@ SCRIPTS = {
 class Both:
     """One tokenizer as a table and in the library."""
 
-    def __init__(self, tokenizer_json: Path, out: Path, lower: bool = False) -> None:
-        file = TokenizerFile(tokenizer_json)
+    def __init__(self, tokenizer_json: Path | TokenizerFile, out: Path) -> None:
+        file = tokenizer_json if isinstance(tokenizer_json, TokenizerFile) else TokenizerFile(tokenizer_json)
         self.source = file.pairs
         self.built = build_table(file, out)
         self.path = out
         self.info = TokenizerInfo(
-            out.name, self.built.vocab_size, self.built.bos_id, self.built.eos_id, 0, lower, ()
+            out.name, self.built.vocab_size, self.built.bos_id, self.built.eos_id, 0, file.lower, ()
         )
         self.table = TableTokenizer.open(out, self.info)
         self.library: Any = file.library

@@ -133,6 +133,7 @@ def _kept(full: BytePairs, chars: frozenset[str], named: set[str | None]) -> NDA
     control = {a.token_id for a in full.added if a.special} | {full.bos_id, full.eos_id}
     always = control | {full.vocab[b] for b in BYTES}
     always |= {i for i, piece in enumerate(full.pieces) if piece in named}
+    always |= {a.token_id for a in full.added if a.content in named}
     reserved = {a.token_id for a in full.added if RESERVED.fullmatch(a.content)}
     written = {i for i, piece in enumerate(full.pieces) if chars.issuperset(piece)}
     return np.array(sorted(always | (written - reserved)), np.int64)

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from embedding_export.errors import ExportError
 from embedding_export.tokenizer_json import BYTES, SPACE, BytePairs
+from embedding_runtime.tokenizer_added import NORMALIZED, SPECIAL
 from embedding_runtime.tokenizer_bpe import EMPTY_SLOT, ID_BITS, NO_MERGE, RANK_SHIFT, WHOLE, stride
-from embedding_runtime.tokenizer_table import SPECIAL
 
 Sections = dict[str, NDArray[np.generic]]
 Uints = NDArray[np.uint64]
@@ -175,7 +175,10 @@ def _prime(number: int) -> int:
 
 def _added_trie(tokenizer: BytePairs) -> Sections:
     """Nodes breadth first, the children of each side by side and sorted by character; node 0 is the root."""
-    values = {a.content: a.token_id + 1 | (SPECIAL if a.special else 0) for a in tokenizer.added}
+    values = {
+        a.pattern: a.token_id + 1 | (SPECIAL if a.special else 0) | (NORMALIZED if a.normalized else 0)
+        for a in tokenizer.added
+    }
     children: dict[str, set[str]] = {"": set()}
     for content in values:
         for i in range(len(content)):

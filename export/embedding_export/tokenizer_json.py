@@ -4,12 +4,14 @@ Knows nothing of the table's layout.
 """
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from embedding_export.errors import CheckpointError
 from embedding_export.lower_case import lowered
+from embedding_runtime import unicode_lower
 
 SPACE = "▁"
 LARGEST_VOCABULARY = (1 << 21) - 1
@@ -20,7 +22,7 @@ _DECODER = [
     {"type": "ByteFallback"},
     {"type": "Fuse"},
 ]
-_ADDED_OPTIONS = ("single_word", "lstrip", "rstrip", "normalized")
+_ADDED_OPTIONS = ("single_word", "lstrip", "rstrip")
 BYTES = tuple(f"<0x{i:02X}>" for i in range(256))
 
 
@@ -30,11 +32,17 @@ class UnsupportedTokenizer(CheckpointError):
 
 @dataclass(frozen=True)
 class AddedEntry:
-    """A token matched on the raw text; `special` marks control tokens."""
+    """A token that is looked for before merging; `special` marks control tokens.
+
+    With `normalized` the normalized text is searched, between tokens of the raw text; `pattern` is what is
+    looked for.
+    """
 
     content: str
     token_id: int
     special: bool
+    normalized: bool
+    pattern: str
 
 
 @dataclass(frozen=True)
@@ -78,7 +86,8 @@ def parse_tokenizer(data: dict[str, Any], *, lower: bool = False) -> BytePairs:
     _check_model(data["model"])
     _check_steps(data, lower)
     vocab: dict[str, int] = data["model"]["vocab"]
-    added = tuple(_added_entry(a, vocab) for a in data["added_tokens"])
+    added = tuple(_added_entry(a, vocab, lower) for a in data["added_tokens"])
+    _check_patterns(added, lower)
     pieces = _pieces(vocab, added)
     bos_id, eos_id = _ends(data["post_processor"])
     merges = _merges(data["model"]["merges"], vocab)
@@ -112,18 +121,28 @@ def _check_steps(data: dict[str, Any], lower: bool) -> None:
     _require(data["decoder"], {"type": "Sequence", "decoders": _DECODER}, "decoder")
 
 
-def _added_entry(token: dict[str, Any], vocab: dict[str, int]) -> AddedEntry:
+def _added_entry(token: dict[str, Any], vocab: dict[str, int], lower: bool) -> AddedEntry:
     content, token_id = token["content"], token["id"]
     for option in _ADDED_OPTIONS:
         _require(token[option], False, f"added token {content!r}'s option {option}")
     _require(vocab.get(content, token_id), token_id, f"added token {content!r}'s entry in the vocabulary")
     _require(content == "", False, "list of added tokens' emptiness")
-    return AddedEntry(content, token_id, token["special"])
+    normal = (unicode_lower.lower(content) if lower else content).replace(" ", SPACE)
+    normalized = token["normalized"]
+    return AddedEntry(content, token_id, token["special"], normalized, normal if normalized else content)
+
+
+def _check_patterns(added: tuple[AddedEntry, ...], lower: bool) -> None:
+    patterns = Counter(a.pattern for a in added)
+    _require([p for p, n in patterns.items() if n > 1], [], "list of added tokens that look alike")
+    if lower and any(a.normalized for a in added):  # the runtime takes İ apart before it looks for them
+        split = [a.content for a in added if not a.normalized and set(a.content) & set("İ\u0307")]
+        _require(split, [], "list of added tokens with İ or its dot")
 
 
 def _pieces(vocab: dict[str, int], added: tuple[AddedEntry, ...]) -> tuple[str, ...]:
     by_id = {token_id: piece for piece, token_id in vocab.items()}
-    by_id |= {a.token_id: a.content for a in added}
+    by_id |= {a.token_id: a.pattern for a in added if a.content not in vocab}  # as the library decodes them
     entries = len(vocab) + sum(a.content not in vocab for a in added)
     if len(by_id) != entries or sorted(by_id) != list(range(entries)) or entries > LARGEST_VOCABULARY:
         raise UnsupportedTokenizer(

@@ -20,7 +20,6 @@ from embedding_runtime.table_file import (
     MAGIC,
     PREFIX,
     SECTIONS,
-    VERSION,
     Header,
     Section,
 )
@@ -83,10 +82,11 @@ def _write(tokenizer: BytePairs, library: Any, out: Path) -> int:
         cuts=int(cuts_before_spaces(tokenizer)),
         sections={},
     )
-    return _write_file(out, header, data)
+    version = 2 if any(a.normalized for a in tokenizer.added) else 1  # an older runtime reads 1 rightly
+    return _write_file(out, version, header, data)
 
 
-def _write_file(out: Path, header: Header, data: Sections) -> int:
+def _write_file(out: Path, version: int, header: Header, data: Sections) -> int:
     raw = {name: data[name].astype(f"<u{ITEM_BYTES[code]}").tobytes() for name, code in SECTIONS.items()}
     blank = Section("B", 1 << 40, 1 << 40, 1 << 32)  # as long as any header's numbers
     reserved = len(_with_sections(header, dict.fromkeys(raw, blank)))
@@ -98,7 +98,7 @@ def _write_file(out: Path, header: Header, data: Sections) -> int:
         offset = _aligned(places[name].stop)
     encoded = _with_sections(header, places).ljust(reserved)
     with out.open("wb") as file:
-        file.write(PREFIX.pack(MAGIC, VERSION, len(encoded), zlib.crc32(encoded)) + encoded)
+        file.write(PREFIX.pack(MAGIC, version, len(encoded), zlib.crc32(encoded)) + encoded)
         for name, content in raw.items():
             file.write(bytes(places[name].offset - file.tell()))
             file.write(content)

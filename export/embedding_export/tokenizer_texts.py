@@ -42,7 +42,14 @@ def stress_texts(
     contents = [a.content for a in tokenizer.added]
     chosen = [*draw.sample(contents, min(len(contents), added)), *left_out]
     around = [f"x{content} {content}{content}y" for content in chosen]
+    words = [a.content for a in tokenizer.added if a.normalized]
+    others = [f(word) for word in words[:added] for f in (str.upper, str.lower, _with_marks)]
+    around += [f"x{word} {word}{word}y {word[:-1]}" for word in others]
     return [*_FIXED, *around, *(_mixture(draw, tokenizer.pieces, contents) for _ in range(count))]
+
+
+def _with_marks(word: str) -> str:
+    return word.replace(" ", SPACE)
 
 
 def _mixture(draw: random.Random, pieces: tuple[str, ...], added: list[str]) -> str:

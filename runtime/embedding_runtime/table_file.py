@@ -16,7 +16,7 @@ from typing import Any
 from embedding_runtime.errors import BundleError
 
 MAGIC = b"EMBTABLE"
-VERSION = 1
+VERSIONS = (1, 2)  # 2 has added tokens that are matched on the normalized text
 PREFIX = struct.Struct("<8sIII")  # magic, version, bytes of the header, CRC-32 of the header
 ALIGNMENT = 64
 LARGEST_HEADER = 1 << 16
@@ -78,8 +78,9 @@ class Header:
 class TableFile:
     """An open table. The map stays open as long as one of its views is in use."""
 
-    def __init__(self, path: Path, header: Header, data: mmap.mmap) -> None:
+    def __init__(self, path: Path, version: int, header: Header, data: mmap.mmap) -> None:
         self.path = path
+        self.version = version
         self.header = header
         self.data = data
 
@@ -99,9 +100,9 @@ class TableFile:
                 data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as e:  # ValueError: an empty file cannot be mapped
             raise _refused(path, f"cannot be read ({e})") from e
-        header = _header(path, data)
+        version, header = _header(path, data)
         _check_sections(path, header, len(data))
-        return cls(path, header, data)
+        return cls(path, version, header, data)
 
     def view(self, name: str) -> memoryview:
         """A section as a read-only sequence of integers."""
@@ -119,21 +120,21 @@ class TableFile:
                 raise _refused(self.path, f"is damaged in its section {name} (wrong CRC-32)")
 
 
-def _header(path: Path, data: mmap.mmap) -> Header:
+def _header(path: Path, data: mmap.mmap) -> tuple[int, Header]:
     if len(data) < PREFIX.size:
         raise _refused(path, f"has {len(data)} bytes, fewer than a table's prefix")
     magic, version, size, crc = PREFIX.unpack_from(data)
     if magic != MAGIC:
         raise _refused(path, f"is no tokenizer table (begins with {magic!r})")
-    if version != VERSION:
+    if version not in VERSIONS:
         raise BundleError(
-            f"{path} is a tokenizer table of version {version}; this version reads {VERSION}. "
+            f"{path} is a tokenizer table of version {version}; this version reads 1 and 2. "
             "Upgrade embedding-edge, or export the bundle again."
         )
     raw = data[PREFIX.size : PREFIX.size + size] if size <= LARGEST_HEADER else b""
     if len(raw) != size or zlib.crc32(raw) != crc:
         raise _refused(path, "is damaged in its header (wrong CRC-32)")
-    return _decoded(path, raw)
+    return version, _decoded(path, raw)
 
 
 def _decoded(path: Path, raw: bytes) -> Header:

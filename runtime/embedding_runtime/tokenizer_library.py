@@ -27,7 +27,7 @@ class LibraryTokenizer:
         self._eos = info.eos_id
         self._without_row = info.without_row
         self._lock = threading.Lock()
-        self._longest: int | None = None
+        self._cuts: bool | None = None
 
     @classmethod
     def open(cls, path: Path, info: TokenizerInfo) -> "LibraryTokenizer":
@@ -52,8 +52,9 @@ class LibraryTokenizer:
         checked_text(text)
         checked_limit(max_length)
         if max_length is not None and len(text) > LONG_TEXT:
-            text = text[: self._cut(text, max_length)]
-        ids: list[int] = self._encoding(text, allow_special).ids
+            ids = self._beginning(text, max_length, allow_special)
+        else:
+            ids = self._encoding(text, allow_special).ids
         if max_length is not None and len(ids) > max_length:
             ids = [*ids[: max_length - 1], self._eos]
         return ids
@@ -80,25 +81,33 @@ class LibraryTokenizer:
             self._library.encode_special_tokens = not allow_special
             return self._library.encode(text)
 
-    def _cut(self, text: str, max_length: int) -> int:
-        """A length that `text` can be cut to without changing its first `max_length` ids.
-
-        A token covers `longest` characters at most, so the ids asked for lie in the first
-        `max_length * longest`. Beyond them a cut before a run of spaces is exact where no vocabulary entry
-        joins a space to text before it (no merge can then cross the cut).
-        """
-        if self._longest is None:
-            self._longest = _longest_entry(self._library)
-        if self._longest == 0:
-            return len(text)
-        cut = text.find(" ", max_length * self._longest)
-        while cut > 0 and text[cut - 1] in " ▁":
-            cut = text.find(" ", cut + 1)
-        return cut if cut > 0 else len(text)
+    def _beginning(self, text: str, max_length: int, allow_special: bool) -> list[int]:
+        """Ids of as much of `text` as has `max_length`, cut where the rest cannot change them."""
+        if self._cuts is None:
+            self._cuts = _cuts_before_spaces(self._library)
+        size = LONG_TEXT if self._cuts else len(text)
+        while (cut := _border(text, size)) < len(text):
+            ids: list[int] = self._encoding(text[:cut], allow_special).ids
+            if len(ids) >= max_length:
+                return ids
+            size *= 4
+        return list(self._encoding(text, allow_special).ids)
 
 
-def _longest_entry(library: Any) -> int:
-    """Characters of the longest entry, or 0 where cutting before spaces is not shown to be exact."""
+def _border(text: str, start: int) -> int:
+    """Where the first run of spaces begins from `start` on, no other whitespace before it; else the end."""
+    cut = text.find(" ", start)
+    while cut > 0 and (text[cut - 1].isspace() or text[cut - 1] == "▁"):
+        cut = text.find(" ", cut + 1)
+    return cut if cut > 0 else len(text)
+
+
+def _cuts_before_spaces(library: Any) -> bool:
+    """Whether ids before a run of spaces do not depend on what follows.
+
+    So it is where no entry joins a space to text before it: then no merge and no added token crosses,
+    whatever whitespace or borders of words it asks for beside it.
+    """
     state = json.loads(library.to_str())
     replaces = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
     sigma = {"type": "Replace", "pattern": {"String": "Σ"}, "content": "σ"}
@@ -106,15 +115,7 @@ def _longest_entry(library: Any) -> int:
     lowers = [{"type": "Sequence", "normalizers": found} for found in ([*steps], [sigma, *steps])]
     vocab = library.get_vocab(with_added_tokens=True)
     crossing = any("▁" in entry.lstrip("▁") or " " in entry for entry in vocab)
-    plain = all(not (t["normalized"] or t["lstrip"] or t["rstrip"]) for t in state["added_tokens"])
-    if (
-        crossing
-        or not plain
-        or state["model"]["type"] != "BPE"
-        or state["normalizer"] not in (replaces, *lowers)
-    ):
-        return 0
-    return max(map(len, vocab))
+    return not crossing and state["model"]["type"] == "BPE" and state["normalizer"] in (replaces, *lowers)
 
 
 def _import_tokenizers() -> Any:

@@ -4,7 +4,6 @@ How symbols merge is `tokenizer_bpe.py`, how the file lies is `table_file.py`. K
 """
 
 import re
-from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +12,7 @@ from embedding_runtime.bundle import TokenizerInfo
 from embedding_runtime.errors import BundleError
 from embedding_runtime.table_file import TableFile
 from embedding_runtime.text_checks import check_rows, checked_ids, checked_limit, checked_text, unknown_id
+from embedding_runtime.tokenizer_added import AddedSearch, AddedTables
 from embedding_runtime.tokenizer_bpe import ID_MASK, WHOLE, Merger, Pieces, Symbols
 from embedding_runtime.unicode_lower import lower
 
@@ -25,7 +25,6 @@ LONGEST_CACHED = 64
 CHARS_PER_TOKEN = 8
 LARGEST_BLOCK = 1 << 14
 SMALLEST_BLOCK = 1 << 8
-SPECIAL = 1 << 31
 UNKNOWN = -1
 Span = tuple[int, int]
 
@@ -38,66 +37,6 @@ class Part(NamedTuple):
     ids: list[int] | None
 
 
-class Added(NamedTuple):
-    """An added token found in a text."""
-
-    start: int
-    stop: int
-    token_id: int
-
-
-class AddedTokens:
-    """Entries matched on the raw text before all else: the leftmost, and of those the longest."""
-
-    def __init__(self, table: TableFile) -> None:
-        self._children = table.view("added_first_child")
-        self._chars = table.view("added_char")
-        self._tokens = table.view("added_token")
-        beginnings = [self._beginning(node) for node in range(self._children[0], self._children[1])]
-        self._first = re.compile("|".join(beginnings) or r"(?!)")
-
-    def find(self, text: str, start: int, stop: int, allow_special: bool) -> tuple[Added | None, int]:
-        """The first added token that begins in `text[start:stop]`, and where to search on.
-
-        A control token that is not allowed is no token, yet its characters begin no other one: so does the
-        `tokenizers` library.
-        """
-        while candidate := self._first.search(text, start, stop + 1):  # it looks one character ahead
-            begin = candidate.start()
-            if begin == stop:
-                break
-            end, value = self._longest(text, begin)
-            start = max(end, begin + 1)
-            if value and (allow_special or not value & SPECIAL):
-                return Added(begin, end, (value & ~SPECIAL) - 1), end
-        return None, max(start, stop)
-
-    def _beginning(self, node: int) -> str:
-        """Pattern for the first character, and the second where there must be one."""
-        pattern = re.escape(chr(self._chars[node]))
-        if self._tokens[node]:
-            return pattern
-        second = "".join(map(chr, self._chars[self._children[node] : self._children[node + 1]]))
-        return f"{pattern}(?=[{re.escape(second)}])"
-
-    def special_ids(self) -> frozenset[int]:
-        """Ids of the control tokens."""
-        return frozenset((value & ~SPECIAL) - 1 for value in self._tokens if value & SPECIAL)
-
-    def _longest(self, text: str, begin: int) -> tuple[int, int]:
-        """Walk the trie from `begin`; end and value of the longest entry, (begin, 0) for none."""
-        node, end, found = 0, begin, 0
-        children, chars, tokens = self._children, self._chars, self._tokens
-        for i in range(begin, len(text)):
-            first, last, char = children[node], children[node + 1], ord(text[i])
-            node = bisect_left(chars, char, first, last)
-            if node == last or chars[node] != char:
-                break
-            if tokens[node]:
-                end, found = i + 1, tokens[node]
-        return end, found
-
-
 class TableTokenizer:
     """`Tokenizer` on a memory-mapped table; threads may share one: its caches are only added to."""
 
@@ -107,7 +46,7 @@ class TableTokenizer:
         self._pieces = Pieces(table)
         self._symbols = Symbols(self._pieces)
         self._merger = Merger(table)
-        self._added = AddedTokens(table)
+        self._added = AddedTables.of(table)
         self._byte_ids = table.view("byte_ids")
         self._word = WORD if table.header.cuts else WHOLE_TEXT
         self._recent: dict[str, tuple[int, ...]] = {}
@@ -136,7 +75,7 @@ class TableTokenizer:
     def encode(self, text: str, max_length: int | None = None, *, allow_special: bool = False) -> list[int]:
         """See `Tokenizer.encode`. Stops as soon as `max_length` ids are certain, however long the text is."""
         checked_limit(max_length)
-        text = self._checked(text, allow_special)
+        text = self._expanded(self._checked(text, allow_special))
         out, block = [self._info.bos_id], LARGEST_BLOCK
         if max_length is not None:
             block = min(LARGEST_BLOCK, max(SMALLEST_BLOCK, CHARS_PER_TOKEN * max_length))
@@ -151,7 +90,8 @@ class TableTokenizer:
     def offsets(self, text: str, *, allow_special: bool = False) -> list[Span]:
         """See `Tokenizer.offsets`."""
         spans = [(0, 0)]
-        for part in self._parts(self._checked(text, allow_special), LARGEST_BLOCK, allow_special):
+        expanded = self._expanded(self._checked(text, allow_special))
+        for part in self._parts(expanded, LARGEST_BLOCK, allow_special):
             start, ids = part.start, iter(self._part_ids(part))
             if part.ids is not None and len(part.ids) == 1:  # an added token among others
                 spans.append((start, start + len(part.words[0])))
@@ -159,12 +99,15 @@ class TableTokenizer:
             for word in part.words:
                 spans += self._spans(word, start, ids)
                 start += len(word)
+        if len(expanded) > len(text):
+            origins = [i for i, char in enumerate(text) for _ in self._expanded(char)]
+            spans = [(origins[start], origins[stop - 1] + 1) if stop else (0, 0) for start, stop in spans]
         return [*spans, (0, 0)]
 
     def decode(self, ids: Sequence[int]) -> str:
         """See `Tokenizer.decode`."""
         if self._special is None:
-            self._special = self._added.special_ids()
+            self._special = self._added.raw.special_ids()
         known = (i for i in checked_ids(ids) if i not in self._special and i < self._table.header.vocab_size)
         text, pending = [], bytearray()
         for token in map(self.id_to_token, known):
@@ -186,12 +129,20 @@ class TableTokenizer:
             check_rows(checked_text(text), self._info.without_row)
         return checked_text(text)
 
+    def _expanded(self, text: str) -> str:
+        """`text`; where tokens are looked for in the lowered text, with `İ` as two characters, as it lowers.
+
+        So a text and its normal form have the same length, and a token may end between the two.
+        """
+        return text.replace("İ", lower("İ")) if self._added.longest and self._info.do_lower_case else text
+
     def _parts(self, text: str, block: int, allow_special: bool) -> Iterator[Part]:
         """The text block by block, so that nobody reads further than the ids asked for."""
-        position = scanned = 0
+        position = 0
+        search = AddedSearch(self._added, self._normal, text, allow_special)
         while position < len(text):
             stop = min(position + block, len(text))
-            added, scanned = self._added.find(text, max(scanned, position), stop, allow_special)
+            added = search.next(position, stop)
             end = added.start if added else stop
             words = self._word.findall(text, position, end)
             if added is None and stop < len(text):
