@@ -143,7 +143,7 @@ def test_pooling_by_flags_is_refused(editable: Path, flags: list[str], found: st
 @pytest.mark.parametrize(
     "kind",
     [
-        "sentence_transformers.models.Dropout",
+        "sentence_transformers.models.WeightedLayerPooling",
         "sentence_transformers.sentence_transformer.modules.layer_norm.LayerNorm",
         "sentence_transformers.base.modules.router.Router",
         "sentence_transformers.sparse_encoder.modules.SpladePooling",
@@ -164,7 +164,7 @@ LISTS: list[tuple[Callable[[Modules], object], bool, str]] = [
     (lambda m: m[1].pop("idx"), False, r"numbers its stages \[0, None"),
     (lambda m: m.pop(1), True, "lists the stages Transformer, Dense"),
     (lambda m: m.insert(2, m.pop()), True, "Transformer, Pooling, Normalize, Dense, Dense; expected"),
-    (lambda m: m.insert(3, dict(m[2])), True, "Dense, Dense, Dense, Normalize; expected"),
+    (lambda m: m.insert(3, dict(m[2])), True, "in_features is 64; expected 160"),
     (lambda m: m.clear(), False, "lists the stages ; expected Transformer"),
     (lambda m: m[2].update(path="../2_Dense"), False, "does not lie inside the checkpoint"),
     (lambda m: m[2].update(path="/2_Dense"), False, "does not lie inside the checkpoint"),

@@ -82,7 +82,6 @@ REFUSED: list[tuple[str, Fields, str]] = [
     (OWN, {"module_output_name": "scores"}, "module_output_name is 'scores'"),
     (OWN, {"modality_config": MESSAGE}, "modality_config is .*; expected 'text'"),
     (OWN, {"tokenizer_name_or_path": "x/y"}, "does not know: tokenizer_name_or_path"),
-    (MODEL, {"truncate_dim": 256}, "truncate_dim is 256, .*pass dim=256"),
     (MODEL, {"model_type": "SparseEncoder"}, "model_type is SparseEncoder; expected SentenceTransformer"),
     (MODEL, {"default_prompt_name": "x"}, "default_prompt_name is 'x'; expected one of query, document"),
     (MODEL, {"default_prompt_name": []}, "default_prompt_name is .*; expected a string"),

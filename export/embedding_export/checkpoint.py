@@ -16,9 +16,10 @@ from embedding_export.json_files import read_fields
 from embedding_export.licence import Card, read_card
 from embedding_export.model_tensors import read_model_tensors
 from embedding_export.ops import DenseStage
-from embedding_export.stages import read_stages
+from embedding_export.stages import Stages, read_stages
 from embedding_export.tensors import Tensor, fingerprint
 from embedding_export.text_config import (
+    PromptConfig,
     SimilarityName,
     check_case,
     find_tokenizer,
@@ -62,6 +63,7 @@ class Checkpoint:
     prompts: dict[str, str]
     default_prompt_name: str | None
     similarity_fn_name: SimilarityName
+    truncate_dim: int | None
     do_lower_case: bool
     tokenizer: TokenizerFile
     client_files: tuple[Path, ...]
@@ -112,6 +114,7 @@ def load_checkpoint(
         prompts=prompts.prompts,
         default_prompt_name=prompts.default_prompt_name,
         similarity_fn_name=prompts.similarity_fn_name,
+        truncate_dim=_truncate_dim(prompts, stages, config),
         do_lower_case=text.do_lower_case,
         tokenizer=tokenizer,
         client_files=tuple(folder / n for n in _CLIENT_FILES if (folder / n).is_file()),
@@ -120,6 +123,13 @@ def load_checkpoint(
         config_overrides=dict(window.overrides),
         tensors=tensors,
     )
+
+
+def _truncate_dim(prompts: PromptConfig, stages: Stages, config: EncoderConfig) -> int | None:
+    """The stored one where it shortens vectors: the reference takes a larger one for all components."""
+    full = stages.dense[-1].out_features if stages.dense else config.hidden_size
+    dim = prompts.truncate_dim
+    return dim if dim is not None and dim < full else None
 
 
 def _tokens_left_out(tokenizer: TokenizerFile, rows: int) -> tuple[str, ...]:

@@ -199,6 +199,7 @@ def _finish(
         tokenizer=tokenizer,
         graphs=graphs,
         files=describe.file_records(folder),
+        truncate_dim=checkpoint.truncate_dim,
     )
     companions.write_text(folder / MANIFEST, manifest.to_json())
     return manifest

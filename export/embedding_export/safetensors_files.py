@@ -15,7 +15,10 @@ from embedding_export.tensors import DType, Tensor
 
 _DTYPES: dict[str, DType] = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 _MAX_HEADER_BYTES = 100_000_000  # the limit that the safetensors library sets
-_CONVERT = "SentenceTransformer(CHECKPOINT).save_pretrained(NEW_FOLDER)"
+_CONVERT = (
+    'python -c "from sentence_transformers import SentenceTransformer; '
+    "SentenceTransformer('CHECKPOINT').save_pretrained('NEW_FOLDER')\""
+)
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
@@ -35,8 +38,8 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         p.name for pattern in ("*.bin", "*.pt", "*.h5", "*.gguf") for p in folder.glob(pattern)
     ):
         raise CheckpointError(
-            f"{folder} has its weights as {', '.join(found[:3])}; expected model.safetensors. Convert them "
-            f"where sentence-transformers is installed: {_CONVERT}"
+            f"{folder} has its weights as {', '.join(found[:3])}; expected model.safetensors. Convert the "
+            f"checkpoint where sentence-transformers is installed, and export NEW_FOLDER: {_CONVERT}"
         )
     raise CheckpointError(
         f"{folder} has no weights: expected model.safetensors, or model.safetensors.index.json with its "

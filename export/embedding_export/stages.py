@@ -15,7 +15,7 @@ from embedding_export.ops import DenseStage
 
 _TYPE = re.compile(
     r"sentence_transformers\.(?:models|base\.modules|sentence_transformer\.modules)(?:\.\w+)?"
-    r"\.(Transformer|Pooling|Dense|Normalize)"
+    r"\.(Transformer|Pooling|Dense|Normalize|Dropout)"
 )
 _ACTIVATIONS: dict[str, Literal["identity", "tanh"]] = {
     "torch.nn.modules.linear.Identity": "identity",
@@ -23,6 +23,8 @@ _ACTIVATIONS: dict[str, Literal["identity", "tanh"]] = {
     "torch.nn.modules.activation.Tanh": "tanh",
     "torch.nn.Tanh": "tanh",
 }
+# A Dropout does nothing when a model is used, wherever it stands behind the pooling.
+_ORDER = re.compile(r"Transformer Pooling( Dense| Dropout)*( Normalize)?( Dropout)*")
 _LEGACY_POOLING = "pooling_mode_"
 _EMBEDDING = "sentence_embedding"
 
@@ -40,15 +42,16 @@ def read_stages(folder: Path, hidden_size: int) -> Stages:
     """Read the stages of a checkpoint whose encoder gives vectors of `hidden_size`.
 
     Raises:
-        CheckpointError: an unknown stage, another order than Transformer, Pooling, 0-2 Dense, Normalize or
-            none, pooling other than the mean over all tokens, or dense stages that do not chain.
+        CheckpointError: an unknown stage, another order than Transformer, Pooling, any number of Dense,
+            Normalize or none (a Dropout is passed over), pooling other than the mean over all tokens, or
+            dense stages that do not chain.
     """
     modules = _read_modules(folder / "modules.json")
     kinds = [kind for kind, _ in modules]
-    if not re.fullmatch(r"Transformer Pooling( Dense){0,2}( Normalize)?", " ".join(kinds)):
+    if not _ORDER.fullmatch(" ".join(kinds)):
         raise CheckpointError(
             f"{folder / 'modules.json'} lists the stages {', '.join(kinds)}; expected Transformer, "
-            "Pooling, up to two Dense, and Normalize or nothing. No other order is supported."
+            "Pooling, any number of Dense, and Normalize or nothing. No other order is supported."
         )
     if modules[0][1] != folder:
         raise CheckpointError(
@@ -56,17 +59,19 @@ def read_stages(folder: Path, hidden_size: int) -> Stages:
             "sentence-transformers and save it anew."
         )
     folders = tuple(path for kind, path in modules if kind == "Dense")
+    modules = [module for module in modules if module[0] != "Dropout"]
     _check_pooling(modules[1][1] / "config.json", hidden_size)
-    if kinds[-1] == "Normalize":
+    normalize = modules[-1][0] == "Normalize"
+    if normalize:
         _check_names(modules[-1][1] / "config.json")
     dense: list[DenseStage] = []
     for i, path in enumerate(folders):
         dense.append(_read_dense(path / "config.json", i, dense[-1].out_features if dense else hidden_size))
-    return Stages(tuple(dense), folders, kinds[-1] == "Normalize")
+    return Stages(tuple(dense), folders, normalize)
 
 
 def _read_modules(file: Path) -> list[tuple[str, Path]]:
-    """(kind, folder) of every stage in order, where kind is Transformer, Pooling, Dense or Normalize."""
+    """(kind, folder) of every stage in order; kinds are Transformer, Pooling, Dense, Normalize, Dropout."""
     if not file.exists():
         raise CheckpointError(
             f"{file} is missing, so {file.parent} is no sentence-transformers checkpoint. Expected the "
@@ -89,7 +94,7 @@ def _module(file: Path, entry: dict[str, Any]) -> tuple[str, Path]:
     if kind is None:
         raise CheckpointError(
             f"{file}: the stage {entry.get('type')} is not supported; expected sentence-transformers' own "
-            "Transformer, Pooling, Dense and Normalize."
+            "Transformer, Pooling, Dense, Normalize and Dropout."
         )
     if entry.get("kwargs"):
         raise CheckpointError(

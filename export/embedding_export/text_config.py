@@ -41,11 +41,15 @@ class TextConfig:
 
 @dataclass(frozen=True)
 class PromptConfig:
-    """Prompts by name, and what is used by default, from `config_sentence_transformers.json`."""
+    """Prompts by name, and what is used by default, from `config_sentence_transformers.json`.
+
+    `truncate_dim` is how many components the model keeps of a vector, where it says so.
+    """
 
     prompts: dict[str, str]
     default_prompt_name: str | None
     similarity_fn_name: SimilarityName
+    truncate_dim: int | None
 
 
 def read_text_config(folder: Path, max_position_embeddings: int) -> TextConfig:
@@ -83,11 +87,6 @@ def read_prompt_config(folder: Path) -> PromptConfig:
         raise CheckpointError(
             f"{fields.file}: model_type is {kind}; expected SentenceTransformer (dense vectors)."
         )
-    if (dim := fields.values.get("truncate_dim")) is not None:
-        raise CheckpointError(
-            f"{fields.file}: truncate_dim is {dim}, so the reference cuts every vector. A bundle keeps the "
-            f"whole vector: remove the key, and pass dim={dim} when embedding."
-        )
     saved = fields.nested("prompts")
     prompts = {"query": "", "document": ""}
     prompts |= {name: "" if text is None else saved.text(name) for name, text in saved.values.items()}
@@ -96,7 +95,8 @@ def read_prompt_config(folder: Path) -> PromptConfig:
         default = fields.text("default_prompt_name")
         if default not in prompts:
             raise fields.wrong("default_prompt_name", f"one of {', '.join(prompts)}")
-    return PromptConfig(prompts, default, _similarity(fields))
+    dim = fields.integer("truncate_dim") if fields.values.get("truncate_dim") is not None else None
+    return PromptConfig(prompts, default, _similarity(fields), dim)
 
 
 def find_tokenizer(folder: Path) -> Path:

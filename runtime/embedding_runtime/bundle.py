@@ -179,7 +179,10 @@ class FileRecord:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything a client must know about a bundle."""
+    """Everything a client must know about a bundle.
+
+    `truncate_dim` is how many components the checkpoint keeps of a vector by default; None: all of them.
+    """
 
     schema_version: int
     space_id: str
@@ -197,6 +200,7 @@ class Manifest:
     tokenizer: TokenizerInfo
     graphs: tuple[Graph, ...]
     files: dict[str, FileRecord]
+    truncate_dim: int | None = None
 
     def to_json(self) -> str:
         """The manifest as it stands in the bundle."""

@@ -82,7 +82,8 @@ class Embedder(ReferenceNames):
             device: "cpu" or None: the only one there is.
             prompts: added to the checkpoint's own, and before them where names are equal.
             default_prompt_name, similarity_fn_name: None takes the checkpoint's own.
-            truncate_dim: components kept of each vector, unless a call says otherwise.
+            truncate_dim: components kept of each vector, unless a call says otherwise; None takes the
+                checkpoint's own, which is mostly all of them.
             overflow: what happens to longer texts, unless a call says otherwise; see `encode`.
             verify: "cached" hashes files that changed since they were last found right, "always" all of them.
             allow_failed: load a graph whose comparison failed, and leave golden vectors uncompared.
@@ -107,7 +108,7 @@ class Embedder(ReferenceNames):
             prompting.named(self.default_prompt_name, self.prompts)
         self.similarity_fn_name = similarity_fn_name or self.manifest.similarity_fn_name
         self.overflow: Overflow = overflow
-        self.truncate_dim = truncate_dim
+        self.truncate_dim = self.manifest.truncate_dim if truncate_dim is None else truncate_dim
         self._encoder.check_dim(truncate_dim)
 
     @classmethod

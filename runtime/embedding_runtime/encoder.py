@@ -58,7 +58,7 @@ class Encoder:
         if dim is None:
             return
         check_whole("dim", dim, 1, self._manifest.embedding_dim)
-        if dim not in (self._manifest.embedding_dim, *self._manifest.dims):
+        if dim not in (self._manifest.embedding_dim, self._manifest.truncate_dim, *self._manifest.dims):
             self._notices.once(
                 f"dim {dim}",
                 f"dim is {dim}; the model was trained for {list(self._manifest.dims)}. "

@@ -70,6 +70,7 @@ def opened(bundle: Path, graph: Graph, threads: int | None = None) -> Iterator[E
             threads=threads,
             allow_failed=True,
         ) as embedder:
+            embedder.truncate_dim = None  # whole vectors are compared
             yield embedder
 
 

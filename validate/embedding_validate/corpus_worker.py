@@ -38,6 +38,7 @@ def embedded(spec: dict[str, Any], texts: corpus.Corpus) -> dict[str, NDArray[np
         threads=spec["threads"],
         allow_failed=spec["allow_failed"],
     ) as embedder:
+        embedder.truncate_dim = None
         documents = embedder.encode_document(list(texts.documents), normalize_embeddings=True)
         if texts.relevant is None:
             return {"documents": documents, "asked": documents[: len(texts.asked)]}

@@ -25,6 +25,7 @@ def alone(config: EncoderConfig, dense: Sequence[DenseStage]) -> Mapping[str, Fa
     faults: dict[str, Fault] = {
         **({"all Dense stages missing": _stages(())} if dense else {}),
         **({"only the first Dense stage": _stages(dense[:1])} if len(dense) > 1 else {}),
+        **{f"only the first {n} Dense stages": _stages(dense[:n]) for n in range(2, len(dense))},
         "not normalised": lambda m: replace(m, normalize=False),
         "normalised, though the checkpoint does not": lambda m: replace(m, normalize=True),
         "causal attention": _ops(_Causal),

@@ -310,7 +310,7 @@ def import_libraries() -> None:
 
 
 def load_model(checkpoint: "Checkpoint", dtype: str = "float32") -> "SentenceTransformer":
-    """The bare model on the CPU, unchecked; `Reference.load` is for comparing results.
+    """The bare model on the CPU, unchecked, with whole vectors; `Reference.load` is for comparing results.
 
     Raises:
         ReferenceLoadError: it does not load, or not in float32.
@@ -336,6 +336,7 @@ def load_model(checkpoint: "Checkpoint", dtype: str = "float32") -> "SentenceTra
         ) from e
     finally:
         progress.enable_progress_bar()  # type: ignore[no-untyped-call]
+    model.truncate_dim = None
     if dtype != "float32":
         return model.to(getattr(torch, dtype)).eval()  # the stages after the encoder come in float32
     if kinds := {str(p.dtype) for p in model.parameters() if p.dtype != torch.float32}:

@@ -38,6 +38,7 @@ def measure_quality(
     for graph in manifest.graphs:
         say(f"embedding with {graph.key}")
         with Embedder.load(bundle, format=graph.format, precision=graph.precision) as embedder:
+            embedder.truncate_dim = None
             found[graph.key] = _at_dims(embed(_encoder(embedder), pairs, search), base, dims, pairs)
     return found
 
