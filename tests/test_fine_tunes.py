@@ -20,11 +20,13 @@ from sentence_transformers.sentence_transformer.modules import Dropout
 
 from embedding_export.audit import audit_graph
 from embedding_export.checkpoint import load_checkpoint
-from embedding_export.errors import CheckpointError
+from embedding_export.errors import AuditError, CheckpointError, ExportError, ParityError
 from embedding_export.options import ExportOptions
 from embedding_export.pipeline import export_bundle
 from embedding_runtime import Embedder, EmbeddingWarning
 from embedding_runtime.bundle import load_manifest
+from embedding_runtime.options import Options
+from embedding_runtime.overflow import Cutter, Pieces, Request
 from embedding_validate import hypotheses
 from embedding_validate.gate import parity_gate
 
@@ -55,7 +57,8 @@ STAGES: dict[str, Callable[[Any], list[Any]]] = {
 def saved(tiny_checkpoint: Path, out: Path, stages: Callable[[Any], list[Any]]) -> Path:
     torch.manual_seed(3)
     model = reference(tiny_checkpoint)
-    SentenceTransformer(modules=stages(model), prompts=model.prompts, device="cpu").save_pretrained(str(out))
+    prompts = {name: text or "" for name, text in model.prompts.items()}
+    SentenceTransformer(modules=stages(model), prompts=prompts, device="cpu").save_pretrained(str(out))
     return out
 
 
@@ -81,8 +84,6 @@ def test_litert_has_them_too(tiny_checkpoint: Path, tmp_path: Path) -> None:
 
 def test_the_audit_sees_every_dense_stage(tiny_checkpoint: Path, tmp_path: Path) -> None:
     """Each of them exchanged for another one is found, whether it is folded or stored as it is."""
-    from embedding_export.errors import AuditError
-
     right = saved(tiny_checkpoint, tmp_path / "right", STAGES["four Dense, two of them with tanh"])
     options = ExportOptions(("fp32", "int4"))
     manifest = export_bundle(load_checkpoint(right), tmp_path / "bundle", options, assumed)
@@ -154,7 +155,7 @@ def test_a_stored_dimension_is_the_default(dim: int, editable: Path, tmp_path: P
 @pytest.mark.parametrize("dim", [0, -3, "24", True, 1.5])
 def test_a_stored_dimension_that_is_none_is_refused(dim: Any, editable: Path) -> None:
     change(editable / MODEL, {"truncate_dim": dim})
-    with pytest.raises(CheckpointError, match="truncate_dim is .*; expected a positive integer"):
+    with pytest.raises(CheckpointError, match=r"truncate_dim is .*; expected a positive integer"):
         load_checkpoint(editable)
 
 
@@ -171,3 +172,78 @@ def test_a_dense_stage_as_bin_is_converted_as_advised(tiny_checkpoint: Path, tmp
     export_bundle(load_checkpoint(tmp_path / "new"), tmp_path / "bundle", ExportOptions(("fp32",)), assumed)
     with Embedder(tmp_path / "bundle", threads=1) as embedder:
         np.testing.assert_allclose(embedder.encode(TEXTS), wanted, atol=1e-5)
+
+
+# Prompts that are left out of the mean
+
+
+@pytest.fixture(scope="module")
+def unpooled(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("unpooled") / "tuned"
+    model = reference(tiny_checkpoint)
+    model.set_pooling_include_prompt(False)
+    model.save_pretrained(str(folder))
+    checkpoint = load_checkpoint(folder)
+    assert not checkpoint.include_prompt
+    options = ExportOptions(("fp32", "int8", "int4"))
+    manifest = export_bundle(checkpoint, folder.parent / "bundle", options, parity_gate(checkpoint))
+    assert [g.parity.status for g in manifest.graphs] == ["passed"] * 3
+    return folder
+
+
+def test_prompts_are_left_out_of_the_mean(unpooled: Path, tiny_bundle: Path) -> None:
+    model = reference(unpooled)
+    long = "word and more of it " * 700
+    with Embedder(unpooled.parent / "bundle", threads=1, precision="fp32") as embedder:
+        for texts in ([*TEXTS, "", long], TEXTS[:1]):
+            for verb in ("encode", "encode_query", "encode_document"):
+                expected = getattr(model, verb)(texts)
+                np.testing.assert_allclose(getattr(embedder, verb)(texts), expected, atol=1e-5)
+        for prompt in ("a", "query: ", "Instruct: find it\nQuery:", "word " * 3000):
+            expected = model.encode(TEXTS, prompt=prompt)
+            np.testing.assert_allclose(embedder.encode(TEXTS, prompt=prompt), expected, atol=1e-5)
+        prompt = embedder.prompts["query"]
+        pooled = embedder.encode(prompt + TEXTS[0])
+        assert np.abs(pooled - embedder.encode_query(TEXTS[0])).max() > 1e-3
+        other = embedder.manifest.space_id
+        hidden = embedder.encode(TEXTS[0], prompt_name="query", output_value="token_embeddings")
+        assert len(hidden) == len(embedder.tokenizer.encode(prompt + TEXTS[0]))
+    with Embedder(tiny_bundle, threads=1) as embedder:
+        assert embedder.manifest.space_id != other  # the same weights, other vectors
+        np.testing.assert_allclose(
+            embedder.encode_query(TEXTS[0])[:4], model.encode(prompt + TEXTS[0])[:4], atol=1e-5
+        )
+
+
+def test_a_mixture_of_prompts_in_one_batch(unpooled: Path) -> None:
+    model = reference(unpooled)
+    asked = [Request(p, t) for p in ("", "query: ", "a longer prompt | ") for t in TEXTS]
+    with Embedder(unpooled.parent / "bundle", threads=1, precision="fp32") as embedder:
+        (window,) = embedder.windows(asked, Options())
+        for request, vector in zip(asked, window.vectors, strict=True):
+            expected = model.encode(request.text, prompt=request.prompt or None)
+            np.testing.assert_allclose(vector, expected, atol=1e-5)
+
+
+def test_litert_cannot_know_prompts(unpooled: Path, tmp_path: Path) -> None:
+    options = ExportOptions(("fp32",), formats=("onnx", "litert"), buckets=(64,))
+    with pytest.raises(ExportError, match=r"include_prompt is false.*--format onnx"):
+        export_bundle(load_checkpoint(unpooled), tmp_path / "bundle", options, assumed)
+    assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize("off", [-1, 1, None])
+def test_the_gate_sees_prompts_counted_wrongly(
+    off: int | None, unpooled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = Cutter.pieces
+
+    def wrong(self: Cutter, request: Request) -> Pieces:
+        found = right(self, request)
+        shifted = 0 if off is None else max(0, found.unpooled + off)
+        return found._replace(unpooled=shifted if found.unpooled else 0)
+
+    checkpoint = load_checkpoint(unpooled)
+    monkeypatch.setattr(Cutter, "pieces", wrong)
+    with pytest.raises(ParityError, match="prompt's tokens"):
+        export_bundle(checkpoint, tmp_path / "bundle", ExportOptions(("fp32",)), parity_gate(checkpoint))

@@ -59,6 +59,7 @@ class Checkpoint:
     config: EncoderConfig
     dense: tuple[DenseStage, ...]
     normalize: bool
+    include_prompt: bool
     max_seq_length: int
     prompts: dict[str, str]
     default_prompt_name: str | None
@@ -110,6 +111,7 @@ def load_checkpoint(
         config=config,
         dense=stages.dense,
         normalize=stages.normalize,
+        include_prompt=stages.include_prompt,
         max_seq_length=text.max_seq_length,
         prompts=prompts.prompts,
         default_prompt_name=prompts.default_prompt_name,

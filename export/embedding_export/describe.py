@@ -91,6 +91,8 @@ def space_id(checkpoint: Checkpoint, tokenizer: Path) -> str:
         "tokenizer": sha256(tokenizer),
         "do_lower_case": checkpoint.do_lower_case,
     }
+    if not checkpoint.include_prompt:
+        facts["include_prompt"] = False
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 

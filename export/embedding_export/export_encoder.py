@@ -15,3 +15,4 @@ class Encoder:
     normalize: bool
     embedding_dim: int
     sample: tuple[int, ...] = ()
+    include_prompt: bool = True

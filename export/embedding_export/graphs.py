@@ -49,7 +49,8 @@ class Source:
         """The checkpoint as the writers read it."""
         c = self.checkpoint
         weights = folded(c) if fold_dense else as_stored(c)
-        return Encoder(c.config, weights, c.normalize, describe.embedding_dim(c), self.sample)
+        dim = describe.embedding_dim(c)
+        return Encoder(c.config, weights, c.normalize, dim, self.sample, c.include_prompt)
 
 
 def wanted(options: ExportOptions) -> tuple[tuple[Format, Precision], ...]:

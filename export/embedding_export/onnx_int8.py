@@ -146,6 +146,10 @@ class Int8Ops:
     def residual(self, x: Scaled, update: Scaled, name: str) -> Scaled:
         return Scaled(self._float.residual(self._settled(x), self._settled(update), name))
 
+    def pools_prompt(self, included: bool) -> None:
+        """As `OnnxOps.pools_prompt`."""
+        self._float.pools_prompt(included)
+
     def mean_pool(self, x: Scaled) -> Scaled:
         return Scaled(self._float.mean_pool(self._settled(x)))
 

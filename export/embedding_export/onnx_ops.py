@@ -44,6 +44,12 @@ class OnnxOps:
         self._biases: dict[int | None, str] = {}
         self._token_mask = graph.node("Cast", self._blocks.mask, to=1)
 
+    def pools_prompt(self, included: bool) -> None:
+        """Whether tokens that have 2 in the mask, a prompt's, are part of the mean; attention reads them."""
+        if not included:
+            pooled = self.g.node("Equal", self._blocks.mask, self.g.ints(1))
+            self._token_mask = self.g.node("Cast", pooled, to=1)
+
     def embedding(self, weight: str, scale: float) -> str:
         rows = self._storage.look_up(weight, self._blocks.ids)
         return self.g.node("Mul", rows, self._float(scale), out="embeddings")

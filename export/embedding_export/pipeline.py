@@ -74,6 +74,11 @@ def export_bundle(
     """
     describe.dims(checkpoint, options.dims)  # a wrong one is said before any work
     check_options(options)
+    if not checkpoint.include_prompt and "litert" in options.formats:
+        raise ExportError(
+            f"{checkpoint.path} leaves the prompt's tokens out of the mean (include_prompt is false in its "
+            "pooling). LiteRT graphs take token ids alone and cannot know them: export --format onnx."
+        )
     for note in left_out(options):
         report.step(f"note: {note}")
     require_space(bundle.parent.resolve(), bytes_needed(checkpoint, options) + OVERHEAD_BYTES)
@@ -200,6 +205,7 @@ def _finish(
         graphs=graphs,
         files=describe.file_records(folder),
         truncate_dim=checkpoint.truncate_dim,
+        include_prompt=checkpoint.include_prompt,
     )
     companions.write_text(folder / MANIFEST, manifest.to_json())
     return manifest

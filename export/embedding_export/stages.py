@@ -31,11 +31,15 @@ _EMBEDDING = "sentence_embedding"
 
 @dataclass(frozen=True)
 class Stages:
-    """The dense stages, the folders they come from, and whether an L2 norm ends it."""
+    """The dense stages, the folders they come from, and whether an L2 norm ends it.
+
+    With `include_prompt` False a prompt's tokens are left out of the mean.
+    """
 
     dense: tuple[DenseStage, ...]
     dense_folders: tuple[Path, ...]
     normalize: bool
+    include_prompt: bool = True
 
 
 def read_stages(folder: Path, hidden_size: int) -> Stages:
@@ -60,14 +64,14 @@ def read_stages(folder: Path, hidden_size: int) -> Stages:
         )
     folders = tuple(path for kind, path in modules if kind == "Dense")
     modules = [module for module in modules if module[0] != "Dropout"]
-    _check_pooling(modules[1][1] / "config.json", hidden_size)
+    include_prompt = _read_pooling(modules[1][1] / "config.json", hidden_size)
     normalize = modules[-1][0] == "Normalize"
     if normalize:
         _check_names(modules[-1][1] / "config.json")
     dense: list[DenseStage] = []
     for i, path in enumerate(folders):
         dense.append(_read_dense(path / "config.json", i, dense[-1].out_features if dense else hidden_size))
-    return Stages(tuple(dense), folders, normalize)
+    return Stages(tuple(dense), folders, normalize, include_prompt)
 
 
 def _read_modules(file: Path) -> list[tuple[str, Path]]:
@@ -105,7 +109,8 @@ def _module(file: Path, entry: dict[str, Any]) -> tuple[str, Path]:
     return kind[1], file.parent / path
 
 
-def _check_pooling(file: Path, hidden_size: int) -> None:
+def _read_pooling(file: Path, hidden_size: int) -> bool:
+    """Whether a prompt's tokens are part of the mean."""
     fields = read_fields(file)
     flags = {k: v for k, v in fields.values.items() if k.startswith(_LEGACY_POOLING)}
     # As in the reference: flags count only where the newer key is absent; none set means the mean.
@@ -115,17 +120,13 @@ def _check_pooling(file: Path, hidden_size: int) -> None:
         raise CheckpointError(
             f"{file}: pooling is {mode}; expected the mean over all tokens. Nothing else is supported."
         )
-    if not fields.boolean("include_prompt", True):
-        raise CheckpointError(
-            f"{file}: include_prompt is false, so the prompt's tokens are left out of the mean. This is not "
-            "supported; expected true."
-        )
     fields.refuse_unknown(
         {"word_embedding_dimension", "embedding_dimension", "pooling_mode", "include_prompt", *flags}
     )
     size_key = "embedding_dimension" if "embedding_dimension" in fields.values else "word_embedding_dimension"
     if fields.integer(size_key) != hidden_size:
         raise fields.wrong(size_key, f"{hidden_size}, the encoder's hidden_size")
+    return fields.boolean("include_prompt", True)
 
 
 def _read_dense(file: Path, i: int, expected_in: int) -> DenseStage:

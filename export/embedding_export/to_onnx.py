@@ -29,7 +29,8 @@ def write_onnx(
 ) -> Path:
     """Write `path` and its external data beside it, as `row` says, and return the latter's path.
 
-    Inputs `input_ids` and `attention_mask`, int64 [batch, sequence], padded on the right; outputs
+    Inputs `input_ids` and `attention_mask`, int64 [batch, sequence], padded on the right (where the
+    encoder leaves prompts out of the mean, a prompt's tokens have 2 in the mask); outputs
     `last_hidden_state`, float32 [batch, sequence, hidden], and `sentence_embedding`, float32 [batch, dim].
     """
     data_path = path.with_name(path.name + "_data")
@@ -52,6 +53,7 @@ def _emit(encoder: Encoder, graph: OnnxGraph, row: PrecisionRow) -> None:
     config, weights = encoder.config, encoder.weights
     if row.storage == "int8":
         int8 = Int8Ops(graph, config, weights, calibrate(config, weights, encoder.sample))
+        int8.pools_prompt(encoder.include_prompt)
         int8.finish(*encode(int8, config, weights.dense, encoder.normalize))
         return
     if row.storage in ("int4", "q4_0"):
@@ -60,4 +62,5 @@ def _emit(encoder: Encoder, graph: OnnxGraph, row: PrecisionRow) -> None:
     else:
         storage = Float16(graph, weights) if row.storage == "float16" else Float32(graph, weights)
         ops = OnnxOps(graph, config, weights, storage)
+    ops.pools_prompt(encoder.include_prompt)
     ops.finish(*encode(ops, config, weights.dense, encoder.normalize))

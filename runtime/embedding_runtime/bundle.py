@@ -182,6 +182,8 @@ class Manifest:
     """Everything a client must know about a bundle.
 
     `truncate_dim` is how many components the checkpoint keeps of a vector by default; None: all of them.
+    Where `include_prompt` is False a prompt's tokens are attended to but not averaged: its tokens, `<bos>`
+    among them, have 2 in the attention mask, those of the text 1.
     """
 
     schema_version: int
@@ -201,6 +203,7 @@ class Manifest:
     graphs: tuple[Graph, ...]
     files: dict[str, FileRecord]
     truncate_dim: int | None = None
+    include_prompt: bool = True
 
     def to_json(self) -> str:
         """The manifest as it stands in the bundle."""

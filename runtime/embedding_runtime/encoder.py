@@ -68,7 +68,13 @@ class Encoder:
 
     def cutter(self, overflow: Overflow, allow_special: bool) -> Cutter:
         """How texts become token ids now."""
-        return Cutter(self.opened.tokenizer, self.max_length, overflow, allow_special)
+        return Cutter(
+            self.opened.tokenizer,
+            self.max_length,
+            overflow,
+            allow_special,
+            include_prompt=self._manifest.include_prompt,
+        )
 
     def windows(
         self, requests: Iterable[Request], options: Options, *, prefixes: tuple[str, ...], strict: bool

@@ -1,6 +1,6 @@
 """What happens to a text that is longer than the model reads. Knows tokens, nothing of vectors."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -24,20 +24,29 @@ class Request(NamedTuple):
 
 
 class Pieces(NamedTuple):
-    """Token ids of a text's pieces, and whether the text was longer than `max_length` tokens."""
+    """Token ids of a text's pieces, and whether the text was longer than `max_length` tokens.
+
+    `unpooled` tokens at the beginning of each piece, a prompt's, are left out of the mean.
+    """
 
     ids: list[NDArray[np.int32]]
     long: bool
+    unpooled: int = 0
 
 
 @dataclass(frozen=True)
 class Cutter:
-    """Turns texts into token ids of at most `max_length`, `<bos>` and `<eos>` included."""
+    """Turns texts into token ids of at most `max_length`, `<bos>` and `<eos>` included.
+
+    `include_prompt` says whether the model averages over a prompt's tokens.
+    """
 
     tokenizer: Tokenizer
     max_length: int
     overflow: Overflow
     allow_special: bool
+    include_prompt: bool = True
+    _prompts: dict[str, int] = field(default_factory=dict)
 
     def pieces(self, request: Request) -> Pieces:
         """Token ids of one request.
@@ -46,6 +55,15 @@ class Cutter:
             InputError: the text is too long and the policy is "error", or the prompt leaves no room to chunk.
                 The messages want a subject.
         """
+        found = self._pieces(request)
+        if self.include_prompt or not request.prompt:
+            return found
+        if request.prompt not in self._prompts:  # as the reference counts: all of the prompt alone but <eos>
+            alone = min(len(self._encode(request.prompt)), self.max_length)
+            self._prompts[request.prompt] = alone - 1
+        return found._replace(unpooled=self._prompts[request.prompt])
+
+    def _pieces(self, request: Request) -> Pieces:
         ids = self._encode(request.prompt + request.text)
         if len(ids) <= self.max_length:
             return Pieces([np.array(ids, dtype=np.int32)], long=False)

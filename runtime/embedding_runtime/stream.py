@@ -123,7 +123,8 @@ class Stream:
     def _finish(self, prepared: _Prepared, settings: Settings) -> Window:
         pieces = prepared.pieces
         sequences = [ids for piece in pieces for ids in piece.ids]
-        vectors, hidden = self._run(sequences, settings)
+        unpooled = [piece.unpooled for piece in pieces for _ in piece.ids]
+        vectors, hidden = self._run(sequences, unpooled, settings)
         tokens = np.array([sum(len(ids) for ids in piece.ids) for piece in pieces], dtype=np.int64)
         long = np.array([piece.long for piece in pieces], dtype=np.bool_)
         if len(sequences) != len(pieces) or prepared.errors:
@@ -133,14 +134,21 @@ class Stream:
         ids = sequences if settings.hidden else []
         return Window(prepared.start, vectors, tokens, long, prepared.last, prepared.errors, ids, hidden)
 
-    def _run(self, sequences: list[NDArray[np.int32]], settings: Settings) -> tuple[Floats, list[Floats]]:
-        """Vectors (N, D) and, when asked for, token vectors of each sequence, in the given order."""
+    def _run(
+        self, sequences: list[NDArray[np.int32]], unpooled: list[int], settings: Settings
+    ) -> tuple[Floats, list[Floats]]:
+        """Vectors (N, D) and, when asked for, token vectors of each sequence, in the given order.
+
+        The first `unpooled` tokens of a sequence have 2 in the mask.
+        """
         lengths = np.array([len(s) for s in sequences], dtype=np.int64)
         vectors = np.empty((len(sequences), self.embedding_dim), dtype=np.float32)
         hidden: list[Floats] = [np.empty(0, dtype=np.float32)] * (len(sequences) if settings.hidden else 0)
         outputs = ("sentence_embedding", "last_hidden_state")[: 2 if settings.hidden else 1]
         for rows in batches(lengths, settings.batch_size):
             ids, mask = pad([sequences[r] for r in rows], self.pad_id)
+            for place, row in enumerate(rows):
+                mask[place, : unpooled[row]] *= 2
             results = self.session.run(ids, mask, outputs)
             vectors[rows] = results[0]
             for place, row in enumerate(rows if settings.hidden else ()):

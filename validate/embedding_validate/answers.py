@@ -67,6 +67,11 @@ class Answers:
         longest = {p.id: p.chunked_at or len(self.by_probe[p.id].ids) for p in self.probes.probes}
         return self._only({n for n, t in longest.items() if t <= most and pad_id not in self.by_probe[n].ids})
 
+    def without_prompts(self) -> "Answers":
+        """These answers without the probes that have a prompt before their text."""
+        plain = (p for p in self.probes.probes if p.verb == "encode" and p.prompt_name is None)
+        return self._only({p.id for p in plain if self.default_prompt_name is None})
+
     def _only(self, names: Set[str]) -> "Answers":
         probes = replace(
             self.probes,

@@ -134,7 +134,11 @@ class _Diagnosis:
         lost = {c.probe for c in same_ids if c.failures}
         loss = bool(lost) or _mean_only(same_ids, report.thresholds["cosine_mean"])
         if loss or executed:
-            evidence = self._evidence(same_ids, lost | executed)
+            plain = self._pooled_whole(same_ids)
+            if plain != same_ids and not (lost | executed) & {c.probe for c in plain}:
+                yield self._prompts(same_ids, lost)
+                return
+            evidence = self._evidence(plain, lost | executed)
             if self.subject.own_weights:
                 yield from self._quantized(evidence, self._stored(report), loss)
             else:
@@ -196,6 +200,22 @@ class _Diagnosis:
         worst = min(c.figures.cosine for c in chosen)
         for name, count in explained:
             yield Finding(name, f"explains the ids of {count} of {len(mismatches)} probes", worst, None)
+
+    def _pooled_whole(self, cases: list[Case]) -> list[Case]:
+        """Those whose tokens are all in the mean: the forward pass in torch knows no prompts."""
+        if self.subject.checkpoint.include_prompt:
+            return cases
+        names = self.answers.without_prompts().by_probe
+        return [c for c in cases if c.probe in names]
+
+    def _prompts(self, cases: Sequence[Case], lost: Set[str]) -> Finding:
+        """Only texts with a prompt are wrong, of a model that leaves prompts out of the mean."""
+        return finding(
+            "the prompt's tokens are in the mean, or others are left out",
+            self._evidence(cases, lost),
+            None,
+            "texts without a prompt are right, and the checkpoint has include_prompt false",
+        )
 
     def _evidence(self, cases: Sequence[Case], probes: Set[str]) -> list[Evidence]:
         """Two short texts that fail, two that pass, two just past the window, the worst; shortest first."""

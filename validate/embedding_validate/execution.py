@@ -53,7 +53,7 @@ class Execution:
 
     def __init__(self, checkpoint: Checkpoint, answers: Answers) -> None:
         self._checkpoint = checkpoint
-        self._answers = answers
+        self._answers = self._pooled_whole(answers)
         self._sound = False
 
     def expected(self, bundle: Path, graph: Graph, answers: Answers) -> Mapping[str, Executed]:
@@ -71,6 +71,7 @@ class Execution:
         if graph.precision == "fp32":
             return {}
         self._require_sound()
+        answers = self._pooled_whole(answers)
         path = bundle / graph.file
         names = list(dict.fromkeys([*_spread(answers, _MOST_PROBES), *_full(answers, graph.buckets)]))
         weights = dequantized(path, self._checkpoint)
@@ -84,6 +85,10 @@ class Execution:
         interpreter = Interpreter(self._checkpoint.config, weights, self._checkpoint.normalize)
         model = as_computed(interpreter.sound, graph)
         return {name: Executed(v) for name, v in _vectors(interpreter, model, answers, names).items()}
+
+    def _pooled_whole(self, answers: Answers) -> Answers:
+        """Those whose tokens are all in the mean: the forward pass in torch knows no prompts."""
+        return answers if self._checkpoint.include_prompt else answers.without_prompts()
 
     def _require_sound(self) -> None:
         """Once: hold the forward pass itself against the reference, on three lengths."""

@@ -96,7 +96,7 @@ class Reference:
     def __init__(self, model: "SentenceTransformer", checkpoint: "Checkpoint") -> None:
         self._model = model
         self._checkpoint = checkpoint
-        self._vectors: dict[tuple[int, ...], Floats] = {}
+        self._vectors: dict[tuple[str, tuple[int, ...]], Floats] = {}
 
     @classmethod
     def load(cls, checkpoint: "Checkpoint") -> "Reference":
@@ -163,10 +163,11 @@ class Reference:
     def vector(self, text: str, prompt: str = "", *, allow_special: bool = False) -> Floats:
         """The vector of prompt + text, alone in its batch: float32 (dim,), as the checkpoint ends it."""
         ids = self.token_ids(text, prompt, allow_special=allow_special)
-        if ids not in self._vectors:
+        key = "" if self._checkpoint.include_prompt else prompt, ids  # where it is pooled, ids say it all
+        if key not in self._vectors:
             with self._reading(prompt + text, allow_special):
-                self._vectors[ids] = self._model.encode([text], prompt=prompt, show_progress_bar=False)[0]
-        return self._vectors[ids]
+                self._vectors[key] = self._model.encode([text], prompt=prompt, show_progress_bar=False)[0]
+        return self._vectors[key]
 
     def encode(self, texts: Sequence[str], *, prompt_name: str | None = None) -> Floats:
         """Vectors of shape (n, dim), each text alone; the default prompt where no name is given."""
@@ -189,7 +190,7 @@ class Reference:
         prompt, special = self.prompt_of(probe), probe.allow_special
         if probe.chunked_at is not None:
             found = self.chunks(probe)
-            vectors = [self.vector(prompt + c.text) for c in found]
+            vectors = [self.vector(c.text, prompt) for c in found]
             mean = chunks.mean(vectors, [len(c.ids) for c in found], self._checkpoint.normalize)
             return Answer(tuple(i for c in found for i in c.ids), mean)
         return Answer(
