@@ -40,6 +40,7 @@ VALIDATE_MAY_IMPORT = {
     "encoder",
     "errors",
     "folding",
+    "read_eight_bits",
     "stored",
     "torch_ops",
     "trimming",

@@ -20,6 +20,8 @@ from embedding_export.checkpoint import Checkpoint
 
 TABLE = "embed_tokens.weight"
 BLOCK = 32
+# What a stored matrix's name says of its inputs or outputs, behind a colon.
+TAKES_TURNED, GIVES_TURNED = "takes_turned", "gives_turned"
 # float16 keeps 11 significant bits, and below 2^-14 multiples of 2^-24.
 FLOAT16_STEP = 2.0**-10
 FLOAT16_SMALLEST_STEP = 2.0**-24
@@ -51,6 +53,8 @@ class StoredWeight:
     grid: Callable[[int, int], Grid]
     release: Callable[[], None] = lambda: None
     """Lets the system drop the graph's pages from memory; arrays stay valid."""
+    turned: str = ""
+    """How a matrix is turned, by the name that it is stored under."""
 
     def rows(self, start: int, stop: int) -> Floats:
         """Rows `start:stop`, dequantized."""
@@ -73,14 +77,21 @@ def read_stored(path: Path) -> dict[str, StoredWeight]:
     parts = {t.name: files.array(t) for t in tensors}
     found: dict[str, StoredWeight] = {}
     for name in list(parts):
-        base, _, part = name.partition(":")
-        if part == "int8" and f"{base}:scale" in parts:
+        stem, _, part = name.rpartition(":")
+        base, turned = split_name(stem)
+        if part == "int8" and f"{stem}:scale" in parts:
             codes = _oriented(base, parts.pop(name))
-            found[base] = int8_weight(codes, parts.pop(f"{base}:scale"))
+            found[base] = replace(int8_weight(codes, parts.pop(f"{stem}:scale")), turned=turned)
         elif part == "int4" and {f"{base}:scale", f"{base}:zero"} <= parts.keys():
             found[base] = _int4(base, *(parts.pop(f"{base}:{p}") for p in ("int4", "zero", "scale")))
     found |= {name: plain_weight(_oriented(name, values)) for name, values in parts.items()}
     return {name: replace(weight, release=files.release) for name, weight in found.items()}
+
+
+def split_name(stored: str) -> tuple[str, str]:
+    """A tensor's canonical name, and how it is turned, of the name that it is stored under."""
+    name, _, turned = stored.partition(":")
+    return (name, turned) if turned in (TAKES_TURNED, GIVES_TURNED) else (stored, "")
 
 
 def score_scales(path: Path) -> list[tuple[float, float]]:
