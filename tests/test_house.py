@@ -58,6 +58,7 @@ VALIDATE_MAY_IMPORT = {
     "embedding_export.folding",
     "embedding_export.onnx_stored",
     "embedding_export.ops",
+    "embedding_export.read_eight_bits",
     "embedding_export.stored",
     "embedding_export.tokenizer_file",
     "embedding_export.torch_ops",

@@ -74,7 +74,7 @@ def test_rounding_is_the_engines(kind: Literal["int8", "int4"], tmp_path: Path) 
     tensors = {"w": ArrayWeight(weights)}
     with (tmp_path / "weights").open("w+b") as data:
         file = LitertFile(data, lambda _: None)
-        storage = LitertStorage(file, Weights(tensors, ()), lambda _: LitertFormat(kind, 32), {})
+        storage = LitertStorage(file, Weights(tensors, ()), lambda _: LitertFormat(kind, 32), None)
         signature = file.signature("product")
         product = storage.multiply(signature, signature.input("x", x.shape, FLOAT32), "w")
         signature.output("y", product)

@@ -31,7 +31,7 @@ def write(checkpoint: Checkpoint, folder: Path, precision: Precision) -> Path:
     weights = folded(checkpoint) if row.fold_dense else as_stored(checkpoint)
     dim = describe.embedding_dim(checkpoint)
     path = folder / row.onnx_file
-    sample = tuple(texts(checkpoint, [50])[0].tolist())
+    sample = tuple(tuple(t.tolist()) for t in texts(checkpoint, [50, 20]))
     encoder = Encoder(checkpoint.config, weights, checkpoint.normalize, dim, sample)
     write_onnx(encoder, path, lambda _: None, row)
     return path

@@ -13,7 +13,6 @@ from embedding_export.encoder_config import EncoderConfig, read_encoder_config
 from embedding_export.errors import CheckpointError
 from embedding_export.hub import locate
 from embedding_export.json_files import read_fields
-from embedding_export.licence import Card, read_card
 from embedding_export.model_tensors import read_model_tensors
 from embedding_export.ops import DenseStage
 from embedding_export.stages import Stages, read_stages
@@ -69,7 +68,6 @@ class Checkpoint:
     tokenizer: TokenizerFile
     client_files: tuple[Path, ...]
     license_files: tuple[Path, ...]
-    card: Card | None
     config_overrides: dict[str, Any]
     tensors: Mapping[str, Tensor]
 
@@ -121,7 +119,6 @@ def load_checkpoint(
         tokenizer=tokenizer,
         client_files=tuple(folder / n for n in _CLIENT_FILES if (folder / n).is_file()),
         license_files=tuple(p for p in sorted(folder.iterdir()) if p.is_file() and _LICENSE.match(p.name)),
-        card=read_card(folder),
         config_overrides=dict(window.overrides),
         tensors=tensors,
     )

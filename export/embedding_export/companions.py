@@ -61,7 +61,7 @@ def write_notices(checkpoint: Checkpoint, bundle: Path, graphs: Iterable[str]) -
             own = file.read_text(encoding="utf-8").rstrip() + "\n\n"
         else:
             replace_file(bundle / file.name, file)
-    card, source = checkpoint.card, checkpoint.source
+    card, source = licence.read_card(checkpoint.path), checkpoint.source
     if card:
         replace_file(bundle / MODEL_CARD, card.path)
     has_text = any(_LICENCE.match(f.name) for f in checkpoint.license_files)

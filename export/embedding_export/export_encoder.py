@@ -8,11 +8,11 @@ from embedding_export.folding import Weights
 
 @dataclass(frozen=True)
 class Encoder:
-    """What every format is built from; `sample` is token ids for int8 and int4 to see activations."""
+    """What every format is built from; `sample` is texts' token ids for int8 and int4 to see activations."""
 
     config: EncoderConfig
     weights: Weights
     normalize: bool
     embedding_dim: int
-    sample: tuple[int, ...] = ()
+    sample: tuple[tuple[int, ...], ...] = ()
     include_prompt: bool = True

@@ -35,22 +35,17 @@ NOT_YET = Parity("not run", "the export has not got there")
 
 @dataclass(frozen=True)
 class Source:
-    """What graphs are made from; the sample is token ids that int8 calibrates on."""
+    """What graphs are made from."""
 
     checkpoint: Checkpoint
     special: SpecialIds
-
-    @property
-    def sample(self) -> tuple[int, ...]:
-        """All golden texts' ids, joined."""
-        return tuple(i for text in self.special.golden for i in text.ids)
 
     def encoder(self, fold_dense: bool) -> Encoder:
         """The checkpoint as the writers read it."""
         c = self.checkpoint
         weights = folded(c) if fold_dense else as_stored(c)
         dim = describe.embedding_dim(c)
-        return Encoder(c.config, weights, c.normalize, dim, self.sample, c.include_prompt)
+        return Encoder(c.config, weights, c.normalize, dim, self.special.sample, c.include_prompt)
 
 
 def wanted(options: ExportOptions) -> tuple[tuple[Format, Precision], ...]:

@@ -15,7 +15,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from embedding_export.stored import TABLE, Grid, StoredWeight, int8_weight, plain_weight
+from embedding_export.stored import TABLE, Grid, StoredWeight, int8_weight, plain_weight, split_name
 from embedding_runtime.onnx_links import data_beside
 
 BLOCK = 32
@@ -35,10 +35,11 @@ def read_stored(path: Path) -> dict[str, StoredWeight]:
     parts = {t.name: files.array(t) for t in tensors}
     found: dict[str, StoredWeight] = {}
     for name in list(parts):
-        base, _, part = name.partition(":")
-        if part == "int8" and f"{base}:scale" in parts:
+        stem, _, part = name.rpartition(":")
+        base, turned = split_name(stem)
+        if part == "int8" and f"{stem}:scale" in parts:
             codes = _oriented(base, parts.pop(name))
-            found[base] = int8_weight(codes, parts.pop(f"{base}:scale"))
+            found[base] = replace(int8_weight(codes, parts.pop(f"{stem}:scale")), turned=turned)
         elif part == "int4" and {f"{base}:scale", f"{base}:zero"} <= parts.keys():
             found[base] = _int4(base, *(parts.pop(f"{base}:{p}") for p in ("int4", "zero", "scale")))
     found |= {name: plain_weight(_oriented(name, values)) for name, values in parts.items()}

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from embedding_export.checkpoint import Checkpoint
 
 TABLE = "embed_tokens.weight"
+# What a stored matrix's name says of its inputs or outputs, behind a colon.
+TAKES_TURNED, GIVES_TURNED = "takes_turned", "gives_turned"
 # float16 keeps 11 significant bits, and below 2^-14 multiples of 2^-24.
 FLOAT16_STEP = 2.0**-10
 FLOAT16_SMALLEST_STEP = 2.0**-24
@@ -41,6 +43,8 @@ class StoredWeight:
     grid: Callable[[int, int], Grid]
     release: Callable[[], None] = lambda: None
     """Lets the system drop the graph's pages from memory; arrays stay valid."""
+    turned: str = ""
+    """How a matrix is turned, by the name that it is stored under."""
 
     def rows(self, start: int, stop: int) -> Floats:
         """Rows `start:stop`, dequantized."""
@@ -49,6 +53,12 @@ class StoredWeight:
     def array(self) -> Floats:
         """The whole tensor, dequantized."""
         return self.rows(0, self.shape[0])
+
+
+def split_name(stored: str) -> tuple[str, str]:
+    """A tensor's canonical name, and how it is turned, of the name that it is stored under."""
+    name, _, turned = stored.partition(":")
+    return (name, turned) if turned in (TAKES_TURNED, GIVES_TURNED) else (stored, "")
 
 
 def norm_scale(name: str, checkpoint: Checkpoint) -> float:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from onnx import TensorProto, helper
 
+from embedding_export.balancing import balance_heads
 from embedding_export.calibration import calibrate
 from embedding_export.encoder import encode
 from embedding_export.export_encoder import Encoder
@@ -57,10 +58,12 @@ def _emit(encoder: Encoder, graph: OnnxGraph, row: PrecisionRow) -> None:
         int8.finish(*encode(int8, config, weights.dense, encoder.normalize))
         return
     if row.storage in ("int4", "q4_0"):
-        scores = Int8Scores(graph, calibrate(config, weights, encoder.sample))
-        ops = OnnxOps(graph, config, weights, Int4(graph, weights, row.storage == "q4_0"), scores)
+        seen = calibrate(config, weights, encoder.sample)
+        heads = balance_heads(config, seen)
+        storage = Int4(graph, weights, row.storage == "q4_0")
+        ops = OnnxOps(graph, config, weights, storage, Int8Scores(graph, seen, heads), heads)
     else:
-        storage = Float16(graph, weights) if row.storage == "float16" else Float32(graph, weights)
-        ops = OnnxOps(graph, config, weights, storage)
+        plain = Float16(graph, weights) if row.storage == "float16" else Float32(graph, weights)
+        ops = OnnxOps(graph, config, weights, plain)
     ops.pools_prompt(encoder.include_prompt)
     ops.finish(*encode(ops, config, weights.dense, encoder.normalize))

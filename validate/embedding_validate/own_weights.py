@@ -96,7 +96,7 @@ class OwnWeights:
         interpreter = Interpreter(self.checkpoint.config, weights, self.checkpoint.normalize)
 
         def by_vectors(model: Model, e: Evidence) -> Fit:
-            expected = self._vector(interpreter, as_computed(model, self.graph), e)
+            expected = self._vector(interpreter, as_computed(model, self.graph, self.path), e)
             return Fit.of(expected, e.found, limits.failures)
 
         return by_vectors

@@ -24,6 +24,11 @@ def page(ladder: Ladder) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def readme(ladder: Ladder) -> str:
+    """What README shows: a sentence, the summary, and times."""
+    return "\n\n".join([sentence(ladder), summary(ladder), times(ladder)]) + "\n"
+
+
 def sentence(ladder: Ladder) -> str:
     """What was measured, and on what."""
     features = ", ".join(name for name, there in ladder.machine["features"].items() if there)
