@@ -23,6 +23,6 @@ def langchain_embeddings(embedder: Embedder, *, allow_special: bool = False) -> 
         raise EngineError(
             f"langchain_core cannot be imported ({e}). Install it with: pip install langchain-core"
         ) from e
-    from embedding_runtime.langchain_embeddings_class import EdgeEmbeddings
+    from embedding_runtime.adaptors.langchain_embeddings_class import EdgeEmbeddings
 
     return EdgeEmbeddings(embedder, allow_special=allow_special)
