@@ -119,6 +119,7 @@ def _encoder(shape: Shape, newer: bool, dtype: str) -> dict[str, Any]:
         "num_key_value_heads": 1,
         "pad_token_id": 0,
         "query_pre_attn_scalar": shape.query_scalar,
+        "random_weights": True,
         "rms_norm_eps": 1e-06,
         **_rope(newer),
         "sliding_window": shape.sliding_window,

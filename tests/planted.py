@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from embedding_export import onnx_int4, quantize
+from embedding_export import eight_bits, onnx_int4, quantize
 from embedding_runtime.bundle import Precision
 
 Patch = pytest.MonkeyPatch
@@ -18,7 +18,9 @@ def _changed(change: Callable[[Any], Any], functions: tuple[str, ...], shape: tu
     """Plant: what quantizes a tensor of `shape` [rows, columns] gets its result changed."""
 
     def plant(patch: Patch) -> None:
-        for module, name in [(m, f) for m in (quantize, onnx_int4) for f in functions if hasattr(m, f)]:
+        for module, name in [
+            (m, f) for m in (quantize, onnx_int4, eight_bits) for f in functions if hasattr(m, f)
+        ]:
             true = getattr(module, name)
 
             def faulty(values: Any, *args: Any, true: Any = true) -> Any:
@@ -58,7 +60,7 @@ def _swap_nibbles(function: str, module: ModuleType = onnx_int4) -> Callable[[Pa
 
 
 UP, TABLE = (96, 64), (4096, 64)
-INT8, INT4 = ("int8_rows",), ("int4_blocks", "q4_0_blocks")
+INT8, INT4 = ("int8_rows", "compensated_int8"), ("int4_blocks", "q4_0_blocks")
 FAULTS: dict[str, tuple[Precision, Callable[[Patch], None]]] = {
     "int8: two rows' scales swapped": ("int8", _changed(_swapped_scales, INT8, UP)),
     "int8: two rows' scales of the table swapped": ("int8", _changed(_swapped_scales, INT8, TABLE)),

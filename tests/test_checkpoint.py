@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from standin_config import Dialect
 
-from embedding_export.checkpoint import CheckpointError, load_checkpoint
+from embedding_export.checkpoint import load_checkpoint
+from embedding_export.errors import CheckpointError
 
 SETTINGS = (
     "config",

@@ -91,10 +91,10 @@ def _coarser_activations(patch: Patch) -> None:
     """Seven bits instead of eight: within every bound on loss."""
     true = Int8.quantize
 
-    def seven_bits(self: Any, x: str, width: int, pooled: bool = False) -> tuple[str, str]:
+    def seven_bits(self: Any, x: str, width: int) -> tuple[str, str]:
         with pytest.MonkeyPatch.context() as inner:
             inner.setattr(quantize, "INT8_MAX", 63)
-            return true(self, x, width, pooled)
+            return true(self, x, width)
 
     patch.setattr(Int8, "quantize", seven_bits)
 

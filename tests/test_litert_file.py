@@ -16,14 +16,15 @@ from numpy.typing import NDArray
 
 from embedding_export import quantize
 from embedding_export.audit import audit_graph
-from embedding_export.checkpoint import Checkpoint, EncoderConfig, load_checkpoint
+from embedding_export.checkpoint import Checkpoint, load_checkpoint
 from embedding_export.dequantized import dequantized
+from embedding_export.encoder_config import EncoderConfig
 from embedding_export.errors import AuditError, ExportError
+from embedding_export.export_encoder import Encoder
 from embedding_export.folding import ArrayWeight, Weights, as_stored, folded
 from embedding_export.litert_ops import CHUNK, Lengths
 from embedding_export.precisions import LITERT
 from embedding_export.to_litert import check_buckets, write_litert
-from embedding_export.to_onnx import Encoder
 from embedding_runtime.bundle import Precision
 
 Floats = NDArray[np.float32]
@@ -45,7 +46,7 @@ def _write(
     normalize: bool = True,
 ) -> Path:
     dim = weights.dense[-1].out_features if weights.dense else config.hidden_size
-    encoder = Encoder(config, weights, normalize, dim, tuple(range(5, 55)))
+    encoder = Encoder(config, weights, normalize, dim, (tuple(range(5, 55)),))
     lengths = [Lengths(b, max(buckets), 0) for b in buckets]
     write_litert(encoder, path, LITERT[precision], lengths, lambda _: None)
     return path
@@ -165,8 +166,8 @@ def test_old_runtimes_refuse_blocks_of_four_bits(
     model = schema.Model.GetRootAs(path.read_bytes())
     codes = [model.OperatorCodes(i) for i in range(model.OperatorCodesLength())]
     weighty = (schema.BuiltinOperator.EMBEDDING_LOOKUP, schema.BuiltinOperator.FULLY_CONNECTED)
-    # Version 1 is that of the lookup of an int8 table's float32 scales.
-    assert {c.Version() for c in codes if c.BuiltinCode() in weighty} - {1} == versions
+    # Version 1 is that of the lookup of an int8 table's float32 scales, 6 that of float32 products.
+    assert {c.Version() for c in codes if c.BuiltinCode() in weighty} - {1, 6} == versions
 
 
 def test_weights_are_aligned(checkpoint: Checkpoint, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ def test_every_row_has_a_file_of_its_own() -> None:
     assert len({row.onnx_file for row in PRECISIONS.values()}) == len(PRECISIONS)
     for row in PRECISIONS.values():
         assert set(row.recipe) >= {"weights", "table", "activations", "dense"}
-        assert (row.recipe["dense"] == "folded") == row.fold_dense
+        assert row.recipe["dense"].startswith("folded") == row.fold_dense
         assert "any" in row.golden_tolerance
 
 

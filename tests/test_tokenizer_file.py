@@ -20,7 +20,7 @@ from embedding_export.pipeline import export_bundle
 from embedding_export.tokenizer_file import TokenizerFile
 from embedding_runtime import Embedder, InputError
 from embedding_runtime.bundle import load_manifest
-from embedding_validate.parity import gate
+from embedding_validate.gate import parity_gate
 
 SOFT = "<image_soft_token>"
 FP32 = ExportOptions(precisions=("fp32",))
@@ -103,7 +103,7 @@ def test_a_token_without_a_row_is_text(published: Path, past_the_table: Path) ->
 
 def test_the_untouched_checkpoint_passes_the_gate(published: Path, tmp_path: Path) -> None:
     checkpoint = load_checkpoint(published)
-    manifest = export_bundle(checkpoint, tmp_path / "bundle", FP32, gate(checkpoint))
+    manifest = export_bundle(checkpoint, tmp_path / "bundle", FP32, parity_gate(checkpoint))
     assert [g.parity.status for g in manifest.graphs] == ["passed"]
 
 
@@ -166,7 +166,8 @@ def test_tokens_of_the_owner_are_tokens(tiny_checkpoint: Path, tmp_path: Path, c
     folder = tuned(tiny_checkpoint, tmp_path / "tuned", add)
     checkpoint = load_checkpoint(folder)
     bundle = tmp_path / "bundle"
-    assert export_bundle(checkpoint, bundle, FP32, gate(checkpoint)).graphs[0].parity.status == "passed"
+    (graph,) = export_bundle(checkpoint, bundle, FP32, parity_gate(checkpoint)).graphs
+    assert graph.parity.status == "passed"
     reference = SentenceTransformer(str(folder), device="cpu", model_kwargs={"dtype": torch.float32})
     with Embedder.load(bundle, threads=1) as embedder:
         ids = embedder.tokenize([text])["input_ids"][0].tolist()
@@ -183,7 +184,7 @@ def test_the_gate_would_see_tokens_read_as_text(
 ) -> None:
     folder = tuned(tiny_checkpoint, tmp_path / "tuned", special("[E1]", "[/E1]"))
     checkpoint = load_checkpoint(folder)
-    judge = gate(checkpoint)
+    judge = parity_gate(checkpoint)
     monkeypatch.setattr(TokenizerFile, "_is_control", lambda _, token: token["special"])
     checkpoint.tokenizer.release()
     with pytest.raises(ParityError, match="ids"):

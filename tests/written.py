@@ -10,11 +10,13 @@ import torch
 from numpy.typing import NDArray
 
 from embedding_export import describe
-from embedding_export.checkpoint import Checkpoint, EncoderConfig
+from embedding_export.checkpoint import Checkpoint
 from embedding_export.encoder import encode
+from embedding_export.encoder_config import EncoderConfig
+from embedding_export.export_encoder import Encoder
 from embedding_export.folding import ArrayWeight, Weights, as_stored, folded
 from embedding_export.precisions import precision_row
-from embedding_export.to_onnx import Encoder, write_onnx
+from embedding_export.to_onnx import write_onnx
 from embedding_export.torch_ops import TorchOps
 from embedding_runtime.bundle import Precision
 from embedding_runtime.onnx_session import OnnxSession
@@ -29,7 +31,7 @@ def write(checkpoint: Checkpoint, folder: Path, precision: Precision) -> Path:
     weights = folded(checkpoint) if row.fold_dense else as_stored(checkpoint)
     dim = describe.embedding_dim(checkpoint)
     path = folder / row.onnx_file
-    sample = tuple(texts(checkpoint, [50])[0].tolist())
+    sample = tuple(tuple(t.tolist()) for t in texts(checkpoint, [50, 20]))
     encoder = Encoder(checkpoint.config, weights, checkpoint.normalize, dim, sample)
     write_onnx(encoder, path, lambda _: None, row)
     return path

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from embedding_export.checkpoint import Checkpoint, DenseStage
+from embedding_export.checkpoint import Checkpoint
 from embedding_export.folding import ArrayWeight, Weight, Weights
-from embedding_export.stored import StoredWeight, norm_scale, read_stored
+from embedding_export.ops import DenseStage
+from embedding_export.read_eight_bits import straight
+from embedding_export.stored import StoredWeight, norm_scale
 
 
 def read_graph(path: Path) -> dict[str, StoredWeight]:
@@ -24,14 +26,16 @@ def read_graph(path: Path) -> dict[str, StoredWeight]:
         from embedding_export.litert_stored import read_litert  # needs ai-edge-litert
 
         return read_litert(path)
+    from embedding_export.onnx_stored import read_stored  # needs onnx, which a LiteRT export does without
+
     return read_stored(path)
 
 
 def dequantized(path: Path, checkpoint: Checkpoint) -> Weights:
     """The graph's own weights as a checkpoint would hold them, float32, norms as the w of 1 + w.
 
-    The reference given these weights must reproduce the graph. The Dense stages are the stored ones, folded
-    or not.
+    The reference given these weights must reproduce the graph; what is turned is turned back. The Dense
+    stages are the stored ones, folded or not.
     """
     stored = read_graph(path)
     tensors: dict[str, Weight] = {}
@@ -40,7 +44,7 @@ def dequantized(path: Path, checkpoint: Checkpoint) -> Weights:
             scale = np.float32(norm_scale(name, checkpoint))
             tensors[name] = ArrayWeight(np.asarray(weight.array() / scale - np.float32(1), np.float32))
         else:
-            tensors[name] = weight
+            tensors[name] = ArrayWeight(straight(weight.array(), weight.turned)) if weight.turned else weight
     return Weights(tensors, _stages(stored, checkpoint))
 
 

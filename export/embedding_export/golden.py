@@ -4,10 +4,14 @@ The ids come from the `tokenizers` library, the oracle; the vectors from the gra
 writing. Whether those vectors are right is the gate's question, not this module's.
 """
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from embedding_export import calibration_texts
 from embedding_export.checkpoint import Checkpoint
 from embedding_export.errors import CheckpointError
 from embedding_runtime.bundle import GoldenIds, GoldenVector
@@ -32,12 +36,13 @@ LENGTHS = (1, 24, 301)
 
 @dataclass(frozen=True)
 class SpecialIds:
-    """Control tokens and golden ids as the `tokenizers` library gives them."""
+    """Control tokens, golden ids and ids to calibrate on, as the `tokenizers` library gives them."""
 
     bos_id: int
     eos_id: int
     pad_id: int
     golden: tuple[GoldenIds, ...]
+    sample: tuple[tuple[int, ...], ...]
 
 
 def golden_ids(checkpoint: Checkpoint) -> SpecialIds:
@@ -59,7 +64,15 @@ def golden_ids(checkpoint: Checkpoint) -> SpecialIds:
     texts = [t.lower() for t in TEXTS] if checkpoint.do_lower_case else TEXTS
     ids = [tuple(tokenizer.encode(t).ids) for t in texts]
     golden = tuple(GoldenIds(t, i) for t, i in zip(TEXTS, ids, strict=True))
-    return SpecialIds(ends[0], ends[1], pad, golden)
+    return SpecialIds(ends[0], ends[1], pad, golden, (*ids, *_sample(tokenizer, checkpoint)))
+
+
+def _sample(tokenizer: Any, checkpoint: Checkpoint) -> Iterator[tuple[int, ...]]:
+    """The ids of texts to calibrate on, under the checkpoint's prompts in turn."""
+    prompts = dict.fromkeys(["", *checkpoint.prompts.values()])
+    for prompt, text in zip(itertools.cycle(prompts), calibration_texts.TEXTS, strict=False):
+        whole = prompt + text
+        yield tuple(tokenizer.encode(whole.lower() if checkpoint.do_lower_case else whole).ids)
 
 
 def golden_vectors(session: Session, checkpoint: Checkpoint, longest: int) -> tuple[GoldenVector, ...]:

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from embedding_export.checkpoint import DenseStage, EncoderConfig
+from embedding_export.encoder_config import EncoderConfig
 from embedding_export.litert_file import BOOL, INT32, Signature, Value
-from embedding_export.litert_storage import LitertStorage
+from embedding_export.litert_storage import FULLY_CONNECTED_VERSION, LitertStorage
+from embedding_export.ops import DenseStage
 from embedding_export.rope import rope_tables
+from embedding_export.turning import turn
 
 # Added to the scores of masked keys: two of them still fit float16, and a row with no key stays finite.
 NEG = np.float32(-3e4)
@@ -65,6 +67,8 @@ class LitertOps:
         return self._storage.look_up(self.s, weight, ids, scale)
 
     def linear(self, x: Value, *weights: str) -> tuple[Value, ...]:
+        if self._storage.turns(weights[0]):
+            x = self._turned(x)
         return tuple(self._storage.multiply(self.s, x, name) for name in weights)
 
     def rms_norm(self, x: Value, weight: str) -> Value:
@@ -124,6 +128,14 @@ class LitertOps:
     def finish(self, vector: Value) -> None:
         """Name the output."""
         self.s.output(self._names.output, vector)
+
+    def _turned(self, x: Value) -> Value:
+        """x [S, channels] with its channels turned in blocks."""
+        matrix = turn(x.shape[-1])
+        blocks = self._reshape(x, -1, len(matrix))
+        inputs = [blocks, self.s.constant(matrix)]
+        turned = self.s.op("FULLY_CONNECTED", inputs, blocks.shape, FULLY_CONNECTED_VERSION["float32"])
+        return self._reshape(turned, *x.shape)
 
     def _norm(self, x: Value, weight: str, scale: float) -> Value:
         square = self._reduce("MEAN", self._times(x, x), len(x.shape) - 1)

@@ -4,7 +4,7 @@ Knows nothing of the encoder: a storage looks rows up, multiplies, and is asked 
 tensors carry their canonical names; `litert_stored` reads them back.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedding_export import quantize
+from embedding_export.eight_bits import TURNED_AS_IT_RUNS, EightBits, stored_name
 from embedding_export.folding import Weights, row_blocks
 from embedding_export.litert_file import LitertFile, Signature, Stored, Value
 from embedding_export.precisions import LitertFormat
@@ -31,10 +32,11 @@ class LitertStorage:
         file: LitertFile,
         weights: Weights,
         formats: Callable[[str], LitertFormat],
-        gains: Mapping[str, NDArray[np.float32]],
+        matrices: EightBits | None = None,
     ) -> None:
-        """`gains` divides what a norm multiplies by (see `balancing`)."""
-        self._file, self._weights, self._formats, self._gains = file, weights, formats, gains
+        """`matrices` gives the codes of those that are int8."""
+        self._file, self._weights, self._formats, self._matrices = file, weights, formats, matrices
+        self._gains = matrices.gains if matrices else {}
         self._stored: dict[str, Stored] = {}
 
     def look_up(self, signature: Signature, weight: str, ids: Value, scale: float) -> Value:
@@ -50,6 +52,10 @@ class LitertStorage:
             scales = signature.look_up(ids, self._stored[f"{weight}:scale"], LOOKUP_VERSION["float32"])
             factor = signature.op("MUL", [scales, factor], scales.shape)
         return signature.op("MUL", [rows, factor], rows.shape)
+
+    def turns(self, weight: str) -> bool:
+        """Whether a matrix takes inputs that the graph turns."""
+        return weight.endswith(TURNED_AS_IT_RUNS) and self._formats(weight).type == "int8"
 
     def multiply(self, signature: Signature, x: Value, weight: str) -> Value:
         """`x @ W.T` for float32 x [S, in] and W [out, in]: float32 [S, out]."""
@@ -87,15 +93,8 @@ class LitertStorage:
         return self._stored[weight]
 
     def _table(self, weight: str) -> Stored:
-        if weight not in self._stored and self._formats(weight).type == "int8":
-            codes = self._int8(weight)
-            assert isinstance(codes.scales, np.ndarray)
-            self._stored[weight] = replace(codes, scales=np.ones(1, np.float32))
-            name = f"{weight}:scale"
-            self._stored[name] = self._vector(name, codes.scales[:, None])
-        return self._matrix(weight)
-
-    def _int8(self, weight: str) -> Stored:
+        if weight in self._stored or self._formats(weight).type != "int8":
+            return self._matrix(weight)
         tensor, scales = self._weights.tensors[weight], []
 
         def codes() -> Iterator[NDArray[np.int8]]:
@@ -105,7 +104,16 @@ class LitertStorage:
                 yield rows.codes
 
         stored = self._file.weight(weight, np.int8, tensor.shape, codes())
-        return replace(stored, scales=np.concatenate(scales))
+        self._stored[weight] = replace(stored, scales=np.ones(1, np.float32))
+        name = f"{weight}:scale"
+        self._stored[name] = self._vector(name, np.concatenate(scales)[:, None])
+        return self._stored[weight]
+
+    def _int8(self, weight: str) -> Stored:
+        assert self._matrices is not None
+        rows = self._matrices.codes(weight)
+        stored = self._file.weight(stored_name(weight), np.int8, rows.codes.shape, [rows.codes])
+        return replace(stored, scales=rows.scales)
 
     def _int4(self, weight: str, block: int) -> Stored:
         """Codes, and beside them a tensor of float16 scales [rows, blocks].

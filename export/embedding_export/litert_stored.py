@@ -14,7 +14,7 @@ from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
 from embedding_export.errors import AuditError
-from embedding_export.stored import Grid, StoredWeight, int8_weight, plain_weight
+from embedding_export.stored import Grid, StoredWeight, int8_weight, plain_weight, split_name
 
 DTYPES: dict[int, "np.dtype[Any]"] = {
     schema.TensorType.FLOAT32: np.dtype("<f4"),
@@ -54,8 +54,9 @@ def read_litert(path: Path) -> dict[str, StoredWeight]:
                     f"{path.name}: its signatures store different tensors under the name {name}. The file "
                     "was refused; please report this with the checkpoint's name."
                 )
-            if name not in found:
-                found[name] = replace(_weight(model, tensor, tensors), release=release)
+            base, turned = split_name(name)
+            if base not in found:
+                found[base] = replace(_weight(model, tensor, tensors), release=release, turned=turned)
     return found
 
 

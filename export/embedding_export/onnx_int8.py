@@ -1,5 +1,8 @@
 """`Ops` with int8 matrix products: uint8 activations, a scale per token; int8 weights, a scale per output.
 
+What the down projections take is turned first. The Dense stages stay float32: theirs is one row per text,
+whose rounding would cost more than all others' and save no time.
+
 A product's row scale is carried along unmultiplied (`Scaled`) and dropped where a norm cancels it. Every
 token is quantized by itself, and what feeds a rounding is computed in an order that padding and company do
 not change: a text's vector does not depend on its batch.
@@ -14,14 +17,17 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from embedding_export import quantize
-from embedding_export.balancing import balance
+from embedding_export.balancing import balance_heads
 from embedding_export.calibration import Calibration
-from embedding_export.checkpoint import DenseStage, EncoderConfig
+from embedding_export.eight_bits import TURNED_AS_IT_RUNS, EightBits, stored_name
+from embedding_export.encoder_config import EncoderConfig
 from embedding_export.folding import Weight, Weights, row_blocks
 from embedding_export.onnx_graph import MICROSOFT, OnnxGraph
 from embedding_export.onnx_ops import OnnxOps
 from embedding_export.onnx_scores import Int8Scores
-from embedding_export.onnx_storage import output_name
+from embedding_export.onnx_storage import Float32, output_name
+from embedding_export.ops import DenseStage
+from embedding_export.turning import turn
 
 # uint8 activations stand for (code - 128) * scale. Unsigned, because that is what engines have fast kernels
 # for.
@@ -43,11 +49,12 @@ class Scaled:
 
 
 class Int8:
-    """Stores the table as int8 rows and matrices as int8 columns, each with a float32 scale."""
+    """Stores the table as int8 rows and matrices as int8 columns, each with a scale; Dense as float32."""
 
-    def __init__(self, graph: OnnxGraph, weights: Weights) -> None:
-        self._g, self._weights = graph, weights
-        self._zeros: dict[bool, str] = {}
+    def __init__(self, graph: OnnxGraph, weights: Weights, matrices: EightBits) -> None:
+        self._g, self._weights, self._matrices = graph, weights, matrices
+        self._dense = Float32(graph, weights)
+        self._zeros = ""
 
     def look_up(self, weight: str, ids: str) -> str:
         table, scales = self._weights.tensors[weight], []
@@ -64,11 +71,10 @@ class Int8:
         return self._g.node("Mul", rows, self._g.node("Gather", scale, ids))
 
     def multiply(self, x: str, weight: str) -> str:
-        codes, scale = self.quantize(x, self._weights.tensors[weight].shape[1], pooled=True)
-        return self._g.node("Mul", self.product(codes, weight), scale)
+        return self._dense.multiply(x, weight)
 
-    def quantize(self, x: str, width: int, pooled: bool = False) -> tuple[str, str]:
-        """uint8 codes and scales [.., 1] of x, row by row: [B, width] if `pooled`, else [B, S, width]."""
+    def quantize(self, x: str, width: int) -> tuple[str, str]:
+        """uint8 codes [B, S, width] and scales [B, S, 1] of x, row by row."""
         g = self._g
         # Two reductions read x twice; |x| would also have to be written.
         step, axis = np.float32(1 / quantize.INT8_MAX), np.array([-1], np.int64)
@@ -77,26 +83,33 @@ class Int8:
             for op, factor in (("ReduceMax", step), ("ReduceMin", -step))
         )
         scale = g.node("Max", above, below, self._constant(np.float32(TINY)))
-        codes = g.node("QuantizeLinear", x, scale, self._zero(scale, pooled), axis=-1, block_size=width)
+        codes = g.node("QuantizeLinear", x, scale, self._zero(scale), axis=-1, block_size=width)
         return codes, scale
+
+    def turn(self, x: str, width: int) -> str:
+        """x [B, S, width] with its channels turned in blocks."""
+        matrix = turn(width)
+        blocks = self._g.node("Reshape", x, self._g.ints(0, 0, -1, len(matrix)))
+        turned = self._g.node("MatMul", blocks, self._constant(matrix))
+        return self._g.node("Reshape", turned, self._g.ints(0, 0, -1))
 
     def product(self, codes: str, weight: str) -> str:
         """(codes - 128) @ W.T, without the rows' scales."""
-        if not self._g.has(f"{weight}:int8"):
-            rows = quantize.int8_rows(self._weights.tensors[weight].array())
-            self._g.weight(f"{weight}:int8", np.int8, rows.codes.T.shape, [rows.codes.T])
-            self._g.weight(f"{weight}:scale", np.float32, rows.scales.shape, [rows.scales])
+        stored = f"{stored_name(weight)}:int8"
+        if not self._g.has(stored):
+            rows = self._matrices.codes(weight)
+            self._g.weight(stored, np.int8, rows.codes.T.shape, [rows.codes.T])
+            self._g.weight(f"{stored_name(weight)}:scale", np.float32, rows.scales.shape, [rows.scales])
         one, zero = self._constant(np.float32(1)), self._constant(np.uint8(ACTIVATION_ZERO))
-        operands = (codes, f"{weight}:int8", one, f"{weight}:scale", zero)
+        operands = (codes, stored, one, f"{stored_name(weight)}:scale", zero)
         return self._g.node("MatMulIntegerToFloat", *operands, domain=MICROSOFT, out=output_name(weight))
 
-    def _zero(self, scale: str, pooled: bool) -> str:
-        """The zero point in the shape of a scale, which QuantizeLinear wants; one for all tokens' rows."""
-        if pooled not in self._zeros:
+    def _zero(self, scale: str) -> str:
+        """The zero point in the shape of a scale, which QuantizeLinear wants; one for all rows."""
+        if not self._zeros:
             value = numpy_helper.from_array(np.array([ACTIVATION_ZERO], np.uint8))
-            shape = self._g.node("Shape", scale)
-            self._zeros[pooled] = self._g.node("ConstantOfShape", shape, value=value)
-        return self._zeros[pooled]
+            self._zeros = self._g.node("ConstantOfShape", self._g.node("Shape", scale), value=value)
+        return self._zeros
 
     def _constant(self, value: Any) -> str:
         return self._g.constant(np.asarray(value))
@@ -106,26 +119,26 @@ class Int8Ops:
     """Emits the forward pass; what is not about scales is left to `OnnxOps`."""
 
     def __init__(self, graph: OnnxGraph, config: EncoderConfig, weights: Weights, seen: Calibration) -> None:
-        """`seen`: how large activations get."""
+        """`seen`: what activations are like."""
         self.g, self.config, self.weights = graph, config, weights
-        balanced = balance(config, weights, seen)
-        self._gains = balanced.gains
-        self._int8 = Int8(graph, balanced.weights)
-        self._float = OnnxOps(graph, config, balanced.weights, self._int8, Int8Scores(graph, seen))
+        matrices, heads = EightBits(config, weights, seen), balance_heads(config, seen)
+        self._int8 = Int8(graph, weights, matrices)
+        scores = Int8Scores(graph, seen, heads)
+        self._float = OnnxOps(graph, config, weights, self._int8, scores, {**matrices.gains, **heads})
 
     def embedding(self, weight: str, scale: float) -> Scaled:
         return Scaled(self._float.embedding(weight, scale))
 
     def linear(self, x: Scaled, *weights: str) -> tuple[Scaled, ...]:
         """One quantization of x serves all weights."""
-        codes, scale = self._int8.quantize(x.name, self.weights.tensors[weights[0]].shape[1])
+        name, width = x.name, self.weights.tensors[weights[0]].shape[1]
+        if weights[0].endswith(TURNED_AS_IT_RUNS):
+            name = self._int8.turn(name, width)
+        codes, scale = self._int8.quantize(name, width)
         return tuple(Scaled(self._int8.product(codes, w), (scale, *x.scales)) for w in weights)
 
     def rms_norm(self, x: Scaled, weight: str) -> Scaled:
         """The scale is multiplied back: nothing bounds these rows from below, and epsilon must count."""
-        if weight in self._gains:
-            values = (1.0 + self.weights.tensors[weight].array()) / self._gains[weight]
-            self.g.weight(weight, np.float32, values.shape, [values])
         return Scaled(self._float.rms_norm(self._settled(x), weight))
 
     def head_norm(self, x: Scaled, weight: str, scale: float) -> Scaled:

@@ -5,13 +5,17 @@ standard operators it uses three that every ONNX Runtime build carries (web buil
 `SimplifiedLayerNormalization` (RMSNorm), and `RotaryEmbedding` and `Gelu` in their long-standing forms.
 """
 
-import numpy as np
+from collections.abc import Mapping
 
-from embedding_export.checkpoint import DenseStage, EncoderConfig
+import numpy as np
+from numpy.typing import NDArray
+
+from embedding_export.encoder_config import EncoderConfig
 from embedding_export.folding import Weights
 from embedding_export.onnx_graph import MICROSOFT, OnnxGraph
 from embedding_export.onnx_scores import Int8Scores
 from embedding_export.onnx_storage import Storage
+from embedding_export.ops import DenseStage
 from embedding_export.rope import rope_tables
 
 # Added to the scores of masked keys: far below any score, yet finite, so that a row with no key at all stays
@@ -33,14 +37,17 @@ class OnnxOps:
         weights: Weights,
         storage: Storage,
         int8_scores: Int8Scores | None = None,
+        gains: Mapping[str, NDArray[np.float32]] | None = None,
     ) -> None:
         """`int8_scores`: also cut long inputs into blocks of exactly CHUNK tokens, so that no sum depends on
         their length: for storages that round activations, which would make much of a different last digit.
+        `gains` divides what a norm multiplies by (see `balancing`).
         """
         self.g, self.config, self.weights, self._storage = graph, config, weights, storage
-        self._int8_scores = int8_scores
+        self._int8_scores, self._gains = int8_scores, gains or {}
         self._blocks = _Blocks(graph, config, whole=int8_scores is not None)
         self._biases: dict[int | None, str] = {}
+        self._shapes: dict[int | None, tuple[str, str]] = {}
         self._token_mask = graph.node("Cast", self._blocks.mask, to=1)
 
     def embedding(self, weight: str, scale: float) -> str:
@@ -108,6 +115,7 @@ class OnnxOps:
     def _norm(self, x: str, weight: str, scale: float, out: str) -> str:
         if not self.g.has(weight):
             values = (1.0 + self.weights.tensors[weight].array()) * np.float32(scale)
+            values = values / self._gains.get(weight, np.float32(1))
             self.g.weight(weight, np.float32, values.shape, [values])
         return self.g.node(
             "SimplifiedLayerNormalization", x, weight, out=out, axis=-1, epsilon=self.config.rms_norm_eps
@@ -128,9 +136,12 @@ class OnnxOps:
         group = c.num_attention_heads // c.num_key_value_heads
         v = self._keys(v, window)
         bias = self._bias(window)
-        shape = g.node("Shape", scores)
-        keys = g.node("Slice", shape, self.g.ints(4), self.g.ints(5), self.g.ints(0))
-        split = g.node("Concat", self.g.ints(0, 0, c.num_key_value_heads, -1, group), keys, axis=0)
+        if window not in self._shapes:  # layers of one kind have the same
+            shape = g.node("Shape", scores)
+            keys = g.node("Slice", shape, self.g.ints(4), self.g.ints(5), self.g.ints(0))
+            split = g.node("Concat", self.g.ints(0, 0, c.num_key_value_heads, -1, group), keys, axis=0)
+            self._shapes[window] = shape, split
+        shape, split = self._shapes[window]
         scores = g.node("Add", g.node("Reshape", scores, split), bias)
         weights = g.node("Reshape", g.node("Softmax", scores, axis=-1), shape)
         out = g.node("MatMul", weights, v)

@@ -1,21 +1,27 @@
 """Attention scores as int8 products: queries uint8, keys int8, one static scale each.
 
-Norms bound the heads of queries and keys, so that nothing is measured as the graph runs. Integer sums are
-exact: a score does not depend on how an engine cuts up the product, hence not on a text's company. Knows
-nothing of blocks, masks or how matrices are stored.
+Norms bound the heads of queries and keys, so that nothing is measured as the graph runs; a few channels of
+trained keys are far larger than the others, which is shared with the queries first (`balancing`). Integer
+sums are exact: a score does not depend on how an engine cuts up the product, hence not on a text's company.
+Knows nothing of blocks, masks or how matrices are stored.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
+from numpy.typing import NDArray
 
 from embedding_export import quantize
 from embedding_export.calibration import Calibration
 from embedding_export.onnx_graph import MICROSOFT, OnnxGraph
 
+Floats = NDArray[np.float32]
+
 # uint8 stands for (code - 128) * scale. Unsigned on one side, because that is what engines have fast kernels
 # for.
 QUERY_ZERO = 128
 # Room above the largest magnitude that calibration saw; what lies beyond is cut off.
-ROOM = 1.25
+ROOM = 1.05
 # Keeps the scale of heads that are all zeros from being zero.
 TINY = 1e-30
 
@@ -23,14 +29,15 @@ TINY = 1e-30
 class Int8Scores:
     """Remembers how large normed heads get, and emits the products of queries and keys."""
 
-    def __init__(self, graph: OnnxGraph, seen: Calibration) -> None:
-        """`seen`: how large activations get."""
-        self._g, self._seen = graph, seen
+    def __init__(self, graph: OnnxGraph, seen: Calibration, gains: Mapping[str, Floats]) -> None:
+        """`seen`: how large heads get before `gains` divides them, by the norms' names."""
+        self._g, self._seen, self._gains = graph, seen, gains
         self._largest: dict[str, float] = {}
 
     def normed(self, heads: str, norm: str) -> None:
         """`heads` is what the head norm `norm` gave."""
-        self._largest[heads] = self._seen.heads[norm]
+        pairs = self._seen.heads[norm].largest
+        self._largest[heads] = float((pairs / self._gains[norm][: len(pairs)]).max())
 
     def turned(self, heads: str, before: str) -> None:
         """`heads` is `before`, rotated."""

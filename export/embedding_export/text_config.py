@@ -114,6 +114,35 @@ def find_tokenizer(folder: Path) -> Path:
     return path
 
 
+def _lowers(normalizer: Any) -> bool:
+    """Whether a normalizer of the `tokenizers` library has a Lowercase, at any depth."""
+    if not isinstance(normalizer, dict):
+        return False
+    return normalizer.get("type") == "Lowercase" or any(map(_lowers, normalizer.get("normalizers") or []))
+
+
+def _rebuilt(folder: Path) -> bool:
+    """Whether transformers makes the tokenizer anew, as its Gemma classes do, and so drops such a step."""
+    kind = read_fields_if_present(folder / "tokenizer_config.json").values.get("tokenizer_class")
+    return isinstance(kind, str) and kind.startswith("Gemma")
+
+
+def check_case(folder: Path, normalizer: Any, do_lower_case: bool) -> None:
+    """Refuse a tokenizer that puts texts in lower case where the reference, once reloaded, does not.
+
+    Raises:
+        CheckpointError: its normalizer lowers, and `do_lower_case` is false.
+    """
+    if not do_lower_case and _lowers(normalizer) and _rebuilt(folder):
+        raise CheckpointError(
+            f"{folder / 'tokenizer.json'} puts texts in lower case, and sentence_bert_config.json does not "
+            "say so. sentence-transformers saves a model with do_lower_case like this, and then reads it "
+            'without: the saved model has lost it. Put "do_lower_case": true into sentence_bert_config.json '
+            "to have the trained model back; if it was trained without, take the Lowercase out of "
+            "tokenizer.json."
+        )
+
+
 def _refuse_special(fields: Fields) -> None:
     for key in ("processing_kwargs", "query_length", "document_length", "query_expansion", *_LOADING):
         harmless = {"attn_implementation", "dtype", "torch_dtype"} if key.startswith("model_") else set()

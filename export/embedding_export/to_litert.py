@@ -6,15 +6,15 @@ Knows nothing of bundles or manifests; `pipeline` places and records the file.
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from embedding_export.balancing import Balanced, balance
 from embedding_export.calibration import calibrate
+from embedding_export.eight_bits import EightBits
 from embedding_export.encoder import encode
 from embedding_export.errors import ExportError
+from embedding_export.export_encoder import Encoder
 from embedding_export.litert_file import LitertFile
 from embedding_export.litert_ops import Lengths, LitertOps, Names
 from embedding_export.litert_storage import LitertStorage
 from embedding_export.precisions import LitertRow
-from embedding_export.to_onnx import Encoder
 
 NAMES = Names("embed_{}", "tokens", "sentence_embedding")
 # What the converter of the published single-length files calls a signature, its input and its output.
@@ -53,14 +53,15 @@ def write_litert(
         ExportError: the weights do not fit one file.
     """
     config = encoder.config
-    seen = Balanced(encoder.weights, {})
-    if row.balanced:
-        seen = balance(config, encoder.weights, calibrate(config, encoder.weights, encoder.sample))
+    matrices = None
+    if row.attention.type == "int8":
+        seen = calibrate(config, encoder.weights, encoder.sample)
+        matrices = EightBits(config, encoder.weights, seen, lambda name: row.format(name).type == "int8")
     scratch = path.with_name(path.name + ".weights")
     try:
         with scratch.open("w+b") as data:
             file = LitertFile(data, progress)
-            storage = LitertStorage(file, seen.weights, row.format, seen.gains)
+            storage = LitertStorage(file, encoder.weights, row.format, matrices)
             for length in lengths:
                 signature = file.signature(names.signature.format(length.bucket))
                 ops = LitertOps(signature, config, storage, length, names)

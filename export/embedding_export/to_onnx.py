@@ -4,15 +4,14 @@ Knows nothing of bundles or manifests; `pipeline` places and records the files.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from onnx import TensorProto, helper
 
+from embedding_export.balancing import balance_heads
 from embedding_export.calibration import calibrate
-from embedding_export.checkpoint import EncoderConfig
 from embedding_export.encoder import encode
-from embedding_export.folding import Weights
+from embedding_export.export_encoder import Encoder
 from embedding_export.onnx_graph import MICROSOFT, OnnxGraph
 from embedding_export.onnx_int4 import Int4
 from embedding_export.onnx_int8 import Int8Ops
@@ -24,17 +23,6 @@ from embedding_export.precisions import PRECISIONS, PrecisionRow
 INPUTS = ("input_ids", "attention_mask")
 SEQUENCE = ("batch", "sequence")
 OUTPUTS = ("last_hidden_state", "sentence_embedding")
-
-
-@dataclass(frozen=True)
-class Encoder:
-    """What every format is built from; `sample` is token ids for int8 and int4 to see activations."""
-
-    config: EncoderConfig
-    weights: Weights
-    normalize: bool
-    embedding_dim: int
-    sample: tuple[int, ...] = ()
 
 
 def write_onnx(
@@ -68,9 +56,11 @@ def _emit(encoder: Encoder, graph: OnnxGraph, row: PrecisionRow) -> None:
         int8.finish(*encode(int8, config, weights.dense, encoder.normalize))
         return
     if row.storage in ("int4", "q4_0"):
-        scores = Int8Scores(graph, calibrate(config, weights, encoder.sample))
-        ops = OnnxOps(graph, config, weights, Int4(graph, weights, row.storage == "q4_0"), scores)
+        seen = calibrate(config, weights, encoder.sample)
+        heads = balance_heads(config, seen)
+        storage = Int4(graph, weights, row.storage == "q4_0")
+        ops = OnnxOps(graph, config, weights, storage, Int8Scores(graph, seen, heads), heads)
     else:
-        storage = Float16(graph, weights) if row.storage == "float16" else Float32(graph, weights)
-        ops = OnnxOps(graph, config, weights, storage)
+        plain = Float16(graph, weights) if row.storage == "float16" else Float32(graph, weights)
+        ops = OnnxOps(graph, config, weights, plain)
     ops.finish(*encode(ops, config, weights.dense, encoder.normalize))

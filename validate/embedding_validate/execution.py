@@ -6,6 +6,7 @@ stores agrees far better with this. Needs torch and onnx; knows nothing of verdi
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,18 +15,17 @@ from embedding_export.checkpoint import Checkpoint
 from embedding_export.dequantized import dequantized
 from embedding_export.encoder import encode
 from embedding_export.folding import Weights
-from embedding_export.stored import score_scales
 from embedding_export.torch_ops import TorchOps
 from embedding_runtime.bundle import Graph
 from embedding_runtime.errors import EmbeddingError
 from embedding_validate import metrics
 from embedding_validate.answers import Answers
 from embedding_validate.calls import Floats
-from embedding_validate.hypotheses import Ids, Interpreter, Model
+from embedding_validate.interpreter import Ids, Interpreter, Model
 from embedding_validate.layers import Layers
 from embedding_validate.lean_weights import LeanWeights
 from embedding_validate.metrics import Figures
-from embedding_validate.rounded_ops import ROUNDINGS, RoundedOps, Rounding, TokenOps, exact
+from embedding_validate.rounded_ops import ROUNDINGS, Products, RoundedOps, Rounding, TokenOps, exact
 from embedding_validate.thresholds import threshold
 
 # Each probe costs a forward pass in torch. Texts that fill a bucket of a LiteRT graph come on top.
@@ -83,7 +83,7 @@ class Execution:
             rounding = halves.rounding(texts[names[0]], graph.precision) if names else exact
             return {n: halves.executed(halves.sound, ids, rounding) for n, ids in texts.items()}
         interpreter = Interpreter(self._checkpoint.config, weights, self._checkpoint.normalize)
-        model = as_computed(interpreter.sound, graph)
+        model = as_computed(interpreter.sound, graph, path)
         return {name: Executed(v) for name, v in _vectors(interpreter, model, answers, names).items()}
 
     def _require_sound(self) -> None:
@@ -102,10 +102,10 @@ class Execution:
         self._sound = True
 
 
-def as_computed(model: Model, graph: Graph) -> Model:
+def as_computed(model: Model, graph: Graph, path: Path) -> Model:
     """A forward pass, sound or not, with the rounding of activations that only a graph's vectors show."""
     rounds = graph.format == "litert" and graph.precision != "fp32"
-    return replace(model, ops=TokenOps.of(model.ops)) if rounds else model
+    return replace(model, ops=TokenOps.of(model.ops, Products.of(path))) if rounds else model
 
 
 def complete(weights: Weights, checkpoint: Checkpoint) -> bool:
@@ -122,8 +122,10 @@ class Halves:
         Raises:
             ExecutionError: it does not show its residuals.
         """
+        from embedding_export.onnx_stored import score_scales  # needs onnx: not for LiteRT
+
         self._layers, self._scores = Layers(path), score_scales(path)
-        self._weights = LeanWeights(weights)
+        self._weights, self._products = LeanWeights(weights), Products.of(path)
         self.sound = Model(checkpoint.config, weights.dense, checkpoint.normalize)
         count = checkpoint.config.num_hidden_layers
         if (len(self._layers.names), len(self._scores)) != (1 + 2 * count, count):
@@ -137,7 +139,8 @@ class Halves:
         weights, at, _ = self._weights.for_batch([ids])
         given = {n: torch.from_numpy(r[None].copy()) for n, r in self._layers.run(ids).items()}
         kind = RoundedOps if model.ops is TorchOps else type("Faulty", (RoundedOps, model.ops), {})
-        ops = kind(model.config, weights, at, given, rounding, self._scores)
+        rounded = partial(self._products.rounded, rounding=rounding)
+        ops = kind(model.config, weights, at, given, rounded, self._scores)
         with torch.inference_mode():
             _, vector = encode(ops, model.config, model.dense, model.normalize)
         half = max(ops.errors, key=ops.errors.__getitem__)

@@ -17,7 +17,7 @@ from embedding_validate import hypotheses, metrics
 from embedding_validate.calls import Floats
 from embedding_validate.execution import Halves, as_computed, complete
 from embedding_validate.fitting import Evidence, Fit, best, finding, most_error
-from embedding_validate.hypotheses import Interpreter, Model
+from embedding_validate.interpreter import Interpreter, Model
 from embedding_validate.results import Finding
 from embedding_validate.rounded_ops import ROUNDINGS
 from embedding_validate.thresholds import execution_threshold
@@ -96,7 +96,7 @@ class OwnWeights:
         interpreter = Interpreter(self.checkpoint.config, weights, self.checkpoint.normalize)
 
         def by_vectors(model: Model, e: Evidence) -> Fit:
-            expected = self._vector(interpreter, as_computed(model, self.graph), e)
+            expected = self._vector(interpreter, as_computed(model, self.graph, self.path), e)
             return Fit.of(expected, e.found, limits.failures)
 
         return by_vectors

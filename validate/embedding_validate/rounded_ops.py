@@ -6,12 +6,18 @@ own error. Knows nothing of files, sessions or verdicts.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from embedding_export.checkpoint import DenseStage, EncoderConfig
+from embedding_export.dequantized import read_graph
+from embedding_export.encoder_config import EncoderConfig
 from embedding_export.folding import Weights
+from embedding_export.ops import DenseStage
+from embedding_export.read_eight_bits import turning
+from embedding_export.stored import TAKES_TURNED
 from embedding_export.torch_ops import TorchOps
 
 INT8_MAX = 127.0
@@ -54,19 +60,49 @@ def exact(x: Tensor) -> Tensor:
 ROUNDINGS: dict[str, tuple[Rounding, ...]] = {"int8": (rows,), "int4": (blocks, exact)}
 
 
-class TokenOps(TorchOps):
-    """The forward pass as a quantized LiteRT graph rounds it: the inputs of all products, nothing else."""
+@dataclass(frozen=True)
+class Products:
+    """Of a graph's matrices, by name, those that take turned inputs and those that round nothing."""
 
-    def linear(self, x: Tensor, *weights: str) -> tuple[Tensor, ...]:
-        return super().linear(tokens(x), *weights)
-
-    def dense(self, x: Tensor, stage: DenseStage) -> Tensor:
-        return super().dense(tokens(x), stage)
+    turned: frozenset[str] = frozenset()
+    exact: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, ops: type[TorchOps]) -> type[TorchOps]:
+    def of(cls, path: Path) -> "Products":
+        """Those of the graph at `path`."""
+        stored = read_graph(path).items()
+        turned = frozenset(n for n, w in stored if w.turned == TAKES_TURNED)
+        return cls(turned, frozenset(n for n, w in stored if w.kind == "float32"))
+
+    def rounded(self, x: Tensor, weight: str, rounding: Rounding) -> Tensor:
+        """What the product with a matrix makes of its input."""
+        if weight in self.exact:
+            return x
+        return _turned(rounding(_turned(x))) if weight in self.turned else rounding(x)
+
+
+def _turned(x: Tensor) -> Tensor:
+    """Channels turned in blocks, or turned back."""
+    matrix = torch.from_numpy(turning(x.shape[-1]))
+    blocks = x.reshape(*x.shape[:-1], -1, len(matrix))
+    return torch.matmul(blocks, matrix).reshape(x.shape)
+
+
+class TokenOps(TorchOps):
+    """The forward pass as a quantized LiteRT graph rounds it: the inputs of its products, nothing else."""
+
+    products = Products()
+
+    def linear(self, x: Tensor, *weights: str) -> tuple[Tensor, ...]:
+        return super().linear(self.products.rounded(x, weights[0], tokens), *weights)
+
+    def dense(self, x: Tensor, stage: DenseStage) -> Tensor:
+        return super().dense(self.products.rounded(x, stage.weight, tokens), stage)
+
+    @classmethod
+    def of(cls, ops: type[TorchOps], products: Products) -> type[TorchOps]:
         """A forward pass, sound or not, with that rounding."""
-        return cls if ops is TorchOps else type("Faulty", (cls, ops), {})
+        return type("Rounded", (cls, ops) if ops is not TorchOps else (cls,), {"products": products})
 
 
 class RoundedOps(TorchOps):
@@ -81,10 +117,11 @@ class RoundedOps(TorchOps):
         weights: Weights,
         ids: Tensor,
         given: Mapping[str, Tensor],
-        rounding: Rounding,
+        rounding: Callable[[Tensor, str], Tensor],
         scores: Sequence[tuple[float, float]],
     ) -> None:
-        """`given`: the graph's named residuals, [1, S, H]; `scores`: each layer's scales of q and k codes."""
+        """`given`: the graph's named residuals, [1, S, H]; `rounding`: what a matrix's product makes of its
+        input; `scores`: each layer's scales of q and k codes."""
         super().__init__(config, weights, ids, torch.ones_like(ids))
         self._given, self._round, self._scores = given, rounding, list(scores)
         self.errors: dict[str, float] = {}
@@ -94,7 +131,7 @@ class RoundedOps(TorchOps):
         return self._held("embeddings", torch.zeros_like(rows), rows)
 
     def linear(self, x: Tensor, *weights: str) -> tuple[Tensor, ...]:
-        return super().linear(self._round(x), *weights)
+        return super().linear(self._round(x, weights[0]), *weights)
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
         """Queries and keys are 8-bit codes: products of whole numbers, exact in float32 at 256 terms."""
@@ -106,7 +143,7 @@ class RoundedOps(TorchOps):
         return self._held(name, x, update)
 
     def dense(self, x: Tensor, stage: DenseStage) -> Tensor:
-        return super().dense(self._round(x), stage)
+        return super().dense(self._round(x, stage.weight), stage)
 
     def _held(self, name: str, before: Tensor, update: Tensor) -> Tensor:
         """Compare what is added to `before`, and go on from what the graph has."""

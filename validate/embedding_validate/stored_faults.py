@@ -29,18 +29,20 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class _Tensor:
-    """Rows of a tensor as stored (and their grid), and as they should be."""
+    """Rows of a tensor as stored (and their grid), and as they should be, give or take `near` steps."""
 
     grid: Grid
     want: Floats
+    near: float
 
     @property
     def found(self) -> Floats:
         return self.grid.values
 
     def explains(self, values: Floats) -> bool:
-        """Whether `values`, stored, would be what is there: within a step of the grid."""
-        near = np.abs(values - self.found) <= np.abs(self.grid.step) * 1.01 + np.abs(self.want) * 1e-5
+        """Whether `values`, stored, would be what is there: within half a step more than is sound."""
+        steps = np.abs(self.grid.step) * (self.near + 0.51)
+        near = np.abs(values - self.found) <= steps + np.abs(self.want) * 1e-5
         return bool(near.mean() >= _MOST)
 
 
@@ -76,7 +78,7 @@ def _name(difference: Difference) -> str:
     if difference.stored is None or difference.wanted is None:
         return difference.words.removeprefix("is ")
     rows = min(_ROWS, difference.stored.shape[0])
-    tensor = _Tensor(difference.stored.grid(0, rows), difference.wanted(0, rows))
+    tensor = _Tensor(difference.stored.grid(0, rows), difference.wanted(0, rows), difference.nearest)
     if rows < difference.stored.shape[0] and tensor.explains(tensor.want):
         return "quantization error beyond its class"  # in rows that are not looked at
     if tensor.want.ndim < 2:
@@ -102,13 +104,13 @@ def _rows(tensor: _Tensor) -> str | None:
     """Few rows are wrong: two may have each other's scales."""
     step = np.broadcast_to(tensor.grid.step, tensor.want.shape)
     inside = np.clip(tensor.want, tensor.grid.low, tensor.grid.high)
-    wrong = np.flatnonzero((np.abs(tensor.found - inside) > np.abs(step) * 0.51).any(axis=-1))
+    wrong = np.flatnonzero((np.abs(tensor.found - inside) > np.abs(step) * (tensor.near + 0.01)).any(axis=-1))
     if len(wrong) > len(tensor.want) // 4:
         return None
     if len(wrong) == 2:
         a, b = wrong.tolist()
         back = tensor.found[[a, b]] / step[[a, b]] * step[[b, a]]
-        near = np.abs(back - tensor.want[[a, b]]) <= np.abs(step[[b, a]]) * 4
+        near = np.abs(back - tensor.want[[a, b]]) <= np.abs(step[[b, a]]) * (tensor.near + 3.5)
         return f"scales of rows {a} and {b} exchanged" if near.mean() >= _MOST else "two rows wrong"
     return f"{len(wrong)} of {len(tensor.want)} rows wrong"
 
@@ -116,7 +118,7 @@ def _rows(tensor: _Tensor) -> str | None:
 def _unsigned(tensor: _Tensor) -> bool:
     """Codes that are 128 too large or too small."""
     steps = (tensor.found - tensor.want) / np.where(tensor.grid.step == 0, np.inf, tensor.grid.step)
-    return bool((np.abs(np.abs(steps) - 128) < 1.01).mean() >= _MOST)
+    return bool((np.abs(np.abs(steps) - 128) < tensor.near + 0.51).mean() >= _MOST)
 
 
 def _shifted(tensor: _Tensor) -> bool:
@@ -161,7 +163,7 @@ def _rows_shifted(tensor: _Tensor) -> bool:
     up, down = tensor.found[1:] - tensor.want[:-1], tensor.found[:-1] - tensor.want[1:]
     step = np.broadcast_to(np.abs(tensor.grid.step), tensor.want.shape)
     shifts = ((up, step[1:]), (down, step[:-1]))
-    return any(bool((np.abs(d) <= 1.01 * s + 1e-6).mean() >= _MOST) for d, s in shifts)
+    return any(bool((np.abs(d) <= (tensor.near + 0.51) * s + 1e-6).mean() >= _MOST) for d, s in shifts)
 
 
 # Ordered from the most to the least telling.
