@@ -14,7 +14,9 @@ from ai_edge_litert.interpreter import Interpreter
 from conftest import assumed, gate_answers
 
 from embedding_export import encoder, litert_ops, to_litert
+from embedding_export.calibration import Calibration
 from embedding_export.checkpoint import load_checkpoint
+from embedding_export.eight_bits import EightBits
 from embedding_export.errors import ParityError
 from embedding_export.folding import ArrayWeight, Weights
 from embedding_export.litert_file import FLOAT32, LitertFile, Value
@@ -64,16 +66,21 @@ def test_sound_graphs_pass(bundle: Path, answers: Answers, tiny_checkpoint: Path
 
 
 @pytest.mark.parametrize("kind", ["int8", "int4"])
-def test_rounding_is_the_engines(kind: Literal["int8", "int4"], tmp_path: Path) -> None:
+def test_rounding_is_the_engines(
+    kind: Literal["int8", "int4"], tiny_checkpoint: Path, tmp_path: Path
+) -> None:
     """One product, with rows on both sides of zero, on one side of it, and of zeros."""
     rng = np.random.default_rng(0)
     weights, x = (rng.standard_normal((n, 128)).astype(np.float32) for n in (24, 6))
     x[1], x[2], x[3] = np.abs(x[1]) + 3, -np.abs(x[2]), np.zeros(128)
     x[4, 7] = 40
     tensors = {"w": ArrayWeight(weights)}
+    config = dataclasses.replace(load_checkpoint(tiny_checkpoint).config, num_hidden_layers=0)
+    seen = Calibration(moments={"w": np.eye(128, dtype=np.float32)})
+    matrices = EightBits(config, Weights(tensors, ()), seen)
     with (tmp_path / "weights").open("w+b") as data:
         file = LitertFile(data, lambda _: None)
-        storage = LitertStorage(file, Weights(tensors, ()), lambda _: LitertFormat(kind, 32), {})
+        storage = LitertStorage(file, Weights(tensors, ()), lambda _: LitertFormat(kind, 32), matrices)
         signature = file.signature("product")
         product = storage.multiply(signature, signature.input("x", x.shape, FLOAT32), "w")
         signature.output("y", product)
