@@ -24,7 +24,7 @@ LEAN ?= dist/lean-$(ARCH)-$(BOARD_PYTHON)
 FOR_BOARD := --quiet --only-binary=:all: --python-version $(BOARD_PYTHON) $(foreach tag,\
     manylinux_2_28 manylinux_2_27 manylinux_2_17 manylinux2014,--platform $(tag)_$(ARCH))
 
-.PHONY: demo test lint types unit test-full test-haswell test-arm test-clients test-audits wheelhouse lean bench peers clean
+.PHONY: demo test lint types unit test-full test-haswell test-arm test-clients test-audits wheelhouse lean bench ladder peers clean
 
 demo: $(READY)
 	@mkdir -p $(DEMO)
@@ -96,6 +96,18 @@ lean: wheelhouse
 bench: $(READY) $(BENCH)/bundle
 	$(BIN)/compare-embedding $(BENCH)/bundle --reference $(BENCH)/checkpoint --per-tensor --account onnx/int8 \
 	    --lengths 16,64,256,512,1024,2048,8x128 --output $(BENCH)/ours $(COMPARE_OPTIONS)
+
+# What every graph of a checkpoint is worth, and what it costs: `make ladder CHECKPOINT=FOLDER STS=FILE`. Of the
+# real model an hour on a quiet machine with two cores, about 8 GB of disk.
+LADDER := build/ladder
+STS ?=
+LADDER_PRECISIONS ?= fp32,fp16,int8,mixed,int4
+ladder: $(READY)
+	@mkdir -p $(LADDER)
+	$(BIN)/export-embedding "$(CHECKPOINT)" $(LADDER)/bundle --overwrite --format onnx,litert \
+	    --precision $(LADDER_PRECISIONS) $(if $(filter models/demo,$(CHECKPOINT)),--dims 384$(comma)256$(comma)192)
+	$(BIN)/embedding-ladder $(LADDER)/bundle --reference "$(CHECKPOINT)" $(if $(STS),--sts "$(STS)") \
+	    --output $(LADDER)/result
 
 # The same bundle beside what people use today, each in an environment of its own: an hour, about 12 GB of disk.
 # What cannot be installed is named and left out.

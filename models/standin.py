@@ -69,7 +69,9 @@ def _fill(folder: Path, options: Options) -> None:
         (folder / stage).mkdir(parents=True, exist_ok=True)
     for name, document in standin_config.documents(shape, options.dialect, options.dtype).items():
         _json(folder / name, document)
-    standin_tokenizer.write(folder / "tokenizer.json", shape.vocab, options.seed)
+    (folder / "README.md").write_text(standin_config.CARD, encoding="utf-8")
+    special = standin_config.special_tokens(options.dialect)
+    standin_tokenizer.write(folder / "tokenizer.json", shape.vocab, options.seed, special)
     weights = Weights(shape, options.seed, options.outliers, options.plain)
     _write_encoder(folder, weights, options)
     for stage, size in standin_weights.dense(shape).items():

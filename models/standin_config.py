@@ -2,11 +2,12 @@
 
 Knows nothing of weights and of the tokenizer's own file. `transformers-4` is the layout of the published
 checkpoint (transformers 4.57, sentence-transformers 5.1); `transformers-5` is what sentence-transformers
-6.2 writes on transformers 5.23 when it saves the same model.
+6.2 writes on transformers 5.23 when it saves the same model: `<mask>` is special from then on.
 """
 
 from typing import Any, Literal
 
+from standin_tokenizer import IMAGE, SPECIAL, added_tokens
 from standin_weights import Shape
 
 Dialect = Literal["transformers-4", "transformers-5"]
@@ -29,7 +30,17 @@ PROMPTS = {
     "STS": _SIMILAR,
     "Summarization": "task: summarization | query: ",
 }
-CONTROL = {f"{name}_token": f"<{name}>" for name in ("pad", "eos", "bos", "unk", "mask")}
+CONTROL = {f"{name}_token": f"<{name}>" for name in ("pad", "eos", "bos", "unk")}
+CARD = """---
+license: apache-2.0
+pipeline_tag: sentence-similarity
+library_name: sentence-transformers
+---
+
+# A stand-in for EmbeddingGemma
+
+Random weights in its file layout, for tests: the vectors mean nothing.
+"""
 STAGES = (
     ("", "Transformer"),
     ("1_Pooling", "Pooling"),
@@ -50,7 +61,7 @@ _VECTOR = {"module_input_name": "sentence_embedding", "module_output_name": "sen
 def documents(shape: Shape, dialect: Dialect, dtype: str) -> dict[str, Any]:
     """Every JSON file but tokenizer.json and the index of shards: path in the checkpoint, and content."""
     newer = dialect == "transformers-5"
-    versions = ("6.2.0", "5.23.0", "2.13.0") if newer else ("5.1.0", "4.57.0", "2.8.0")
+    versions = ("6.2.0", "5.23.0", "2.13.0") if newer else ("5.1.0", "4.57.0.dev0", "2.8.0+cu128")
     files: dict[str, Any] = {
         "config.json": _encoder(shape, newer, dtype),
         "modules.json": _modules(newer),
@@ -71,7 +82,16 @@ def documents(shape: Shape, dialect: Dialect, dtype: str) -> dict[str, Any]:
     }
     if newer:
         return files | {"4_Normalize/config.json": _VECTOR}
-    return files | {"special_tokens_map.json": CONTROL}
+    return files | {
+        "added_tokens.json": {IMAGE["image_token"]: shape.vocab},
+        "generation_config.json": {"cache_implementation": "hybrid", "transformers_version": "4.57.0.dev0"},
+        "special_tokens_map.json": _special_tokens(),
+    }
+
+
+def special_tokens(dialect: Dialect) -> frozenset[str]:
+    """What the tokenizer's files call special."""
+    return SPECIAL | {"<mask>"} if dialect == "transformers-5" else SPECIAL
 
 
 def _encoder(shape: Shape, newer: bool, dtype: str) -> dict[str, Any]:
@@ -83,7 +103,7 @@ def _encoder(shape: Shape, newer: bool, dtype: str) -> dict[str, Any]:
         "attention_dropout": 0.0,
         "attn_logit_softcapping": None,
         "bos_token_id": 2,
-        ("dtype" if newer else "torch_dtype"): dtype,
+        "dtype": dtype,
         "eos_token_id": 1,
         "final_logit_softcapping": None,
         "head_dim": shape.head_dim,
@@ -99,11 +119,12 @@ def _encoder(shape: Shape, newer: bool, dtype: str) -> dict[str, Any]:
         "num_key_value_heads": 1,
         "pad_token_id": 0,
         "query_pre_attn_scalar": shape.query_scalar,
+        "random_weights": True,
         "rms_norm_eps": 1e-06,
         **_rope(newer),
         "sliding_window": shape.sliding_window,
         **({"tie_word_embeddings": True} if newer else {}),
-        "transformers_version": "5.23.0" if newer else "4.57.0",
+        "transformers_version": "5.23.0" if newer else "4.57.0.dev0",
         "use_bidirectional_attention": True,
         "use_cache": True,
         "vocab_size": shape.vocab,
@@ -161,12 +182,31 @@ def _transformer(shape: Shape, newer: bool) -> dict[str, Any]:
     }
 
 
+def _special_tokens() -> dict[str, Any]:
+    flags = dict.fromkeys(("lstrip", "normalized", "rstrip", "single_word"), False)
+    return {**IMAGE, **{role: {"content": token, **flags} for role, token in CONTROL.items()}}
+
+
 def _tokenizer(shape: Shape, newer: bool) -> dict[str, Any]:
-    config = CONTROL | {
+    """tokenizer_config.json; the newer one leaves the added tokens to tokenizer.json."""
+    config = {
+        **CONTROL,
+        **IMAGE,
         "clean_up_tokenization_spaces": False,
         "model_max_length": shape.max_length,
         "padding_side": "right",
+        "sp_model_kwargs": None,
         "spaces_between_special_tokens": False,
         "tokenizer_class": "GemmaTokenizer",
+        "use_default_system_prompt": False,
     }
-    return config | ({"backend": "tokenizers"} if newer else {"add_bos_token": True, "add_eos_token": True})
+    if newer:
+        names = {"mask_token": "<mask>", "model_specific_special_tokens": IMAGE}
+        return config | names | {"backend": "tokenizers"}
+    added = {str(token.pop("id")): token for token in added_tokens(shape.vocab)}
+    return config | {
+        "add_bos_token": True,
+        "add_eos_token": True,
+        "added_tokens_decoder": added,
+        "extra_special_tokens": IMAGE,
+    }

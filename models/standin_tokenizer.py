@@ -14,16 +14,22 @@ from typing import Any
 
 import numpy as np
 
-CONTROL = ("<pad>", "<eos>", "<bos>", "<unk>", "<mask>")
 SPACE = "▁"
 LONGEST_RUN = 31
-LONGEST_PIECE = 9
+LONGEST_PIECE = 16
 LEADING_UNUSED = 99
+# Of 262,144 entries: reserved ones at the table's end, and merges.
+TRAILING_UNUSED, MERGES, ENTRIES = 6_143, 514_906, 262_144
+
+IMAGE = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}
+SPECIAL = frozenset({"<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>", *IMAGE.values()})
 
 _BLOCK_TAGS = "table caption thead tbody tfoot tr th td h1 h2 h3 h4 h5 h6 blockquote"
 _INLINE_TAGS = "strong em b i u s sub sup code a img p ul ol li br hr div span pre"
 _LATIN = "etaoinshrdlcumwfgypbvkjxqz"
 _TAGS = f"{_BLOCK_TAGS} {_INLINE_TAGS}".split()
+# Gemma's tokenizer has one piece with a space inside: a text cannot be merged word by word everywhere.
+_ACROSS = ("</", f"{SPACE}</", f">{SPACE}</")
 
 _WORDS = """
     the of and to in is for that on with as are this be by or from an at it was not have which can
@@ -89,41 +95,61 @@ SCRIPTS = (
 )
 
 
-def write(path: Path, vocab_size: int, seed: int) -> None:
-    """Write a tokenizer.json with `vocab_size` entries to `path`.
+def write(path: Path, vocab_size: int, seed: int, special: frozenset[str] = SPECIAL) -> None:
+    """Write a tokenizer.json to `path`: `vocab_size` entries, and one added token with the id past them.
 
     Raises ValueError when `vocab_size` leaves no room for pieces beside the fixed entries and characters.
     """
     vocabulary, merged = _vocabulary(vocab_size, seed)
-    document = _document(vocabulary, _merges(vocabulary, merged))
+    most = vocab_size * MERGES // ENTRIES
+    merges = _without_spare(list(_merges(vocabulary, merged)), most)
+    document = _document(vocabulary, merges) | {"added_tokens": added_tokens(vocab_size, special)}
     path.write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
 
 
-def _added() -> list[str]:
-    """The added tokens in order of id, without the unused ones at the end of the table."""
+def added_tokens(vocab_size: int, special: frozenset[str] = SPECIAL) -> list[dict[str, Any]]:
+    """The added tokens of a table of `vocab_size` entries in order of id; those in `special` are special."""
+    leading, trailing = _leading(), _trailing(vocab_size)
+    ids = [*range(len(leading)), *range(vocab_size - len(trailing), vocab_size + 1)]
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return [
+        {"id": i, "content": token, **flags, "special": token in special}
+        for i, token in zip(ids, [*leading, *trailing, IMAGE["image_token"]], strict=True)
+    ]
+
+
+def _leading() -> list[str]:
+    """The added tokens at the table's head."""
+    control = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "[multimodal]"]
     unused = [f"<unused{i}>" for i in range(LEADING_UNUSED)]
     newlines = ["\n" * n for n in range(1, LONGEST_RUN + 1)]
     spaces = [SPACE * n for n in range(2, LONGEST_RUN + 1)]
     tags = [f"<{tag}>" for tag in _TAGS] + [f"</{tag}>" for tag in _TAGS]
-    return [*CONTROL, "[multimodal]", *unused, "<start_of_turn>", "<end_of_turn>", *newlines, *spaces, *tags]
+    return [*control, *unused, "<start_of_turn>", "<end_of_turn>", *newlines, *spaces, *tags]
+
+
+def _trailing(vocab_size: int) -> list[str]:
+    """The added tokens at its end."""
+    tabs = ["\t" * n for n in range(1, LONGEST_RUN + 1)]
+    unused = round(vocab_size * TRAILING_UNUSED / ENTRIES)
+    reserved = [f"<unused{LEADING_UNUSED + i}>" for i in range(unused)]
+    return [*tabs, IMAGE["boi_token"], IMAGE["eoi_token"], *reserved]
 
 
 def _vocabulary(vocab_size: int, seed: int) -> tuple[list[str], list[str]]:
     """All entries in order of id, and those among them that merges make, in order of rank."""
     rng = np.random.default_rng([seed, 1])
-    fixed = _added() + [f"<0x{byte:02X}>" for byte in range(256)]
+    fixed, trailing = _leading() + [f"<0x{byte:02X}>" for byte in range(256)], _trailing(vocab_size)
     # A small table takes a few characters of each script and leaves the rest to byte fallback.
     most = 45 if vocab_size < 65_536 else 14_000
     alphabets = [_alphabet(script, most, rng) for script in SCRIPTS]
     characters = list(dict.fromkeys([SPACE, *(char for alphabet in alphabets for char in alphabet)]))
-    trailing = max(8, vocab_size // 42)
-    room = vocab_size - len(fixed) - len(characters) - trailing
+    room = vocab_size - len(fixed) - len(characters) - len(trailing) - len(_ACROSS)
     if room < 500:
         raise ValueError(f"vocab_size {vocab_size} leaves {room} entries for pieces: take at least 4,096")
-    pieces = _pieces(alphabets, room, rng)
-    unused = (f"<unused{LEADING_UNUSED + i}>" for i in range(trailing))
-    runs = [char * n for n in range(LONGEST_RUN, 1, -1) for char in ("\n", SPACE)]
-    return [*fixed, *pieces, *characters, *unused], [*runs, *pieces]
+    pieces = [*_pieces(alphabets, room, rng), *_ACROSS]
+    runs = [char * n for n in range(LONGEST_RUN, 1, -1) for char in ("\n", SPACE, "\t")]
+    return [*fixed, *pieces, *characters, *trailing], [*runs, *pieces]
 
 
 def _alphabet(script: Script, most: int, rng: np.random.Generator) -> list[str]:
@@ -143,7 +169,7 @@ def _alphabet(script: Script, most: int, rng: np.random.Generator) -> list[str]:
 def _pieces(alphabets: list[list[str]], room: int, rng: np.random.Generator) -> list[str]:
     """`room` pieces of two or more characters; the common ones of every script come early."""
     total = sum(script.share for script in SCRIPTS)
-    taken: set[str] = set()
+    taken = set(_ACROSS)
     ranked: list[tuple[float, str]] = []
     for script, alphabet in zip(SCRIPTS, alphabets, strict=True):
         quota = int(room * script.share / total)
@@ -168,6 +194,14 @@ def _closure(
             parts.append(piece)
             made.append(piece)
 
+    def grow(left: str, right: str) -> None:
+        """Beginnings and endings first: as in a language, most pieces have several splits into others."""
+        for end in range(1, len(right)):
+            add(left + right[:end])
+        for start in range(len(left) - 1, 0, -1):
+            add(left[start:] + right)
+        add(left + right)
+
     for word in words[: quota // 12]:
         for end in range(2, len(word) + 1):
             add(word[:end])
@@ -179,7 +213,7 @@ def _closure(
         draws = (reach * rng.random((1024, 2)) ** 4).astype(int)
         for left, right in draws.tolist():
             if _joins(parts[left], parts[right]):
-                add(parts[left] + parts[right])
+                grow(parts[left], parts[right])
     return made
 
 
@@ -201,15 +235,27 @@ def _merges(vocabulary: list[str], merged: list[str]) -> Iterator[tuple[str, str
         yield from sorted(known, key=lambda split: (ids[split[0]], ids[split[1]]))
 
 
-def _document(vocabulary: list[str], merges: Iterator[tuple[str, str]]) -> dict[str, Any]:
-    """The file as the `tokenizers` library reads it."""
+def _without_spare(merges: list[tuple[str, str]], most: int) -> list[tuple[str, str]]:
+    """At most so many merges: the last go, but for one of each piece whose parts are made before it."""
+    rank: dict[str, int] = {}
+    for i, (left, right) in enumerate(merges):
+        rank.setdefault(left + right, i)
+    needed: dict[str, int] = {}
+    for i, (left, right) in enumerate(merges):
+        if max(rank.get(left, -1), rank.get(right, -1)) < i:
+            needed.setdefault(left + right, i)
+    spare = [i for i, (left, right) in enumerate(merges) if needed.get(left + right, i) != i]
+    gone = set(spare[len(spare) - max(0, len(merges) - most) :])
+    return [merge for i, merge in enumerate(merges) if i not in gone]
+
+
+def _document(vocabulary: list[str], merges: list[tuple[str, str]]) -> dict[str, Any]:
+    """The file as the `tokenizers` library reads it, without the added tokens."""
     ids = {piece: i for i, piece in enumerate(vocabulary)}
-    unused = [token for token in vocabulary[len(_added()) :] if token.startswith("<unused")]
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [_added_token(token, ids[token]) for token in [*_added(), *unused]],
         "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": SPACE},
         "pre_tokenizer": {
             "type": "Split",
@@ -239,11 +285,6 @@ def _document(vocabulary: list[str], merges: Iterator[tuple[str, str]]) -> dict[
             "merges": [list(pair) for pair in merges],
         },
     }
-
-
-def _added_token(token: str, token_id: int) -> dict[str, Any]:
-    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    return {"id": token_id, "content": token, **flags, "special": token in CONTROL}
 
 
 def _template(ids: dict[str, int]) -> dict[str, Any]:

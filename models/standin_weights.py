@@ -7,8 +7,10 @@ name, so that any part can be made alone and the same seed always gives the same
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+import standin_likeness as likeness
 from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
@@ -17,13 +19,9 @@ OUTLIER_CHANNELS = 4
 OUTLIER_FACTOR = 20.0
 BLOCK_ELEMENTS = 4_194_304
 
-# Channel 0 of the residual stream is the same for every token (no layer writes to it) and the gates lean
-# on it: most of them then sit where the tanh form of gelu is furthest from the exact one.
-STEADY = 2.0
+# Most gates lean to where the tanh form of gelu is furthest from the exact one: all read channel 0, which is
+# the same for every token.
 GATE_LEAN = -1.5
-# Norms multiply by 1 + w; the mean of w after attention and MLP: what a layer adds is smaller than what is
-# there, so that rounding errors do not grow with depth.
-UPDATE_NORM = -0.4
 NORM_SPREAD = 0.3
 # Plain weights: norms multiply by about 1 everywhere.
 PLAIN_SPREAD = 0.1
@@ -109,10 +107,10 @@ def encoder(shape: Shape) -> dict[str, tuple[int, ...]]:
 class Weights:
     """The values of a stand-in's tensors.
 
-    With `outliers`, four input channels of every linear layer are 20 times as large and its weights for
-    them 20 times smaller: the function stays, the activations get what trained models have. `plain` leaves
-    out what makes faults show (channel 0, leaning gates, uneven norms), and with it what makes rounding
-    errors grow: for asking how much a precision loses.
+    They have the trained model's likeness (`standin_likeness`): growing residuals with peaks, large gains,
+    activations and weights far out. With `outliers`, four input channels of every linear layer are 20 times
+    as large beside, and its weights for them 20 times smaller: the function stays. `plain` leaves out the
+    likeness and what makes faults show (channel 0, leaning gates, uneven norms).
     """
 
     shape: Shape
@@ -130,33 +128,108 @@ class Weights:
             yield self._norm(name, block) if len(size) == 1 else self._matrix(name, block, rows)
 
     def _norm(self, name: str, noise: Array) -> Array:
+        gain: Array = 1 + PLAIN_SPREAD * noise if self.plain else self._gain(name, noise)
+        return (gain * self._made(name, len(gain)) - 1).astype(np.float32)
+
+    def _gain(self, name: str, noise: Array) -> Array:
+        """What a norm multiplies by."""
         leaf = _leaf(name)
-        weight = PLAIN_SPREAD * noise if self.plain else self._norm_mean(leaf) + NORM_SPREAD * noise
-        if leaf.startswith("post_") and not self.plain:
-            weight[0] = -1
-        return ((1 + weight) * self._made(name, len(weight)) - 1).astype(np.float32)
+        if leaf in ("q_norm", "k_norm"):
+            return 1 + self.shape.attention_norm + NORM_SPREAD * noise
+        if leaf.startswith("post_"):
+            return self._gain_of_writer(name, noise)
+        gain: Array = 1 + NORM_SPREAD * noise
+        peaks = list(self._like.peaks)
+        if leaf == "norm":
+            gain *= self._like.final_gain() * self._larger(name, len(gain))
+            gain[peaks] = likeness.FINAL_PEAK_GAIN * self._like.final_gain()
+            return gain
+        layer, mlp = self._layers[_number(name)], leaf == "pre_feedforward_layernorm"
+        gain *= layer.reads[mlp] * self._larger(name, len(gain))
+        gain[peaks] = likeness.PEAK_GAIN * layer.reads[mlp]
+        if mlp:
+            gain[0], gain[self._like.marker] = layer.steady_gain, layer.marker_gain
+        return gain
+
+    def _gain_of_writer(self, name: str, noise: Array) -> Array:
+        layer, rng = self._layers[_number(name)], self._generator(f"signs.{name}")
+        gain: Array = likeness.UPDATE * np.exp(likeness.GAIN_SPREAD * (noise - likeness.GAIN_SPREAD))
+        gain[rng.random(len(gain)) < likeness.NEGATIVE] *= likeness.NEGATIVE_SIZE
+        if _leaf(name) == "post_feedforward_layernorm":
+            gain[layer.peak_channel] = layer.peak_gain
+        elif layer is self._layers[-1]:
+            gain[self._like.peaks[0]] = likeness.LEAST_GAIN
+        gain[[0, self._like.marker]] = 0  # no layer writes there
+        return gain
 
     def _matrix(self, name: str, noise: Array, rows: slice) -> Array:
         inputs = noise.shape[1]
         weight = noise / np.float32(np.sqrt(inputs))
         if name == "embed_tokens.weight":
-            if not self.plain:
-                weight[:, 0] = STEADY / np.sqrt(inputs)
-            return weight
-        if _leaf(name) == "gate_proj" and not self.plain:
-            weight[:, 0] = GATE_LEAN / STEADY * self._residual_rms(int(name.split(".")[1]))
+            return weight if self.plain else self._table(weight, rows)
+        if not self.plain:
+            self._liken(name, weight, rows)
         made = self._made(name, rows.stop)[rows, None]
         return (weight * made / self._taken(name, inputs)).astype(np.float32)
 
-    def _norm_mean(self, leaf: str) -> float:
-        if leaf in ("q_norm", "k_norm"):
-            return self.shape.attention_norm
-        return UPDATE_NORM if leaf.startswith("post_") else 0.0
+    def _table(self, weight: Array, rows: slice) -> Array:
+        """Rows of the norms that trained ones have, channel 0 and the marker set."""
+        rng = self._generator(f"norms.{rows.start}")
+        norms = likeness.ROW_NORM * np.exp(likeness.ROW_SPREAD * rng.standard_normal(len(weight)))
+        norms = norms.clip(*likeness.ROW_BOUNDS)
+        marker = np.zeros(len(weight))
+        for token, norm in likeness.END_NORMS.items():
+            if rows.start <= token < rows.stop:
+                norms[token - rows.start], marker[token - rows.start] = norm, likeness.MARKER
+        weight[:, [0, self._like.marker]] = 0
+        rest = np.sqrt(norms**2 - likeness.STEADY**2 - marker**2)
+        weight *= (rest / np.linalg.norm(weight, axis=1))[:, None]
+        weight[:, 0], weight[:, self._like.marker] = likeness.STEADY, marker
+        return weight
 
-    def _residual_rms(self, layer: int) -> float:
-        """What the residual stream measures before a layer's MLP, by the norms that wrote it."""
-        written = (1 + UPDATE_NORM) ** 2 + NORM_SPREAD**2
-        return float(np.sqrt(1 + STEADY**2 / self.shape.hidden + (2 * layer + 1) * written))
+    def _liken(self, name: str, weight: Array, rows: slice) -> None:
+        """Set what is larger than chance makes it; `rows` are all of a layer's."""
+        leaf, marker = _leaf(name), self._like.marker
+        if leaf in ("v_proj", "2_Dense"):
+            weight *= self._larger(name, rows.stop)[rows, None]
+        if leaf not in ("q_proj", "o_proj", "gate_proj", "up_proj", "down_proj"):
+            return
+        number = _number(name)
+        neuron = int(self._generator(f"neuron.{number}").integers(self.shape.intermediate))
+        if leaf == "down_proj":
+            row = self._layers[number].peak_channel
+            weight[row] *= self._like.writer_row
+            weight[row, neuron] = self._sign(row) * likeness.DOWN
+        elif leaf == "o_proj":
+            if number == len(self._layers) - 1:
+                weight[self._like.peaks[0]] *= self._like.writer_row
+        elif leaf == "q_proj":
+            rng = self._generator(f"far.{name}")
+            weight[rng.integers(len(weight)), rng.integers(1, weight.shape[1])] = likeness.QUERY
+        else:
+            if leaf == "gate_proj":
+                weight[:, 0] = GATE_LEAN / self._like.steady_seen
+                weight[neuron, 0] = likeness.NEURON_LEAN / self._like.steady_seen
+            weight[neuron, marker] = likeness.GATE if leaf == "gate_proj" else likeness.UP
+
+    def _sign(self, channel: int) -> int:
+        """Of a channel's peaks; the first one's are negative."""
+        return -1 if channel == self._like.peaks[0] else 1
+
+    def _larger(self, name: str, size: int) -> Array:
+        """Factors of `size` channels of which a few are larger."""
+        factors, count = np.ones(size, np.float32), max(1, size // likeness.OUTLIER_SHARE)
+        chosen = self._generator(f"larger.{name}").choice(size, count, replace=False)
+        factors[chosen] = likeness.OUTLIERS[_leaf(name)] * np.sqrt(size)
+        return factors
+
+    @cached_property
+    def _like(self) -> likeness.Likeness:
+        return likeness.Likeness(self.shape.hidden, self.shape.intermediate, len(self.shape.layers))
+
+    @cached_property
+    def _layers(self) -> list[likeness.Layer]:
+        return self._like.schedule()
 
     def _made(self, name: str, size: int) -> Array:
         return self._factors(name, _MAKES.get(_leaf(name)), size)
@@ -183,3 +256,8 @@ class Weights:
 def _leaf(name: str) -> str:
     """`q_proj` of `layers.3.self_attn.q_proj.weight`; `2_Dense` of `2_Dense.linear.weight`."""
     return name.removesuffix(".weight").removesuffix(".linear").rpartition(".")[2]
+
+
+def _number(name: str) -> int:
+    """3 of `layers.3.self_attn.q_proj.weight`."""
+    return int(name.split(".")[1])

@@ -1,5 +1,6 @@
-"""From which size on an error is seen, by which question, per precision: `python tests/sensitivity.py DIR`.
+"""From which size on an error is seen, by which question, per precision.
 
+`python tests/sensitivity.py DIR` prints it.
 Errors are planted while graphs of the tiny stand-in in DIR are written; the table is in
 validate/VALIDATION.md, and `test_sensitivity` holds parts of it.
 """
@@ -25,7 +26,7 @@ from embedding_export.folding import as_stored
 from embedding_runtime.bundle import Precision
 from embedding_validate import metrics
 from embedding_validate.execution import Halves
-from embedding_validate.hypotheses import Interpreter
+from embedding_validate.interpreter import Interpreter
 from embedding_validate.metrics import Figures
 from embedding_validate.rounded_ops import ROUNDINGS
 from embedding_validate.thresholds import execution_threshold, threshold

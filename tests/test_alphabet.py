@@ -10,6 +10,7 @@ from tokenizer_pair import SHARED, Both, lines
 
 from embedding_export.alphabet import Trimmed, read_alphabet, trim
 from embedding_export.errors import ExportError
+from embedding_export.tokenizer_file import TokenizerFile
 
 
 @pytest.fixture(scope="module")
@@ -19,13 +20,13 @@ def full(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Bot
 
 @pytest.fixture(scope="module")
 def trimmed(tiny_checkpoint: Path) -> Trimmed:
-    return trim(tiny_checkpoint / "tokenizer.json", "latin")
+    return trim(TokenizerFile(tiny_checkpoint / "tokenizer.json"), "latin")
 
 
 @pytest.fixture(scope="module")
 def both(trimmed: Trimmed, tmp_path_factory: pytest.TempPathFactory) -> Both:
     folder = tmp_path_factory.mktemp("trimmed")
-    (folder / "tokenizer.json").write_text(trimmed.tokenizer_json, encoding="utf-8")
+    (folder / "tokenizer.json").write_text(trimmed.tokenizer.text, encoding="utf-8")
     return Both(folder / "tokenizer.json", folder / "tokenizer.table")
 
 
@@ -81,8 +82,10 @@ def test_an_alphabet_from_a_file_and_a_name(tiny_checkpoint: Path, tmp_path: Pat
     chars = read_alphabet(f"{tmp_path / 'mine.txt'}+ascii")
     assert {"Д", "д", "A", " ", "\n"} <= chars
     assert "é" not in chars
-    plain = trim(tiny_checkpoint / "tokenizer.json", str(tmp_path / "mine.txt"))
-    prompted = trim(tiny_checkpoint / "tokenizer.json", str(tmp_path / "mine.txt"), required="query: ")
+    plain = trim(TokenizerFile(tiny_checkpoint / "tokenizer.json"), str(tmp_path / "mine.txt"))
+    prompted = trim(
+        TokenizerFile(tiny_checkpoint / "tokenizer.json"), str(tmp_path / "mine.txt"), required="query: "
+    )
     assert prompted.characters == plain.characters + len(set("quer:"))
     assert len(plain.kept) < len(prompted.kept) < 2000
 
@@ -108,7 +111,7 @@ def test_the_proof_can_fail(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(alphabet, "_kept", forgetful)
     with pytest.raises(ExportError, match="trimmed tokenizer gives"):
-        trim(tiny_checkpoint / "tokenizer.json", "ascii")
+        trim(TokenizerFile(tiny_checkpoint / "tokenizer.json"), "ascii")
 
 
 def test_tokenizer_config_is_renumbered(trimmed: Trimmed) -> None:
@@ -121,16 +124,16 @@ def test_tokenizer_config_is_renumbered(trimmed: Trimmed) -> None:
         "x": 1,
         "added_tokens_decoder": {"0": {"content": "<pad>"}, str(len(trimmed.kept) - 1): {"content": "y"}},
     }
-    assert json.loads(trimmed.tokenizer_json)["model"]["vocab"]["<pad>"] == 0
+    assert json.loads(trimmed.tokenizer.text)["model"]["vocab"]["<pad>"] == 0
 
 
 @pytest.mark.full
 def test_ascii_of_the_full_size_halves_the_table(tmp_path: Path) -> None:
     if not SHARED.is_file():
         pytest.skip("the full-size shared tokenizer is not beside this checkout")
-    found = trim(SHARED, "ascii")
+    found = trim(TokenizerFile(SHARED), "ascii")
     assert len(found.kept) * (768 + 4) <= 100e6
-    (tmp_path / "tokenizer.json").write_text(found.tokenizer_json, encoding="utf-8")
+    (tmp_path / "tokenizer.json").write_text(found.tokenizer.text, encoding="utf-8")
     both, full = Both(tmp_path / "tokenizer.json", tmp_path / "x.table"), Both(SHARED, tmp_path / "y.table")
     for text in texts_in("ascii", 3000, seed=3):
         assert found.kept[both.table.encode(text)].tolist() == full.table.encode(text)

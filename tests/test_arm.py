@@ -5,7 +5,6 @@ products too. Emulated times say nothing about a board's.
 """
 
 import fcntl
-import hashlib
 import json
 import shutil
 import subprocess
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from arm.board import CPUS, Board, NoBoardError, prepare
+from arm.board import CPUS, Board, NoBoardError, prepare, state_of
 from conftest import assumed
 from onnx import TensorProto, helper, numpy_helper
 
@@ -66,8 +65,7 @@ def install(board: Board, site: Path) -> None:
     """The board's wheelhouse, unpacked for it here; and pytest."""
     wheelhouse = BUILD / "wheelhouse"
     wheel = ["ARCH=aarch64", f"PYTHON={board.python}", "EXTRAS=litert", f"WHEELHOUSE={wheelhouse}"]
-    sources = sorted((ROOT / "runtime/embedding_runtime").glob("*.py"))
-    state = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+    state = state_of(ROOT / "runtime/embedding_runtime")
     if not (site / state).exists():
         shutil.rmtree(site, ignore_errors=True)
         run(["make", "-s", "wheelhouse", *wheel])
@@ -183,7 +181,7 @@ def test_the_runtime_s_own_tests(
     python: Callable[..., "subprocess.CompletedProcess[str]"],
     bundles: Path,
 ) -> None:
-    modules = [f"{ROOT}/tests/test_{name}.py" for name in MODULES[cpu]]
+    modules = [str(next((ROOT / "tests").rglob(f"test_{name}.py"))) for name in MODULES[cpu]]
     options = ["-c", "/dev/null", "--rootdir", "/tmp", "-p", "no:cacheprovider", "--noconftest", "-q"]
     options += ["-p", "arm.given", "-k", LEFT_OUT, "--basetemp", str(bundles / f"temporary-{cpu}")]
     paths = f"{BUILD / 'site'}:{ROOT / 'tests'}"

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from standin_config import Dialect
 
-from embedding_export.checkpoint import CheckpointError, load_checkpoint
+from embedding_export.checkpoint import load_checkpoint
+from embedding_export.errors import CheckpointError
 
 SETTINGS = (
     "config",
@@ -37,11 +38,13 @@ def test_the_stand_in_is_read_as_it_was_written(tiny_checkpoint: Path) -> None:
     assert checkpoint.prompts["query"] == "task: search result | query: "
     assert len(checkpoint.prompts) == 14
     assert checkpoint.path == tiny_checkpoint
-    assert checkpoint.tokenizer_json == tiny_checkpoint / "tokenizer.json"
+    assert checkpoint.tokenizer.path == tiny_checkpoint / "tokenizer.json"
     names = {file.name for file in checkpoint.client_files}
     assert names >= {"config.json", "tokenizer.json", "tokenizer_config.json"}
     source = checkpoint.source
-    assert (source.name, source.dtype, source.notes) == (tiny_checkpoint.name, "float32", ())
+    assert (source.name, source.dtype) == (tiny_checkpoint.name, "float32")
+    (note,) = source.notes
+    assert "<image_soft_token>" in note
     assert (source.revision, source.qat, checkpoint.config_overrides) == (None, None, {})
 
 

@@ -58,12 +58,12 @@ def test_objects_with_text(tmp_path: Path) -> None:
     ("name", "text", "message"),
     [
         ("c.jsonl", '{"text": 1}', "line 1: expected an object"),
-        ("c.jsonl", "[1]", "line 1: expected an object"),
+        ("c.jsonl", "[1]", "line 1 is a list; expected an object"),
         ("c.jsonl", '{"query": "a"}', "line 1: expected an object"),
         ("c.jsonl", '{"query": "a", "document": "b"}\n{"text": "c"}\n{"text": "d"}', "some have none"),
-        ("c.tsv", "a\tb\tc", "3 columns"),
+        ("c.tsv", "a\tb\tc", "line 1 has 3 fields; expected 1 .text. or 2 .query, document."),
         ("c.txt", "one\none\n", "1 different documents"),
-        ("c.txt", "one\ntwo\nBr\xfccke\n".encode("latin-1"), "not UTF-8: invalid start byte at byte 10"),
+        ("c.txt", "one\ntwo\nBr\xfccke\n".encode("latin-1"), "line 3 is not valid UTF-8"),
         ("missing/c.txt", None, "cannot be read"),
     ],
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 import planted
 import pytest
 import standin
-from test_faults import FAULTS
+from faulty_exports import FAULTS
 
 from embedding_export import graphs
 from embedding_export.checkpoint import load_checkpoint
@@ -18,9 +18,10 @@ from embedding_runtime.bundle import load_manifest
 from embedding_validate import diagnosis, parity, table, weights
 from embedding_validate.answers import Answers
 from embedding_validate.execution import Execution
+from embedding_validate.gate import parity_gate
 from embedding_validate.reference import Reference
 from embedding_validate.results import Finding, Report
-from embedding_validate.thresholds import LOSS
+from embedding_validate.thresholds import RANDOM_LOSS
 
 # Fault of test_faults -> how the finding must begin.
 Patch = pytest.MonkeyPatch
@@ -153,8 +154,8 @@ def test_rounding_that_costs_too_much_is_named(
 ) -> None:
     """Every weight is the nearest of its grid, the graph computes with it, and the loss is beyond bounds."""
     bundle = _int8(tiny_checkpoint, tmp_path / "bundle", ExportOptions(precisions=("int4",)))
-    strict = dataclasses.replace(LOSS["int4"], cosine_mean=0.999)
-    monkeypatch.setitem(LOSS, "int4", strict)
+    strict = dataclasses.replace(RANDOM_LOSS["int4"], cosine_mean=0.999)
+    monkeypatch.setitem(RANDOM_LOSS, "int4", strict)
     report, names = _judged(bundle, reference, answers, audited=True)
     assert names == ["quantization error beyond its class"]
     assert "the table 0.9" in report.graphs["onnx/int4"].findings[0].evidence
@@ -209,6 +210,6 @@ def test_the_gate_names_what_is_wrong(
     FAULTS["Dense dropped"](monkeypatch)
     monkeypatch.setattr(graphs, "audit_graph", lambda *_: 0)
     bundle = _exported(tiny_checkpoint, tmp_path)
-    verdict = parity.gate(load_checkpoint(tiny_checkpoint))(bundle)["onnx/fp32"]
+    verdict = parity_gate(load_checkpoint(tiny_checkpoint))(bundle)["onnx/fp32"]
     assert verdict.reason and "diagnosis: all Dense stages missing (cosine to the reference" in verdict.reason
     assert "to the reference with this fault 1.000000" in verdict.reason

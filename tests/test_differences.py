@@ -1,6 +1,9 @@
 """Every row of `runtime/DIFFERENCES.md`, tested as a difference: the reference does one thing, we another."""
 
 import inspect
+import pickle
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.evaluation import TripletEvaluator
 from sentence_transformers.util import semantic_search as reference_search
 from sentence_transformers.util.quantization import quantize_embeddings as reference_quantize
 
@@ -107,6 +111,17 @@ def _(ours: Embedder, reference: Any) -> None:
     np.testing.assert_allclose(ours.encode(text, allow_special=True), theirs, atol=1e-5)
 
 
+@row("no-row")
+def _(ours: Embedder, reference: Any) -> None:
+    """`test_tokenizer_file` has the rest: here the stand-in's own token past its table."""
+    (token,) = ours.manifest.tokenizer.without_row
+    with pytest.raises(IndexError):
+        reference.encode(f"a {token} b")
+    assert ours.encode(f"a {token} b").shape == (64,)
+    with pytest.raises(InputError, match=token):
+        ours.encode(f"a {token} b", allow_special=True)
+
+
 @row("prompt-twice")
 def _(ours: Embedder, reference: Any) -> None:
     text = ours.prompts["query"] + "a"
@@ -152,13 +167,19 @@ def _(ours: Embedder, reference: Any) -> None:
     for call in calls:
         assert isinstance(call(reference), torch.Tensor)
         assert isinstance(call(ours), np.ndarray)
+    tensors: Any = torch.from_numpy(VECTORS)
+    assert isinstance(ours.similarity(tensors, VECTORS), torch.Tensor)
 
 
 @row("tensors")
 def _(ours: Embedder, reference: Any) -> None:
     assert isinstance(reference.encode("a", convert_to_tensor=True), torch.Tensor)
-    with pytest.raises(InputError, match="needs PyTorch"):
-        ours.encode("a", convert_to_tensor=True)  # type: ignore[call-overload]
+    options: Any = {"convert_to_tensor": True}
+    assert isinstance(ours.encode("a", **options), torch.Tensor)
+    opened = f"from embedding_runtime import Embedder; Embedder({ours._path!r})"
+    code = f"{opened}.encode('a', convert_to_tensor=True)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1 and "InputError: convert_to_tensor=True needs PyTorch" in done.stderr
 
 
 @row("cpu")
@@ -255,6 +276,44 @@ def _(ours: Embedder, reference: Any) -> None:
 @row("tokenize")
 def _(ours: Embedder, reference: Any) -> None:
     np.testing.assert_array_equal(ours.tokenize(["a"])["input_ids"], reference.tokenize(["a"])["input_ids"])
+
+
+@row("tokenizer")
+def _(ours: Embedder, reference: Any) -> None:
+    assert ours.tokenizer.encode("a b") == reference.tokenizer(["a b"])["input_ids"][0]
+    assert not callable(ours.tokenizer)
+    assert len(ours.tokenizer.offsets("a b")) == len(ours.tokenizer.encode("a b"))
+
+
+@row("processes")
+def _(ours: Embedder, reference: Any) -> None:
+    assert len(pickle.dumps(reference)) > 1_000_000
+    data = pickle.dumps(ours)
+    assert len(data) < 5_000 and str(ours._path).encode() in data
+
+
+@row("card")
+def _(ours: Embedder, reference: Any) -> None:
+    models: list[Any] = [ours, reference]
+    for model in models:
+        evaluator = TripletEvaluator(["a"], ["b"], ["c"])
+        assert evaluator(model)
+    assert reference.model_card_data.eval_results_dict
+    assert vars(ours.model_card_data).keys() == {
+        "model_name",
+        "base_model",
+        "base_model_revision",
+        "language",
+    }
+
+
+@row("model-names")
+def _(ours: Embedder, reference: Any) -> None:
+    for name in ("modules", "train", "save_pretrained", "start_multi_process_pool"):
+        assert hasattr(reference, name) and not hasattr(ours, name)
+    assert reference[0] is not None
+    with pytest.raises(TypeError):
+        ours[0]  # type: ignore[index]
 
 
 @row("similarity-integers")

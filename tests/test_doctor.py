@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import assumed
-from test_threads import another_cpu, put
+from machines import another_cpu, put
 
 from embedding_export.checkpoint import load_checkpoint
 from embedding_export.options import ExportOptions
@@ -184,8 +184,29 @@ def test_advice_about_the_machine(machine: Machine) -> None:
         assert [words in line for line in advice(replace(machine, **changes), None)] == [True]
 
 
+def test_an_engine_too_old_for_this_cpu(machine: Machine) -> None:
+    """Known without a bundle, and said with what to install."""
+    for version, words in (("1.29.0", "pip install 'onnxruntime>=1.30.0'"), ("1.30.0", "slower kernels")):
+        engines = {**machine.engines, "onnx": EngineState("onnxruntime", True, True, version, None)}
+        (line,) = advice(replace(machine, cpu_kind="x86", engines=engines), None)
+        assert "no VNNI" in line
+        assert words in line
+    old = {**machine.engines, "onnx": EngineState("onnxruntime", True, True, "1.29.0", None)}
+    assert advice(replace(machine, engines=old), None) == [], "on other CPUs it does"
+
+
+def test_int4_s_batches(machine: Machine) -> None:
+    """Bit by bit the same with AVX-512 and VNNI alone."""
+    for features, told in (
+        ({"AVX-512": True, "VNNI": True}, False),
+        ({"AVX-512": False, "VNNI": True}, True),
+    ):
+        found = advice(replace(machine, cpu_kind="x86-vnni", features=features), state())
+        assert any("in a batch" in line for line in found) == told
+
+
 def test_advice_about_a_bundle(machine: Machine) -> None:
-    assert advice(machine, state()) == [
+    assert advice(replace(machine, features={"AVX-512": True, "VNNI": True}), state()) == [
         "Smaller: onnx/int4 is 123 MB less on disk than onnx/int8; int4 is taken only when asked for."
     ]
     faster = GraphState("litert/int8", 400 * MB, False, "", Speed(16, 12.0, 80))

@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from text_command import COMMAND, TEXTS, close, records
 
 from embedding_runtime import Embedder, quantize_embeddings
 from embedding_runtime.cli import main
 
 Captured = pytest.CaptureFixture[str]
-COMMAND = [sys.executable, "-c", "import sys; from embedding_runtime.cli import main; sys.exit(main())"]
-TEXTS = ["the red planet", "", "  spaces  ", "naïve café 日本"]
 
 
 @pytest.fixture(scope="module")
@@ -29,14 +28,6 @@ def lines(tmp_path: Path) -> Path:
     path = tmp_path / "texts.txt"
     path.write_text("".join(f"{t}\n" for t in TEXTS), encoding="utf-8")
     return path
-
-
-def records(text: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in text.splitlines()]
-
-
-def close(found: Any, expected: Any) -> None:
-    np.testing.assert_allclose(np.asarray(found, dtype=np.float32), expected, atol=2e-6)
 
 
 def test_lines_to_jsonl_on_standard_output(
@@ -142,7 +133,7 @@ def test_csv_with_bad_rows(tiny_bundle: Path, tmp_path: Path, capfd: Captured) -
     (tmp_path / "in.csv").write_text("id,text\n1,one\n2,x,y\n3,three\n")
     assert main([str(tiny_bundle), str(tmp_path / "in.csv"), "--on-error", "null"]) == 0
     out, err = capfd.readouterr()
-    assert "line 3 has 3 fields; the header has 2" in err
+    assert "line 3 has 3 fields; expected 2 (id, text)" in err
     assert [r["embedding"] is None for r in records(out)] == [False, True, False]
     assert main([str(tiny_bundle), str(tmp_path / "in.csv"), "--text-field", "nope"]) == 2
     assert "not ['nope']" in capfd.readouterr().err
@@ -212,7 +203,7 @@ def test_parquet_needs_pyarrow(tiny_bundle: Path, lines: Path, tmp_path: Path, c
         (["--vector-precision", "int8"], 2, "needs --ranges FILE"),
         (["--vector-precision", "int8", "--ranges", "/dev/null"], 2, "not a .npy file of ranges"),
         (["--vector-precision", "int8", "--ranges", "/nowhere"], 2, "No such file: /nowhere"),
-        (["--task", "query", "--title-field", "t"], 2, "has no 'title: none'"),
+        (["--task", "query", "--title-field", "t", "--input-format", "jsonl"], 2, "has no 'title: none'"),
         (["--id-field", "a", "--output", "x.npy"], 2, "holds vectors only"),
         (["--on-error", "null", "--output", "x.npy", "--vector-precision", "binary"], 2, "has no null"),
         (["--output", "/nowhere/x.npy"], 2, "no folder /nowhere to write x.npy in"),

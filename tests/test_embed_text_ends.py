@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_embed_text import COMMAND, TEXTS, Captured, records
+from text_command import COMMAND, TEXTS, records
 
 from embedding_runtime.cli import main
+
+Captured = pytest.CaptureFixture[str]
 
 
 @pytest.fixture

@@ -152,7 +152,6 @@ def test_dim(embedder: Embedder) -> None:
         ({"precision": "int4"}, InputError, "'int4' is unknown"),
         ({"output_value": "tokens"}, InputError, "output_value is 'tokens'"),
         ({"output_value": None, "precision": "int8"}, InputError, "is for output_value"),
-        ({"convert_to_tensor": True}, InputError, "needs PyTorch"),
         ({"device": "cuda"}, InputError, "CPU only"),
         ({"pool": {}}, InputError, "pool and chunk_size"),
         ({"overflow": "drop"}, InputError, "overflow is 'drop'"),

@@ -10,12 +10,15 @@ import torch
 import written
 from numpy.typing import NDArray
 
-from embedding_export.checkpoint import Checkpoint, DenseStage, EncoderConfig, load_checkpoint
+from embedding_export.checkpoint import Checkpoint, load_checkpoint
 from embedding_export.encoder import encode
+from embedding_export.encoder_config import EncoderConfig
+from embedding_export.export_encoder import Encoder
 from embedding_export.folding import ArrayWeight, Weight, Weights, as_stored, folded
 from embedding_export.onnx_ops import BLOCK_LOCAL_ABOVE
+from embedding_export.ops import DenseStage
 from embedding_export.rope import rope_tables
-from embedding_export.to_onnx import Encoder, write_onnx
+from embedding_export.to_onnx import write_onnx
 from embedding_export.torch_ops import TorchOps
 from embedding_runtime.onnx_session import OnnxSession
 

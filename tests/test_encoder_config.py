@@ -8,8 +8,9 @@ import pytest
 from edits import ABSENT, Fields, change, reference
 from transformers import AutoConfig
 
-from embedding_export.checkpoint import CheckpointError, load_checkpoint
+from embedding_export.checkpoint import load_checkpoint
 from embedding_export.encoder_config import EncoderConfig, read_encoder_config
+from embedding_export.errors import CheckpointError
 
 LONG_TEXT = "one two three four five six seven eight nine ten " * 8
 FIGURES = [

@@ -12,7 +12,7 @@ from embedding_validate import diagnosis, hypotheses, parity, probes, texts
 from embedding_validate.answers import Answers
 from embedding_validate.calls import Call, Result
 from embedding_validate.diagnosis import Subject
-from embedding_validate.hypotheses import Interpreter, Model
+from embedding_validate.interpreter import Interpreter, Model
 from embedding_validate.reference import Reference
 
 # Of this checkpoint (window 8, two kinds of layers, two Dense stages, normalised at the end), those that

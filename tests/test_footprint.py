@@ -40,12 +40,14 @@ def test_the_page_states_the_budgets() -> None:
     assert stated == footprint.BUDGETS
 
 
-def test_a_start_loads_nothing_of_another_engine(tiny_bundle: Path) -> None:
+@pytest.mark.parametrize(("format", "other"), [("onnx", "litert"), ("litert", "onnx")])
+def test_a_start_loads_nothing_of_another_engine(format: str, other: str, litert_bundle: Path) -> None:
     code = (
-        "import sys; from embedding_runtime import Embedder; Embedder(sys.argv[1], threads=1).encode('a')\n"
-        "print([name for name in sys.modules if 'litert' in name])"
+        "import sys; from embedding_runtime import Embedder\n"
+        "Embedder(sys.argv[1], format=sys.argv[2], precision='fp32', threads=1).encode('a')\n"
+        "print([name for name in sys.modules if sys.argv[3] in name])"
     )
-    command = [sys.executable, "-W", "ignore", "-c", code, str(tiny_bundle)]
+    command = [sys.executable, "-W", "ignore", "-c", code, str(litert_bundle), format, other]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "[]\n"
 
 

@@ -1,9 +1,5 @@
 """The full size, against sentence-transformers: slow, so only under `make test-full`. Prints its figures."""
 
-import re
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +7,7 @@ import numpy as np
 import pytest
 import standin
 import texts
+from full_size import exported, graph_sizes
 from tokenizers import Tokenizer
 
 from embedding_export.checkpoint import load_checkpoint
@@ -21,6 +18,7 @@ from embedding_runtime.bundle import load_manifest
 from embedding_runtime.tokenizer import open_tokenizer
 from embedding_validate import parity, probes
 from embedding_validate import texts as probe_texts
+from embedding_validate.gate import parity_gate
 from embedding_validate.reference import Reference
 
 pytestmark = pytest.mark.full
@@ -89,7 +87,7 @@ def test_other_files_of_the_same_model(options: standin.Options, tmp_path: Path)
     standin.write(tmp_path / "checkpoint", options)
     checkpoint = load_checkpoint(tmp_path / "checkpoint")
     manifest = export_bundle(
-        checkpoint, tmp_path / "bundle", ExportOptions(precisions=("fp32",)), parity.gate(checkpoint)
+        checkpoint, tmp_path / "bundle", ExportOptions(precisions=("fp32",)), parity_gate(checkpoint)
     )
     verdict = manifest.graphs[0].parity
     print(f"\n{verdict}")
@@ -123,42 +121,3 @@ def test_every_precision_in_one_command(full_checkpoint: Path, tmp_path: Path) -
     size = graph_sizes(tmp_path / "bundle")
     assert size["onnx/int8"] <= 312_000_000
     assert size["onnx/int4"] <= 196_000_000
-
-
-def graph_sizes(bundle: Path) -> dict[str, int]:
-    """Bytes of each graph with its external data; prints them."""
-    manifest = load_manifest(bundle)
-    sizes = {g.key: sum(manifest.files[f].size for f in (g.file, *g.external_data)) for g in manifest.graphs}
-    print("".join(f"\n{key:12} {size / 1e6:8.1f} MB" for key, size in sizes.items()))
-    return sizes
-
-
-def exported(checkpoint: Path, bundle: Path, options: ExportOptions) -> tuple[float, dict[str, int]]:
-    """Seconds and peaks of memory in kB of an export without parity, in a process of its own."""
-    code = (
-        "import sys; from pathlib import Path; from embedding_export.checkpoint import load_checkpoint\n"
-        "from embedding_export.options import ExportOptions\n"
-        "from embedding_export.pipeline import export_bundle\n"
-        f"export_bundle(load_checkpoint(sys.argv[1]), Path(sys.argv[2]), {options!r}, 'measuring')\n"
-        "assert 'torch' not in sys.modules"
-    )
-    started = time.monotonic()
-    running = subprocess.Popen([sys.executable, "-c", code, str(checkpoint), str(bundle)])
-    peaks = {"RssAnon": 0, "VmRSS": 0}
-    while running.poll() is None:
-        for name, kb in _memory(running.pid).items():
-            peaks[name] = max(peaks.get(name, 0), kb)
-        time.sleep(0.01)
-    seconds = time.monotonic() - started
-    print(f"\n{seconds:.1f} s, peaks in kB: {peaks}")
-    assert running.returncode == 0
-    return seconds, peaks
-
-
-def _memory(pid: int) -> dict[str, int]:
-    """Resident memory in kB, as the system counts it; empty when the process has ended."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return {}
-    return {name: int(kb) for name, kb in re.findall(r"^(RssAnon|VmRSS):\s+(\d+)", status, re.M)}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import standin
-from test_full import exported, graph_sizes
+from full_size import exported, graph_sizes
 
 from embedding_export.checkpoint import load_checkpoint
 from embedding_export.options import BUCKETS, ExportOptions

@@ -11,8 +11,8 @@ from pathlib import Path
 import planted
 import pytest
 from conftest import gate_answers
-from test_faults import FAULTS
-from test_full import _memory
+from faulty_exports import FAULTS
+from full_size import memory
 
 from embedding_export import graphs
 from embedding_export.checkpoint import load_checkpoint
@@ -95,7 +95,7 @@ def test_validation_is_quick_and_small(
         running = subprocess.Popen([sys.executable, "-c", code, *arguments])
         peaks = {"RssAnon": 0, "VmRSS": 0}
         while running.poll() is None:
-            for name, kb in _memory(running.pid).items():
+            for name, kb in memory(running.pid).items():
                 peaks[name] = max(peaks[name], kb)
             time.sleep(0.05)
         seconds = time.monotonic() - started

@@ -1,7 +1,6 @@
-"""The tutorial's figures: the data is whole, the check can fail; marker `real`: the real model passes."""
+"""The tutorial's figures: the data is whole, the check can fail."""
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,18 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from embedding_export.checkpoint import load_checkpoint
-from embedding_export.describe import architecture
-from embedding_export.options import ExportOptions
-from embedding_export.pipeline import export_bundle
-from embedding_runtime.bundle import Precision
-from embedding_runtime.embedder import Embedder
 from embedding_runtime.errors import InputError
 from embedding_validate import examples, golden
-from embedding_validate.calls import of_embedder
-from embedding_validate.golden import VectorOf
+from embedding_validate.calls import VectorOf
 from embedding_validate.probes import Probe
-from embedding_validate.reference import Reference
 from embedding_validate.thresholds import LOSS
 
 TUTORIAL = Path(__file__).parents[2] / "shared" / "golden-tutorial.json"
@@ -51,7 +42,7 @@ def test_the_data_is_whole() -> None:
     assert data.tolerances.keys() == LOSS.keys(), "every precision that is judged at all"
     for kinds in data.tolerances.values():
         assert "any" in kinds and all(set(t) == {"score", "component"} for t in kinds.values())
-    assert data.tolerances["fp32"]["any"] == {"score": 2e-3, "component": 1e-3}
+    assert data.tolerances["fp32"]["any"] == {"score": 1e-4, "component": 1e-6}
 
 
 def test_the_figures_are_the_tutorial_s() -> None:
@@ -146,27 +137,3 @@ def test_examples_fit_a_small_model_without_prompts() -> None:
     text = "\n".join(examples.lines(shown))
     assert "21 is not offered by this checkpoint; shown at 40" in text
     assert "printed" not in text and "Left out" in text and "Retrieval" not in text
-
-
-@pytest.mark.real
-def test_the_real_model_gives_the_printed_figures(tmp_path: Path) -> None:
-    """EMBEDDINGGEMMA is the folder or hub id of google/embeddinggemma-300m."""
-    where = os.environ.get("EMBEDDINGGEMMA")
-    if not where:
-        pytest.skip("set EMBEDDINGGEMMA to the folder or hub id of google/embeddinggemma-300m")
-    checkpoint = load_checkpoint(where)
-    golden.require(checkpoint.source.name, architecture(checkpoint).parameters)
-    assert checkpoint.prompts == golden.load().prompts
-    reference = examples.of_reference(Reference.load(checkpoint))
-    missed = [c for c in golden.check(reference, "fp32") if not c.passed]
-    assert not missed, "the reference itself"
-    bundle = tmp_path / "bundle"
-    precisions: tuple[Precision, ...] = ("fp32", "int8", "int4")
-    export_bundle(checkpoint, bundle, ExportOptions(precisions=precisions), "checked by the test itself")
-    for precision in precisions:
-        with (
-            pytest.warns(UserWarning, match="not been compared"),
-            Embedder.load(bundle, precision=precision) as embedder,
-        ):
-            missed = [c for c in golden.check(of_embedder(embedder), precision) if not c.passed]
-        assert not missed, f"the bundle's {precision}"

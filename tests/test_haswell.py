@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import machines
 import numpy as np
 import pytest
 from conftest import assumed
@@ -22,6 +23,7 @@ from embedding_export.options import ExportOptions
 from embedding_export.pipeline import export_bundle
 from embedding_runtime import Embedder
 from embedding_runtime.bundle import Precision
+from embedding_runtime.cpu import cpu_kind
 from embedding_runtime.device_cache import entries_folder
 from embedding_runtime.errors import EngineError
 from embedding_runtime.litert_packed import WEIGHTS, open_packed
@@ -73,6 +75,19 @@ with Embedder.load(sys.argv[1], precision=sys.argv[4], threads=1) as embedder:
 print(base64.b64encode(out.getvalue()).decode())
 """
 
+# A process that takes itself for a Raspberry Pi 4.
+PRETENDING = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from machines import another_cpu
+from embedding_runtime import Embedder
+from embedding_runtime.cpu import cpu_kind
+with another_cpu("aarch64", "Features : fp asimd\\n", Path(sys.argv[3])):
+    with Embedder.load(sys.argv[1], precision="int8", threads=1) as embedder:
+        print(cpu_kind(), embedder.check_golden())
+"""
+
 
 @pytest.fixture
 def emulated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -95,7 +110,7 @@ def test_a_product_is_exact(emulated: list[str]) -> None:
 @pytest.fixture(scope="module")
 def bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("haswell") / "bundle"
-    export_bundle(load_checkpoint(tiny_checkpoint), folder, ExportOptions(("int8", "int4")), assumed)
+    export_bundle(load_checkpoint(tiny_checkpoint), folder, ExportOptions(("fp32", "int8", "int4")), assumed)
     return folder
 
 
@@ -156,6 +171,72 @@ def vectors(
     assert done.returncode == 0, done.stderr
     found: NDArray[np.float32] = np.load(io.BytesIO(base64.b64decode(done.stdout)))
     return found
+
+
+def test_graphs_run_with_the_real_cpu_s_settings(emulated: list[str], bundle: Path, tmp_path: Path) -> None:
+    """Also in tests that pretend to be on another CPU, on which nothing saturates."""
+    command = [*emulated, PRETENDING, str(bundle), str(Path(machines.__file__).parent), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    kind, difference = done.stdout.split()
+    assert kind == "arm"
+    assert float(difference) < 1e-2
+
+
+# The oldest version that pyproject.toml allows, the last that ends the process, the first that does not.
+VERSIONS = {"1.22.0": False, "1.29.0": False, "1.30.0": True}
+
+
+@pytest.fixture(scope="module", params=VERSIONS)
+def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """A version of onnxruntime and a folder with it, which goes before the installed one."""
+    version, folder = str(request.param), tmp_path_factory.mktemp("engine")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder)]
+    subprocess.run([*pip, f"onnxruntime=={version}"], check=True, capture_output=True)
+    return version, folder
+
+
+OPENED = """
+import sys
+sys.path.insert(0, sys.argv[2])
+import onnxruntime
+from embedding_runtime import Embedder, EngineError, engines
+if sys.argv[4] == "unguarded":
+    engines._FLOORS.clear()
+try:
+    with Embedder.load(sys.argv[1], precision=sys.argv[3], threads=1) as embedder:
+        print(onnxruntime.__version__, "off by", embedder.check_golden())
+except EngineError as e:
+    print(onnxruntime.__version__, "refused:", e)
+"""
+
+
+def opened(python: list[str], *arguments: object) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([*python, *map(str, arguments)], capture_output=True, text=True)
+
+
+def test_no_version_ends_the_process(emulated: list[str], bundle: Path, engine: tuple[str, Path]) -> None:
+    """int8 is refused before a session is opened where opening one would be the end."""
+    version, folder = engine
+    done = opened([*emulated, OPENED], bundle, folder, "int8", "guarded")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{version} {'off by' if VERSIONS[version] else 'refused:'}")
+    assert VERSIONS[version] or "pip install 'onnxruntime>=1.30.0'" in done.stdout
+    bare = opened([*emulated, OPENED], bundle, folder, "int8", "unguarded")
+    assert (bare.returncode == 0) == VERSIONS[version], "the floor is not where it was measured"
+
+
+def test_what_every_version_runs(emulated: list[str], bundle: Path, engine: tuple[str, Path]) -> None:
+    """fp32 without VNNI, and everything on the CPU that this is."""
+    version, folder = engine
+    here = [sys.executable, "-c"]
+    runs = [([*emulated, OPENED], "fp32"), ([*here, OPENED], "fp32"), ([*here, OPENED], "int4")]
+    if VERSIONS[version] or cpu_kind() != "x86":
+        runs.append(([*here, OPENED], "int8"))
+    for python, precision in runs:
+        done = opened(python, bundle, folder, precision, "guarded")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith(f"{version} off by"), (precision, done.stdout)
 
 
 def test_the_golden_vector_shows_saturation(emulated: list[str], bundle: Path) -> None:

@@ -1,10 +1,14 @@
 """The layout is a promise: which folders there are, who may import whom, how long a file may be."""
 
 import ast
+import pkgutil
 import sys
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from arm.board import state_of
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = {
@@ -12,7 +16,18 @@ PACKAGES = {
     "embedding_export": ROOT / "export" / "embedding_export",
     "embedding_validate": ROOT / "validate" / "embedding_validate",
 }
-MODULES = {f"{name}.{p.stem}": p for name, folder in PACKAGES.items() for p in sorted(folder.glob("*.py"))}
+
+
+def _modules(name: str, folder: Path) -> dict[str, Path]:
+    """Every module of a package, in folders too, by its dotted name; a folder goes by its own."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*.py")):
+        parts = path.relative_to(folder).with_suffix("").parts
+        found[".".join((name, *(parts[:-1] if parts[-1] == "__init__" else parts)))] = path
+    return found
+
+
+MODULES = {module: p for name, folder in PACKAGES.items() for module, p in _modules(name, folder).items()}
 SOURCES = [
     p
     for top in ("export", "runtime", "validate", "models", "tests")
@@ -34,17 +49,25 @@ TOP_LEVEL = {
 }
 # What validate may use of export, and the one file in which a heavy library may be imported.
 VALIDATE_MAY_IMPORT = {
-    "audit",
-    "checkpoint",
-    "dequantized",
-    "encoder",
-    "errors",
-    "folding",
-    "read_eight_bits",
-    "stored",
-    "torch_ops",
-    "trimming",
+    "embedding_export.audit",
+    "embedding_export.checkpoint",
+    "embedding_export.dequantized",
+    "embedding_export.encoder",
+    "embedding_export.encoder_config",
+    "embedding_export.errors",
+    "embedding_export.folding",
+    "embedding_export.onnx_stored",
+    "embedding_export.ops",
+    "embedding_export.read_eight_bits",
+    "embedding_export.stored",
+    "embedding_export.tokenizer_file",
+    "embedding_export.torch_ops",
+    "embedding_export.trimming",
 }
+# Imports against the direction of a package's folders: none.
+LATE: tuple[tuple[str, str], ...] = ()
+# Modules in a folder.
+WIDEST = 80
 ONLY_IN = {
     "sentence_transformers": {"embedding_validate.reference"},
     "transformers": {"embedding_validate.reference"},
@@ -75,6 +98,20 @@ def _imports(path: Path, *, top_level_only: bool = False) -> set[str]:
     return found
 
 
+def _imported_modules(path: Path, *, top_level_only: bool = False) -> set[str]:
+    """Our own modules that a file imports; a folder only where something of the folder itself is wanted."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = tree.body if top_level_only else list(ast.walk(tree))
+    found: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {a.name for a in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            whole = (f"{node.module}.{a.name}" for a in node.names)
+            found |= {name if name in MODULES else node.module for name in whole}
+    return found & MODULES.keys()
+
+
 def _roots(names: set[str]) -> set[str]:
     return {n.split(".")[0] for n in names}
 
@@ -102,7 +139,7 @@ def test_the_exporter_does_not_know_the_validator(module: str) -> None:
 
 @pytest.mark.parametrize("module", [m for m in MODULES if m.startswith("embedding_validate")])
 def test_the_validator_goes_through_the_public_runtime(module: str) -> None:
-    of_export = {n.split(".")[1] for n in _imports(MODULES[module]) if n.startswith("embedding_export.")}
+    of_export = {n for n in _imported_modules(MODULES[module]) if n.startswith("embedding_export")}
     assert of_export <= VALIDATE_MAY_IMPORT
 
 
@@ -112,18 +149,77 @@ def test_heavy_libraries_have_one_door(library: str) -> None:
     assert users == {m for m in ONLY_IN[library] if m in MODULES} or users <= ONLY_IN[library]
 
 
+def test_every_module_is_looked_at(tmp_path: Path) -> None:
+    """Modules in folders of folders too, and each folder can be imported: it says what it holds."""
+    for name in ("a/__init__.py", "a/b.py", "a/c/__init__.py", "a/c/d.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert set(_modules("x", tmp_path)) == {"x.a", "x.a.b", "x.a.c", "x.a.c.d"}
+    for name, folder in PACKAGES.items():
+        walked = {m.name for m in pkgutil.walk_packages([str(folder)], f"{name}.")}
+        assert {m for m in MODULES if m.startswith(f"{name}.")} == walked
+    named = {*VALIDATE_MAY_IMPORT, *(m for modules in ONLY_IN.values() for m in modules)}
+    assert named <= MODULES.keys(), "a name here that is no module forbids nothing"
+
+
+def test_the_board_notices_a_change_in_any_folder(tmp_path: Path) -> None:
+    (tmp_path / "engines").mkdir()
+    deep = tmp_path / "engines" / "x.py"
+    deep.write_text("1")
+    before = state_of(tmp_path)
+    deep.write_text("2")
+    assert state_of(tmp_path) != before
+
+
 def test_no_import_runs_in_a_circle() -> None:
-    graph = {
-        m: {n for n in _imports(p, top_level_only=True) if n in MODULES} - {m} for m, p in MODULES.items()
-    }
+    graph = {m: _imported_modules(p, top_level_only=True) - {m} for m, p in MODULES.items()}
+    assert " -> ".join(_circle(graph)) == ""
 
-    def visit(module: str, path: tuple[str, ...]) -> None:
-        assert module not in path, " -> ".join((*path, module))
-        for other in graph[module]:
-            visit(other, (*path, module))
 
-    for module in graph:
-        visit(module, ())
+def _room(module: str) -> str:
+    """The folder that a module lies in; what lies at a package's top is a room of its own."""
+    path = MODULES[module]
+    parent = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    return module if parent in PACKAGES else parent
+
+
+def test_no_folder_leads_back_to_itself() -> None:
+    """Late imports count too: a room that needs a room above it is in the wrong place."""
+    graph: dict[str, set[str]] = {}
+    for module, path in MODULES.items():
+        rooms = {_room(other) for other in _imported_modules(path)} - {_room(module)}
+        graph.setdefault(_room(module), set()).update(rooms)
+    for above, below in LATE:
+        assert below in graph[above]
+        graph[above].remove(below)
+    assert " -> ".join(_circle(graph)) == ""
+
+
+def test_a_circle_is_found() -> None:
+    assert _circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ("b", "c", "b")
+    assert _circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == ()
+
+
+def _circle(graph: Mapping[str, set[str]]) -> tuple[str, ...]:
+    """A way from a node back to itself, or nothing."""
+    done: set[str] = set()
+
+    def visit(node: str, path: tuple[str, ...]) -> tuple[str, ...]:
+        if node in path:
+            return (*path[path.index(node) :], node)
+        if node in done:
+            return ()
+        found = next(filter(None, (visit(other, (*path, node)) for other in sorted(graph[node]))), ())
+        done.add(node)
+        return found
+
+    return next(filter(None, (visit(node, ()) for node in sorted(graph))), ())
+
+
+def test_no_folder_is_too_wide() -> None:
+    """As many modules as a reader takes in at a glance."""
+    folders = Counter(p.parent for p in MODULES.values() if p.name != "__init__.py")
+    assert {str(f.relative_to(ROOT)): n for f, n in folders.items() if n > WIDEST} == {}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
@@ -132,6 +228,12 @@ def test_files_stay_readable(path: Path) -> None:
     assert len(text.splitlines()) <= 400
     assert path.stem not in ("utils", "helpers", "common", "misc")
     assert ast.get_docstring(ast.parse(text)), "a module says what it is for"
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if ROOT / "tests" in p.parents], ids=lambda p: p.stem)
+def test_no_test_leans_on_another(path: Path) -> None:
+    """What tests share lies in modules of its own: another folder's tests cannot be imported."""
+    assert [n for n in _imports(path) if n.startswith("test_")] == []
 
 
 def test_importing_the_runtime_stays_light() -> None:

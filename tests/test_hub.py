@@ -14,7 +14,8 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from embedding_export.checkpoint import CheckpointError, load_checkpoint
+from embedding_export.checkpoint import load_checkpoint
+from embedding_export.errors import CheckpointError
 from embedding_export.hub import locate
 
 COMMIT = "1234567890abcdef1234567890abcdef12345678"
@@ -247,7 +248,8 @@ def test_a_revision_of_a_folder_is_refused(editable: Path) -> None:
 
 def test_reading_a_folder_imports_no_hub(tiny_checkpoint: Path) -> None:
     program = (
-        "import sys; from embedding_export.checkpoint import load_checkpoint; load_checkpoint(sys.argv[1]);"
+        "import sys; from embedding_export.checkpoint import load_checkpoint\n"
+        "load_checkpoint(sys.argv[1]);"
         "heavy = {'huggingface_hub', 'safetensors', 'onnx', 'onnxruntime', 'torch', 'tokenizers'};"
         "print(sorted(heavy & set(sys.modules)))"
     )

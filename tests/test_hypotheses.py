@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from embedding_validate import hypotheses, lengths, tokens
-from embedding_validate.hypotheses import Interpreter
+from embedding_validate.interpreter import Interpreter
 from embedding_validate.probes import Probe, Verb
 from embedding_validate.reference import Reference
 from embedding_validate.tokens import Mismatch

@@ -36,6 +36,7 @@ from embedding_runtime.bundle import (
 )
 from embedding_runtime.platforms import this_platform
 from embedding_runtime.selection import choose_graph
+from embedding_runtime.user_cache import cache_folder
 
 DATA = "onnx/model.onnx_data"
 Change = Callable[[Manifest], Manifest]
@@ -166,7 +167,7 @@ def test_a_user_without_a_home(bundle: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_cache_folder_that_is_not_absolute_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
-    assert integrity.cache_folder() == Path("~/.cache/embedding-edge").expanduser()
+    assert cache_folder() == Path("~/.cache/embedding-edge").expanduser()
 
 
 def test_golden_ids(bundle: Path) -> None:

@@ -288,7 +288,8 @@ def test_a_full_disk(litert_bundle: Path, tmp_path: Path) -> None:
         pytest.skip("needs a device that is always full")
     (tmp_path / WEIGHTS).symlink_to("/dev/full")
     code = (
-        "import sys; from pathlib import Path; from embedding_runtime.litert_session import LitertSession\n"
+        "import sys; from pathlib import Path\n"
+        "from embedding_runtime.litert_session import LitertSession\n"
         "LitertSession(Path(sys.argv[1]), 1, 0, Path(sys.argv[2]))"
     )
     alone = [sys.executable, "-c", code, str(litert_bundle / GRAPH), str(tmp_path / WEIGHTS)]

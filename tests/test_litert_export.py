@@ -1,5 +1,6 @@
 """`export-embedding --format litert` as a user meets it."""
 
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -177,3 +178,27 @@ def test_only_googles_checkpoint_has_googles_name(tiny_checkpoint: Path, name: s
     checkpoint = load_checkpoint(tiny_checkpoint)
     named = replace(checkpoint, source=replace(checkpoint.source, name=name))
     assert litert_file(named, "mixed", 512) == file
+
+
+def test_a_litert_export_and_its_gate_do_without_onnx(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Where only what LiteRT needs is installed: the import of onnx fails there."""
+    program = (
+        "import sys; sys.modules['onnx'] = None; from embedding_export.cli import main; sys.exit(main())"
+    )
+    options = ["--format", "litert", "--precision", "fp32", "--buckets", "32"]
+    command = [sys.executable, "-c", program, str(tiny_checkpoint), str(tmp_path / "bundle"), *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (graph,) = load_manifest(tmp_path / "bundle").graphs
+    assert (graph.key, graph.parity.status) == ("litert/fp32", "passed")
+
+
+def test_without_onnx_nothing_is_begun(
+    export: Export, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    assert export(tmp_path / "bundle", "--format", "litert,onnx") == 1
+    said = capsys.readouterr().err
+    assert "pip install 'embedding-edge[export]'" in said
+    assert "reading" not in said
+    assert list(tmp_path.iterdir()) == []

@@ -16,14 +16,15 @@ from numpy.typing import NDArray
 
 from embedding_export import quantize
 from embedding_export.audit import audit_graph
-from embedding_export.checkpoint import Checkpoint, EncoderConfig, load_checkpoint
+from embedding_export.checkpoint import Checkpoint, load_checkpoint
 from embedding_export.dequantized import dequantized
+from embedding_export.encoder_config import EncoderConfig
 from embedding_export.errors import AuditError, ExportError
+from embedding_export.export_encoder import Encoder
 from embedding_export.folding import ArrayWeight, Weights, as_stored, folded
 from embedding_export.litert_ops import CHUNK, Lengths
 from embedding_export.precisions import LITERT
 from embedding_export.to_litert import check_buckets, write_litert
-from embedding_export.to_onnx import Encoder
 from embedding_runtime.bundle import Precision
 
 Floats = NDArray[np.float32]

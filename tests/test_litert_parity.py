@@ -29,6 +29,7 @@ from embedding_runtime.bundle import Precision, load_manifest
 from embedding_validate import diagnosis, parity, rounded_ops
 from embedding_validate.answers import Answers
 from embedding_validate.execution import Execution
+from embedding_validate.gate import parity_gate
 from embedding_validate.reference import Reference
 
 pytest.importorskip("ai_edge_litert", reason="needs the litert extra")
@@ -139,7 +140,7 @@ def test_a_fault_is_named(
 @pytest.fixture(scope="module")
 def gate(tiny_checkpoint: Path) -> Gate:
     """The exporter's, shared: the reference answers once for each set of buckets."""
-    return parity.gate(load_checkpoint(tiny_checkpoint))
+    return parity_gate(load_checkpoint(tiny_checkpoint))
 
 
 def _padding_counts(length: int) -> Callable[[pytest.MonkeyPatch], None]:

@@ -18,7 +18,8 @@ from embedding_export.options import ExportOptions
 from embedding_export.pipeline import export_bundle
 from embedding_runtime import Embedder
 from embedding_runtime.cli import main
-from embedding_runtime.stream import WINDOW_BATCHES, batches, pad
+from embedding_runtime.padding import pad
+from embedding_runtime.stream import WINDOW_BATCHES, batches
 
 LINES = 1_000_000
 SAMPLE = 1_200

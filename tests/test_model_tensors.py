@@ -10,7 +10,8 @@ import torch
 from edits import ABSENT, Fields, change, change_tensors, swap
 from safetensors.torch import load_file
 
-from embedding_export.checkpoint import CheckpointError, load_checkpoint
+from embedding_export.checkpoint import load_checkpoint
+from embedding_export.errors import CheckpointError
 
 Tensors = dict[str, torch.Tensor]
 

@@ -22,10 +22,11 @@ from embedding_runtime.errors import BundleError, InputError
 from embedding_validate import diagnosis, parity, probes, table, texts
 from embedding_validate.answers import Answers
 from embedding_validate.execution import Executed, Execution
+from embedding_validate.gate import parity_gate
 from embedding_validate.metrics import Figures
 from embedding_validate.reference import Reference
 from embedding_validate.results import TOKEN_STATES, Case, Invariance
-from embedding_validate.thresholds import LOSS, bounds
+from embedding_validate.thresholds import LOSS, RANDOM_LOSS, bounds
 from embedding_validate.verdict import Found, graph_report
 
 FP32_ONLY = ExportOptions(precisions=("fp32",))
@@ -317,7 +318,7 @@ def test_execution_is_judged_apart_from_loss(
 
 
 def test_the_gate(bundle: Path, tmp_path: Path, checkpoint: Checkpoint, answers: Answers) -> None:
-    gate = parity.gate(checkpoint)
+    gate = parity_gate(checkpoint)
     verdict = gate(bundle)["onnx/fp32"]
     assert (verdict.status, verdict.reason) == ("passed", None)
     assert verdict.texts == len(answers.probes.probes)
@@ -334,8 +335,8 @@ def test_the_gate(bundle: Path, tmp_path: Path, checkpoint: Checkpoint, answers:
 def test_the_gate_refuses_a_precision_without_thresholds(
     bundle: Path, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(LOSS, "fp32")
-    verdict = parity.gate(checkpoint)(bundle)["onnx/fp32"]
+    monkeypatch.delitem(RANDOM_LOSS, "fp32")
+    verdict = parity_gate(checkpoint)(bundle)["onnx/fp32"]
     assert verdict.status == "failed" and verdict.reason and "No parity thresholds" in verdict.reason
 
 
@@ -378,5 +379,5 @@ def test_fine_tunes_of_other_shapes_pass(
 ) -> None:
     folder = Path(shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint"))
     change(folder)
-    verdict = parity.gate(load_checkpoint(folder))(export(folder, tmp_path / "bundle"))["onnx/fp32"]
+    verdict = parity_gate(load_checkpoint(folder))(export(folder, tmp_path / "bundle"))["onnx/fp32"]
     assert (verdict.status, verdict.reason) == ("passed", None)

@@ -55,9 +55,9 @@ def test_reads_lines_and_jsonl(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.txt", b"good\nbad \xff\n", "not UTF-8.*byte 9"),
+        ("a.txt", b"good\nbad \xff\n", "Line 2 .* not valid UTF-8"),
         ("a.txt", b"\n \n", "has no text"),
-        ("a.jsonl", b'{"text": "x"}\n{oops\n', "Line 2 .* not JSON"),
+        ("a.jsonl", b'{"text": "x"}\n{oops\n', "Line 2 .* not valid JSON"),
         ("a.jsonl", b'["x"]\n', "Line 1 .* Expected an object"),
         ("a.jsonl", b'{"text": 3}\n', "Line 1 .* Expected an object"),
         ("a.jsonl", b'{"text": "\\ud800"}\n', "lone surrogate"),
@@ -152,6 +152,5 @@ def test_own_texts_run_with_both_verbs_and_in_batches() -> None:
 
 def test_texts_file_is_clean() -> None:
     """One object with three keys per line, so that a diff shows what changed."""
-    path = Path(texts.__file__).with_name("texts.jsonl")
-    for line in path.read_text(encoding="utf-8").removesuffix("\n").split("\n"):
+    for line in texts.TEXTS.read_text(encoding="utf-8").removesuffix("\n").split("\n"):
         assert json.loads(line).keys() == {"id", "script", "text"}

@@ -16,7 +16,8 @@ from embedding_export.checkpoint import Checkpoint, load_checkpoint
 from embedding_validate import probes, reference, texts
 from embedding_validate.calls import sliced
 from embedding_validate.probes import Probe
-from embedding_validate.reference import Reference, ReferenceLoadError, ask
+from embedding_validate.reference import Reference, ask
+from embedding_validate.reference_checks import ReferenceLoadError
 
 TEXTS = ["wind", "How do I keep a sourdough starter alive?", "Träge Flüsse 川 🙂", ""]
 
@@ -124,7 +125,8 @@ def test_answers_a_set_of_probes(loaded: Reference, checkpoint: Checkpoint) -> N
 
 
 def test_limits(loaded: Reference, checkpoint: Checkpoint) -> None:
-    assert loaded.limits == probes.Limits(checkpoint.config.window, 2048)
+    added = checkpoint.tokenizer.owner_tokens
+    assert loaded.limits == probes.Limits(checkpoint.config.window, 2048, added=added)
     assert loaded.dim == 64
 
 

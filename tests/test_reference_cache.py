@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from embedding_export.checkpoint import load_checkpoint
-from embedding_validate import reference_cache
+from embedding_validate import lengths, reference_cache, texts
 from embedding_validate.answers import Answers
 from embedding_validate.reference import Reference
 from embedding_validate.texts import Text
@@ -41,9 +41,9 @@ def test_answers_are_kept(tiny_checkpoint: Path, cache: Path, monkeypatch: pytes
         np.testing.assert_array_equal(second.by_probe[name].vector, answer.vector)
 
 
-@pytest.mark.parametrize("change", ["texts", "prompts", "buckets", "damage"])
+@pytest.mark.parametrize("change", ["texts", "prompts", "buckets", "damage", "code", "packaged texts"])
 def test_other_answers_are_computed(
-    change: str, editable: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+    change: str, editable: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _answers(editable)
     own: tuple[Text, ...] = OWN
@@ -57,6 +57,14 @@ def test_other_answers_are_computed(
         data = json.loads(path.read_text(encoding="utf-8"))
         data["prompts"]["query"] = "other: "
         path.write_text(json.dumps(data), encoding="utf-8")
+    elif change == "code":
+        path = tmp_path / "lengths.py"
+        path.write_bytes(Path(lengths.__file__).read_bytes() + b"# changed")
+        monkeypatch.setattr(lengths, "__file__", str(path))
+    elif change == "packaged texts":
+        path = tmp_path / "passages.json"
+        path.write_bytes(texts.PASSAGES.read_bytes() + b" ")
+        monkeypatch.setattr(reference_cache, "_DATA", (texts.TEXTS, path))
     else:
         (kept,) = cache.iterdir()
         kept.write_bytes(kept.read_bytes()[:-100])

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import sensitivity
-from test_faults import _with_config, _with_weights
+from faulty_exports import with_config, with_weights
 
 from embedding_export import graphs
 from embedding_export.checkpoint import load_checkpoint
@@ -22,7 +22,7 @@ Patch = pytest.MonkeyPatch
 
 
 def _scaled(name: str, factor: float) -> Callable[[Patch], None]:
-    return _with_weights(lambda tensors: {name: ArrayWeight(tensors[name].array() * np.float32(factor))})
+    return with_weights(lambda tensors: {name: ArrayWeight(tensors[name].array() * np.float32(factor))})
 
 
 def _one_row(name: str, factor: float) -> Callable[[Patch], None]:
@@ -31,7 +31,7 @@ def _one_row(name: str, factor: float) -> Callable[[Patch], None]:
         values[3] *= factor
         return {name: ArrayWeight(values)}
 
-    return _with_weights(change)
+    return with_weights(change)
 
 
 SEEN = {
@@ -39,8 +39,8 @@ SEEN = {
     "w of a norm x 1.02": _scaled("layers.2.input_layernorm.weight", 1.02),
     "table x 1.02": _scaled("embed_tokens.weight", 1.02),
     "value x 1.02 in one row": _one_row("layers.0.self_attn.v_proj.weight", 1.02),
-    "window one too narrow": _with_config(lambda c: {"window": c.window - 1}),
-    "window one too wide": _with_config(lambda c: {"window": c.window + 1}),
+    "window one too narrow": with_config(lambda c: {"window": c.window - 1}),
+    "window one too wide": with_config(lambda c: {"window": c.window + 1}),
 }
 # The norm that follows takes any common factor away: only the weight audit sees these.
 UNSEEN = {

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from embedding_export.errors import ExportError
-from embedding_export.staging import Existing, require_space, staged
+from embedding_export.options import Existing
+from embedding_export.staging import require_space, staged
 
 
 def _bundle(path: Path, text: str = "old") -> Path:

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from edits import ABSENT, Fields, change, reference
 
-from embedding_export.checkpoint import CheckpointError, load_checkpoint
+from embedding_export.checkpoint import load_checkpoint
+from embedding_export.errors import CheckpointError
 
 OWN, MODEL = "sentence_bert_config.json", "config_sentence_transformers.json"
 

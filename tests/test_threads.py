@@ -1,11 +1,10 @@
 """How many threads, and what kind of CPU, from what the system says of itself."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from machines import another_cpu, put
 
 from embedding_runtime import cpu, onnx_session
 from embedding_runtime.control_group import cpu_quota, memory_limit
@@ -13,15 +12,6 @@ from embedding_runtime.cores import cores, fast_cores
 from embedding_runtime.threads import available_cpus, resolve_threads
 
 EIGHT = set(range(8))
-
-
-def put(root: Path, files: dict[str, str | int]) -> Path:
-    """A machine's tree, as far as the files say."""
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"{text}\n")
-    return root
 
 
 def sys_cpus(name: str, *values: int) -> dict[str, str | int]:
@@ -126,24 +116,6 @@ def test_kernels_that_saturate_are_kept_out(monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(onnx_session, "cpu_kind", lambda kind=kind: kind)
         with pytest.raises(RuntimeError, match=key):
             onnx_session.session_options(1).get_session_config_entry(key)
-
-
-@contextmanager
-def another_cpu(machine: str, cpuinfo: str, folder: Path) -> Iterator[Path]:
-    """Within the block this is a Linux machine with such a CPU; gives the file that says so."""
-    file = folder / "cpuinfo"
-    file.write_text(cpuinfo)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cpu, "_CPUINFO", file)
-        patch.setattr("platform.machine", lambda: machine)
-        patch.setattr("platform.system", lambda: "Linux")
-        cpu.cpu_kind.cache_clear()
-        cpu.cpu_fingerprint.cache_clear()
-        try:
-            yield file
-        finally:
-            cpu.cpu_kind.cache_clear()
-            cpu.cpu_fingerprint.cache_clear()
 
 
 @pytest.mark.parametrize(

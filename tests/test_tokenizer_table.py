@@ -14,6 +14,7 @@ from tokenizer_pair import Both, lines
 
 from embedding_export.errors import ExportError
 from embedding_export.tokenizer_conformance import write_conformance
+from embedding_export.tokenizer_file import TokenizerFile
 from embedding_export.tokenizer_json import UnsupportedTokenizer
 from embedding_export.tokenizer_table import build_table
 from embedding_runtime.errors import BundleError
@@ -122,6 +123,7 @@ UNSUPPORTED: dict[str, tuple[Callable[[Json], object], str]] = {
     "gap": (lambda d: d["model"]["vocab"].pop("<0x00>"), "byte entries"),
     "byte merge": (
         lambda d: (
+            d["added_tokens"].pop(),  # its id is past the table
             d["model"]["vocab"].update({"<0x41>a": len(d["model"]["vocab"])}),
             d["model"]["merges"].append(["<0x41>", "a"]),
         ),
@@ -137,7 +139,7 @@ def test_what_is_not_reproduced_is_refused_by_name(tiny_checkpoint: Path, tmp_pa
     change(data)
     (tmp_path / "tokenizer.json").write_text(json.dumps(data))
     with pytest.raises(UnsupportedTokenizer, match=reason):
-        build_table(tmp_path / "tokenizer.json", tmp_path / "x.table")
+        build_table(TokenizerFile(tmp_path / "tokenizer.json"), tmp_path / "x.table")
     assert not (tmp_path / "x.table").exists()
 
 
@@ -145,7 +147,7 @@ def test_the_proof_can_fail(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: 
     """A reader that merges wrongly must stop the export and leave no table."""
     monkeypatch.setattr("embedding_runtime.tokenizer_bpe.Merger._merge_short", lambda self, ids: ids)
     with pytest.raises(ExportError, match="The compact table gives"):
-        build_table(tiny_checkpoint / "tokenizer.json", tmp_path / "x.table")
+        build_table(TokenizerFile(tiny_checkpoint / "tokenizer.json"), tmp_path / "x.table")
     assert not (tmp_path / "x.table").exists()
 
 
@@ -165,7 +167,7 @@ def test_merges_across_spaces_are_exact_too(tiny_checkpoint: Path, tmp_path: Pat
 
 
 def test_the_conformance_file_is_met(tiny: Both, tiny_checkpoint: Path, tmp_path: Path) -> None:
-    count = write_conformance(tiny_checkpoint / "tokenizer.json", tmp_path / "cases.jsonl")
+    count = write_conformance(TokenizerFile(tiny_checkpoint / "tokenizer.json"), tmp_path / "cases.jsonl")
     cases = [json.loads(line) for line in (tmp_path / "cases.jsonl").read_text().split("\n")[:-1]]
     assert len(cases) == count > 400
     for case in cases:
@@ -178,7 +180,7 @@ def test_the_conformance_file_is_met(tiny: Both, tiny_checkpoint: Path, tmp_path
 def test_no_token_begins_inside_a_control_token_read_as_text(tiny_checkpoint: Path, tmp_path: Path) -> None:
     data = json.loads((tiny_checkpoint / "tokenizer.json").read_text())
     control = data["added_tokens"][0] | {"id": len(data["model"]["vocab"]), "content": "<x<b>y>"}
-    data["added_tokens"].append(control)
+    data["added_tokens"][-1] = control  # in place of the one past the table
     (tmp_path / "tokenizer.json").write_text(json.dumps(data))
     both = Both(tmp_path / "tokenizer.json", tmp_path / "x.table")
     inner = both.source.vocab["<b>"]

@@ -15,7 +15,7 @@ from embedding_export.pipeline import export_bundle
 from embedding_export.trimming import TABLE, TensorRows
 from embedding_runtime import Embedder
 from embedding_runtime.bundle import load_manifest
-from embedding_validate import parity
+from embedding_validate.gate import parity_gate
 
 TEXTS = [
     "Mars, known for its reddish appearance.",
@@ -33,7 +33,7 @@ def ascii_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
     folder = tmp_path_factory.mktemp("trimmed") / "bundle"
     checkpoint = load_checkpoint(tiny_checkpoint)
     options = ExportOptions(precisions=("fp32",), alphabet="ascii")
-    manifest = export_bundle(checkpoint, folder, options, parity.gate(checkpoint))
+    manifest = export_bundle(checkpoint, folder, options, parity_gate(checkpoint))
     assert manifest.graphs[0].parity.status == "passed"
     assert manifest.graphs[0].parity.texts >= 20
     return folder

@@ -5,9 +5,7 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer as Library
-
-from embedding_export.tokenizer_json import read_tokenizer
+from embedding_export.tokenizer_file import TokenizerFile
 from embedding_export.tokenizer_table import build_table
 from embedding_runtime.bundle import TokenizerInfo
 from embedding_runtime.tokenizer_table import TableTokenizer
@@ -41,16 +39,15 @@ class Both:
     """One tokenizer as a table and in the library."""
 
     def __init__(self, tokenizer_json: Path, out: Path, lower: bool = False) -> None:
-        self.source = read_tokenizer(tokenizer_json)
-        self.built = build_table(tokenizer_json, out)
+        file = TokenizerFile(tokenizer_json)
+        self.source = file.pairs
+        self.built = build_table(file, out)
         self.path = out
         self.info = TokenizerInfo(
             out.name, self.built.vocab_size, self.built.bos_id, self.built.eos_id, 0, lower, ()
         )
         self.table = TableTokenizer.open(out, self.info)
-        self.library: Any = Library.from_file(str(tokenizer_json))
-        self.library.no_truncation()
-        self.library.no_padding()
+        self.library: Any = file.library
 
     def expected(self, text: str, length: int | None = None, allow_special: bool = False) -> list[int]:
         self.library.encode_special_tokens = not allow_special

@@ -10,11 +10,13 @@ import torch
 from numpy.typing import NDArray
 
 from embedding_export import describe
-from embedding_export.checkpoint import Checkpoint, EncoderConfig
+from embedding_export.checkpoint import Checkpoint
 from embedding_export.encoder import encode
+from embedding_export.encoder_config import EncoderConfig
+from embedding_export.export_encoder import Encoder
 from embedding_export.folding import ArrayWeight, Weights, as_stored, folded
 from embedding_export.precisions import precision_row
-from embedding_export.to_onnx import Encoder, write_onnx
+from embedding_export.to_onnx import write_onnx
 from embedding_export.torch_ops import TorchOps
 from embedding_runtime.bundle import Precision
 from embedding_runtime.onnx_session import OnnxSession

@@ -7,7 +7,6 @@ text is then read as its characters. Never by frequency: that would change ids i
 nothing of embedding tables.
 """
 
-import json
 import random
 import re
 from collections.abc import Iterable
@@ -18,8 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embedding_export.errors import CheckpointError, ExportError
-from embedding_export.tokenizer_json import BYTES, SPACE, BytePairs, parse_tokenizer, read_tokenizer
+from embedding_export.errors import ExportError
+from embedding_export.tokenizer_file import TokenizerFile
+from embedding_export.tokenizer_json import BYTES, SPACE, BytePairs
 
 _ASCII = ((0x00, 0x7F),)
 _PUNCTUATION = ((0x2000, 0x206F), (0x20A0, 0x20BF), (0x2100, 0x214F), (0x2190, 0x21FF), (0x2200, 0x22FF))
@@ -55,7 +55,7 @@ class Trimmed:
     characters: int
     entries: int
     kept: NDArray[np.int64]
-    tokenizer_json: str
+    tokenizer: TokenizerFile
     outside: float
     proved: int
 
@@ -79,8 +79,8 @@ class Trimmed:
         return tokenizer_config | {"added_tokens_decoder": kept}
 
 
-def trim(tokenizer_json: Path, alphabet: str, *, required: str = "") -> Trimmed:
-    """Trim a `tokenizer.json` to an alphabet, and prove that ids inside it stay the same tokens.
+def trim(source: TokenizerFile, alphabet: str, *, required: str = "") -> Trimmed:
+    """Trim a tokenizer to an alphabet, and prove that ids inside it stay the same tokens.
 
     `alphabet` is names of `ALPHABETS` or files of text whose characters are the alphabet, joined by `+`.
     The lower-case forms of its characters, the space, and the characters of `required` (the prompts) belong
@@ -89,17 +89,16 @@ def trim(tokenizer_json: Path, alphabet: str, *, required: str = "") -> Trimmed:
     Raises:
         ExportError: an unknown name, an unreadable or empty file, or the proof failed.
         UnsupportedTokenizer: the tokenizer is not of a kind that is reproduced, so nothing can be promised.
-        CheckpointError: `tokenizer_json` cannot be read.
+        CheckpointError: `source` cannot be read.
     """
     chars = read_alphabet(alphabet) | set(required)
-    full = read_tokenizer(tokenizer_json)
-    data: dict[str, Any] = json.loads(tokenizer_json.read_text(encoding="utf-8"))
-    kept = _kept(full, chars | {SPACE}, data["model"].get("unk_token"))
-    text = json.dumps(_trimmed_json(data, full, kept), ensure_ascii=False)
-    proof = _Proof(tokenizer_json, text, full, kept)
+    full, data = source.pairs, source.data
+    kept = _kept(full, chars | {SPACE}, {data["model"].get("unk_token"), *source.owner_tokens})
+    smaller = TokenizerFile.of(_trimmed_json(data, full, kept), source.path)
+    proof = _Proof(source, smaller, kept)
     proved = proof.inside(sorted(chars))
     outside = proof.outside()
-    return Trimmed(alphabet, len(chars), len(full.pieces), kept, text, outside, proved)
+    return Trimmed(alphabet, len(chars), len(full.pieces), kept, smaller, outside, proved)
 
 
 def read_alphabet(alphabet: str) -> frozenset[str]:
@@ -129,12 +128,11 @@ def _from_file(path: Path) -> set[str]:
     return found
 
 
-def _kept(full: BytePairs, chars: frozenset[str], unknown: str | None) -> NDArray[np.int64]:
-    """Old ids that stay, ascending, so that the order of entries stays too."""
+def _kept(full: BytePairs, chars: frozenset[str], named: set[str | None]) -> NDArray[np.int64]:
+    """Old ids that stay, ascending, so that the order of entries stays too; those `named` always do."""
     control = {a.token_id for a in full.added if a.special} | {full.bos_id, full.eos_id}
     always = control | {full.vocab[b] for b in BYTES}
-    if unknown in full.vocab:
-        always.add(full.vocab[unknown])
+    always |= {i for i, piece in enumerate(full.pieces) if piece in named}
     reserved = {a.token_id for a in full.added if RESERVED.fullmatch(a.content)}
     written = {i for i, piece in enumerate(full.pieces) if chars.issuperset(piece)}
     return np.array(sorted(always | (written - reserved)), np.int64)
@@ -166,19 +164,11 @@ def _trimmed_json(data: dict[str, Any], full: BytePairs, kept: NDArray[np.int64]
 class _Proof:
     """Both tokenizers in the `tokenizers` library."""
 
-    def __init__(self, tokenizer_json: Path, text: str, full: BytePairs, kept: NDArray[np.int64]) -> None:
-        from tokenizers import Tokenizer
-
-        parse_tokenizer(json.loads(text))
-        try:
-            self._old, self._new = Tokenizer.from_file(str(tokenizer_json)), Tokenizer.from_str(text)
-        except Exception as e:  # the library raises bare Exception
-            raise CheckpointError(f"{tokenizer_json} is refused by the tokenizers library ({e}).") from e
-        self._full = full
+    def __init__(self, source: TokenizerFile, smaller: TokenizerFile, kept: NDArray[np.int64]) -> None:
+        assert smaller.pairs  # the compact table takes it
+        self._old, self._new = source.library, smaller.library
+        self._full = source.pairs
         self._kept = kept
-        for library in (self._old, self._new):
-            library.no_truncation()
-            library.no_padding()
 
     def inside(self, chars: list[str]) -> int:
         """Compare tokens of texts in the alphabet; returns their number."""

@@ -1,7 +1,7 @@
 """Weight audit: every tensor of a written graph is the checkpoint's, within its format's error bound.
 
 Parity cannot show everything (a uniform scale on a projection cancels in the norm that follows); this can.
-`stored` reads the file without the code that wrote it; what the bound of a format is, is said here.
+The file is read without the code that wrote it; what the bound of a format is, is said here.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embedding_export.checkpoint import Checkpoint, DenseStage, Tensor
+from embedding_export.checkpoint import Checkpoint
 from embedding_export.dequantized import read_graph
 from embedding_export.errors import AuditError
 from embedding_export.folding import Weight, Weights, as_stored, folded
+from embedding_export.ops import DenseStage
 from embedding_export.read_eight_bits import (
     moved_as_stored,
     norm_before,
@@ -23,6 +24,7 @@ from embedding_export.read_eight_bits import (
     read_norm_factors,
 )
 from embedding_export.stored import TABLE, Grid, StoredWeight, norm_scale
+from embedding_export.tensors import Tensor
 
 # Rows of a tensor compared at a time.
 ROWS = 4096

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedding_export.calibration import Calibration, Heads
-from embedding_export.checkpoint import EncoderConfig
+from embedding_export.encoder_config import EncoderConfig
 from embedding_export.folding import Weight, Weights
 
 Floats = NDArray[np.float32]

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from embedding_export.checkpoint import DenseStage, EncoderConfig
 from embedding_export.encoder import encode
+from embedding_export.encoder_config import EncoderConfig
 from embedding_export.folding import Weights
+from embedding_export.ops import DenseStage
 from embedding_export.rope import rope_tables
 
 Floats = NDArray[np.float32]

@@ -14,17 +14,18 @@ from embedding_export.errors import CheckpointError
 from embedding_export.hub import locate
 from embedding_export.json_files import read_fields
 from embedding_export.model_tensors import read_model_tensors
-from embedding_export.stages import DenseStage, read_stages
+from embedding_export.ops import DenseStage
+from embedding_export.stages import read_stages
 from embedding_export.tensors import Tensor, fingerprint
 from embedding_export.text_config import (
     SimilarityName,
-    check_tokenizer,
+    check_case,
+    find_tokenizer,
     read_prompt_config,
     read_text_config,
 )
+from embedding_export.tokenizer_file import TokenizerFile
 from embedding_runtime.bundle import Source
-
-__all__ = ["Checkpoint", "CheckpointError", "DenseStage", "EncoderConfig", "Tensor", "load_checkpoint"]
 
 _CLIENT_FILES = (
     "config.json",
@@ -35,6 +36,10 @@ _CLIENT_FILES = (
     "tokenizer.model",
 )
 _LICENSE = re.compile(r"(licen[sc]e|notice|copying|use_policy|terms|gemma_terms)", re.IGNORECASE)
+# Weights that are known by their fingerprint, whatever their folder is called.
+KNOWN_WEIGHTS = {
+    "bcf23c5359e0bab6e587be623126e3511ca21a07b53867080075b3390b6bd1a2": "google/embeddinggemma-300m",
+}
 _QAT = re.compile(r"qat[-_.](q\d+_\d+)", re.IGNORECASE)
 
 
@@ -57,7 +62,7 @@ class Checkpoint:
     default_prompt_name: str | None
     similarity_fn_name: SimilarityName
     do_lower_case: bool
-    tokenizer_json: Path
+    tokenizer: TokenizerFile
     client_files: tuple[Path, ...]
     license_files: tuple[Path, ...]
     config_overrides: dict[str, Any]
@@ -82,15 +87,18 @@ def load_checkpoint(
     stages = read_stages(folder, config.hidden_size)
     text = read_text_config(folder, config.max_position_embeddings)
     prompts = read_prompt_config(folder)
-    tokenizer_json = check_tokenizer(folder, config.vocab_size)
+    tokenizer = TokenizerFile.read(find_tokenizer(folder), config.vocab_size)
+    check_case(folder, tokenizer.data.get("normalizer"), text.do_lower_case)
     tensors, left_out = read_model_tensors(folder, config, stages)
+    weights = fingerprint(tensors)
     source = Source(
-        name=where.name,
+        name=KNOWN_WEIGHTS.get(weights, where.name),
         revision=where.revision,
-        weights_sha256=fingerprint(tensors),
+        weights_sha256=weights,
         dtype="+".join(sorted({t.dtype for t in tensors.values()})),
         qat=_qat(where.name, folder / "config.json"),
-        notes=window.notes + text.notes + left_out,
+        notes=window.notes + text.notes + _tokens_left_out(tokenizer, config.vocab_size) + left_out,
+        random_weights=read_fields(folder / "config.json").boolean("random_weights", False),
     )
     return Checkpoint(
         path=folder,
@@ -103,7 +111,7 @@ def load_checkpoint(
         default_prompt_name=prompts.default_prompt_name,
         similarity_fn_name=prompts.similarity_fn_name,
         do_lower_case=text.do_lower_case,
-        tokenizer_json=tokenizer_json,
+        tokenizer=tokenizer,
         client_files=tuple(folder / n for n in _CLIENT_FILES if (folder / n).is_file()),
         license_files=tuple(p for p in sorted(folder.iterdir()) if p.is_file() and _LICENSE.match(p.name)),
         config_overrides=dict(window.overrides),
@@ -111,12 +119,26 @@ def load_checkpoint(
     )
 
 
+def _tokens_left_out(tokenizer: TokenizerFile, rows: int) -> tuple[str, ...]:
+    if not tokenizer.without_row:
+        return ()
+    return (
+        f"the embedding table ({rows} rows) has no row for the special token "
+        f"{', '.join(tokenizer.without_row)}, so it is left out: in a text it is read as ordinary text",
+    )
+
+
 def _refuse_adapter(folder: Path) -> None:
-    if (folder / "adapter_config.json").exists():
+    file = folder / "adapter_config.json"
+    if file.exists():
+        base = read_fields(file).values.get("base_model_name_or_path") or "BASE"
         raise CheckpointError(
             f"{folder} holds an adapter (adapter_config.json) that is not merged into the model. Merge it "
-            "where sentence-transformers and peft are installed: m = SentenceTransformer(CHECKPOINT); "
-            "m[0].model = m[0].model.merge_and_unload(); m.save_pretrained(NEW_FOLDER)"
+            f"where sentence-transformers and peft are installed: m = SentenceTransformer({str(folder)!r}); "
+            f"base = AutoModel.from_pretrained({base!r}, dtype='float32'); "
+            f"m[0].model = PeftModel.from_pretrained(base, {str(folder)!r}).merge_and_unload(); "
+            "m.save_pretrained(NEW_FOLDER) and export NEW_FOLDER. (PeftModel is peft's, AutoModel that of "
+            "transformers.)"
         )
 
 

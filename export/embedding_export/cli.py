@@ -42,9 +42,11 @@ def _run(options: argparse.Namespace) -> int:
     try:
         from embedding_export.checkpoint import load_checkpoint
         from embedding_export.graphs import check_options
-        from embedding_export.options import ExportOptions
+        from embedding_export.options import Existing, ExportOptions
         from embedding_export.pipeline import export_bundle, summary
-        from embedding_export.staging import Existing, check_target
+        from embedding_export.staging import check_target
+
+        reporter = _reporter()
     except ImportError as e:
         print(
             f"export-embedding: error: {e.name} is not installed. "
@@ -73,7 +75,7 @@ def _run(options: argparse.Namespace) -> int:
     )
     for note in checkpoint.source.notes:
         _say(f"note: {note}")
-    manifest = export_bundle(checkpoint, options.bundle, export_options, _gate(checkpoint), _reporter())
+    manifest = export_bundle(checkpoint, options.bundle, export_options, _gate(checkpoint), reporter)
     seconds = time.monotonic() - started
     for line in _verdict(manifest, options.bundle, seconds):
         _say(line)
@@ -90,9 +92,9 @@ def _gate(checkpoint: Any) -> Any:
         return f"{e.name} is not installed"
     if reason := unavailable():
         return reason
-    from embedding_validate.parity import gate
+    from embedding_validate.gate import parity_gate
 
-    return gate(checkpoint, _checks())
+    return parity_gate(checkpoint, _checks())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -229,7 +231,7 @@ def _verdict(manifest: Manifest, bundle: Path, seconds: float) -> list[str]:
         lines.append(f"  {graph.key:12} {size / 1e6:9,.1f} MB   parity: {parity.status}")
         if parity.status == "passed":
             error = f"cosine >= {parity.cosine_min:.7f}, error <= {parity.max_abs_error:.1e}"
-            lines[-1] += f" ({parity.texts} texts, {error})"
+            lines[-1] += f" ({parity.texts} texts, {error}; floors of {parity.floors})"
         elif parity.reason:
             lines[-1] += f" ({parity.reason})"
     return lines

@@ -4,15 +4,19 @@ Knows nothing of tensors: it copies, and states what was modified.
 """
 
 import json
+import re
 import shutil
 from collections.abc import Iterable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from embedding_export import licence
 from embedding_export.checkpoint import Checkpoint
 
 NOTICE = "NOTICE"
+# The checkpoint's card speaks of the checkpoint, so it is not the bundle's README.md.
+MODEL_CARD = "MODEL_CARD.md"
+_LICENCE = re.compile(r"licen[sc]e|copying", re.IGNORECASE)
 # What transformers.js calls our graphs, the one to take where its user names none first.
 _CLIENT_DTYPES = {
     "model_int8.onnx": "int8",
@@ -30,8 +34,13 @@ def write_client_files(checkpoint: Checkpoint, bundle: Path, onnx_files: dict[st
     (`sliding_window`) is written as repaired.
     """
     for source in checkpoint.client_files:
-        if source.name != "config.json":
+        changed = checkpoint.tokenizer.client_json(source)
+        if source.name == "config.json" or changed == "":
+            continue
+        if changed is None:
             replace_file(bundle / source.name, source)
+        else:
+            write_text(bundle / source.name, changed)
     config: dict[str, Any] = json.loads((checkpoint.path / "config.json").read_text(encoding="utf-8"))
     if checkpoint.config_overrides:  # a repaired window, which transformers reads as 2 * window from a file
         config["sliding_window"] = 2 * checkpoint.config.window
@@ -44,22 +53,22 @@ def write_client_files(checkpoint: Checkpoint, bundle: Path, onnx_files: dict[st
     write_text(bundle / "config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
 
 
-def write_notices(checkpoint: Checkpoint, bundle: Path, precisions: Iterable[str]) -> None:
-    """Copy the checkpoint's licence files and state the modification, as such licences ask."""
-    notice = ""
-    for source in checkpoint.license_files:
-        if source.name == NOTICE:
-            notice = source.read_text(encoding="utf-8").rstrip() + "\n\n"
+def write_notices(checkpoint: Checkpoint, bundle: Path, graphs: Iterable[str]) -> None:
+    """Copy the checkpoint's licence files and model card, and state the modification, as licences ask."""
+    own = ""
+    for file in checkpoint.license_files:
+        if file.name == NOTICE:
+            own = file.read_text(encoding="utf-8").rstrip() + "\n\n"
         else:
-            replace_file(bundle / source.name, source)
-    revision = f", revision {checkpoint.source.revision}" if checkpoint.source.revision else ""
-    write_text(
-        bundle / NOTICE,
-        f"{notice}Modified from {checkpoint.source.name}{revision} "
-        f"(weights sha256 {checkpoint.source.weights_sha256}): converted to inference graphs "
-        f"({', '.join(precisions)}) by embedding-edge {version('embedding-edge')}. "
-        "The checkpoint's own licence applies to the weights.\n",
-    )
+            replace_file(bundle / file.name, file)
+    card, source = licence.read_card(checkpoint.path), checkpoint.source
+    if card:
+        replace_file(bundle / MODEL_CARD, card.path)
+    has_text = any(_LICENCE.match(f.name) for f in checkpoint.license_files)
+    if card and card.licence == "apache-2.0" and not has_text and (text := licence.apache_text()):
+        write_text(bundle / "LICENSE", text)
+    stated = licence.notice(source.name, source.revision, source.weights_sha256, card, graphs)
+    write_text(bundle / NOTICE, own + stated)
 
 
 def replace_file(path: Path, source: Path) -> None:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from embedding_export.checkpoint import Checkpoint, DenseStage
+from embedding_export.checkpoint import Checkpoint
 from embedding_export.folding import ArrayWeight, Weight, Weights
+from embedding_export.ops import DenseStage
 from embedding_export.read_eight_bits import straight
-from embedding_export.stored import StoredWeight, norm_scale, read_stored
+from embedding_export.stored import StoredWeight, norm_scale
 
 
 def read_graph(path: Path) -> dict[str, StoredWeight]:
@@ -25,6 +26,8 @@ def read_graph(path: Path) -> dict[str, StoredWeight]:
         from embedding_export.litert_stored import read_litert  # needs ai-edge-litert
 
         return read_litert(path)
+    from embedding_export.onnx_stored import read_stored  # needs onnx, which a LiteRT export does without
+
     return read_stored(path)
 
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from embedding_export.balancing import balance
 from embedding_export.calibration import Calibration
-from embedding_export.checkpoint import EncoderConfig
 from embedding_export.compensation import compensated_int8
+from embedding_export.encoder_config import EncoderConfig
 from embedding_export.folding import Weight, Weights
 from embedding_export.quantize import Floats, Int8Rows
 from embedding_export.turning import GivesTurned, TakesTurned, turned

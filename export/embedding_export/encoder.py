@@ -7,52 +7,9 @@ nothing of ONNX, torch, tokenizers or quantization: every step is a method of `O
 
 import math
 from collections.abc import Sequence
-from typing import Protocol, TypeVar
 
-from embedding_export.checkpoint import DenseStage, EncoderConfig
-
-V = TypeVar("V")
-
-
-class Ops(Protocol[V]):
-    """What the encoder asks of an interpreter; `V` is its handle of a tensor.
-
-    Shapes: B texts, S tokens, H hidden, N query heads, K key/value heads, D head dimension. Weights are
-    named as in `Checkpoint.tensors`. Padding is on the right, and the interpreter holds ids and mask.
-    """
-
-    def embedding(self, weight: str, scale: float) -> V:
-        """Rows of `weight` for the input ids, times `scale`: [B, S, H]."""
-
-    def linear(self, x: V, *weights: str) -> tuple[V, ...]:
-        """`x @ W.T` for each weight [out, in]: [B, S, out] each."""
-
-    def rms_norm(self, x: V, weight: str) -> V:
-        """Root-mean-square norm over the last axis, times (1 + weight)."""
-
-    def head_norm(self, x: V, weight: str, scale: float) -> V:
-        """`rms_norm` over each head of [B, S, heads * D] separately, times `scale`."""
-
-    def rope(self, x: V, theta: float) -> V:
-        """Rotary position embedding (halves rotated) on each head of [B, S, heads * D]."""
-
-    def attention(self, q: V, k: V, v: V, window: int | None) -> V:
-        """softmax(q k^T) v per head, padding masked, within |i - j| <= window if given: [B, S, N * D]."""
-
-    def gelu_gate(self, gate: V, up: V) -> V:
-        """tanh-approximated GELU of `gate`, times `up`."""
-
-    def residual(self, x: V, update: V, name: str) -> V:
-        """`x + update`, known under `name` to whoever compares layers."""
-
-    def mean_pool(self, x: V) -> V:
-        """Mean over the real tokens (`<bos>`, `<eos>` and prompt included): [B, H]."""
-
-    def dense(self, x: V, stage: DenseStage) -> V:
-        """`activation(x @ W.T + b)`: [B, out]."""
-
-    def l2_normalize(self, x: V) -> V:
-        """`x / max(|x|, 1e-12)` over the last axis, as torch's `normalize`."""
+from embedding_export.encoder_config import EncoderConfig
+from embedding_export.ops import DenseStage, Ops, V
 
 
 def encode(ops: Ops[V], config: EncoderConfig, dense: Sequence[DenseStage], normalize: bool) -> tuple[V, V]:

@@ -7,7 +7,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from embedding_export.checkpoint import Checkpoint, DenseStage
+from embedding_export.checkpoint import Checkpoint
+from embedding_export.ops import DenseStage
 
 # Rows of a table held in memory at a time.
 TABLE_ROWS = 8192

@@ -14,7 +14,6 @@ import numpy as np
 from embedding_export import calibration_texts
 from embedding_export.checkpoint import Checkpoint
 from embedding_export.errors import CheckpointError
-from embedding_export.tokenizer_table import open_library
 from embedding_runtime.bundle import GoldenIds, GoldenVector
 from embedding_runtime.engines import Session
 
@@ -53,13 +52,13 @@ def golden_ids(checkpoint: Checkpoint) -> SpecialIds:
     Raises:
         CheckpointError: the template is not `<bos> … <eos>`, or there is no `<pad>`.
     """
-    tokenizer = open_library(checkpoint.tokenizer_json)
+    tokenizer = checkpoint.tokenizer.library
     tokenizer.encode_special_tokens = True
     ends = tokenizer.encode("").ids
     pad = tokenizer.token_to_id("<pad>")
     if len(ends) != 2 or pad is None:
         raise CheckpointError(
-            f"{checkpoint.tokenizer_json} gives {ends} for an empty text and {pad} for <pad>; expected "
+            f"{checkpoint.tokenizer.path} gives {ends} for an empty text and {pad} for <pad>; expected "
             "[<bos>, <eos>] and an id. Only tokenizers built as Gemma's are supported."
         )
     texts = [t.lower() for t in TEXTS] if checkpoint.do_lower_case else TEXTS

@@ -4,6 +4,7 @@ Knows both formats' writers, and nothing of what else a bundle holds or of the o
 """
 
 import hashlib
+import importlib.util
 import json
 import re
 import sys
@@ -16,14 +17,14 @@ from embedding_export import describe
 from embedding_export.audit import audit_graph
 from embedding_export.checkpoint import Checkpoint
 from embedding_export.errors import ExportError
+from embedding_export.export_encoder import Encoder
 from embedding_export.folding import as_stored, folded
 from embedding_export.golden import SpecialIds, golden_vectors
 from embedding_export.options import ExportOptions
 from embedding_export.precisions import LITERT, LITERT_MIN_VERSION, NOT_OFFERED, PRECISIONS, precision_row
 from embedding_export.reporting import Reporter
-from embedding_export.to_onnx import INPUTS, OUTPUTS, Encoder, write_onnx
 from embedding_runtime.bundle import Format, Graph, Parity, Precision
-from embedding_runtime.engines import engine_module
+from embedding_runtime.engines import check_floor
 from embedding_runtime.onnx_session import OnnxSession
 from embedding_runtime.threads import available_cpus
 
@@ -84,11 +85,14 @@ def check_options(options: ExportOptions) -> None:
     """Refuse what can be, or work, with no checkpoint, before one is read.
 
     Raises:
-        ExportError: a precision or bucket that cannot be.  EngineError: LiteRT is not installed, or does not
-        run on this machine.
+        ExportError: a precision or bucket that cannot be, or onnx is needed and not installed.
+        EngineError: an engine is not installed, does not run on this machine, or is too old for a precision.
     """
+    if any(f == "onnx" for f, _ in wanted(options)) and importlib.util.find_spec("onnx") is None:
+        raise ExportError("onnx is not installed. Install it with: pip install 'embedding-edge[export]'")
+    for format, precision in wanted(options):
+        check_floor(format, precision)
     if any(f == "litert" for f, _ in wanted(options)):
-        engine_module("litert")
         _lengths(options, sys.maxsize)
     elif options.litert_single is not None:
         raise ExportError("--litert-single is about LiteRT files. Add --format litert.")
@@ -113,6 +117,8 @@ def write_graph(
 def _write_onnx(
     source: Source, folder: Path, precision: Precision, options: ExportOptions, report: Reporter
 ) -> tuple[Graph, int]:
+    from embedding_export.to_onnx import INPUTS, OUTPUTS, write_onnx
+
     checkpoint = source.checkpoint
     row = precision_row(precision, checkpoint.source.qat)
     path = _place(folder, "onnx", row.onnx_file)

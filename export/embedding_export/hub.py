@@ -11,6 +11,7 @@ _FILES = [
     "*.json",
     "*.safetensors",
     "*.model",
+    "README.md",
     "LICEN[SC]E*",
     "NOTICE*",
     "COPYING*",

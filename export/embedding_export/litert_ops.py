@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from embedding_export.checkpoint import DenseStage, EncoderConfig
+from embedding_export.encoder_config import EncoderConfig
 from embedding_export.litert_file import BOOL, INT32, Signature, Value
 from embedding_export.litert_storage import FULLY_CONNECTED_VERSION, LitertStorage
+from embedding_export.ops import DenseStage
 from embedding_export.rope import rope_tables
 from embedding_export.turning import turn
 

@@ -91,7 +91,8 @@ def _refuse_difference(folder: Path, expected: Shapes, found: Mapping[str, Tenso
         told = "; ".join(f"it {what}: {_few(names)}" for what, names in problems if names)
         raise CheckpointError(
             f"The weights in {folder} do not fit its config: {told}. If they belong to an adapter, merge it "
-            "first (merge_and_unload); else fetch the checkpoint again, or use the config they came with."
+            "before saving (model = model.merge_and_unload(), with peft's PeftModel); else fetch the "
+            "checkpoint again, or use the config they came with."
         )
 
 

@@ -19,13 +19,14 @@ from onnx import numpy_helper
 from embedding_export import quantize
 from embedding_export.balancing import balance_heads
 from embedding_export.calibration import Calibration
-from embedding_export.checkpoint import DenseStage, EncoderConfig
 from embedding_export.eight_bits import TURNED_AS_IT_RUNS, EightBits, stored_name
+from embedding_export.encoder_config import EncoderConfig
 from embedding_export.folding import Weight, Weights, row_blocks
 from embedding_export.onnx_graph import MICROSOFT, OnnxGraph
 from embedding_export.onnx_ops import OnnxOps
 from embedding_export.onnx_scores import Int8Scores
 from embedding_export.onnx_storage import Float32, output_name
+from embedding_export.ops import DenseStage
 from embedding_export.turning import turn
 
 # uint8 activations stand for (code - 128) * scale. Unsigned, because that is what engines have fast kernels

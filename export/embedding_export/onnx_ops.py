@@ -10,11 +10,12 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from embedding_export.checkpoint import DenseStage, EncoderConfig
+from embedding_export.encoder_config import EncoderConfig
 from embedding_export.folding import Weights
 from embedding_export.onnx_graph import MICROSOFT, OnnxGraph
 from embedding_export.onnx_scores import Int8Scores
 from embedding_export.onnx_storage import Storage
+from embedding_export.ops import DenseStage
 from embedding_export.rope import rope_tables
 
 # Added to the scores of masked keys: far below any score, yet finite, so that a row with no key at all stays

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from embedding_export.staging import Existing
 from embedding_runtime.bundle import Format, Precision
+
+Existing = Literal["refuse", "replace", "extend"]
 
 # Each costs what its length costs, so a short text wants a short one. Multiples of 128 make local attention
 # cheap in long ones.

@@ -90,6 +90,7 @@ def export_bundle(
         tokenizer = _write_tokenizer(checkpoint, staging.path, kept_ids, report)
         info = _tokenizer_info(checkpoint, tokenizer, source.special, options)
         manifest = _finish(checkpoint, staging.path, (*before, *written), info, options)
+        checkpoint.tokenizer.release()
         if isinstance(gate, str):
             verdict: Verdict = {g.key: Parity("not run", gate) for g in written}
         else:
@@ -141,12 +142,12 @@ def _write_tokenizer(
     for old in (table, folder / CONFORMANCE):
         old.unlink(missing_ok=True)
     try:
-        build_table(checkpoint.tokenizer_json, table)
+        build_table(checkpoint.tokenizer, table)
     except UnsupportedTokenizer as e:
         report.step(f"note: no compact tokenizer table, devices will need the tokenizers package. {e}")
-        companions.replace_file(folder / TOKENIZER_JSON, checkpoint.tokenizer_json)
+        companions.write_text(folder / TOKENIZER_JSON, checkpoint.tokenizer.text)
         return folder / TOKENIZER_JSON
-    write_conformance(checkpoint.tokenizer_json, folder / CONFORMANCE)
+    write_conformance(checkpoint.tokenizer, folder / CONFORMANCE)
     return table
 
 
@@ -163,6 +164,7 @@ def _tokenizer_info(
         special.golden,
         options.alphabet,
         None if options.alphabet is None else KEPT_IDS,
+        checkpoint.tokenizer.without_row,
     )
 
 

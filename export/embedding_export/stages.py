@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from embedding_export.errors import CheckpointError
 from embedding_export.json_files import read_fields, read_fields_if_present, read_json
+from embedding_export.ops import DenseStage
 
 _TYPE = re.compile(
     r"sentence_transformers\.(?:models|base\.modules|sentence_transformer\.modules)(?:\.\w+)?"
@@ -24,17 +25,6 @@ _ACTIVATIONS: dict[str, Literal["identity", "tanh"]] = {
 }
 _LEGACY_POOLING = "pooling_mode_"
 _EMBEDDING = "sentence_embedding"
-
-
-@dataclass(frozen=True)
-class DenseStage:
-    """y = activation(W x + b); `weight` [out, in] and `bias` [out] are names of `Checkpoint.tensors`."""
-
-    weight: str
-    bias: str | None
-    activation: Literal["identity", "tanh"]
-    in_features: int
-    out_features: int
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from embedding_export.errors import ExportError
-
-Existing = Literal["refuse", "replace", "extend"]
+from embedding_export.options import Existing
 
 
 @dataclass

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from embedding_export.errors import CheckpointError
-from embedding_export.json_files import Fields, read_fields_if_present, read_json
+from embedding_export.json_files import Fields, read_fields_if_present
 
 SimilarityName = Literal["cosine", "dot", "euclidean", "manhattan"]
 
@@ -99,11 +99,11 @@ def read_prompt_config(folder: Path) -> PromptConfig:
     return PromptConfig(prompts, default, _similarity(fields))
 
 
-def check_tokenizer(folder: Path, vocab_size: int) -> Path:
-    """The path of `tokenizer.json`, once its ids are known to fit a table of `vocab_size` rows.
+def find_tokenizer(folder: Path) -> Path:
+    """The path of `tokenizer.json`.
 
     Raises:
-        CheckpointError: missing, damaged, another kind of model than BPE, or ids beyond the table.
+        CheckpointError: there is `tokenizer.model` alone.
     """
     path = folder / "tokenizer.json"
     if not path.exists() and (folder / "tokenizer.model").exists():
@@ -111,22 +111,36 @@ def check_tokenizer(folder: Path, vocab_size: int) -> Path:
             f"{folder} has tokenizer.model but no tokenizer.json. Write it where transformers is installed: "
             "AutoTokenizer.from_pretrained(CHECKPOINT).save_pretrained(CHECKPOINT)"
         )
-    # Only the ids count here: read as Latin-1, the text takes one byte per character, whatever the script.
-    data = read_json(path, "latin-1")
-    try:
-        kind, vocab = data["model"]["type"], data["model"]["vocab"]
-        if kind != "BPE":
-            raise CheckpointError(f"{path}: the tokenizer is of type {kind}; expected BPE, as Gemma's is.")
-        ids = [*vocab.values(), *(token["id"] for token in data.get("added_tokens") or [])]
-        largest = max(ids)
-    except (KeyError, TypeError, AttributeError, ValueError) as e:
-        raise CheckpointError(f"{path} is not a tokenizer's file ({e!r}). Fetch it again.") from e
-    if largest >= vocab_size:
-        raise CheckpointError(
-            f"{path} has ids up to {largest}, but the embedding table has {vocab_size} rows. Tokens were "
-            "added without resizing the model: use the tokenizer the model was trained with."
-        )
     return path
+
+
+def _lowers(normalizer: Any) -> bool:
+    """Whether a normalizer of the `tokenizers` library has a Lowercase, at any depth."""
+    if not isinstance(normalizer, dict):
+        return False
+    return normalizer.get("type") == "Lowercase" or any(map(_lowers, normalizer.get("normalizers") or []))
+
+
+def _rebuilt(folder: Path) -> bool:
+    """Whether transformers makes the tokenizer anew, as its Gemma classes do, and so drops such a step."""
+    kind = read_fields_if_present(folder / "tokenizer_config.json").values.get("tokenizer_class")
+    return isinstance(kind, str) and kind.startswith("Gemma")
+
+
+def check_case(folder: Path, normalizer: Any, do_lower_case: bool) -> None:
+    """Refuse a tokenizer that puts texts in lower case where the reference, once reloaded, does not.
+
+    Raises:
+        CheckpointError: its normalizer lowers, and `do_lower_case` is false.
+    """
+    if not do_lower_case and _lowers(normalizer) and _rebuilt(folder):
+        raise CheckpointError(
+            f"{folder / 'tokenizer.json'} puts texts in lower case, and sentence_bert_config.json does not "
+            "say so. sentence-transformers saves a model with do_lower_case like this, and then reads it "
+            'without: the saved model has lost it. Put "do_lower_case": true into sentence_bert_config.json '
+            "to have the trained model back; if it was trained without, take the Lowercase out of "
+            "tokenizer.json."
+        )
 
 
 def _refuse_special(fields: Fields) -> None:

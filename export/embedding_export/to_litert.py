@@ -10,11 +10,11 @@ from embedding_export.calibration import calibrate
 from embedding_export.eight_bits import EightBits
 from embedding_export.encoder import encode
 from embedding_export.errors import ExportError
+from embedding_export.export_encoder import Encoder
 from embedding_export.litert_file import LitertFile
 from embedding_export.litert_ops import Lengths, LitertOps, Names
 from embedding_export.litert_storage import LitertStorage
 from embedding_export.precisions import LitertRow
-from embedding_export.to_onnx import Encoder
 
 NAMES = Names("embed_{}", "tokens", "sentence_embedding")
 # What the converter of the published single-length files calls a signature, its input and its output.

@@ -4,16 +4,14 @@ Knows nothing of bundles or manifests; `pipeline` places and records the files.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from onnx import TensorProto, helper
 
 from embedding_export.balancing import balance_heads
 from embedding_export.calibration import calibrate
-from embedding_export.checkpoint import EncoderConfig
 from embedding_export.encoder import encode
-from embedding_export.folding import Weights
+from embedding_export.export_encoder import Encoder
 from embedding_export.onnx_graph import MICROSOFT, OnnxGraph
 from embedding_export.onnx_int4 import Int4
 from embedding_export.onnx_int8 import Int8Ops
@@ -25,17 +23,6 @@ from embedding_export.precisions import PRECISIONS, PrecisionRow
 INPUTS = ("input_ids", "attention_mask")
 SEQUENCE = ("batch", "sequence")
 OUTPUTS = ("last_hidden_state", "sentence_embedding")
-
-
-@dataclass(frozen=True)
-class Encoder:
-    """What every format is built from; `sample` is texts' token ids for int8 and int4 to see activations."""
-
-    config: EncoderConfig
-    weights: Weights
-    normalize: bool
-    embedding_dim: int
-    sample: tuple[tuple[int, ...], ...] = ()
 
 
 def write_onnx(

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from embedding_export.tokenizer_json import read_tokenizer
-from embedding_export.tokenizer_table import open_library, truncated
+from embedding_export.tokenizer_file import TokenizerFile
+from embedding_export.tokenizer_table import truncated
 from embedding_export.tokenizer_texts import stress_texts
 
 FILE = "tokenizer_conformance.jsonl"
@@ -17,15 +17,14 @@ _MIXTURES = 200
 _MAX_LENGTH = 16
 
 
-def write_conformance(tokenizer_json: Path, out: Path) -> int:
+def write_conformance(source: TokenizerFile, out: Path) -> int:
     """Write JSON lines of text, allow_special, max_length (or null), ids, decoded text; returns their number.
 
     Raises:
-        UnsupportedTokenizer, CheckpointError: as `read_tokenizer`.
+        UnsupportedTokenizer, CheckpointError: as `TokenizerFile.pairs`.
     """
-    texts = stress_texts(read_tokenizer(tokenizer_json), count=_MIXTURES, added=_MIXTURES)
-    library = open_library(tokenizer_json)
-    cases = [json.dumps(case, ensure_ascii=False) for case in _cases(library, texts)]
+    texts = stress_texts(source.pairs, count=_MIXTURES, added=_MIXTURES)
+    cases = [json.dumps(case, ensure_ascii=False) for case in _cases(source.library, texts)]
     out.write_text("\n".join(cases) + "\n", encoding="utf-8", newline="\n")
     return len(cases)
 

@@ -51,8 +51,8 @@ class BytePairs:
     eos_id: int
 
 
-def read_tokenizer(path: Path) -> BytePairs:
-    """Read a `tokenizer.json` of the `tokenizers` library.
+def read_tokenizer(data: dict[str, Any], path: Path) -> BytePairs:
+    """Check and convert the JSON of a `tokenizer.json` of the `tokenizers` library; messages name `path`.
 
     Raises:
         UnsupportedTokenizer: it has a model, normalizer, pre-tokenizer, template, decoder or added-token
@@ -60,10 +60,10 @@ def read_tokenizer(path: Path) -> BytePairs:
         CheckpointError: not readable as a tokenizer.
     """
     try:
-        return parse_tokenizer(json.loads(path.read_text(encoding="utf-8")))
+        return parse_tokenizer(data)
     except UnsupportedTokenizer as e:
         raise UnsupportedTokenizer(f"{path}: {e}") from e
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
         raise CheckpointError(
             f"{path} is not a tokenizer.json that this version reads ({type(e).__name__}: {e}). Save the "
             "tokenizer again with transformers' save_pretrained."

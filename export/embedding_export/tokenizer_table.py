@@ -10,7 +10,8 @@ from typing import Any
 
 from embedding_export.errors import ExportError
 from embedding_export.table_sections import Sections, cuts_before_spaces, sections
-from embedding_export.tokenizer_json import BytePairs, read_tokenizer
+from embedding_export.tokenizer_file import TokenizerFile
+from embedding_export.tokenizer_json import BytePairs
 from embedding_export.tokenizer_texts import stress_texts
 from embedding_runtime.bundle import TokenizerInfo
 from embedding_runtime.table_file import (
@@ -41,21 +42,20 @@ class TableInfo:
     proved: int
 
 
-def build_table(tokenizer_json: Path, out: Path) -> TableInfo:
+def build_table(source: TokenizerFile, out: Path) -> TableInfo:
     """Write `out` and prove it: its ids are those of the `tokenizers` library on every stress text.
 
     On an error nothing is left under `out`.
 
     Raises:
         UnsupportedTokenizer: the tokenizer has something the table does not reproduce; the message names it.
-        CheckpointError: `tokenizer_json` cannot be read.
+        CheckpointError: `source` cannot be read.
         ExportError: the table gives other ids than the library, or cannot be written.
     """
-    tokenizer = read_tokenizer(tokenizer_json)
-    library = open_library(tokenizer_json)
+    tokenizer = source.pairs
     try:
-        size = _write(tokenizer, library, out)
-        proved = _prove(tokenizer, library, out)
+        size = _write(tokenizer, source.library, out)
+        proved = _prove(source, out)
     except BaseException as e:
         out.unlink(missing_ok=True)
         if isinstance(e, OSError):
@@ -65,16 +65,6 @@ def build_table(tokenizer_json: Path, out: Path) -> TableInfo:
     return TableInfo(
         len(tokenizer.pieces), len(tokenizer.merges), tokenizer.bos_id, tokenizer.eos_id, size, cuts, proved
     )
-
-
-def open_library(tokenizer_json: Path) -> Any:
-    """The oracle; `encode_special_tokens` is set anew before each use."""
-    from tokenizers import Tokenizer
-
-    library = Tokenizer.from_file(str(tokenizer_json))
-    library.no_truncation()
-    library.no_padding()
-    return library
 
 
 def _write(tokenizer: BytePairs, library: Any, out: Path) -> int:
@@ -124,12 +114,13 @@ def _aligned(offset: int) -> int:
     return -(-offset // ALIGNMENT) * ALIGNMENT
 
 
-def _prove(tokenizer: BytePairs, library: Any, out: Path) -> int:
+def _prove(source: TokenizerFile, out: Path) -> int:
     """Compare ids on the stress texts, with control tokens as text and as such, whole and cut."""
+    tokenizer, library = source.pairs, source.library
     size, eos = len(tokenizer.pieces), tokenizer.eos_id
     info = TokenizerInfo(out.name, size, tokenizer.bos_id, eos, 0, False, ())
     table = TableTokenizer.open(out, info)
-    texts = stress_texts(tokenizer)
+    texts = stress_texts(tokenizer, left_out=source.without_row)
     for allow_special in (False, True):
         library.encode_special_tokens = not allow_special
         for text, encoding in zip(texts, library.encode_batch(texts), strict=True):

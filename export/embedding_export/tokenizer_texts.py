@@ -31,11 +31,16 @@ _FIXED = (
 _RANGES = ((0x20, 0x7E), (0x20, 0x24F), (0x370, 0x5FF), (0x900, 0xDFF), (0x3040, 0x30FF), (0x4E00, 0x9FFF))
 
 
-def stress_texts(tokenizer: BytePairs, count: int = 1500, added: int = 500) -> list[str]:
-    """The fixed texts, `added` of the added tokens beside others, and `count` random mixtures."""
+def stress_texts(
+    tokenizer: BytePairs, count: int = 1500, added: int = 500, left_out: tuple[str, ...] = ()
+) -> list[str]:
+    """The fixed texts, `added` of the added tokens beside others, and `count` random mixtures.
+
+    `left_out` are tokens that the tokenizer lacks, to be read as text.
+    """
     draw = random.Random(_SEED)
     contents = [a.content for a in tokenizer.added]
-    chosen = draw.sample(contents, min(len(contents), added))
+    chosen = [*draw.sample(contents, min(len(contents), added)), *left_out]
     around = [f"x{content} {content}{content}y" for content in chosen]
     return [*_FIXED, *around, *(_mixture(draw, tokenizer.pieces, contents) for _ in range(count))]
 

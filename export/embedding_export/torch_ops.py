@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from embedding_export.checkpoint import DenseStage, EncoderConfig
+from embedding_export.encoder_config import EncoderConfig
 from embedding_export.folding import Weights
+from embedding_export.ops import DenseStage
 
 # Finite, so that a row whose keys are all masked stays finite.
 NEG = -1e9

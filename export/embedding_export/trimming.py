@@ -16,7 +16,7 @@ from embedding_export.checkpoint import Checkpoint
 from embedding_export.tensors import Tensor
 
 TABLE = "embed_tokens.weight"
-TOKENIZER_JSON, TOKENIZER_CONFIG, SENTENCEPIECE = "tokenizer.json", "tokenizer_config.json", "tokenizer.model"
+TOKENIZER_CONFIG, SENTENCEPIECE = "tokenizer_config.json", "tokenizer.model"
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,22 +44,20 @@ class TensorRows(Tensor):
 def trimmed(checkpoint: Checkpoint, alphabet: str, scratch: Path) -> tuple[Checkpoint, Trimmed]:
     """The checkpoint with only the entries that `alphabet` (and the prompts) can reach.
 
-    The trimmed tokenizer.json and tokenizer_config.json are written into `scratch`; tokenizer.model, which is
-    not trimmed, leaves the client files.
+    The trimmed tokenizer_config.json is written into `scratch`; tokenizer.model, which is not trimmed, leaves
+    the client files.
 
     Raises:
         ExportError: an unknown alphabet, or one that does not keep ids exact.
         CheckpointError: the tokenizer is of a kind that cannot be trimmed.
     """
-    cut = trim(checkpoint.tokenizer_json, alphabet, required="".join(checkpoint.prompts.values()))
-    tokenizer_json = scratch / TOKENIZER_JSON
-    tokenizer_json.write_text(cut.tokenizer_json, encoding="utf-8")
+    cut = trim(checkpoint.tokenizer, alphabet, required="".join(checkpoint.prompts.values()))
     table = TensorRows.of(checkpoint.tensors[TABLE], cut.kept)
     smaller = replace(
         checkpoint,
         config=replace(checkpoint.config, vocab_size=len(cut.kept)),
         tensors={**checkpoint.tensors, TABLE: table},
-        tokenizer_json=tokenizer_json,
+        tokenizer=replace(cut.tokenizer, without_row=checkpoint.tokenizer.without_row),
         client_files=tuple(
             _client_file(f, cut, scratch) for f in checkpoint.client_files if f.name != SENTENCEPIECE
         ),
@@ -69,8 +67,6 @@ def trimmed(checkpoint: Checkpoint, alphabet: str, scratch: Path) -> tuple[Check
 
 
 def _client_file(source: Path, cut: Trimmed, scratch: Path) -> Path:
-    if source.name == TOKENIZER_JSON:
-        return scratch / TOKENIZER_JSON
     if source.name != TOKENIZER_CONFIG:
         return source
     config = cut.renumbered(json.loads(source.read_text(encoding="utf-8")))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from train.pairs import Found, Pair
 from train.sources import Package

@@ -1,13 +1,14 @@
-"""How each engine opens a graph: as it is, and on what was prepared on the device. Checks nothing."""
+"""How each engine opens a graph: as it is, and on what was prepared on the device. Checks nothing.
+
+An engine's own modules are imported with its first graph: a cold start waits for none that it does not use.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from embedding_runtime import onnx_prepacked
 from embedding_runtime.bundle import Format, Graph
 from embedding_runtime.engines import Session
-from embedding_runtime.onnx_session import OnnxSession
 
 # Where packed weights in a file are worth the disk with ONNX Runtime: int8 saves 94 MB of memory for 210 MB
 # of disk, int4 73 MB for 147 MB.
@@ -35,6 +36,9 @@ def backend(graph: Graph, file: Path, threads: int, pad_id: int) -> Backend:
 
 
 def _onnx(graph: Graph, file: Path, threads: int, _: int) -> Backend:
+    from embedding_runtime import onnx_prepacked
+    from embedding_runtime.onnx_session import OnnxSession
+
     return Backend(
         onnx_prepacked.LAYOUT,
         graph.precision in PREPACKED_PRECISIONS,
@@ -46,7 +50,6 @@ def _onnx(graph: Graph, file: Path, threads: int, _: int) -> Backend:
 
 def _litert(_: Graph, file: Path, threads: int, pad_id: int) -> Backend:
     """XNNPACK packs weights in every precision: in a file, or into memory at every opening."""
-    # Not before there is such a graph: a cold start should not wait for modules that it does not use.
     from embedding_runtime import litert_packed
     from embedding_runtime.litert_session import LitertSession
 

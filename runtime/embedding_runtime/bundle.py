@@ -28,7 +28,10 @@ Status = Literal["passed", "failed", "not run"]
 
 @dataclass(frozen=True)
 class Source:
-    """Where the weights came from: `weights_sha256` covers every tensor's name, shape, dtype and bytes."""
+    """Where the weights came from: `weights_sha256` covers every tensor's name, shape, dtype and bytes.
+
+    `random_weights` is what a stand-in says of itself: its vectors mean nothing.
+    """
 
     name: str
     revision: str | None
@@ -36,6 +39,7 @@ class Source:
     dtype: str
     qat: str | None
     notes: tuple[str, ...]
+    random_weights: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,8 @@ class TokenizerInfo:
     """The tokenizer the runtime opens, its control tokens, and texts for a self-check.
 
     A vocabulary trimmed to an `alphabet` names `kept_ids`: an .npy file, int32 (vocab_size,), with the
-    checkpoint's id for each id of this tokenizer.
+    checkpoint's id for each id of this tokenizer. `without_row` are special tokens of the checkpoint that its
+    embedding table has no row for: in a text they are text.
     """
 
     file: str
@@ -91,6 +96,7 @@ class TokenizerInfo:
     golden: tuple[GoldenIds, ...]
     alphabet: str | None = None
     kept_ids: str | None = None
+    without_row: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,13 +119,17 @@ class GoldenVector:
 
 @dataclass(frozen=True)
 class Parity:
-    """What the exporter's gate found for one graph; `reason` says why a check was not run or failed."""
+    """What the exporter's gate found for one graph; `reason` says why a check was not run or failed.
+
+    `floors` names the set of bounds that was applied: of trained weights, or of random ones.
+    """
 
     status: Status
     reason: str | None = None
     texts: int = 0
     cosine_min: float | None = None
     max_abs_error: float | None = None
+    floors: str | None = None
     thresholds: dict[str, float] = dataclasses.field(default_factory=dict)
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
 
@@ -131,7 +141,9 @@ class Graph:
     `golden_tolerance` is the largest absolute difference allowed to a golden vector, per kind of CPU
     ("any" where one figure serves all). `bit_stable` says whether every kind of CPU computes the same, so
     that vectors differ by the rounding of float32 sums and by what that tips over; false where the engine's
-    own kernels quantize otherwise on other CPUs; None where nobody has measured it.
+    own kernels quantize otherwise on other CPUs; None where nobody has measured it. Such kernels may also
+    sum one row in another order than several (onnx/int4 without AVX-512 and VNNI): there a text alone and in
+    a batch differ by up to 1e-6 in a component. The hidden states of onnx/int8 never do.
     """
 
     format: Format

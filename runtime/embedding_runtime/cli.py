@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 
 from embedding_runtime import prompts as prompting
-from embedding_runtime import rows as reading
 from embedding_runtime.cpu import cpu_fingerprint
 from embedding_runtime.embed_arguments import parser
 from embedding_runtime.embed_file import Job, Plan
-from embedding_runtime.embed_paths import check_paths, read_ranges
+from embedding_runtime.embed_paths import Table, check_paths, choose_table, read_ranges
 from embedding_runtime.embedder import Embedder
 from embedding_runtime.engines import check_engine_version
 from embedding_runtime.errors import EmbeddingError, InputError
@@ -29,6 +28,7 @@ from embedding_runtime.progress import Progress
 from embedding_runtime.resume import Mark, Notes
 from embedding_runtime.standard_output import abandon, show
 from embedding_runtime.stream import TOKEN_BUDGET, WINDOW_BATCHES, WINDOW_CHARACTERS
+from embedding_runtime.text_source import open_source
 from embedding_runtime.threads import resolve_threads
 from embedding_runtime.writers import JsonlWriter, NpyWriter, Writer, output_format
 
@@ -62,7 +62,8 @@ def _run(arguments: argparse.Namespace) -> int:
     source_path = None if arguments.file in (None, "-") else Path(arguments.file)
     output = None if arguments.output in (None, "-") else Path(arguments.output)
     check_paths(arguments, source_path, output)
-    source = reading.open_source(source_path)
+    source = open_source(source_path)
+    table = choose_table(source, source_path, arguments)
     with Embedder(
         arguments.bundle,
         format=arguments.format,
@@ -73,29 +74,26 @@ def _run(arguments: argparse.Namespace) -> int:
         verify=arguments.verify,
         allow_failed=arguments.allow_failed,
     ) as embedder:
-        job = _job(arguments, embedder, output)
-        kind, fields = _input(arguments, source_path)
+        job = _job(arguments, embedder, output, table)
         complete = False
         try:
             with Progress(None, arguments.progress) as progress:
-                job.run(
-                    reading.read_rows(source, kind, fields), lambda n: progress.advance(n, source.fraction)
-                )
+                job.run(table.rows(source), lambda n: progress.advance(n, source.fraction))
             complete = True
         finally:
             job.writer.close(complete or job.notes is None or not job.notes.path.exists())
         if job.notes:
             job.notes.clear()
         _finish(arguments, job)
-    return 0
+    return 2 if job.report.texts and len(job.report.errors) == job.report.texts else 0
 
 
-def _job(arguments: argparse.Namespace, embedder: Embedder, output: Path | None) -> Job:
+def _job(arguments: argparse.Namespace, embedder: Embedder, output: Path | None, table: Table) -> Job:
     """The run, from its beginning or from where an interrupted one stopped."""
     plan = _plan(arguments, embedder)
     if output is None:
         return Job(embedder, plan, _writer(arguments, embedder, None, 0), _say)
-    notes = Notes(output, _settings(arguments, embedder, plan))
+    notes = Notes(output, _settings(arguments, embedder, plan, table))
     mark = _mark(notes, output) if arguments.resume else None
     if mark is None:
         notes.clear()
@@ -118,16 +116,15 @@ def _mark(notes: Notes, output: Path) -> Mark | None:
     return mark
 
 
-def _settings(arguments: argparse.Namespace, embedder: Embedder, plan: Plan) -> dict[str, Any]:
+def _settings(arguments: argparse.Namespace, embedder: Embedder, plan: Plan, table: Table) -> dict[str, Any]:
     """All that the bytes of a row in the output depend on, but for the row."""
-    kind, fields = _input(arguments, None if arguments.file in (None, "-") else Path(arguments.file))
     ranges = None if plan.ranges is None else hashlib.sha256(plan.ranges.tobytes()).hexdigest()
     return {
         "graph": embedder.graph.variant_id,
         "engine": check_engine_version(embedder.graph),
         "cpu": cpu_fingerprint(),
         "threads": resolve_threads(arguments.threads),
-        "input": [kind, *vars(fields).values()],
+        "input": [table.kind, *vars(table.fields).values(), table.delimiter],
         "prompt": plan.prompt,
         "titles": plan.titles,
         "on_error": plan.on_error,
@@ -137,11 +134,6 @@ def _settings(arguments: argparse.Namespace, embedder: Embedder, plan: Plan) -> 
         "ranges": ranges,
         "batches": [plan.options.batch_size, WINDOW_BATCHES, WINDOW_CHARACTERS, TOKEN_BUDGET],
     }
-
-
-def _input(arguments: argparse.Namespace, path: Path | None) -> tuple[reading.RowFormat, reading.Fields]:
-    fields = reading.Fields(arguments.text_field, arguments.title_field, arguments.id_field)
-    return arguments.input_format or reading.guess_format(path), fields
 
 
 def _resumable(arguments: argparse.Namespace) -> str:
@@ -196,6 +188,8 @@ def _finish(arguments: argparse.Namespace, job: Job) -> None:
             np.save(file, report.ranges)
     if report.errors:
         _say(f"{len(report.errors)} of {report.texts} rows have no vector")
+    if not report.texts:
+        _say("warning: the input has no rows")
     if not arguments.json:
         return
     show(

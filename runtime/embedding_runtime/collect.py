@@ -1,6 +1,7 @@
 """Windows of results put together in the shape the caller asked for. Encodes nothing."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from embedding_runtime.options import Options
 from embedding_runtime.quantization import quantize_embeddings
 from embedding_runtime.stream import Window
+from embedding_runtime.tensors import as_tensors
 from embedding_runtime.vectors import Floats
 
 Features = dict[str, NDArray[Any]]
@@ -21,6 +23,13 @@ def collect(windows: Iterable[Window], total: int | None, options: Options, sing
     No texts give an empty array of shape (0,), or an empty list. With `single`, the one text's result.
     `total` is the number of texts where known.
     """
+    if options.convert_to_tensor:
+        found: Result = as_tensors(_collect(windows, total, replace(options, convert_to_numpy=True), single))
+        return found
+    return _collect(windows, total, options, single)
+
+
+def _collect(windows: Iterable[Window], total: int | None, options: Options, single: bool) -> Result:
     if options.output_value == "token_embeddings":
         hidden = [hidden for window in windows for hidden in window.hidden]
         return hidden[0] if single else hidden

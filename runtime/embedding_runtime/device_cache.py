@@ -29,8 +29,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from embedding_runtime.errors import EmbeddingError
-from embedding_runtime.integrity import cache_folder
+from embedding_runtime.errors import EmbeddingError, EmbeddingWarning
+from embedding_runtime.notices import Notices
+from embedding_runtime.user_cache import cache_folder
 
 SEAL = "seal.json"
 SEAL_VERSION = 1
@@ -39,6 +40,7 @@ NUMBERS = ".data"
 # An entry nobody has opened for this long goes when another one is built (a new engine orphans old ones).
 KEPT_SECONDS = 30 * 24 * 3600.0
 _BLOCK = 1 << 18
+_NOTICES = Notices()
 _SPARE_BYTES = 64 << 20
 
 T = TypeVar("T")
@@ -91,13 +93,24 @@ def open_prepared(
         return found
     from embedding_runtime.process_memory import give_back_memory
 
-    with suppress(OSError, EmbeddingError):
+    reason = "what was prepared does not pass its check"
+    try:
         _replace(entry, key, build)
         give_back_memory()
         # Twice: another process that was building may have put its own entry in the place of this one.
         found = _open(entry, key, open_entry, check) or _open(entry, key, open_entry, check)
         if found is None:
             _discard(entry)
+    except (OSError, EmbeddingError) as e:
+        reason = str(e)
+    if found is None:
+        _NOTICES.once(
+            entry.name,
+            f"Packed weights cannot be kept in {entry.parent} ({reason}). The graph runs without them: "
+            "right, but with more memory. Set XDG_CACHE_HOME to a folder that can be written, or load with "
+            "device_cache=False. (Told once.)",
+            EmbeddingWarning,
+        )
     return found
 
 

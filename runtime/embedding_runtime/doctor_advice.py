@@ -2,6 +2,7 @@
 
 from embedding_runtime.doctor_bundle import BundleState
 from embedding_runtime.doctor_machine import Machine
+from embedding_runtime.engines import below_floor
 from embedding_runtime.platforms import lack
 
 MB = 1_000_000
@@ -48,7 +49,11 @@ def _of_machine(machine: Machine) -> list[str]:
             "faster."
         )
     if machine.cpu_kind == "x86":
-        found.append("This CPU has no VNNI: int8 runs on slower kernels that do not saturate.")
+        version = machine.engines["onnx"].version
+        refused = version and below_floor("onnx", "int8", version, machine.cpu_kind)
+        found.append(
+            f"This CPU has no VNNI: {refused or 'int8 runs on slower kernels that do not saturate.'}"
+        )
     if machine.cpu_kind == "arm":
         found.append(
             "This CPU has no dot-product instructions: int8 and int4 gain less here than on newer cores."
@@ -81,6 +86,12 @@ def _of_bundle(machine: Machine, bundle: BundleState) -> list[str]:
         spared = (chosen.size - graph.size) // MB
         if spared > 0:
             found.append(f"Smaller: {graph.key} is {spared} MB less on disk than {chosen.key}; {graph.why}.")
+    one_sum = machine.features.get("AVX-512") and machine.features.get("VNNI")
+    if any(g.key == "onnx/int4" for g in bundle.graphs) and not one_sum:
+        found.append(
+            "Bit for bit: onnx/int4's kernels here depend on the number of rows: a text alone and in a batch "
+            "differ by up to 1e-6 in a component. int8's do not."
+        )
     if not bundle.trimmed:
         found.append(
             "Smaller: two thirds of the model are its vocabulary; export-embedding --alphabet latin (or "

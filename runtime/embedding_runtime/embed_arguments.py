@@ -8,6 +8,7 @@ from typing import Any
 from embedding_runtime.engines import ENGINES
 from embedding_runtime.overflow import POLICIES
 from embedding_runtime.quantization import PRECISIONS
+from embedding_runtime.row_formats import FORMATS
 
 
 def parser() -> argparse.ArgumentParser:
@@ -17,7 +18,12 @@ def parser() -> argparse.ArgumentParser:
         description="Turn texts into vectors with a bundle, one vector per row of the input.",
     )
     p.add_argument("bundle", metavar="BUNDLE", type=Path, help="a folder written by export-embedding")
-    p.add_argument("file", metavar="FILE", nargs="?", help="the texts; - or nothing reads standard input")
+    p.add_argument(
+        "file",
+        metavar="FILE",
+        nargs="?",
+        help="the texts; - or nothing reads standard input; packed with gzip or not",
+    )
     _add_input(p.add_argument_group("input"))
     _add_vectors(p.add_argument_group("vectors"))
     _add_output(p.add_argument_group("output"))
@@ -25,9 +31,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_input(p: Any) -> None:
-    formats = ["lines", "jsonl", "csv", "tsv"]
-    p.add_argument("--input-format", choices=formats, help="default: by the file's suffix, else lines")
-    p.add_argument("--text-field", metavar="NAME", default="text", help="field of the text (default: text)")
+    p.add_argument("--input-format", choices=FORMATS, help="default: by the file's name and content")
+    p.add_argument(
+        "--delimiter", metavar="MARK", help="of CSV: one character, or tab (default: told from the header)"
+    )
+    p.add_argument("--text-field", metavar="NAME", help="field of the text (default: text)")
     p.add_argument("--title-field", metavar="NAME", help="field of the title, for the document prompt")
     p.add_argument("--id-field", metavar="NAME", help="field that is copied to the output")
     p.add_argument(

@@ -1,13 +1,31 @@
 """Files that `embed-text` is given: refused, before anything is opened or computed, where they cannot do."""
 
 import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from embedding_runtime.errors import InputError
+from embedding_runtime.row_formats import STANDARD_DELIMITERS, RowFormat, choose_format
+from embedding_runtime.rows import DEFAULT_TEXT_FIELD, Fields, Row, read_rows
+from embedding_runtime.text_source import Source
 from embedding_runtime.writers import output_format
+
+
+@dataclass(frozen=True)
+class Table:
+    """How the rows of the input are read."""
+
+    kind: RowFormat
+    fields: Fields
+    delimiter: str | None
+
+    def rows(self, source: Source) -> Iterator[Row]:
+        """Those of the input; see `read_rows`."""
+        return read_rows(source, self.kind, self.fields, self.delimiter)
 
 
 def check_paths(arguments: argparse.Namespace, source: Path | None, output: Path | None) -> None:
@@ -37,6 +55,35 @@ def check_paths(arguments: argparse.Namespace, source: Path | None, output: Path
         raise InputError(
             "A .npy file of integers has no null. Use --on-error skip, or write .jsonl or .parquet."
         )
+
+
+def choose_table(source: Source, path: Path | None, arguments: argparse.Namespace) -> Table:
+    """Tell what the input is, as `choose_format` does.
+
+    Raises:
+        InputError: it cannot be told, or options are given that such an input has no use for.
+    """
+    named = Fields(arguments.text_field or DEFAULT_TEXT_FIELD, arguments.title_field, arguments.id_field)
+    kind = choose_format(source, path, arguments.input_format, named.names)
+    if kind == "lines" and (arguments.text_field or arguments.title_field or arguments.id_field):
+        raise InputError(
+            f"{source.name} is read as plain lines, which have no fields. Name its format with "
+            "--input-format, or leave out --text-field, --title-field and --id-field."
+        )
+    return Table(kind, named, _delimiter(arguments.delimiter, kind))
+
+
+def _delimiter(asked: str | None, kind: RowFormat) -> str | None:
+    if asked is None:
+        return None
+    if kind not in STANDARD_DELIMITERS:
+        raise InputError(
+            f"The input is {kind}, which has no delimiter. Say --input-format csv, or leave it out."
+        )
+    mark = {"tab": "\t", "\\t": "\t"}.get(asked, asked)
+    if len(mark) != 1 or mark in '"\r\n':
+        raise InputError(f"--delimiter is {asked!r}; expected one character but a quote, or tab.")
+    return mark
 
 
 def read_ranges(path: Path | None, precision: str) -> Any:

@@ -3,12 +3,11 @@
 Knows nothing of checkpoints or of how a bundle is made.
 """
 
-import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Unpack, overload
+from typing import Any, Unpack, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,18 +31,23 @@ from embedding_runtime.options import (
     check_overflow,
 )
 from embedding_runtime.overflow import Overflow, Request
+from embedding_runtime.padding import pad
+from embedding_runtime.pickled import Pickled, reopen
 from embedding_runtime.progress import Progress, wanted
 from embedding_runtime.prompts import PromptChoice
+from embedding_runtime.reference_names import ReferenceNames
 from embedding_runtime.requested import Titles, joined, one_title
 from embedding_runtime.similarity import Scores, SimilarityName, Vectors
-from embedding_runtime.stream import Window, pad
+from embedding_runtime.stream import Window
+from embedding_runtime.tensors import like_inputs
 
 
-class Embedder:
+class Embedder(ReferenceNames):
     """A bundle, opened and checked, that turns texts into vectors.
 
     One Embedder may be used from several threads at once, and by a child that is forked while none of them
-    encodes. `close()`, or leaving a `with` block, frees it.
+    encodes. It is pickled and copied as the bundle's path and its options, and opens the bundle anew.
+    `close()`, or leaving a `with` block, frees it.
 
     Attributes:
         manifest: what the bundle says of itself.
@@ -94,6 +98,7 @@ class Embedder:
         check_overflow(overflow)
         choice = Choice(format, precision, threads, verify, allow_failed, device_cache)
         opened = open_bundle(Path(path), choice)
+        self._choice, self._path = choice, str(Path(path).absolute())
         self._encoder = Encoder(opened)
         self.manifest, self.graph = opened.manifest, opened.graph
         self.prompts = {"query": "", "document": "", **self.manifest.prompts, **(prompts or {})}
@@ -159,7 +164,8 @@ class Embedder:
                 "error" refuses them, "chunk" averages the vectors of their pieces, weighted by tokens.
             allow_special: `<bos>`, `<eos>`, `<pad>` ... in a text are control tokens rather than text; LiteRT
                 graphs refuse `<pad>`.
-            convert_to_tensor, device, pool, chunk_size: accepted where they ask for what is done anyway.
+            convert_to_tensor: True gives tensors, in a process that has imported PyTorch.
+            device, pool, chunk_size: accepted where they ask for what is done anyway.
             sentences: the older name of `inputs`.
 
         Raises:
@@ -294,11 +300,13 @@ class Embedder:
 
     def similarity(self, embeddings1: Vectors, embeddings2: Vectors) -> Scores:
         """Scores (N, M) of all pairs of (N, D) and (M, D), by `similarity_fn_name`."""
-        return similarity.ALL_PAIRS[self.similarity_fn_name](embeddings1, embeddings2)
+        scores = similarity.ALL_PAIRS[self.similarity_fn_name](embeddings1, embeddings2)
+        return cast(Scores, like_inputs(scores, embeddings1, embeddings2))
 
     def similarity_pairwise(self, embeddings1: Vectors, embeddings2: Vectors) -> Scores:
         """Scores (N,) of row i of one with row i of the other, both (N, D), by `similarity_fn_name`."""
-        return similarity.PAIRWISE[self.similarity_fn_name](embeddings1, embeddings2)
+        scores = similarity.PAIRWISE[self.similarity_fn_name](embeddings1, embeddings2)
+        return cast(Scores, like_inputs(scores, embeddings1, embeddings2))
 
     @property
     def similarity_fn_name(self) -> SimilarityName:
@@ -321,28 +329,10 @@ class Embedder:
     def max_seq_length(self, value: int) -> None:
         self._encoder.set_max_length(value)
 
-    @property
-    def device(self) -> str:
-        """Always "cpu"."""
-        return "cpu"
-
     def to(self, device: Device) -> "Embedder":
         """This Embedder, where the device is the CPU."""
         check_device(device)
         return self
-
-    def get_embedding_dimension(self) -> int:
-        """Components of a vector, as `truncate_dim` has it."""
-        return self.truncate_dim or self.manifest.embedding_dim
-
-    def get_sentence_embedding_dimension(self) -> int:
-        """The older name of `get_embedding_dimension`."""
-        warnings.warn(
-            "get_sentence_embedding_dimension is the older name of get_embedding_dimension.",
-            FutureWarning,
-            stacklevel=2,
-        )
-        return self.get_embedding_dimension()
 
     @contextmanager
     def truncate_embeddings(self, truncate_dim: int | None) -> Iterator[None]:
@@ -355,14 +345,6 @@ class Embedder:
         finally:
             self.truncate_dim = before
 
-    def check_golden(self) -> float:
-        """Largest absolute difference to the vectors stored at export.
-
-        Raises:
-            BundleError: it passes the tolerance of this kind of CPU.
-        """
-        return self._encoder.opened.check_golden()
-
     def close(self) -> None:
         """Free the graph; calls still running finish, later ones raise EngineError."""
         self._encoder.close()
@@ -374,6 +356,10 @@ class Embedder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self._encoder.opened  # noqa: B018 (a closed one is refused)
+        return reopen, (type(self), Pickled.of(self._path, self._choice, self))
 
     def __repr__(self) -> str:
         return (

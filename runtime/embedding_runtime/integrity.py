@@ -15,22 +15,11 @@ from typing import Literal
 
 from embedding_runtime.bundle import FileRecord, Manifest
 from embedding_runtime.errors import BundleError
+from embedding_runtime.user_cache import cache_folder
 
 Verify = Literal["cached", "always"]
 STAMPS_VERSION = 1
 _BLOCK = 1 << 20
-
-
-def cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/embedding-edge`, or `~/.cache/embedding-edge`; it need not exist.
-
-    A user without a home, as a service may have, gets a path that cannot exist, so that nothing is kept.
-    """
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    try:
-        return (Path(base) if Path(base).is_absolute() else Path("~/.cache").expanduser()) / "embedding-edge"
-    except RuntimeError:
-        return Path(os.devnull) / "embedding-edge"
 
 
 @dataclass

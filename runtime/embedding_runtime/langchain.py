@@ -10,29 +10,18 @@ from embedding_runtime.errors import EngineError
 def langchain_embeddings(embedder: Embedder) -> Any:
     """A `langchain_core.embeddings.Embeddings` that embeds queries and documents with their own prompts.
 
-    The dimension is the Embedder's `truncate_dim`.
+    The dimension is the Embedder's `truncate_dim`. See `langchain_embeddings_class.EdgeEmbeddings`, also for
+    caches.
 
     Raises:
         EngineError: langchain-core is not installed.
     """
     try:
-        base: Any = import_module("langchain_core.embeddings").Embeddings
+        import_module("langchain_core.embeddings")
     except ImportError as e:
         raise EngineError(
             f"langchain_core cannot be imported ({e}). Install it with: pip install langchain-core"
         ) from e
+    from embedding_runtime.langchain_embeddings_class import EdgeEmbeddings
 
-    class EdgeEmbeddings(base):  # type: ignore[misc]
-        """The two verbs that LangChain asks for; it makes the asynchronous ones itself."""
-
-        def embed_documents(self, texts: list[str]) -> list[list[float]]:
-            """One list of numbers per text."""
-            vectors: list[list[float]] = embedder.encode_document(texts).tolist()
-            return vectors
-
-        def embed_query(self, text: str) -> list[float]:
-            """One list of numbers."""
-            vector: list[float] = embedder.encode_query(text).tolist()
-            return vector
-
-    return EdgeEmbeddings()
+    return EdgeEmbeddings(embedder)

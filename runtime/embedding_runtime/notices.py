@@ -3,9 +3,8 @@
 import sys
 import threading
 import warnings
-from pathlib import Path
 
-_PACKAGE = str(Path(__file__).parent)
+_PACKAGE = __name__.partition(".")[0]
 
 
 class Notices:
@@ -27,6 +26,6 @@ class Notices:
 def warn(message: str, category: type[Warning]) -> None:
     """Warn at the first line up the stack that is not in this package."""
     level, frame = 1, sys._getframe()
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE:
         level, frame = level + 1, frame.f_back
     warnings.warn(message, category, stacklevel=level)

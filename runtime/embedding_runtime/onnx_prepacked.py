@@ -42,7 +42,6 @@ def build(graph: Path, folder: Path) -> None:
     options = session_options(threads=1)
     options.optimized_model_filepath = str(folder / MODEL)
     for key, value in {
-        "session.model_external_initializers_file_folder_path": str(graph.parent),
         "session.optimized_model_external_initializers_file_name": DATA,
         "session.optimized_model_external_initializers_min_size_in_bytes": _EXTERNAL_BYTES,
         "session.save_external_prepacked_constant_initializers": "1",

@@ -13,6 +13,7 @@ from embedding_runtime.errors import EngineError
 from embedding_runtime.vectors import Floats
 
 _AWAKE_MICROSECONDS = "5000"
+_DATA_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
 def engine() -> Any:
@@ -42,13 +43,14 @@ def session_options(threads: int) -> Any:
 
 
 def create_session(model: Path | bytes, options: Any, named: Path) -> Any:
-    """An onnxruntime.InferenceSession; `named` is the file that an error should name.
+    """An onnxruntime.InferenceSession on a file, or on the bytes of one that lies at `named`.
 
     Raises:
-        EngineError: onnxruntime does not load it.
+        EngineError: onnxruntime does not load it.  BundleError: it is not an ONNX file.
     """
     ort = engine()
     ort.disable_telemetry_events()
+    model = with_data(model, options, named)
     try:
         return ort.InferenceSession(
             model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"]
@@ -58,6 +60,25 @@ def create_session(model: Path | bytes, options: Any, named: Path) -> Any:
             f"onnxruntime {ort.__version__} does not load {named} ({first_line(e)}). Export the bundle "
             "again, or install another version of onnxruntime."
         ) from e
+
+
+def with_data(model: Path | bytes, options: Any, named: Path) -> Path | bytes:
+    """The model, with `options` saying where its external data lies: links, as in hub caches, are followed.
+
+    Raises:
+        BundleError: bytes that are not an ONNX file.
+    """
+    # An engine refuses data whose real place is outside the folder it looks in.
+    if isinstance(model, Path) and not (
+        model.is_symlink() or any(file.is_symlink() for file in model.parent.iterdir())
+    ):
+        return model
+    from embedding_runtime.onnx_links import links_followed
+
+    whole = model if isinstance(model, bytes) else model.read_bytes()
+    found, folder = links_followed(whole, named)
+    options.add_session_config_entry(_DATA_FOLDER, str(folder))
+    return found
 
 
 class OnnxSession:

@@ -6,7 +6,7 @@ enough of protobuf's wire format and of onnx.proto for that, because the runtime
 package; knows nothing of engines.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 
@@ -51,13 +51,61 @@ def without_tables(model: bytes) -> tuple[bytes, tuple[Table, ...]]:
         BundleError: not an ONNX file.
     """
     try:
-        fields = list(_fields(model))
-        at = next(i for i, (number, _, _) in enumerate(fields) if number == _MODEL_GRAPH)
-        graph, tables = _graph_without_tables(_bytes(fields[at][2]))
+        tables: list[Table] = []
+
+        def edit(graph: bytes) -> bytes:
+            kept, found = _graph_without_tables(graph)
+            tables.extend(found)
+            return kept
+
+        return graph_edited(model, edit), tuple(tables)
     except (StopIteration, IndexError, ValueError) as e:
         raise BundleError(f"The graph is not an ONNX file ({e}). Export the bundle again.") from e
-    fields[at] = (_MODEL_GRAPH, _BYTES, graph)
-    return b"".join(_field(*f) for f in fields), tables
+
+
+def graph_edited(model: bytes, edit: Callable[[bytes], bytes]) -> bytes:
+    """The ONNX file `model` with its GraphProto as `edit` gives it; StopIteration where it has none."""
+    fields = list(_fields(model))
+    at = next(i for i, (number, _, _) in enumerate(fields) if number == _MODEL_GRAPH)
+    fields[at] = (_MODEL_GRAPH, _BYTES, edit(_bytes(fields[at][2])))
+    return b"".join(_field(*f) for f in fields)
+
+
+def locations(model: bytes) -> set[str]:
+    """Names of the files of external data that an ONNX file uses."""
+    found: set[str] = set()
+
+    def note(name: str) -> str:
+        found.add(name)
+        return name
+
+    graph_edited(model, lambda graph: _located(graph, note))
+    return found
+
+
+def moved(graph: bytes, names: Mapping[str, str]) -> bytes:
+    """A GraphProto whose external data lies in files of other names."""
+    return _located(graph, lambda name: names.get(name, name))
+
+
+def _located(graph: bytes, rename: Callable[[str], str]) -> bytes:
+    """A GraphProto with every location of external data as `rename` gives it."""
+
+    def entry(value: bytes) -> bytes:
+        fields = {number: text for number, _, text in _fields(value)}
+        if _text(fields[1]) != "location":
+            return value
+        new = rename(_text(fields.get(2, b"")))
+        return _field(1, _BYTES, b"location") + _field(2, _BYTES, new.encode())
+
+    def tensor(value: bytes) -> bytes:
+        return b"".join(
+            _field(n, wire, entry(_bytes(v)) if n == _TENSOR_EXTERNAL else v) for n, wire, v in _fields(value)
+        )
+
+    return b"".join(
+        _field(n, wire, tensor(_bytes(v)) if n == _GRAPH_INITIALIZER else v) for n, wire, v in _fields(graph)
+    )
 
 
 def _graph_without_tables(graph: bytes) -> tuple[bytes, tuple[Table, ...]]:

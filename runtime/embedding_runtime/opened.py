@@ -14,8 +14,8 @@ from embedding_runtime.engines import Session, check_engine_version
 from embedding_runtime.errors import EngineError, InputError
 from embedding_runtime.golden import check_golden_ids, check_golden_vectors
 from embedding_runtime.integrity import Stamps, Verify, verify_files
+from embedding_runtime.padding import pad
 from embedding_runtime.selection import check_parity, choose_graph
-from embedding_runtime.stream import pad
 from embedding_runtime.threads import resolve_threads
 from embedding_runtime.tokenizer import Tokenizer, open_tokenizer
 from embedding_runtime.vectors import Floats

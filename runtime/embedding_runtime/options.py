@@ -11,6 +11,7 @@ from embedding_runtime.integrity import Verify
 from embedding_runtime.overflow import POLICIES, Overflow
 from embedding_runtime.quantization import VectorPrecision, check_precision
 from embedding_runtime.similarity import SimilarityName
+from embedding_runtime.tensors import torch_loaded
 
 OutputValue = Literal["sentence_embedding", "token_embeddings"] | None
 Device = Literal["cpu"]
@@ -106,10 +107,10 @@ class Options:
                 f"output_value is {self.output_value!r}; expected 'sentence_embedding', "
                 "'token_embeddings' or None."
             )
-        if self.convert_to_tensor:
+        if self.convert_to_tensor and torch_loaded() is None:
             raise InputError(
                 "convert_to_tensor=True needs PyTorch, which this runtime does without. Use the NumPy array, "
-                "or torch.from_numpy(array) where PyTorch is installed."
+                "or import torch first where it is installed."
             )
         if self.pool is not None or self.chunk_size is not None:
             raise InputError(

@@ -26,7 +26,7 @@ class ParquetWriter:
             EngineError: pyarrow is not installed.
             OSError: the folder cannot be written.
         """
-        self._arrow, self._parquet = _import_pyarrow()
+        self._arrow, self._parquet = import_pyarrow("Parquet output needs")
         self._path, self._id_field = path, id_field
         self._dtype, self._dim = np.dtype(dtype), dim
         key = (id_field, self._arrow.string()) if id_field else ("index", self._arrow.int64())
@@ -90,11 +90,16 @@ def _spelled(value: Any) -> str | None:
     return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _import_pyarrow() -> tuple[Any, Any]:
+def import_pyarrow(what: str) -> tuple[Any, Any]:
+    """The modules pyarrow and pyarrow.parquet; `what` begins the sentence that says they are needed.
+
+    Raises:
+        EngineError: not installed.
+    """
     try:
         return import_module("pyarrow"), import_module("pyarrow.parquet")
     except ImportError as e:
         raise EngineError(
-            f"Parquet output needs pyarrow ({e}). Install it with: pip install 'embedding-edge[parquet]', or "
-            "write .npy or .jsonl."
+            f"{what} pyarrow ({e}). Install it with: pip install 'embedding-edge[parquet]', or use another "
+            "format."
         ) from e

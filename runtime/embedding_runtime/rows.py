@@ -1,23 +1,20 @@
-"""Texts from a file or a pipe, row by row: lines, JSONL, CSV or TSV. Knows nothing of vectors.
+"""Texts from a file or a pipe, row by row: lines, JSON, CSV, TSV or Parquet. Knows nothing of vectors.
 
 A row that cannot be read is a row with an error, so that the reader of the rows decides what becomes of it.
 """
 
-import csv
 import json
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import Any, NamedTuple
 
+from embedding_runtime.delimited import read_delimited
 from embedding_runtime.errors import InputError
+from embedding_runtime.records import Record
+from embedding_runtime.row_formats import STANDARD_DELIMITERS, RowFormat
+from embedding_runtime.text_source import Source
 
-RowFormat = Literal["lines", "jsonl", "csv", "tsv"]
-SUFFIXES: dict[str, RowFormat] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv"}
 DEFAULT_TEXT_FIELD = "text"
-# A field may be as long as a book; the csv module's own limit is 128 KiB.
-_FIELD_LIMIT = 1 << 30
 
 
 class Row(NamedTuple):
@@ -38,128 +35,116 @@ class Fields:
     title: str | None = None
     id: str | None = None
 
-
-class Source:
-    """An open input: its lines, decoded, with a count of lines and bytes read so far."""
-
-    def __init__(self, stream: BinaryIO, size: int | None) -> None:
-        """`size` is the number of bytes to come, None where that is not known."""
-        self._stream, self._size = stream, size
-        self.lines = self.bytes = 0
-
-    def __iter__(self) -> Iterator[str]:
-        for raw in self._stream:
-            self.lines += 1
-            self.bytes += len(raw)
-            # Bytes that are not UTF-8 become lone surrogates, which no UTF-8 can hold: seen again below.
-            text = raw.decode("utf-8", "surrogateescape")
-            yield text.removeprefix("\ufeff") if self.lines == 1 else text
-
     @property
-    def fraction(self) -> float | None:
-        """How much of the input is read, from 0 to 1; None where its size is not known."""
-        return min(1.0, self.bytes / self._size) if self._size else None
+    def names(self) -> tuple[str, ...]:
+        """Those asked for."""
+        return tuple(n for n in (self.text, self.title, self.id) if n is not None)
 
 
-def guess_format(path: Path | None) -> RowFormat:
-    """By the file's suffix; lines for anything else, and for standard input."""
-    return SUFFIXES.get(path.suffix.lower(), "lines") if path else "lines"
-
-
-def open_source(path: Path | None) -> Source:
-    """Open a file, or standard input for None.
-
-    Raises:
-        OSError: it cannot be opened.  InputError: standard input is closed.
-    """
-    if path is None:
-        if sys.stdin is None:
-            raise InputError("Standard input is closed; give a FILE, or a pipe.")
-        return Source(sys.stdin.buffer, None)
-    stream = path.open("rb")
-    return Source(stream, path.stat().st_size or None)
-
-
-def read_rows(source: Source, kind: RowFormat, fields: Fields) -> Iterator[Row]:
+def read_rows(source: Source, kind: RowFormat, fields: Fields, delimiter: str | None = None) -> Iterator[Row]:
     """Rows of a source; blank lines are empty texts in plain lines, and are passed over elsewhere.
 
     Raises:
-        InputError: a CSV or TSV header that lacks a field asked for.
+        InputError: a header that lacks a field asked for or has it twice, or a damaged file.
+        EngineError: Parquet, and pyarrow is not installed.
+    """
+    for record in read_records(source, kind, [fields.names], delimiter):
+        if record.values is None:
+            yield Row(record.line, error=record.error)
+        elif kind == "lines":
+            yield Row(record.line, record.values[DEFAULT_TEXT_FIELD])
+        else:
+            yield _row(record.line, record.values, fields)
+
+
+def read_records(
+    source: Source,
+    kind: RowFormat,
+    layouts: Sequence[Sequence[str]],
+    delimiter: str | None = None,
+    headerless: bool = False,
+) -> Iterator[Record]:
+    """Records of a source with their fields; a table must have all names of one of `layouts`.
+
+    A plain line is the field "text", a JSON string the first of the last layout. `headerless` is for a TSV
+    that may do without a header; see `read_delimited`.
+
+    Raises:
+        InputError, EngineError: as `read_rows`.
     """
     if kind == "lines":
-        return (_line_row(source.lines, line) for line in source)
+        return _lines(source)
     if kind == "jsonl":
-        return _jsonl_rows(source, fields)
-    return _csv_rows(source, "," if kind == "csv" else "\t", fields)
+        return _jsonl(source, layouts[-1][0])
+    if kind == "json":
+        return _json(source, layouts[-1][0])
+    if kind == "parquet":
+        from embedding_runtime.parquet_reader import read_parquet
+
+        return read_parquet(source, layouts)
+    return read_delimited(source, STANDARD_DELIMITERS[kind], delimiter, layouts, headerless and kind == "tsv")
 
 
-def _line_row(line: int, text: str) -> Row:
-    text = text.removesuffix("\n").removesuffix("\r")
-    return Row(line, text, error=_undecoded(text))
+def _lines(source: Source) -> Iterator[Record]:
+    for n, line in enumerate(source.lines(universal=False), 1):
+        text = line.removesuffix("\n").removesuffix("\r")
+        error = _undecoded(text)
+        yield Record(n, None if error else {DEFAULT_TEXT_FIELD: text}, error)
 
 
-def _jsonl_rows(source: Source, fields: Fields) -> Iterator[Row]:
-    for text in source:
+def _jsonl(source: Source, field: str) -> Iterator[Record]:
+    for n, text in enumerate(source.lines(universal=True), 1):
         if not text.strip():
             continue
         try:
             if error := _undecoded(text):
                 raise ValueError(error)
-            record = json.loads(text)
+            value = json.loads(text, object_pairs_hook=_object)
         except (ValueError, RecursionError) as e:
-            message = str(e) if str(e).startswith("is not") else f"is not valid JSON ({e})"
-            yield Row(source.lines, error=message)
+            message = str(e) if str(e).startswith(("is not", "names")) else f"is not valid JSON ({e})"
+            yield Record(n, error=message)
             continue
-        if isinstance(record, str):
-            record = {fields.text: record}
-        if not isinstance(record, dict):
-            yield Row(source.lines, error=f"is a {type(record).__name__}; expected an object or a string")
-            continue
-        yield _record_row(source.lines, record, fields)
+        yield _record(n, value, field)
 
 
-def _csv_rows(source: Source, delimiter: str, fields: Fields) -> Iterator[Row]:
-    csv.field_size_limit(_FIELD_LIMIT)
-    reader = csv.reader(source, delimiter=delimiter, strict=True)
-    header = next(reader, None)
-    if header is None:
-        return
-    wanted = [f for f in (fields.text, fields.title, fields.id) if f is not None]
-    if missing := [f for f in wanted if f not in header]:
+def _json(source: Source, field: str) -> Iterator[Record]:
+    """Elements of one array; all of it is in memory."""
+    try:
+        values = json.loads("".join(source.lines(universal=True)), object_pairs_hook=_object)
+    except (ValueError, RecursionError) as e:
         raise InputError(
-            f"The header has the fields {header}, not {missing}. Name them with --text-field etc."
+            f"{source.name} begins as a JSON array and is none ({e}). If each line is a text or an object by "
+            "itself, say so with --input-format lines or jsonl."
+        ) from e
+    if not isinstance(values, list):
+        raise InputError(
+            f"{source.name} is one JSON {type(values).__name__}; expected an array of objects or strings, or "
+            "one object in each line (--input-format jsonl)."
         )
-    yield from _csv_records(reader, header, source, fields)
+    for n, value in enumerate(values, 1):
+        yield _record(n, value, field)
 
 
-def _csv_records(
-    reader: Iterable[list[str]], header: list[str], source: Source, fields: Fields
-) -> Iterator[Row]:
-    records, start = iter(reader), source.lines + 1
-    while True:
-        try:
-            cells = next(records)
-        except StopIteration:
-            return
-        except csv.Error as e:
-            yield Row(start, error=f"is not valid CSV ({e})")
-            start = source.lines + 1
-            continue
-        if cells:
-            yield _cells_row(start, cells, header, fields)
-        start = source.lines + 1
+def _record(n: int, value: Any, field: str) -> Record:
+    if isinstance(value, str):
+        return Record(n, {field: value})
+    if not isinstance(value, dict):
+        return Record(n, error=f"is a {type(value).__name__}; expected an object or a string")
+    return Record(n, value)
 
 
-def _cells_row(line: int, cells: list[str], header: list[str], fields: Fields) -> Row:
-    if len(cells) != len(header):
-        return Row(line, error=f"has {len(cells)} fields; the header has {len(header)}")
-    return _record_row(line, dict(zip(header, cells, strict=True)), fields)
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"names the field {next(n for n in names if names.count(n) > 1)!r} twice")
+    return found
 
 
-def _record_row(line: int, record: dict[str, Any], fields: Fields) -> Row:
+def _row(line: int, record: dict[str, Any], fields: Fields) -> Row:
     text = record.get(fields.text)
     title = record.get(fields.title) if fields.title else None
-    key = record.get(fields.id) if fields.id else None
+    key = _plain(record.get(fields.id)) if fields.id else None
     if not isinstance(text, str):
         found = f"is {text!r:.40}" if fields.text in record else "is missing"
         return Row(line, id=key, error=f"has no text: the field {fields.text!r} {found}")
@@ -169,6 +154,11 @@ def _record_row(line: int, record: dict[str, Any], fields: Fields) -> Row:
         return Row(line, error=f"has no field {fields.id!r}")
     error = _undecoded(text) or _undecoded(title or "") or _undecoded(key if isinstance(key, str) else "")
     return Row(line, text, title, key, error)
+
+
+def _plain(value: Any) -> Any:
+    """An id as JSON can hold it: Parquet has dates and decimals too."""
+    return value if isinstance(value, str | int | float | list | dict | None) else str(value)
 
 
 def _undecoded(text: str) -> str | None:

@@ -15,6 +15,7 @@ from embedding_runtime.engines import Session
 from embedding_runtime.errors import EmbeddingError, EngineError, InputError
 from embedding_runtime.inputs import check_encodable
 from embedding_runtime.overflow import Cutter, Pieces, Request
+from embedding_runtime.padding import pad
 from embedding_runtime.vectors import Floats, l2_normalize, truncate, weighted_mean
 
 # Padded tokens per run of the engine: beyond about a thousand the rate does not grow, only the memory.
@@ -160,16 +161,6 @@ def batches(lengths: NDArray[np.int64], batch_size: int) -> Iterator[NDArray[np.
         size = max(1, min(batch_size, TOKEN_BUDGET // max(1, int(lengths[order[start]]))))
         yield order[start : start + size]
         start += size
-
-
-def pad(sequences: list[NDArray[np.int32]], pad_id: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Right-padded ids and mask, int64 (B, S)."""
-    shape = (len(sequences), max(len(s) for s in sequences))
-    ids, mask = np.full(shape, pad_id, dtype=np.int64), np.zeros(shape, dtype=np.int64)
-    for row, sequence in enumerate(sequences):
-        ids[row, : len(sequence)] = sequence
-        mask[row, : len(sequence)] = 1
-    return ids, mask
 
 
 def _windows(requests: Iterator[Request], most: int) -> Iterator[tuple[list[Request], bool]]:

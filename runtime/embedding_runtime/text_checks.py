@@ -34,6 +34,19 @@ def checked_text(text: Any) -> str:
     return text
 
 
+def check_rows(text: str, without_row: Sequence[str]) -> None:
+    """Refuse a text with a special token that the model has no row for; where such tokens are not text.
+
+    Raises:
+        InputError: one of `without_row` is in the text.
+    """
+    if token := next((t for t in without_row if t in text), None):
+        raise InputError(
+            f"The text has {token} at character {text.index(token)}, a special token that this model has no "
+            "embedding for. Take it out of the text, or embed without allow_special: then it is text."
+        )
+
+
 def checked_limit(max_length: int | None) -> None:
     """Refuse a limit that has no room for `<bos>` and `<eos>`.
 

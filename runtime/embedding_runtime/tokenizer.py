@@ -24,7 +24,8 @@ class Tokenizer(Protocol):
 
         Raises:
             InputTypeError: `text` is not a str.
-            InputError: a lone surrogate in `text`, or `max_length` below 2.
+            InputError: a lone surrogate in `text`, `max_length` below 2, or with `allow_special` a special
+                token that the model has no row for.
         """
         ...
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from embedding_runtime.bundle import TokenizerInfo
 from embedding_runtime.errors import BundleError, EngineError
-from embedding_runtime.text_checks import checked_ids, checked_limit, checked_text, unknown_id
+from embedding_runtime.text_checks import check_rows, checked_ids, checked_limit, checked_text, unknown_id
 
 LONG_TEXT = 1 << 16
 
@@ -25,6 +25,7 @@ class LibraryTokenizer:
     def __init__(self, library: Any, info: TokenizerInfo) -> None:
         self._library = library
         self._eos = info.eos_id
+        self._without_row = info.without_row
         self._lock = threading.Lock()
         self._longest: int | None = None
 
@@ -73,6 +74,8 @@ class LibraryTokenizer:
         return str(token)
 
     def _encoding(self, text: str, allow_special: bool) -> Any:
+        if allow_special:
+            check_rows(text, self._without_row)
         with self._lock:
             self._library.encode_special_tokens = not allow_special
             return self._library.encode(text)

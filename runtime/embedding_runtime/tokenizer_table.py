@@ -12,7 +12,7 @@ from typing import NamedTuple
 from embedding_runtime.bundle import TokenizerInfo
 from embedding_runtime.errors import BundleError
 from embedding_runtime.table_file import TableFile
-from embedding_runtime.text_checks import checked_ids, checked_limit, checked_text, unknown_id
+from embedding_runtime.text_checks import check_rows, checked_ids, checked_limit, checked_text, unknown_id
 from embedding_runtime.tokenizer_bpe import ID_MASK, WHOLE, Merger, Pieces, Symbols
 
 SPACE = "▁"
@@ -135,7 +135,7 @@ class TableTokenizer:
     def encode(self, text: str, max_length: int | None = None, *, allow_special: bool = False) -> list[int]:
         """See `Tokenizer.encode`. Stops as soon as `max_length` ids are certain, however long the text is."""
         checked_limit(max_length)
-        text = checked_text(text)
+        text = self._checked(text, allow_special)
         out, block = [self._info.bos_id], LARGEST_BLOCK
         if max_length is not None:
             block = min(LARGEST_BLOCK, max(SMALLEST_BLOCK, CHARS_PER_TOKEN * max_length))
@@ -150,7 +150,7 @@ class TableTokenizer:
     def offsets(self, text: str, *, allow_special: bool = False) -> list[Span]:
         """See `Tokenizer.offsets`."""
         spans = [(0, 0)]
-        for part in self._parts(checked_text(text), LARGEST_BLOCK, allow_special):
+        for part in self._parts(self._checked(text, allow_special), LARGEST_BLOCK, allow_special):
             start, ids = part.start, iter(self._part_ids(part))
             if part.ids is not None and len(part.ids) == 1:  # an added token among others
                 spans.append((start, start + len(part.words[0])))
@@ -179,6 +179,11 @@ class TableTokenizer:
         if not 0 <= token_id < self._table.header.vocab_size:
             raise unknown_id(token_id, self._table.header.vocab_size)
         return self._pieces[token_id].decode()
+
+    def _checked(self, text: str, allow_special: bool) -> str:
+        if allow_special:
+            check_rows(checked_text(text), self._info.without_row)
+        return checked_text(text)
 
     def _parts(self, text: str, block: int, allow_special: bool) -> Iterator[Part]:
         """The text block by block, so that nobody reads further than the ids asked for."""

@@ -5,6 +5,7 @@ Knows nothing of embeddings.
 """
 
 import fcntl
+import hashlib
 import os
 import platform
 import shutil
@@ -75,6 +76,12 @@ class Board:
     def has(self, cpu: str) -> bool:
         """Whether the emulator knows a CPU."""
         return _knows(self.emulator, cpu)
+
+
+def state_of(package: Path) -> str:
+    """A hash of every module of a package, in folders too."""
+    sources = sorted(package.rglob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
 
 
 def prepare(folder: Path) -> Board:

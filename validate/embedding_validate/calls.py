@@ -17,10 +17,11 @@ from embedding_runtime.encoder import HIDDEN_OUTPUT
 from embedding_runtime.errors import EmbeddingWarning
 from embedding_runtime.prompts import DOCUMENT_NAMES, QUERY_NAMES, PromptChoice
 from embedding_validate import metrics
-from embedding_validate.golden import VectorOf
 from embedding_validate.probes import Probe
 
 Floats = NDArray[np.float32]
+VectorOf = Callable[[Probe, int | None], Floats]
+"""Gives the vector of a probe: all components as the model ends them (None), or a dim, normalised."""
 _NAMES: dict[str, tuple[str, ...]] = {
     "encode": (),
     "encode_query": QUERY_NAMES,

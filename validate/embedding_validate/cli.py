@@ -247,7 +247,7 @@ def _parser() -> argparse.ArgumentParser:
         "--texts",
         metavar="FILE",
         type=Path,
-        help="compare on these texts instead: one per line, or .jsonl with objects that have text",
+        help="compare on these texts instead: one per line, or JSON, CSV, TSV or Parquet with text",
     )
     p.add_argument(
         "--golden",

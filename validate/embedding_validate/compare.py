@@ -10,7 +10,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -37,8 +37,8 @@ from embedding_validate.compare_shapes import LENGTHS, Shape, counts, shapes
 from embedding_validate.compare_store import Json, Store
 from embedding_validate.compare_systems import Bundle, Candidate
 from embedding_validate.corpus import Corpus
+from embedding_validate.files import plain, replace_text
 from embedding_validate.machine import machine, versions
-from embedding_validate.results import plain, replace_text
 
 _CACHE = "cache"
 _NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -72,7 +72,7 @@ def _compare(options: argparse.Namespace, command: list[str], left_out: Mapping[
     texts = corpus.read(options.corpus) if options.corpus else None
     cache = options.output.absolute() / _CACHE
     candidates = _candidates(options, bundles, cache)
-    plan = _plan(options, bundles, candidates)
+    plan = replace(_plan(options, bundles, candidates), texts=compare_systems.texts(bundles, texts))
     accounts = compare_account.asked(options.account, bundles)
     run = _run(command, bundles, candidates, plan)
     run["left_out"] = [{"system": name, "reason": why} for name, why in left_out.items()]
@@ -108,15 +108,15 @@ def _measure(
     for folder in (c.about["converted"] for c in candidates if "converted" in c.about):
         Path(folder).mkdir(parents=True, exist_ok=True)
     opened = {o["system"] for o in run["openings"]}
-    for opening in compare_run.openings(plan, opened, _say):
+    for opening in compare_run.openings(plan, store.base, opened, _say):
+        if opening.system == plan.base:
+            store.keep_base()
         store.add("openings", asdict(opening))
     known = [compare_systems.converted(c) if "converted" in c.about else c for c in candidates]
     run["sizes"] = {c.subject.name: {k: c.about.get(k) for k in ("bytes", "files")} for c in known}
     done = {compare_store.key(c) for c in run["cases"]}
     silent = {o["system"] for o in run["openings"] if o["status"] == NO_ANSWER}
-    for case in compare_run.cases(plan, store.base, done, silent, _say):
-        if case.system == plan.base:
-            store.keep_base()
+    for case in compare_run.cases(plan, done, silent, _say):
         store.add("cases", asdict(case))
     if texts is not None and run["corpus"] is None:
         dims = sorted({dim for b in bundles for dim in b.manifest.dims})
@@ -209,6 +209,7 @@ def _bundle(bundle: Bundle) -> Json:
         "weights_sha256": source.weights_sha256,
         "space_id": bundle.manifest.space_id,
         "parameters": architecture.parameters,
+        "random_weights": bundle.manifest.source.random_weights,
         "dim": bundle.manifest.embedding_dim,
     }
 
@@ -273,8 +274,8 @@ def _parser() -> argparse.ArgumentParser:
         "--corpus",
         metavar="FILE",
         type=Path,
-        help="also what each graph, dim and vector precision costs on your texts: .jsonl with text, or query "
-        "and document; .tsv with query and document; or one document per line",
+        help="also what each graph, dim and vector precision costs on your texts: one document per line, or "
+        "JSON, CSV, TSV or Parquet with text, or with query and document",
     )
     what.add_argument("--reference", metavar="CHECKPOINT", help="also PyTorch in fp32 on this folder")
     what.add_argument("--bf16", action="store_true", help="and in bfloat16")

@@ -1,4 +1,4 @@
-"""Where a graph's time goes, as entries of `compare.json`: which graphs, shapes and threads, and the table.
+"""Where a graph's time goes, as entries of `compare.json`: which graphs, shapes and threads.
 
 What an account is, and how it is taken, is `gemm_account`'s business; it needs the package `onnx`.
 """
@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from embedding_runtime.errors import InputError
-from embedding_validate.compare_grid import grid, number
 from embedding_validate.compare_run import Plan, Progress
 from embedding_validate.compare_systems import Bundle
 
@@ -60,22 +59,3 @@ def _entries(
         say(f"account of {name} | {threads} threads | {shape}")
         found = gemm_account.account(path, shape, threads, plan.vocab_size, rate)
         yield {"system": name, "peak_operations_per_s": rate, **asdict(found), "of_peak": found.of_peak}
-
-
-def table(accounts: Sequence[Json]) -> str:
-    """Milliseconds: a run, its weights' products at the CPU's best rate and alone, and the run by place."""
-    places = list(accounts[0]["places"])
-    head = ["where the time goes, ms", "threads", "tokens", "run", "at peak", "of peak", "alone", *places]
-    rows = [
-        [
-            a["system"],
-            str(a["threads"]),
-            a["shape"],
-            *(number(a[name]) for name in ("total", "at_peak")),
-            f"{a['of_peak']:.0%}",
-            number(a["alone"]),
-            *(number(a["places"][place]) for place in places),
-        ]
-        for a in accounts
-    ]
-    return grid(head, rows)

@@ -17,7 +17,8 @@ _AS_FAST = 1.1
 class Choice:
     """One of our graphs at one shape: bytes on the disk, milliseconds, kB of its own memory.
 
-    `coarse` is 0 where vectors are the model's in all but detail, 1 and 2 where more is lost.
+    `coarse` is 0 where vectors are the model's in all but detail, 1 where more is lost; `doubts` are what
+    must be said of it first.
     """
 
     system: str
@@ -25,19 +26,23 @@ class Choice:
     milliseconds: float
     memory: int | None
     coarse: int
+    doubts: tuple[str, ...]
 
 
 def recommendation(run: Json) -> list[str]:
     """Sentences, one for each class of length and each limit of size at which the answer changes.
 
-    Only our graphs are recommended, and none that is wrong; 4-bit ones with what they lose.
+    Only our graphs are recommended, and none that is wrong; 4-bit ones with what they lose. One that nobody
+    has compared, or whose figures were all disturbed, is taken where there is no other, and says so first.
     """
     threads = max(run["plan"]["threads"])
     found = []
     for shape, words in _shapes(run):
         for limit, choice in _by_limit(_choices(run, threads, shape)):
             within = f"≤ {_megabytes(limit)}" if limit is not None else "any size"
+            doubts = " and ".join(choice.doubts)
             found.append(
+                f"{f'{doubts[0].upper()}{doubts[1:]}. ' if doubts else ''}"
                 f"For {within} and {words} take {choice.system}: {_megabytes(choice.size)} with its "
                 f"tokenizer, {number(choice.milliseconds)} ms on {threads} thread{'s' if threads > 1 else ''}"
                 f"{_memory(choice)}{_loss(run, choice.system)}."
@@ -61,7 +66,8 @@ def _choices(run: Json, threads: int, shape: str) -> list[Choice]:
         ours = figures.about(run, name)["kind"] == OURS and figures.wrong(run, name) is None
         if ours and size and case and case["median_ms"] is not None:
             memory = case["memory"].get("anonymous_peak")
-            found.append(Choice(name, size, case["median_ms"], memory, figures.coarseness(run, name)))
+            coarse, doubts = figures.coarseness(run, name), tuple(figures.doubts(run, name))
+            found.append(Choice(name, size, case["median_ms"], memory, coarse, doubts))
     return sorted(found, key=lambda c: c.size)
 
 
@@ -76,8 +82,10 @@ def _by_limit(choices: list[Choice]) -> Iterator[tuple[int | None, Choice]]:
 
 
 def _best(choices: list[Choice]) -> Choice:
-    """Of the most accurate kind the fastest, or a smaller one that is about as fast."""
+    """Of the most accurate kind the fastest, or a smaller one that is about as fast; what is in doubt only
+    where nothing else is of that kind."""
     kind = [c for c in choices if c.coarse == min(c.coarse for c in choices)]
+    kind = [c for c in kind if not c.doubts] or kind
     fastest = min(c.milliseconds for c in kind)
     return next(c for c in kind if c.milliseconds <= fastest * _AS_FAST)
 
@@ -88,9 +96,6 @@ def _memory(choice: Choice) -> str:
 
 def _loss(run: Json, system: str) -> str:
     """Words on accuracy where there is something to say."""
-    parity = figures.about(run, system).get("parity") or {}
-    if parity.get("status") == "not run":
-        return "; nobody has compared it with the reference yet"
     least = figures.cosine(run, system)
     if least is not None and figures.coarseness(run, system) and system != run["plan"]["base"]:
         return f"; mind its accuracy, cosine down to {least:.3f} here"

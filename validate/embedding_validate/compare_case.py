@@ -18,8 +18,6 @@ MOST_FOREIGN = 0.2
 # What rounds' ratios may differ by, the most extreme on either side left out: two runs of a comparison agree
 # within this, or the case is marked.
 MOST_SPREAD = 0.15
-# Cosine to the accuracy's base below which something is another model, see `compare_figures.least_cosine`.
-LEAST_COSINE = 0.9
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,6 @@ class Case:
     ratio_spread: float | None = None
     waited: float | None = None
     foreign: float | None = None
-    cosine: float | None = None
     load_s: float | None = None
     first_ms: float | None = None
     memory: dict[str, int] = field(default_factory=dict)

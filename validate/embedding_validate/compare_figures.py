@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
-from embedding_validate.compare_case import LEAST_COSINE, MEASURED, PUBLISHED
+from embedding_validate.compare_case import MEASURED, PUBLISHED
+from embedding_validate.thresholds import threshold
 
 Json = dict[str, Any]
 # Memory is quoted at this length, or at the longest below it: what most texts need.
@@ -17,11 +18,9 @@ MEMORY_TOKENS = 256
 QUERY_TOKENS = 64
 # Below it a fixed cost hides how latency grows.
 _GROWTH_TOKENS = 64
-# Cosines to the accuracy's base: a graph above both is never given up for a faster one below.
-COARSE = (0.99, 0.95)
+# The precisions whose bounds are what nobody can do without, and what is as good as the reference to most.
+NONSENSE, FINE = "int4", "int8"
 _STEPS = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)
-# What a peer may lie below our coarsest graph.
-_COARSER = 0.05
 
 
 def systems(run: Json) -> list[str]:
@@ -132,35 +131,48 @@ def exponent(run: Json, system: str, threads: int) -> float | None:
 
 
 def cosine(run: Json, system: str) -> float | None:
-    """The least cosine to the accuracy's base over all shapes."""
-    found = [c["cosine"] for c in cases(run, system)]
-    return None if not found or None in found else min(found)
+    """The least cosine to the accuracy's base over the texts; of older results, over random token ids."""
+    if accuracy := _accuracy(run, system):
+        return float(accuracy["minimum"])
+    found = [c.get("cosine") for c in cases(run, system)]
+    known = [least for least in found if least is not None]
+    return min(known) if known and len(known) == len(found) else None
+
+
+def _accuracy(run: Json, system: str) -> Json | None:
+    """Least and mean cosine over the texts; None where that was not measured."""
+    found = next((o for o in run["openings"] if o["system"] == system), None)
+    return found.get("accuracy") if found else None
 
 
 def wrong(run: Json, system: str) -> str | None:
     """Why a system does not give the model's vectors, in words; None where nothing says so.
 
-    Of ours the comparison with the reference decides, of others the cosine to the accuracy's base.
+    Of ours the comparison with the reference decides; of others, and where there was none, the validator's
+    bounds of the precision on the cosine to the accuracy's base.
     """
     parity = about(run, system).get("parity")
     if parity and parity["status"] == "failed":
         return f"failed its comparison: {parity['reason']}"
     if parity and parity["status"] == "passed":
         return None
-    least = cosine(run, system)
-    if least is not None and least < least_cosine(run):
-        return f"not the same model: cosine {least:.4f} to {run['plan']['base']}"
+    if short := _short_of(run, system, about(run, system).get("precision") or NONSENSE):
+        return f"not the same model: {short} to {run['plan']['base']}"
     return None
 
 
-def least_cosine(run: Json) -> float:
-    """The cosine to the accuracy's base below which something is another model, not a coarser one.
+def _short_of(run: Json, system: str, precision: str) -> str | None:
+    """What falls short of the validator's bounds of a precision, in words; None where nothing does.
 
-    Where our own coarsest graph that has passed is not far above `LEAST_COSINE`, it sets the bound.
+    Results older than accuracy on texts know the least cosine alone.
     """
-    passed = [s["name"] for s in run["systems"] if (s.get("parity") or {}).get("status") == "passed"]
-    ours = [least for name in passed if (least := cosine(run, name)) is not None]
-    return min([LEAST_COSINE, *(least - _COARSER for least in ours)])
+    bounds = threshold(precision, any(b.get("random_weights") for b in run["bundles"]))
+    accuracy, least = _accuracy(run, system), cosine(run, system)
+    if least is not None and least < bounds.cosine_min:
+        return f"cosine {least:.4f}, below {bounds.cosine_min:g},"
+    if accuracy and accuracy["mean"] < bounds.cosine_mean:
+        return f"cosine {accuracy['mean']:.4f} on average, below {bounds.cosine_mean:g},"
+    return None
 
 
 def failures(run: Json, system: str) -> list[Json]:
@@ -184,9 +196,21 @@ def patience(run: Json) -> str:
 
 
 def coarseness(run: Json, system: str) -> int:
-    """How many of the bounds `COARSE` its cosine falls short of; 0 where that is not known."""
-    least = cosine(run, system)
-    return 0 if least is None else sum(least < bound for bound in COARSE)
+    """1 where a system falls short of what the validator asks of int8, else 0, also where that is not known.
+
+    What is not coarse is never given up for something faster that is.
+    """
+    return int(_short_of(run, system, FINE) is not None)
+
+
+def doubts(run: Json, system: str) -> list[str]:
+    """What to say of a graph before anybody is told to take it."""
+    found, measured = [], cases(run, system)
+    if (about(run, system).get("parity") or {}).get("status") == "not run":
+        found.append(f"nobody has compared {system} with the reference")
+    if measured and all(c["noise"] for c in measured):
+        found.append(f"every figure of {system} was disturbed")
+    return found
 
 
 def rounded_up(value: float) -> float:

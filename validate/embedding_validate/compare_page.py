@@ -36,7 +36,7 @@ def render(document: Json) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.filters |= {"number": compare_grid.number, "megabytes": _megabytes, "told": figures.told}
     environment.filters["style"] = compare_plots.style_of
-    template = resources.files("embedding_validate").joinpath("compare.html").read_text(encoding="utf-8")
+    template = resources.files(__package__).joinpath("compare.html").read_text(encoding="utf-8")
     page: str = environment.from_string(template).render(
         runs=[_run(run) for run in document["runs"]],
         agreements=agreements(document),
@@ -128,7 +128,7 @@ def _plane(run: Json, threads: int) -> Json | None:
     return {
         "svg": compare_plots.plane(dots, x, y, f"Size against latency: {alt}"),
         "caption": f"Size against latency at {tokens} tokens on {_threads(threads)}. Full dots: vectors as "
-        "the reference's (cosine of 0.99 or more); hollow: coarser; crosses: wrong. No other beats "
+        "the reference's, as the validator asks of int8; hollow: coarser; crosses: wrong. No other beats "
         "those in bold in size, latency and accuracy together.",
         "legend": [],
     }

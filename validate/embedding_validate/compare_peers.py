@@ -11,9 +11,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import embedding_validate
 from embedding_validate import compare
 
-PEERS = Path(__file__).parents[1] / "peers"
+PEERS = Path(embedding_validate.__file__).parents[1] / "peers"
 _LAST_LINES = 3
 
 

@@ -3,7 +3,7 @@
 Knows numbers and names, nothing of `compare.json`. Styled by the page, as `plots`, on which it builds.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -14,6 +14,8 @@ SERIES = 10
 _LABEL_APART = 13
 _LOWEST, _HIGHEST, _LEFTMOST = HEIGHT - 46.0, 4.0, 66.0
 _LETTER, _BASELINE = 6.5, 4.0
+# How many lines above or below its dot a name may go: the whole plot.
+_MOST_STEPS = 18
 # Dots as near as this to the side may be taken for one another's.
 _REACH = 40.0
 # Bars begin here, so that names fit before them.
@@ -66,26 +68,41 @@ def labels(dots: Sequence[Dot], centres: Sequence[tuple[float, float]]) -> list[
     """Where each name goes: beside its dot, or as near above or below as nothing else is touched."""
     taken: list[Box] = [(cx - 5, cy - 5, cx + 5, cy + 5) for cx, cy in centres]
     found: dict[int, Label] = {}
-    for i in sorted(range(len(dots)), key=lambda i: centres[i][1]):
-        places = list(_places(dots[i].name, *centres[i]))
+    # Names that fit on one side alone are placed before those that have a choice.
+    order = sorted(range(len(dots)), key=lambda i: (len(_sides(dots[i].name, centres[i][0])), centres[i][1]))
+    for i in order:
+        places = _places(dots[i].name, *centres[i])
         others = [c for j, c in enumerate(centres) if j != i]
         free = [p for p in places if not any(_touch(p.box, box) for box in taken)]
         clear = [p for p in free if _is_nearest(p, centres[i], others)]
-        found[i] = (clear or free or places)[0]
+        # Rather over a dot than over a name.
+        names = taken[len(dots) :]
+        apart = [p for p in places if not any(_touch(p.box, box) for box in names)]
+        least = min(places, key=lambda p: sum(_shared(p.box, box) for box in names))
+        found[i] = (clear or free or apart or [least])[0]
         taken.append(found[i].box)
     return [found[i] for i in range(len(dots))]
 
 
-def _places(name: str, cx: float, cy: float) -> Iterator[Label]:
+def _sides(name: str, cx: float) -> list[tuple[float, float, str]]:
+    """Where a name may begin beside a dot so that it stays in the plot: (left edge, x, anchor)."""
+    width = len(name) * _LETTER
+    both = [(cx + 8, cx + 8, "start"), (cx - 8 - width, cx - 8, "end")]
+    # One too long for either side begins where it just fits, and goes above or below.
+    within = max(_LEFTMOST + 1, WIDTH - 1 - width)
+    return [s for s in both if s[0] > _LEFTMOST and s[0] + width < WIDTH] or [(within, within, "start")]
+
+
+def _places(name: str, cx: float, cy: float) -> list[Label]:
     """Places for a name within the plot, the nearest first; to the right before to the left."""
-    for step in (0, 1, -1, 2, -2, 3, -3, 4, -4, 5, -5, 6, -6):
+    found = []
+    for step in sorted(range(-_MOST_STEPS, _MOST_STEPS + 1), key=lambda n: (abs(n), n < 0)):
         at = cy + _BASELINE + step * _LABEL_APART
-        for x, anchor in ((cx + 8, "start"), (cx - 8, "end")):
-            left = x if anchor == "start" else x - len(name) * _LETTER
+        for left, x, anchor in _sides(name, cx):
             box = (left, at - _LABEL_APART + 3, left + len(name) * _LETTER, at + 3)
-            if box[0] > _LEFTMOST and box[2] < WIDTH and box[1] > _HIGHEST and at <= _LOWEST:
-                yield Label(x, at, anchor, box)
-    yield Label(cx + 8, cy + _BASELINE, "start", (cx, cy, cx, cy))
+            if box[1] > _HIGHEST and at <= _LOWEST:
+                found.append(Label(x, at, anchor, box))
+    return found
 
 
 def _is_nearest(label: Label, own: tuple[float, float], others: Sequence[tuple[float, float]]) -> bool:
@@ -93,6 +110,11 @@ def _is_nearest(label: Label, own: tuple[float, float], others: Sequence[tuple[f
     middle = label.y - _BASELINE
     reach = (c for c in others if abs(c[0] - own[0]) < _REACH)
     return all(abs(middle - own[1]) < abs(middle - cy) for _, cy in reach)
+
+
+def _shared(a: Box, b: Box) -> float:
+    """The area that two boxes have in common."""
+    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
 
 
 def _touch(a: Box, b: Box) -> bool:

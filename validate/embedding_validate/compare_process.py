@@ -10,11 +10,14 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from embedding_validate.compare_shapes import Shape
 from embedding_validate.compare_state import clock, foreign
@@ -69,7 +72,6 @@ class Block:
     waited_s: float
     foreign_s: float
     memory: dict[str, int]
-    vectors: list[list[float]] | None
 
 
 class Process:
@@ -103,13 +105,13 @@ class Process:
             self.close()
             raise
 
-    def run(self, shape: Shape, runs: int, *, vectors: bool = False, watch: bool = False) -> Block:
+    def run(self, shape: Shape, runs: int, *, watch: bool = False) -> Block:
         """Run a shape; a `watch` reads its memory meanwhile, which costs a little time.
 
         Raises:
             Ended: it ended meanwhile.
         """
-        request = {"batch": shape.batch, "tokens": shape.tokens, "runs": runs, "vectors": vectors}
+        request = {"batch": shape.batch, "tokens": shape.tokens, "runs": runs}
         before = clock(self._process.pid)
         with _watched(self._process.pid, watch) as peaks:
             self._send(request)
@@ -120,8 +122,16 @@ class Process:
             waited_s=found["waited_s"],
             foreign_s=foreign(before, clock(self._process.pid)),
             memory={**found["memory"], **peaks},
-            vectors=found["vectors"],
         )
+
+    def vectors(self, texts: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
+        """The vector (D,) of each text, alone, from its token ids.
+
+        Raises:
+            Ended: it ended meanwhile.
+        """
+        self._send({"ids": [list(ids) for ids in texts]})
+        return [np.array(vector, np.float32) for vector in self._answer()["vectors"]]
 
     @property
     def ended(self) -> bool:

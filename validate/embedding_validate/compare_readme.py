@@ -1,5 +1,6 @@
-"""`python -m embedding_validate.compare_readme [COMPARE.json]`: README's performance table, from one result.
+"""README's performance table, from one result.
 
+`python -m embedding_validate.compare_readme [COMPARE.json]` writes it.
 With a result it first writes that to validate/performance.json, without the folders of the machine it was
 measured on; then the table goes between README's marks. A test holds the two together.
 """
@@ -10,15 +11,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import embedding_validate
 from embedding_validate import compare_figures as figures
 from embedding_validate import compare_store
 from embedding_validate.compare_case import MEASURED
 from embedding_validate.compare_grid import NONE, grid, number
 from embedding_validate.compare_text import NOISY
-from embedding_validate.results import replace_text
+from embedding_validate.files import replace_text
 
 BEGIN, END = "<!-- performance: made from validate/performance.json -->\n", "<!-- /performance -->"
-_ROOT = Path(__file__).parents[2]
+_ROOT = Path(embedding_validate.__file__).parents[2]
 RESULT, README = _ROOT / "validate" / "performance.json", _ROOT / "README.md"
 # The folders of an absolute path; its last name stays.
 _FOLDERS = re.compile(r"(?<![\w.])/(?:[\w.+@-]+/)+")

@@ -33,6 +33,8 @@ _LONG_ROUNDS = 2
 _CONVERTING = 10
 
 Vectors = NDArray[np.float32]
+# Where the base's vectors of the texts are kept.
+TEXTS = "texts"
 Progress = Callable[[str], None]
 
 
@@ -59,7 +61,8 @@ class Subject:
 class Plan:
     """What to measure. `reference` names what ratios are taken to, `base` whose vectors are the accuracy's
     base, which is measured first. `seconds` is what a case's own samples take together, roughly; `limit` the
-    seconds after which a system that has not answered is ended."""
+    seconds after which a system that has not answered is ended. `texts` are the token ids of real texts, on
+    which accuracy is measured; times are taken with random ids."""
 
     subjects: tuple[Subject, ...]
     shapes: tuple[Shape, ...]
@@ -70,6 +73,7 @@ class Plan:
     seconds: float
     limit: float
     vocab_size: int
+    texts: tuple[tuple[int, ...], ...] = ()
 
     def subject(self, name: str) -> Subject:
         """The one of that name."""
@@ -81,6 +85,7 @@ class Opening:
     """Opening a system: seconds, kB.
 
     `first_s`: with an empty user cache (hashes, packed weights), only for our graphs;
+    `accuracy`: how many texts, and the least and mean cosine of their vectors to the base's;
     `cold_s`: its files, and what was prepared from them, dropped from the page cache, where `dropped` says
     that the system took the hint; warm openings are those of the cases. `command` opens it.
     """
@@ -96,17 +101,19 @@ class Opening:
     memory_before: dict[str, int] = field(default_factory=dict)
     memory_loaded: dict[str, int] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    accuracy: dict[str, float] | None = None
 
 
-def openings(plan: Plan, done: set[str], progress: Progress) -> Iterator[Opening]:
-    """Open every system on the plan's first number of threads, those in `done` left out."""
-    for subject in plan.subjects:
+def openings(plan: Plan, base: dict[str, Vectors], done: set[str], progress: Progress) -> Iterator[Opening]:
+    """Open every system on the plan's first number of threads, those in `done` left out; the accuracy's base
+    first, whose vectors of the texts `base` holds or gets."""
+    for subject in sorted(plan.subjects, key=lambda s: s.name != plan.base):
         if subject.name not in done:
             progress(f"opening {subject.name}")
-            yield _opening(plan, subject, plan.threads[0])
+            yield _opening(plan, subject, plan.threads[0], base)
 
 
-def _opening(plan: Plan, subject: Subject, threads: int) -> Opening:
+def _opening(plan: Plan, subject: Subject, threads: int, base: dict[str, Vectors]) -> Opening:
     first_s = None
     try:
         if subject.first != "plain":
@@ -116,6 +123,7 @@ def _opening(plan: Plan, subject: Subject, threads: int) -> Opening:
         dropped = drop_pages((*subject.files, *_prepared(subject)))
         with _process(plan, subject, threads) as process:
             opened, command = process.opened, tuple(process.command)
+            vectors = _vectors(process, plan)
     except Ended as e:
         return Opening(subject.name, threads, e.status, e.reason)
     return Opening(
@@ -129,7 +137,35 @@ def _opening(plan: Plan, subject: Subject, threads: int) -> Opening:
         memory_before=opened["memory_before"],
         memory_loaded=opened["memory"],
         versions=opened["versions"],
+        accuracy=_accuracy(plan, subject, vectors, base),
     )
+
+
+def _vectors(process: Process, plan: Plan) -> list[Vectors]:
+    """Of the texts; none where they end it, which its cases will tell of."""
+    try:
+        return process.vectors(plan.texts)
+    except Ended:
+        return []
+
+
+def _accuracy(
+    plan: Plan, subject: Subject, vectors: list[Vectors], base: dict[str, Vectors]
+) -> dict[str, float] | None:
+    """Least and mean cosine to the base over the texts; 0 for vectors of another size, or with NaN."""
+    if subject.name == plan.base and vectors:
+        base[TEXTS] = np.stack(vectors)
+    if not vectors or TEXTS not in base:
+        return None
+    found = [
+        metrics.cosine(a, b) if a.shape == b.shape else 0.0 for a, b in zip(vectors, base[TEXTS], strict=True)
+    ]
+    cosines = [c if np.isfinite(c) else 0.0 for c in found]
+    return {
+        "texts": len(cosines),
+        "minimum": round(min(cosines), 6),
+        "mean": round(float(np.mean(cosines)), 6),
+    }
 
 
 def _prepared(subject: Subject) -> Iterator[Path]:
@@ -138,13 +174,10 @@ def _prepared(subject: Subject) -> Iterator[Path]:
         yield from (path for path in Path(folder).rglob("*") if path.is_file())
 
 
-def cases(
-    plan: Plan, base: dict[str, Vectors], done: set[str], silent: set[str], progress: Progress
-) -> Iterator[Case]:
+def cases(plan: Plan, done: set[str], silent: set[str], progress: Progress) -> Iterator[Case]:
     """Measure every case, those whose key is in `done` left out.
 
-    `base` holds the accuracy base's vectors by shape, and gets those that are measured here. A system in
-    `silent` is not asked; one that does not answer is not asked again on that number of threads.
+    A system in `silent` is not asked; one that does not answer is not asked again on that number of threads.
     """
     for threads in plan.threads:
         hung = set(silent)
@@ -158,12 +191,10 @@ def cases(
                         yield replace(case, status=NO_ANSWER, reason="not asked again")
                         continue
                     progress(case.key)
-                    found, vectors = _measured(plan, subject, case, reference)
+                    found = _measured(plan, subject, case, reference)
                     if found.status == NO_ANSWER:
                         hung.add(subject.name)
-                    if subject.name == plan.base and vectors is not None:
-                        base[str(shape)] = vectors
-                    yield _with_cosine(found, vectors, base.get(str(shape)))
+                    yield found
 
 
 def alone(plan: Plan, subjects: Sequence[Subject], done: set[str], progress: Progress) -> Iterator[Case]:
@@ -173,7 +204,7 @@ def alone(plan: Plan, subjects: Sequence[Subject], done: set[str], progress: Pro
             case = Case(subject.name, 1, shape.batch, shape.tokens, "", started=_now())
             if case.key not in done:
                 progress(case.key)
-                yield _measured(plan, subject, case, None)[0]
+                yield _measured(plan, subject, case, None)
 
 
 class _Reference:
@@ -207,14 +238,12 @@ class _Reference:
         self._process = None
 
 
-def _measured(
-    plan: Plan, subject: Subject, case: Case, reference: _Reference | None
-) -> tuple[Case, Vectors | None]:
+def _measured(plan: Plan, subject: Subject, case: Case, reference: _Reference | None) -> Case:
     """A case in a fresh process; how it ended where it did."""
     shape = Shape(case.batch, case.tokens)
     try:
         with _process(plan, subject, case.threads) as process:
-            first = process.run(shape, 1, vectors=True, watch=True)
+            first = process.run(shape, 1, watch=True)
             process.stop()
             opened = replace(
                 case,
@@ -224,10 +253,9 @@ def _measured(
                 memory=_memory(process.opened, first),
                 machine_state=asdict(glance()),
             )
-            found = _beside(plan, process, reference, opened)
+            return _beside(plan, process, reference, opened)
     except Ended as e:
-        return replace(case, status=e.status, reason=e.reason), None
-    return found, np.array(first.vectors, np.float32) if first.vectors is not None else None
+        return replace(case, status=e.status, reason=e.reason)
 
 
 def _beside(plan: Plan, own: Process, reference: _Reference | None, case: Case) -> Case:
@@ -300,19 +328,6 @@ def _memory(opened: Mapping[str, Any], first: Block) -> dict[str, int]:
         "peak": run.get("VmHWM"),
     }
     return {name: kilobytes for name, kilobytes in found.items() if kilobytes is not None}
-
-
-def _with_cosine(case: Case, vectors: Vectors | None, base: Vectors | None) -> Case:
-    """With the cosine to the base; 0 for vectors of another size, or with NaN."""
-    if vectors is None or base is None:
-        return case
-    found = cosine(vectors, base) if vectors.shape == base.shape else 0.0
-    return replace(case, cosine=round(found, 6) if np.isfinite(found) else 0.0)
-
-
-def cosine(a: Vectors, b: Vectors) -> float:
-    """Smallest cosine of rows of (B, D) and (B, D); NaN where one is not finite."""
-    return float(np.min([metrics.cosine(x, y) for x, y in zip(a, b, strict=True)]))
 
 
 def _process(plan: Plan, subject: Subject, threads: int, patience: int = 1) -> Process:

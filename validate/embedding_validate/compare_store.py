@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from embedding_runtime.errors import InputError
 from embedding_validate import compare_drift
-from embedding_validate.results import plain, replace_bytes, replace_text
+from embedding_validate.files import plain, replace_bytes, replace_text
 
 JSON = "compare.json"
 BASE = "base.npz"

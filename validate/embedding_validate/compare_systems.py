@@ -11,20 +11,26 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import embedding_validate
 from embedding_runtime.bundle import Graph, Manifest, load_manifest
 from embedding_runtime.errors import InputError
 from embedding_runtime.selection import FORMAT_ORDER, PRECISION_ORDER
+from embedding_runtime.tokenizer import open_tokenizer
 from embedding_validate import compare_worker
 from embedding_validate.compare_process import System
 from embedding_validate.compare_run import Subject
 from embedding_validate.compare_sizes import by_part
+from embedding_validate.corpus import Corpus
 from embedding_validate.results import PARITY
+from embedding_validate.texts import packaged
 
 OURS, TORCH, PEER, TOKENIZER, PER_TENSOR = "bundle", "torch", "peer", "tokenizer", "per-tensor"
 _WORKER = (sys.executable, "-m", compare_worker.__name__)
-_PACKAGES = Path(__file__).parents[1]
+_PACKAGES = Path(embedding_validate.__file__).parents[1]
 _TORCH_FP32 = "torch fp32"
 _MOST_BITS_FIRST = ("fp32", "fp16", "int8", "mixed", "int4")
+# Of the texts for accuracy: tokens of one at most, and how many of the user's own.
+_MOST_TOKENS, _MOST_OWN = 256, 100
 _WEIGHTS = ("*.safetensors", "*/*.safetensors")
 
 
@@ -215,6 +221,19 @@ def tokenizer(bundle: Bundle) -> Subject:
     """A bundle's tokenizer as something to be timed."""
     spec = {"kind": TOKENIZER, "bundle": str(bundle.path)}
     return Subject(System(f"{bundle.prefix}tokenizer", _WORKER, spec), ())
+
+
+def texts(bundles: Sequence[Bundle], own: Corpus | None) -> tuple[tuple[int, ...], ...]:
+    """Token ids of the texts that accuracy is measured on: the package's, and the first of the user's own.
+
+    Cut to what every graph and peer takes at little cost.
+    """
+    path, info = bundles[0].path, bundles[0].manifest.tokenizer
+    opened = open_tokenizer(path, info, verify=False)
+    buckets = [max(g.buckets) for b in bundles for g in b.manifest.graphs if g.buckets]
+    longest = min([_MOST_TOKENS, *buckets, *(b.manifest.max_seq_length for b in bundles)])
+    wanted = [t.text for t in packaged()] + list(own.documents[:_MOST_OWN] if own else ())
+    return tuple(dict.fromkeys(tuple(map(int, opened.encode(text, longest))) for text in wanted))
 
 
 def first_choice(candidates: Sequence[Candidate]) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from embedding_validate import compare_account, compare_advice, corpus_text
+from embedding_validate import compare_advice, corpus_text
 from embedding_validate import compare_figures as figures
 from embedding_validate.compare_agreement import agreements
 from embedding_validate.compare_case import MEASURED
@@ -43,7 +43,7 @@ def _run(run: Json) -> list[str]:
     if run["tokenizers"]:
         parts.append(_tokenizers(run))
     if run.get("accounts"):
-        parts.append(compare_account.table(run["accounts"]))
+        parts.append(_accounts(run["accounts"]))
     if run["corpus"]:
         parts += corpus_text.markdown(run["corpus"])
     return [*parts, *_failed(run), *_notes(run), _machine(run), f"Command: `{run['command']}`"]
@@ -220,3 +220,22 @@ def _tool_table(run: Json) -> str:
 
 def _name(run: Json, name: str) -> str:
     return f"{name} (wrong)" if figures.wrong(run, name) else name
+
+
+def _accounts(accounts: Sequence[Json]) -> str:
+    """Milliseconds: a run, its weights' products at the CPU's best rate and alone, and the run by place."""
+    places = list(accounts[0]["places"])
+    head = ["where the time goes, ms", "threads", "tokens", "run", "at peak", "of peak", "alone", *places]
+    rows = [
+        [
+            a["system"],
+            str(a["threads"]),
+            a["shape"],
+            *(number(a[name]) for name in ("total", "at_peak")),
+            f"{a['of_peak']:.0%}",
+            number(a["alone"]),
+            *(number(a["places"][place]) for place in places),
+        ]
+        for a in accounts
+    ]
+    return grid(head, rows)

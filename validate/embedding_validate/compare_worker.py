@@ -82,9 +82,6 @@ def per_tensor(spec: dict[str, Any]) -> Callable[[], Run]:
 
     def load() -> Run:
         options = session_options(spec["threads"])
-        options.add_session_config_entry(
-            "session.model_external_initializers_file_folder_path", str(path.parent)
-        )
         session = create_session(graph, options, path)
 
         def run(ids: Ids) -> NDArray[np.float32]:

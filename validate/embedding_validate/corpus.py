@@ -1,16 +1,14 @@
 """The user's own texts: documents, or pairs of a query and a document it should find. Embeds nothing."""
 
-import csv
-import io
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from embedding_runtime.errors import InputError
-from embedding_validate.texts import utf8
+from embedding_runtime.records import Record
+from embedding_validate.texts import records
 
+_LAYOUTS = (("query", "document"), ("text",))
 # More queries than these say nothing new, and every one is scored against all documents.
 MOST_QUERIES = 500
 
@@ -40,15 +38,14 @@ class Corpus:
 
 
 def read(path: Path) -> Corpus:
-    """Read a corpus: `.jsonl` with `text` or with `query` and `document`, `.tsv` with one column or two
-    (query first), or anything else with one document per line.
+    """Read a corpus: records with `text` or with `query` and `document`, in any format of `embed-text`; a
+    `.tsv` may do without a header and has one column or two (query first); else one document per line.
 
     Raises:
-        InputError: unreadable, not UTF-8, not what its name says, both kinds mixed, or too few documents.
+        InputError: unreadable, not what its name says, a row that is neither, both kinds mixed, or too few
+            documents.
     """
-    data = utf8(path, "--corpus")
-    parse = {".jsonl": _jsonl, ".tsv": _tsv}.get(path.suffix.lower(), _lines)
-    rows = list(parse(data, path))
+    rows = list(_pairs(path))
     if len({query is None for query, _ in rows}) > 1:
         raise InputError(f"Some rows of {path} have a query and some have none. Give every row one, or none.")
     found = _corpus(path, rows)
@@ -71,34 +68,24 @@ def _corpus(path: Path, rows: list[tuple[str | None, str]]) -> Corpus:
     return Corpus(path, tuple(documents), queries, tuple(map(frozenset, wanted)))
 
 
-def _lines(data: str, _: Path) -> Iterator[tuple[str | None, str]]:
-    yield from ((None, line) for line in data.splitlines() if line.strip())
-
-
-def _tsv(data: str, path: Path) -> Iterator[tuple[str | None, str]]:
-    for n, row in enumerate(csv.reader(io.StringIO(data), delimiter="\t", quoting=csv.QUOTE_NONE), 1):
-        if len(row) > 2:
+def _pairs(path: Path) -> Iterator[tuple[str | None, str]]:
+    for record in records(path, "--corpus", _LAYOUTS):
+        pair = _pair(record)
+        if pair is None:
+            if record.error:
+                raise InputError(f"{path}, line {record.line} {record.error}.")
             raise InputError(
-                f"{path}, line {n}: {len(row)} columns; expected a document, or query and document."
+                f"{path}, line {record.line}: expected an object with `text`, or with `query` and "
+                f"`document`; it is "
+                f"{record.values!r:.60}."
             )
-        if row:
-            yield (row[0], row[1]) if len(row) == 2 else (None, row[0])
+        yield pair
 
 
-def _jsonl(data: str, path: Path) -> Iterator[tuple[str | None, str]]:
-    for n, line in enumerate(data.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            yield _pair(json.loads(line))
-        except (ValueError, KeyError, TypeError) as e:
-            raise InputError(
-                f"{path}, line {n}: expected an object with `text`, or with `query` and `document`."
-            ) from e
-
-
-def _pair(found: Any) -> tuple[str | None, str]:
-    pair = (found["query"], found["document"]) if "query" in found else (None, found["text"])
-    if not all(part is None or isinstance(part, str) for part in pair):
-        raise TypeError
-    return pair
+def _pair(record: Record) -> tuple[str | None, str] | None:
+    """A query, or none, and a document; None where there is no such thing."""
+    values = record.values or {}
+    query, text = (values.get(n) for n in (_LAYOUTS[0] if "query" in values else ("", "text")))
+    if not isinstance(text, str) or ("query" in values and not isinstance(query, str)):
+        return None
+    return query, text

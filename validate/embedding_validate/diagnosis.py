@@ -19,7 +19,7 @@ from embedding_validate import chunks, hypotheses, metrics, stored_faults, token
 from embedding_validate.answers import Answers
 from embedding_validate.calls import Call, Floats, Runner, opened, run
 from embedding_validate.fitting import Evidence, Fit, best, finding, most_error
-from embedding_validate.hypotheses import Interpreter
+from embedding_validate.interpreter import Interpreter, Model
 from embedding_validate.layers import first_deviation
 from embedding_validate.metrics import Figures
 from embedding_validate.own_weights import OwnWeights
@@ -35,7 +35,7 @@ from embedding_validate.results import (
     GraphReport,
     Report,
 )
-from embedding_validate.thresholds import threshold
+from embedding_validate.thresholds import Threshold, threshold
 from embedding_validate.tokens import Mismatch
 
 # Evidence is short where it can be: each hypothesis costs a forward pass over it.
@@ -120,6 +120,10 @@ class _Diagnosis:
     answers: Answers
     reference: Reference
     interpreter: Interpreter
+
+    @property
+    def _loss(self) -> Threshold:
+        return threshold(self.subject.graph.precision, self.answers.source.random_weights)
 
     def findings(self, report: GraphReport) -> Iterable[Finding]:
         alone = [c for c in report.cases if c.check == "alone" and not _refused(c)]
@@ -227,20 +231,20 @@ class _Diagnosis:
             return float("inf")
         return most_error([Figures.of(e.expected, e.found).max_abs_error for e in evidence])
 
-    def _vector(self, model: hypotheses.Model, evidence: Evidence) -> Floats:
+    def _vector(self, model: Model, evidence: Evidence) -> Floats:
         length = self.subject.length(len(evidence.ids))
         vector: Floats = self.interpreter.vectors(model, [evidence.ids], length)[0]
         return vector
 
-    def _fit(self, model: hypotheses.Model, evidence: Evidence) -> Fit:
+    def _fit(self, model: Model, evidence: Evidence) -> Fit:
         return self._passes(self._vector(model, evidence), evidence)
 
     def _passes(self, vector: Floats, evidence: Evidence) -> Fit:
-        return Fit.of(vector, evidence.found, threshold(self.subject.graph.precision).failures)
+        return Fit.of(vector, evidence.found, self._loss.failures)
 
     def _misses(self, reference: Floats, found: Floats) -> bool:
         figures = Figures.of(reference, found)
-        return bool(threshold(self.subject.graph.precision).failures(metrics.norm(reference), figures))
+        return bool(self._loss.failures(metrics.norm(reference), figures))
 
     def _localised(self, evidence: Sequence[Evidence]) -> Finding:
         """The first layer that differs, two layers that are exchanged, or another checkpoint altogether."""

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedding_validate import golden, library, texts
-from embedding_validate.calls import sliced
-from embedding_validate.golden import Score, VectorOf
+from embedding_validate.calls import VectorOf, sliced
+from embedding_validate.golden import Score
 from embedding_validate.library import Found
 from embedding_validate.probes import TITLE_SLOT, Probe
 
@@ -53,6 +53,7 @@ class Row:
     reference: float
     bundle: float
     printed: float | None
+    note: str | None = None
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,7 @@ def lines(examples: Examples) -> list[str]:
                 f"{title:54}   reference     bundle" + ("    printed" if _any_printed(rows) else ""),
             ]
             found += [_line(r) for r in rows]
+            found += [f"  {note}" for note in dict.fromkeys(r.note for r in rows) if note]
             found += _replaced(rows)
     found += _search_lines(examples.searches)
     if examples.left_out:
@@ -166,7 +168,7 @@ def _row(score: Score, models: tuple[VectorOf, VectorOf], dims: Sequence[int], r
     dim = min(dims, key=lambda d: (abs(d - asked), -d))
     reference, bundle = (score.of(vector_of, dim) for vector_of in models)
     printed = score.value if real else None
-    return Row(score.id, score.group, asked, dim, reference, bundle, printed)
+    return Row(score.id, score.group, asked, dim, reference, bundle, printed, score.note if real else None)
 
 
 def _known(probe: Probe, prompts: Mapping[str, str]) -> bool:

@@ -15,14 +15,13 @@ from embedding_export.checkpoint import Checkpoint
 from embedding_export.dequantized import dequantized
 from embedding_export.encoder import encode
 from embedding_export.folding import Weights
-from embedding_export.stored import score_scales
 from embedding_export.torch_ops import TorchOps
 from embedding_runtime.bundle import Graph
 from embedding_runtime.errors import EmbeddingError
 from embedding_validate import metrics
 from embedding_validate.answers import Answers
 from embedding_validate.calls import Floats
-from embedding_validate.hypotheses import Ids, Interpreter, Model
+from embedding_validate.interpreter import Ids, Interpreter, Model
 from embedding_validate.layers import Layers
 from embedding_validate.lean_weights import LeanWeights
 from embedding_validate.metrics import Figures
@@ -123,6 +122,8 @@ class Halves:
         Raises:
             ExecutionError: it does not show its residuals.
         """
+        from embedding_export.onnx_stored import score_scales  # needs onnx: not for LiteRT
+
         self._layers, self._scores = Layers(path), score_scales(path)
         self._weights, self._products = LeanWeights(weights), Products.of(path)
         self.sound = Model(checkpoint.config, weights.dense, checkpoint.normalize)

@@ -1,5 +1,6 @@
-"""`python -m embedding_validate.footprint BUNDLE`: cold start and memory of whole processes, against budgets.
+"""Cold start and memory of whole processes, against budgets.
 
+`python -m embedding_validate.footprint BUNDLE` runs it.
 Each case is a fresh process whose bundle files have been dropped from the page cache, for the second time of
 a cold start also what the device has prepared for them. Knows nothing of references: whether vectors are
 right is `validate-embedding`'s question.
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from embedding_runtime.bundle import Graph, Manifest, load_manifest
-from embedding_runtime.integrity import cache_folder
+from embedding_runtime.user_cache import cache_folder
 from embedding_validate.compare_state import drop_pages
 
 LENGTHS = (16, 256, 2048)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from embedding_runtime.bundle import Precision
 from embedding_runtime.errors import BundleError, InputError
+from embedding_runtime.onnx_session import with_data
 from embedding_validate import metrics
 from embedding_validate.answers import Answers
 from embedding_validate.calls import Call, Floats, Result
@@ -39,7 +40,10 @@ def open_onnx(path: Path, answers: Answers, normalize: bool) -> Foreign:
     try:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        model = with_data(path, options, path)
+        session = onnxruntime.InferenceSession(
+            model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"]
+        )
         operators = {n.op_type for n in onnx.load(str(path), load_external_data=False).graph.node}
     except Exception as e:  # both libraries raise classes of their own without a common base
         raise BundleError(f"{path} is no ONNX graph that can be run here ({str(e)[:200]}).") from e

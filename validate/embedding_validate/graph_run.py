@@ -20,7 +20,7 @@ from embedding_validate.calls import Call, Result, Runner, opened, run, sliced
 from embedding_validate.metrics import Figures
 from embedding_validate.probes import Probe
 from embedding_validate.results import ERROR, EXECUTED, IN_BUCKET, TOKEN_STATES, Case, Invariance
-from embedding_validate.thresholds import execution_threshold, states_threshold, threshold
+from embedding_validate.thresholds import Threshold, execution_threshold, states_threshold, threshold
 
 if TYPE_CHECKING:
     from embedding_validate.execution import Executed
@@ -73,6 +73,10 @@ class GraphRun:
     batch_differences: list[float] = field(default_factory=list)
     bucket_differences: list[float] = field(default_factory=list)
     other_ids: set[str] = field(default_factory=set)
+
+    @property
+    def _loss(self) -> Threshold:
+        return threshold(self.graph.precision, self.answers.source.random_weights)
 
     def all_cases(self, calls: Sequence[Call], progress: Callable[[int, int], None]) -> list[Case]:
         """The cases of every call in turn; `progress` gets (done, total) before each."""
@@ -129,7 +133,7 @@ class GraphRun:
         return cases
 
     def _in_bucket(self, probe: Probe, size: int, vector: Floats) -> Case:
-        expected, limits = self.answers.by_probe[probe.id].vector, threshold(self.graph.precision)
+        expected, limits = self.answers.by_probe[probe.id].vector, self._loss
         figures = Figures.of(expected, vector)
         failures = limits.failures(metrics.norm(expected), figures)
         difference = _difference(self.vectors[probe.id], vector)
@@ -157,7 +161,7 @@ class GraphRun:
             self.vectors[probe.id] = vector
         elif call.dim is None and probe.id in self.vectors:
             self.batch_differences.append(_difference(self.vectors[probe.id], vector))
-        failures = threshold(self.graph.precision).failures(metrics.norm(expected), figures)
+        failures = self._loss.failures(metrics.norm(expected), figures)
         equal = None if result.ids is None else result.ids == answer.ids
         if result.ids is not None and not equal:
             self.other_ids.add(probe.id)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from embedding_runtime.onnx_session import create_session, session_options
@@ -43,14 +42,13 @@ class Layers:
         Raises:
             EngineError: onnxruntime does not load it.
         """
+        import onnx  # not for LiteRT
+
         model = onnx.load(str(path), load_external_data=False)
         self.names = [n for node in model.graph.node for n in node.output if _RESIDUAL.fullmatch(n)]
         for name in self.names:
             model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
         options = session_options(available_cpus())
-        options.add_session_config_entry(
-            "session.model_external_initializers_file_folder_path", str(path.parent)
-        )
         self._session = create_session(model.SerializeToString(), options, path)
 
     def run(self, ids: Sequence[int]) -> dict[str, Floats]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from embedding_validate import texts
-from embedding_validate.golden import VectorOf
+from embedding_validate.calls import VectorOf
 from embedding_validate.probes import TITLE_SLOT, Probe
 from embedding_validate.texts import Library
 

@@ -17,7 +17,7 @@ from embedding_validate import hypotheses, metrics
 from embedding_validate.calls import Floats
 from embedding_validate.execution import Halves, as_computed, complete
 from embedding_validate.fitting import Evidence, Fit, best, finding, most_error
-from embedding_validate.hypotheses import Interpreter, Model
+from embedding_validate.interpreter import Interpreter, Model
 from embedding_validate.results import Finding
 from embedding_validate.rounded_ops import ROUNDINGS
 from embedding_validate.thresholds import execution_threshold

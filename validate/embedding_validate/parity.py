@@ -1,28 +1,26 @@
 """Runs probes through the public `Embedder` and compares with the reference's answers, graph by graph.
 
-Knows nothing of how the reference computed them: `gate` alone loads it.
+Knows nothing of how the reference computed them, and does not load it.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from embedding_runtime.bundle import Graph, Manifest, Parity, load_manifest
-from embedding_runtime.errors import EmbeddingError
-from embedding_validate import golden, graph_run, probes, searches, texts
+from embedding_runtime.bundle import Graph, Manifest, load_manifest
+from embedding_validate import golden, graph_run, searches
 from embedding_validate.answers import Answers
 from embedding_validate.calls import Runner, of_embedder, opened, run
 from embedding_validate.graph_run import GraphRun
 from embedding_validate.machine import machine, versions
 from embedding_validate.results import GraphReport, Invariance, Report, WeightReport
-from embedding_validate.thresholds import bounds
+from embedding_validate.thresholds import bounds, floors
 from embedding_validate.verdict import Found, graph_report
 
 if TYPE_CHECKING:
-    from embedding_export.checkpoint import Checkpoint
     from embedding_validate.execution import Execution
 
 Progress = Callable[[str, int, int], None]
@@ -31,13 +29,14 @@ WeightAudit = Callable[[Graph], WeightReport]
 """Compares what a graph stores with the checkpoint."""
 
 
-def _silent(_what: str, _done: int, _total: int) -> None: ...
+def silent(_what: str, _done: int, _total: int) -> None:
+    """Progress that nobody watches."""
 
 
 def check(
     bundle: Path,
     answers: Answers,
-    progress: Progress = _silent,
+    progress: Progress = silent,
     *,
     execution: "Execution | None" = None,
     weights: WeightAudit | None = None,
@@ -74,14 +73,14 @@ def check_graph(
     bundle: Path,
     graph: Graph,
     answers: Answers,
-    progress: Progress = _silent,
+    progress: Progress = silent,
     *,
     execution: "Execution | None" = None,
     weights: WeightAudit | None = None,
     tutorial: bool = False,
 ) -> GraphReport:
     """Compare one graph; arguments and errors as those of `check`, `answers` in the graph's own ids."""
-    limits, started = bounds(graph.precision, graph.format), time.monotonic()
+    started = time.monotonic()
     with opened(bundle, graph) as embedder:
         answers = answers.for_graph(graph, embedder.manifest.tokenizer.pad_id)
         compared = GraphRun(partial(run, embedder), graph, answers)
@@ -103,10 +102,10 @@ def check_graph(
         weights(graph) if weights else None,  # the engine's memory has been given back
         {p.id: p.text for p in answers.probes.probes},
     )
-    return graph_report(graph, limits, found, time.monotonic() - started)
+    return _judged(graph, answers, found, time.monotonic() - started)
 
 
-def check_runner(runner: Runner, graph: Graph, answers: Answers, progress: Progress = _silent) -> GraphReport:
+def check_runner(runner: Runner, graph: Graph, answers: Answers, progress: Progress = silent) -> GraphReport:
     """Compare anything that runs calls, alone and in batches; `graph` names it and its precision."""
     started = time.monotonic()
     compared = GraphRun(runner, graph, answers)
@@ -117,57 +116,14 @@ def check_runner(runner: Runner, graph: Graph, answers: Answers, progress: Progr
     searched = searches.ranking(answers, compared.vectors)
     shift = searches.score_shift(answers, compared.vectors)
     found = Found(tuple(cases), (), (), searched, shift, invariance, texts=shown)
-    limits = bounds(graph.precision, graph.format)
-    return graph_report(graph, limits, found, time.monotonic() - started)
+    return _judged(graph, answers, found, time.monotonic() - started)
 
 
-def gate(checkpoint: "Checkpoint", progress: Progress = _silent) -> Callable[[Path], Mapping[str, Parity]]:
-    """The exporter's gate: the short set of probes, the reference loaded at its first call and asked once.
-
-    The gate never raises for a bundle that cannot be run: its graphs have failed. Where a graph is wrong, the
-    reference is loaded again to say what is wrong.
-
-    Raises (when called):
-        ReferenceLoadError: the reference cannot be loaded, or is not the model that the checkpoint describes.
-    """
-
-    # Only the gate needs it, a board has no use for it.
-    from embedding_validate.reference import Reference, ask
-
-    @cache
-    def answers(buckets: tuple[int, ...]) -> Answers:
-        return ask(
-            checkpoint,
-            lambda r: probes.short(texts.packaged(), r.prompts, replace(r.limits, buckets=buckets), r.count),
-            partial(progress, "reference"),
-        )
-
-    def judge(bundle: Path) -> dict[str, Parity]:
-        manifest = load_manifest(bundle)
-        buckets = probes.buckets(manifest.graphs)
-        return {g.key: judge_graph(bundle, manifest, g, buckets) for g in manifest.graphs}
-
-    @cache
-    def execution(buckets: tuple[int, ...]) -> "Execution":
-        from embedding_validate.execution import Execution
-
-        return Execution(checkpoint, answers(buckets))
-
-    def judge_graph(bundle: Path, manifest: Manifest, graph: Graph, buckets: tuple[int, ...]) -> Parity:
-        asked = answers(buckets)
-        used = {**versions(), **asked.versions}
-        try:
-            expected = asked.for_bundle(bundle, manifest)
-            report = check_graph(bundle, graph, expected, progress, execution=execution(buckets))
-            if report.status == "failed":
-                from embedding_validate.diagnosis import diagnose_graph  # torch: not for a plain comparison
-
-                report = diagnose_graph(bundle, graph, report, Reference.load(checkpoint), asked)
-            return report.as_parity(used)
-        except EmbeddingError as e:
-            return Parity("failed", f"the runtime refuses it: {e}", versions=used)
-
-    return judge
+def _judged(graph: Graph, answers: Answers, found: Found, seconds: float) -> GraphReport:
+    """The verdict by the bounds that the reference's checkpoint is held to."""
+    random = answers.source.random_weights
+    report = graph_report(graph, bounds(graph.precision, graph.format, random), found, seconds)
+    return replace(report, floors=floors(random))
 
 
 def _mismatches(manifest: Manifest, answers: Answers) -> tuple[str, ...]:

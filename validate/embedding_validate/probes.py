@@ -72,12 +72,13 @@ class ProbeSet:
 class Limits:
     """What probes must straddle: `window` is the largest |i - j| of local layers (None: there are none).
 
-    `buckets` are the fixed lengths that graphs run at.
+    `buckets` are the fixed lengths that graphs run at, `added` the tokens that the checkpoint's owner added.
     """
 
     window: int | None
     max_seq_length: int
     buckets: tuple[int, ...] = ()
+    added: tuple[str, ...] = ()
 
 
 def buckets(graphs: Iterable[Graph]) -> tuple[int, ...]:
@@ -92,6 +93,7 @@ def short(texts: Sequence[Text], prompts: Mapping[str, str], limits: Limits, cou
     found = [
         *map(_plain, _select(texts, _SHORT + _BATCH[:3])),
         *_special(texts)[:2],
+        *_added(limits)[:2],
         *_lengths(texts, sizes, limits, count),
         *_prompts(texts, prompts, _PROMPTED[:1]),
         *_chunked(texts, prompts, limits, count)[:2],
@@ -109,6 +111,7 @@ def full(texts: Sequence[Text], prompts: Mapping[str, str], limits: Limits, coun
     found = [
         *map(_plain, texts),
         *_special(texts),
+        *_added(limits),
         *_lengths(texts, [*sizes, m - 2, m - 1, m, m + 1, m + 2, m + 500], limits, count),
         *_prompts(texts, prompts, _PROMPTED),
         *_retrieval(prompts),
@@ -161,6 +164,17 @@ def _special(texts: Sequence[Text]) -> list[Probe]:
     """Literal control tokens once more, read as control tokens, as the reference does by default."""
     found = [t for t in texts if t.script == "Control tokens"]
     return [Probe(f"{t.id}/special", t.script, t.text, allow_special=True) for t in found]
+
+
+def _added(limits: Limits) -> list[Probe]:
+    """Tokens of the checkpoint's owner among words, and within one; as a text, as a query, as a document."""
+    if not limits.added:
+        return []
+    marks = [*limits.added[:2], *limits.added[-2:]]
+    text = " ".join(f"{mark} word {i} of{mark}many" for i, mark in enumerate(dict.fromkeys(marks)))
+    plain = Probe("added-tokens", "Added tokens", text)
+    query = replace(plain, id=f"{plain.id}/query", verb="encode_query")
+    return [plain, query, replace(plain, id=f"{plain.id}/document", verb="encode_document")]
 
 
 def _window_edges(limits: Limits, multiples: Sequence[int]) -> list[int]:

@@ -15,21 +15,25 @@ import importlib.util
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from embedding_runtime.errors import EmbeddingError
 from embedding_runtime.process_memory import give_back_memory
 from embedding_validate import chunks
 from embedding_validate.answers import Answer, Answers
 from embedding_validate.chunks import Chunk
 from embedding_validate.probes import TITLE_SLOT, Limits, Probe, ProbeSet
+from embedding_validate.reference_checks import (
+    ReferenceLoadError,
+    require_bidirectional,
+    require_layers,
+)
 
 if TYPE_CHECKING:
-    import torch
     from sentence_transformers import SentenceTransformer
 
     from embedding_export.checkpoint import Checkpoint
@@ -38,10 +42,6 @@ PACKAGES = ("sentence-transformers", "transformers", "torch", "tokenizers")
 _DOCUMENT_NAMES = ("document", "passage", "corpus")
 
 Floats = NDArray[np.float32]
-
-
-class ReferenceLoadError(EmbeddingError):
-    """The reference cannot be loaded, or does not compute the model that the checkpoint describes."""
 
 
 def unavailable() -> str | None:
@@ -108,8 +108,8 @@ class Reference:
         """
         require()
         reference = cls(load_model(checkpoint), checkpoint)
-        _require_bidirectional(reference._transformer)
-        _require_layers(reference._transformer, checkpoint)
+        require_bidirectional(reference._transformer)
+        require_layers(reference._transformer, checkpoint)
         return reference
 
     @property
@@ -121,7 +121,8 @@ class Reference:
     def limits(self) -> Limits:
         """What probes must straddle."""
         config = self._checkpoint.config
-        return Limits(config.window if "local" in config.layer_types else None, self.max_seq_length)
+        window = config.window if "local" in config.layer_types else None
+        return Limits(window, self.max_seq_length, added=self._checkpoint.tokenizer.owner_tokens)
 
     @property
     def max_seq_length(self) -> int:
@@ -141,7 +142,7 @@ class Reference:
     def count(self, text: str) -> int:
         """Tokens of a text as `encode` sees it (default prompt and control tokens included), untruncated."""
         whole = self.prompt_text() + text
-        with self._special(False):
+        with self._reading(whole):
             return len(self._untruncated(whole))
 
     def prompt_text(self, prompt_name: str | None = None) -> str:
@@ -153,9 +154,9 @@ class Reference:
         """The ids that the model gets for prompt + text, after truncation.
 
         `allow_special` True is sentence-transformers' own behaviour, literal control tokens become ids; False
-        reads them as text (`split_special_tokens`, which sets the library's `encode_special_tokens`).
+        reads them as text.
         """
-        with self._special(allow_special):
+        with self._reading(prompt + text, allow_special):
             features = self._model.preprocess([text], prompt=prompt)
         return tuple(features["input_ids"][0].tolist())
 
@@ -163,7 +164,7 @@ class Reference:
         """The vector of prompt + text, alone in its batch: float32 (dim,), as the checkpoint ends it."""
         ids = self.token_ids(text, prompt, allow_special=allow_special)
         if ids not in self._vectors:
-            with self._special(allow_special):
+            with self._reading(prompt + text, allow_special):
                 self._vectors[ids] = self._model.encode([text], prompt=prompt, show_progress_bar=False)[0]
         return self._vectors[ids]
 
@@ -174,7 +175,7 @@ class Reference:
 
     def hidden_states(self, text: str, prompt: str = "") -> Floats:
         """Last hidden states after the final norm, float32 of shape (tokens, hidden size)."""
-        with self._special(False):
+        with self._reading(prompt + text):
             states = self._model.encode([text], prompt=prompt, output_value="token_embeddings")[0]
         return np.asarray(states.cpu().numpy(), dtype=np.float32)
 
@@ -193,8 +194,17 @@ class Reference:
             return Answer(tuple(i for c in found for i in c.ids), mean)
         return Answer(
             self.token_ids(probe.text, prompt, allow_special=special),
-            self.vector(probe.text, prompt, allow_special=special),
+            self._asked(probe, prompt),
         )
+
+    def _asked(self, probe: Probe, prompt: str) -> Floats:
+        """The vector that a user's call gives: the verb's own, where the prompt is left to it."""
+        if probe.verb == "encode" or probe.title is not None:
+            return self.vector(probe.text, prompt, allow_special=probe.allow_special)
+        ask = getattr(self._model, probe.verb)
+        with self._reading(prompt + probe.text, probe.allow_special):
+            vectors = ask([probe.text], prompt_name=probe.prompt_name, show_progress_bar=False)
+        return np.asarray(vectors[0], np.float32)
 
     def answer(self, probes: ProbeSet, progress: Callable[[int, int], None] = lambda _d, _t: None) -> Answers:
         """Answers to all probes, with the hidden states of those that run at every dim; `progress` gets
@@ -224,13 +234,15 @@ class Reference:
             ChunkError: they are not the text, whole and in order.
         """
         assert probe.chunked_at is not None
-        with self._special(False):
-            return chunks.cut(self.prompt_of(probe), probe.text, probe.chunked_at, self._untruncated)
+        prompt = self.prompt_of(probe)
+        with self._reading(prompt + probe.text):
+            return chunks.cut(prompt, probe.text, probe.chunked_at, self._untruncated)
 
     def whole_ids(self, probe: Probe) -> tuple[int, ...]:
         """The ids of a probe, prompt included, as they were before truncation."""
-        with self._special(probe.allow_special):
-            return self._untruncated(self.prompt_of(probe) + probe.text)
+        whole = self.prompt_of(probe) + probe.text
+        with self._reading(whole, probe.allow_special):
+            return self._untruncated(whole)
 
     def prompt_of(self, probe: Probe) -> str:
         """What goes before the text: the name's prompt, the verb's own, or the default.
@@ -258,14 +270,32 @@ class Reference:
         return self._model[0].auto_model
 
     @contextlib.contextmanager
-    def _special(self, allow: bool) -> Iterator[None]:
+    def _reading(self, text: str, allow_special: bool = False) -> Iterator[None]:
+        """Read `text` as sentence-transformers does, or with control tokens as text where there are some.
+
+        For that the library's tokenizer is exchanged for one in which they alone are special, and which is
+        told to split special tokens (`encode_special_tokens`).
+        """
+        if allow_special or not any(t in text for t in self._checkpoint.tokenizer.control_tokens):
+            yield
+            return
         tokenizer = self._model.tokenizer
-        before = tokenizer.split_special_tokens
-        tokenizer.split_special_tokens = not allow
+        before = tokenizer._tokenizer, tokenizer.split_special_tokens
+        tokenizer._tokenizer, tokenizer.split_special_tokens = self._splitting, True
         try:
             yield
         finally:
-            tokenizer.split_special_tokens = before
+            tokenizer._tokenizer, tokenizer.split_special_tokens = before
+
+    @cached_property
+    def _splitting(self) -> Any:
+        own = self._model.tokenizer._tokenizer
+        if not self._checkpoint.tokenizer.is_changed:
+            return own
+        found = type(own).from_str(self._checkpoint.tokenizer.text)
+        self._checkpoint.tokenizer.release()
+        found.normalizer = own.normalizer  # where sentence-transformers has put what lowers the case
+        return found
 
 
 def import_libraries() -> None:
@@ -314,74 +344,3 @@ def load_model(checkpoint: "Checkpoint", dtype: str = "float32") -> "SentenceTra
             "Install the pinned versions: pip install 'embedding-edge[validate]'"
         )
     return model.eval()
-
-
-def _require_bidirectional(transformer: Any) -> None:
-    """Change the last token; the first hidden state must change too (or the library runs silently causal)."""
-    import torch
-
-    last = transformer.config.vocab_size - 1
-    ids = torch.tensor([[2, last // 2, last // 3], [2, last // 2, last]])
-    with torch.inference_mode():
-        first = transformer(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[:, 0]
-    if _relative(first[0], first[1]) < 1e-5:
-        raise ReferenceLoadError(
-            f"transformers {version('transformers')} runs this model causally: the first token does not see "
-            "the last. It ignores use_bidirectional_attention; install the pinned version: "
-            "pip install 'embedding-edge[validate]'"
-        )
-
-
-def _require_layers(transformer: Any, checkpoint: "Checkpoint") -> None:
-    """The reference's layers must be local and global where the checkpoint's are, with the same window."""
-    config = checkpoint.config
-    kinds = {"sliding_attention": "local", "full_attention": "global"}
-    found = tuple(kinds.get(t, t) for t in transformer.config.layer_types)
-    if found != config.layer_types:
-        raise ReferenceLoadError(
-            f"The reference has layers {found}, the checkpoint {config.layer_types}. Its config.json is read "
-            "differently by this version of transformers; install the pinned one."
-        )
-    if "local" not in found or config.window + 2 > config.max_position_embeddings:
-        return
-    inside, outside = _reach(transformer, found.index("local"), config.window)
-    if inside < 1e-6 or outside > 1e-3 * inside:  # a masked token moves nothing at all
-        found_window = transformer.config.sliding_window - 1
-        raise ReferenceLoadError(
-            f"The reference attends over {found_window} tokens to each side, the checkpoint over "
-            f"{config.window}. Reload it with the repaired sliding_window (config_overrides "
-            f"{checkpoint.config_overrides})."
-        )
-
-
-def _reach(transformer: Any, layer: int, window: int) -> tuple[float, float]:
-    """How much a layer's output at token 0 moves when its input changes at token `window`, and one beyond."""
-    import torch
-
-    seen: list[torch.Tensor] = []
-    noise = torch.randn(transformer.config.hidden_size, generator=torch.Generator().manual_seed(0))
-
-    def disturb(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        states = (args[0] if args else kwargs["hidden_states"]).clone()
-        states[1, window] = noise * states[0].norm() / states[0].shape[0] ** 0.5
-        states[2, window + 1] = states[1, window]
-        return ((states, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": states})
-
-    def record(_module: Any, _args: Any, output: Any) -> None:
-        seen.append((output[0] if isinstance(output, tuple) else output)[:, 0])
-
-    block = transformer.layers[layer]
-    hooks = [block.register_forward_pre_hook(disturb, with_kwargs=True), block.register_forward_hook(record)]
-    ids = (torch.arange(window + 2) % transformer.config.vocab_size).repeat(3, 1)
-    try:
-        with torch.inference_mode():
-            transformer(input_ids=ids, attention_mask=torch.ones_like(ids))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return _relative(seen[0][1], seen[0][0]), _relative(seen[0][2], seen[0][0])
-
-
-def _relative(a: "torch.Tensor", b: "torch.Tensor") -> float:
-    """‖a − b‖ / ‖b‖."""
-    return float((a - b).norm() / b.norm())

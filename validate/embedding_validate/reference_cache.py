@@ -5,19 +5,22 @@ texts, lengths, the code that chooses and computes, and the libraries' versions.
 """
 
 import hashlib
+import inspect
 import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
-from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
 
+from embedding_export import tokenizer_file
 from embedding_export.checkpoint import Checkpoint
+from embedding_runtime import overflow
 from embedding_runtime.errors import InputError
-from embedding_runtime.integrity import cache_folder
-from embedding_validate import probes, reference_file, texts
+from embedding_runtime.user_cache import cache_folder
+from embedding_validate import chunks, lengths, probes, reference_file, texts
+from embedding_validate import reference as reference_module
 from embedding_validate.answers import Answers
 from embedding_validate.probes import ProbeSet
 from embedding_validate.reference import PACKAGES, Reference, ask, require
@@ -28,18 +31,8 @@ Progress = Callable[[int, int], None]
 # Answers that nobody has asked for this long go when others are kept.
 _KEPT_SECONDS = 30 * 24 * 3600.0
 # Code and data that decide what is asked and how it is answered.
-_SOURCES = {
-    "embedding_validate": (
-        "texts.jsonl",
-        "passages.json",
-        "probes.py",
-        "lengths.py",
-        "chunks.py",
-        "reference.py",
-        "reference_file.py",
-    ),
-    "embedding_runtime": ("overflow.py",),
-}
+_CODE = (probes, lengths, chunks, reference_module, reference_file, overflow, tokenizer_file)
+_DATA = (texts.TEXTS, texts.PASSAGES)
 
 
 def answers(
@@ -90,9 +83,8 @@ def _key(checkpoint: Checkpoint, own: Sequence[Text] | None, buckets: tuple[int,
         "own": None if own is None else [asdict(t) for t in own],
         "buckets": buckets,
         "code": {
-            f"{package}/{name}": _sha256(resources.files(package).joinpath(name).read_bytes())
-            for package, names in _SOURCES.items()
-            for name in names
+            **{module.__name__: _sha256(inspect.getsource(module).encode()) for module in _CODE},
+            **{file.name: _sha256(file.read_bytes()) for file in _DATA},
         },
         "versions": {name: version(name) for name in PACKAGES},
     }

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from embedding_runtime.bundle import Source
 from embedding_runtime.errors import InputError
 from embedding_validate.answers import Answer, Answers
+from embedding_validate.files import replace_bytes
 from embedding_validate.probes import Probe, ProbeSet
-from embedding_validate.results import replace_bytes
 
 FORMAT = "embedding-edge reference"
 SCHEMA_VERSION = 3

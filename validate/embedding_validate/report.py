@@ -8,8 +8,9 @@ from typing import Any
 
 from embedding_runtime.errors import EmbeddingError, InputError
 from embedding_validate import plots
+from embedding_validate.files import replace_text
 from embedding_validate.plots import Axis, Point
-from embedding_validate.results import EXECUTED, PARITY, SCHEMA_VERSION, TOKEN_STATES, replace_text
+from embedding_validate.results import EXECUTED, PARITY, SCHEMA_VERSION, TOKEN_STATES
 
 HTML = "parity.html"
 _MOST_FAILURES = 30
@@ -59,7 +60,7 @@ def render(data: Json) -> str:
         raise ReportError("jinja2 is not installed (pip install 'embedding-edge[validate]')") from e
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.filters |= {"cosine": _cosine, "small": _small, "visible": _visible}
-    template = resources.files("embedding_validate").joinpath("report.html").read_text(encoding="utf-8")
+    template = resources.files(__package__).joinpath("report.html").read_text(encoding="utf-8")
     try:
         graphs = [_graph(key, g) for key, g in data["graphs"].items()]
         passed = bool(graphs) and all(g["status"] == "passed" for g in graphs)

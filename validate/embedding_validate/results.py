@@ -2,16 +2,16 @@
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from embedding_runtime.bundle import Parity, Source, Status
+from embedding_validate.files import plain, replace_text
 from embedding_validate.golden import GoldenCase
 from embedding_validate.metrics import Figures, Summary
 from embedding_validate.ranking import Ranking, ScoreShift
+from embedding_validate.thresholds import FLOORS
 
 PARITY = "parity.json"
 SCHEMA_VERSION = 1
@@ -120,6 +120,7 @@ class GraphReport:
     failed_texts: dict[str, str]
     weights: WeightReport | None = None
     findings: tuple[Finding, ...] = ()
+    floors: str = FLOORS[0]
 
     def as_parity(self, versions: dict[str, str]) -> Parity:
         """The short form that the exporter keeps in the manifest."""
@@ -130,6 +131,7 @@ class GraphReport:
             texts=self.texts,
             cosine_min=_finite(self.cosine.minimum) if self.cosine else None,
             max_abs_error=_finite(self.max_abs_error.maximum) if self.max_abs_error else None,
+            floors=self.floors,
             thresholds=self.thresholds,
             versions=versions,
         )
@@ -166,38 +168,5 @@ class Report:
         return replace_text(bundle / PARITY, self.to_json())
 
 
-def replace_text(path: Path, text: str) -> Path:
-    """Write text as UTF-8 to a sibling of `path`, then rename it, so that no half file is seen.
-
-    Raises:
-        OSError: the folder cannot be written to.
-    """
-    return replace_bytes(path, text.encode("utf-8"))
-
-
-def replace_bytes(path: Path, data: bytes) -> Path:
-    """Write bytes to a sibling of `path`, then rename it, so that no half file is seen.
-
-    Raises:
-        OSError: the folder cannot be written to.
-    """
-    sibling = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        sibling.write_bytes(data)
-        sibling.replace(path)
-    finally:
-        sibling.unlink(missing_ok=True)
-    return path
-
-
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def plain(value: Any) -> Any:
-    """The same value with every non-finite float replaced by None."""
-    if isinstance(value, float):
-        return _finite(value)
-    if isinstance(value, dict):
-        return {k: plain(v) for k, v in value.items()}
-    return [plain(v) for v in value] if isinstance(value, (list, tuple)) else value

@@ -12,9 +12,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from embedding_export.checkpoint import DenseStage, EncoderConfig
 from embedding_export.dequantized import read_graph
+from embedding_export.encoder_config import EncoderConfig
 from embedding_export.folding import Weights
+from embedding_export.ops import DenseStage
 from embedding_export.read_eight_bits import turning
 from embedding_export.stored import TAKES_TURNED
 from embedding_export.torch_ops import TorchOps

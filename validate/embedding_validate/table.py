@@ -23,7 +23,7 @@ def _graph(key: str, graph: GraphReport) -> list[str]:
     bounds = graph.thresholds
     error = f"{bounds['max_abs_error']:14.1e}" if "max_abs_error" in bounds else f"{'-':>14}"
     cosines = f"{bounds['cosine_min']:12.7f} {bounds['cosine_mean']:12.7f}"
-    found.append(f"  {'required':24} {'':6} {'':6} {cosines} {error}")
+    found.append(f"  {f'required of {graph.floors}':26} {'':4} {'':6} {cosines} {error}")
     if r := graph.ranking:
         found.append(
             f"  search: {r.queries} queries over {r.documents} documents, top-{r.top_k} overlap "

@@ -1,0 +1,45 @@
+"""libstdc++'s locale, kept sound for ONNX Runtime. Knows nothing of engines.
+
+A library that carries a C++ runtime of its own (usearch from 2.26.2 on) shares some of libstdc++'s symbols
+with it: the numbers of the locale's facets. Loaded first, it counts them its own way, so that libstdc++ then
+gives one number to two facets, and ONNX Runtime ends the process when it is imported. Loaded second it finds
+the numbers given, and all is well.
+"""
+
+import ctypes
+import platform
+from collections import Counter
+
+# Numbers of facets, as libstdc++ names them: of this library alone, and (num_get on) of all that are loaded.
+_FACETS = (
+    "_ZNSt5ctypeIcE2idE",
+    "_ZNSt5ctypeIwE2idE",
+    "_ZNSt7codecvtIcc11__mbstate_tE2idE",
+    "_ZNSt7codecvtIwc11__mbstate_tE2idE",
+    "_ZNSt7num_getIcSt19istreambuf_iteratorIcSt11char_traitsIcEEE2idE",
+    "_ZNSt7num_putIcSt19ostreambuf_iteratorIcSt11char_traitsIcEEE2idE",
+    "_ZNSt7num_getIwSt19istreambuf_iteratorIwSt11char_traitsIwEEE2idE",
+    "_ZNSt7num_putIwSt19ostreambuf_iteratorIwSt11char_traitsIwEEE2idE",
+    "_ZNSt8numpunctIcE2idE",
+    "_ZNSt7collateIcE2idE",
+    "_ZNSt8messagesIcE2idE",
+)
+_CLASSIC = "_ZNSt6locale7classicEv"
+
+
+def number_facets() -> bool:
+    """Have libstdc++ number its facets now, where that has not been done; 0.1 ms.
+
+    Returns:
+        False where two facets have one number: another library came first, and libstdc++ is of no use in
+        this process. True where all is well, or where there is no libstdc++ (not on Linux).
+    """
+    if platform.system() != "Linux":
+        return True
+    try:
+        library = ctypes.CDLL("libstdc++.so.6")
+        library[_CLASSIC]()
+        found = [ctypes.c_size_t.in_dll(library, name).value for name in _FACETS]
+    except (OSError, AttributeError, ValueError):  # none, or one without these names
+        return True
+    return max(Counter(filter(None, found)).values(), default=0) < 2

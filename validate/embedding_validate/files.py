@@ -1,0 +1,39 @@
+"""Files written whole or not at all, and values as JSON can hold them."""
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+
+def replace_text(path: Path, text: str) -> Path:
+    """Write text as UTF-8 to a sibling of `path`, then rename it, so that no half file is seen.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+    return replace_bytes(path, text.encode("utf-8"))
+
+
+def replace_bytes(path: Path, data: bytes) -> Path:
+    """Write bytes to a sibling of `path`, then rename it, so that no half file is seen.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+    sibling = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        sibling.write_bytes(data)
+        sibling.replace(path)
+    finally:
+        sibling.unlink(missing_ok=True)
+    return path
+
+
+def plain(value: Any) -> Any:
+    """The same value with every non-finite float replaced by None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items()}
+    return [plain(v) for v in value] if isinstance(value, (list, tuple)) else value

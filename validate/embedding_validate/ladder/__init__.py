@@ -1,0 +1,1 @@
+"""The ladder: what every graph of a bundle is worth, by figures that mean something, and what it costs."""

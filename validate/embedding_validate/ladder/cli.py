@@ -1,0 +1,84 @@
+"""`embedding-ladder`: what every graph of a bundle is worth, and what it costs, measured by one command."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from embedding_runtime.errors import EmbeddingError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; 0 measured, 2 usage or input, 130 interrupted."""
+    options = _parser().parse_args(argv)
+    try:
+        return _run(options)
+    except EmbeddingError as e:
+        _say(f"error: {e}")
+        return 2
+    except OSError as e:
+        _say(f"error: {e.strerror or e}{f' ({e.filename})' if e.filename else ''}")
+        return 2
+    except KeyboardInterrupt:
+        _say("interrupted; --resume goes on with the times that are measured")
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="embedding-ladder",
+        description="Measure every graph of a bundle: similarity, search and cosines at every dimension, "
+        "size, loading, memory and latency. Writes ladder.json and ladder.md.",
+    )
+    p.add_argument("bundle", metavar="BUNDLE", type=Path, help="a folder of export-embedding")
+    p.add_argument(
+        "--reference", metavar="CHECKPOINT", required=True, help="the checkpoint that it was exported from"
+    )
+    p.add_argument("--output", metavar="DIR", type=Path, required=True, help="folder for the results")
+    p.add_argument(
+        "--sts",
+        metavar="FILE",
+        type=Path,
+        help="lines of score, sentence, sentence, by tabs",
+    )
+    p.add_argument("--threads", metavar="N", type=int, default=2, help="of the times (default: 2)")
+    p.add_argument("--lengths", metavar="LIST", type=_ints, help="tokens (default: 16,64,256,512,2048)")
+    p.add_argument("--resume", action="store_true", help="go on with an interrupted run in DIR")
+    return p
+
+
+def _run(options: argparse.Namespace) -> int:
+    from embedding_export.checkpoint import load_checkpoint
+    from embedding_validate.ladder import measure, page, sets
+
+    pairs = sets.read_pairs(options.sts) if options.sts else None
+    search = sets.numpy_search()
+    checkpoint = load_checkpoint(options.reference)
+    options.output.mkdir(parents=True, exist_ok=True)
+    lengths = options.lengths or measure.LENGTHS
+    costs = options.output / "times"
+    run = measure.measure_cost(
+        options.bundle, checkpoint.path, costs, lengths, options.threads, options.resume
+    )
+    quality = measure.measure_quality(options.bundle, checkpoint, pairs, search, _say)
+    named = None if pairs is None else (options.sts.name, pairs)
+    ladder = measure.assemble(options.bundle, quality, run, named, search)
+    ladder.write(options.output / "ladder.json")
+    text = page.page(ladder)
+    (options.output / "ladder.md").write_text(text, encoding="utf-8")
+    print(text, end="")
+    return 0
+
+
+def _ints(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(n) for n in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list such as 16,64,256") from None
+
+
+def _say(line: str) -> None:
+    print(f"embedding-ladder: {line}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,85 @@
+"""The ladder's document, `ladder.json`: figures as frozen dataclasses, written and read back."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from embedding_runtime.errors import InputError
+from embedding_validate.files import replace_text
+from embedding_validate.ladder.quality import Quality
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a graph costs on the machine: its files, loading, memory, and median milliseconds by tokens.
+
+    None where it was not measured; `noisy` names the lengths whose times something disturbed.
+    """
+
+    bytes: int
+    first_load_s: float | None
+    load_s: float | None
+    anonymous_mb: float | None
+    mapped_mb: float | None
+    median_ms: dict[str, float]
+    noisy: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One graph, or the reference (`torch fp32`): quality at every dim, largest first, and cost."""
+
+    name: str
+    verdict: str
+    quality: tuple[Quality, ...]
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """Everything that was measured, and what on. `pairs` and `search` describe the sets by name."""
+
+    checkpoint: str
+    weights_sha256: str
+    random_weights: bool
+    parameters: int
+    machine: dict[str, Any]
+    versions: dict[str, str]
+    date: str
+    threads: int
+    pairs: dict[str, Any] | None
+    search: dict[str, Any]
+    rungs: tuple[Rung, ...]
+    schema_version: int = SCHEMA_VERSION
+
+    def write(self, path: Path) -> None:
+        """Write the document."""
+        text = json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False)
+        replace_text(path, text + "\n")
+
+
+def load(path: Path) -> Ladder:
+    """Read a document.
+
+    Raises:
+        InputError: missing, damaged, or of another version.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if data["schema_version"] != SCHEMA_VERSION:
+            raise InputError(
+                f"{path} has schema_version {data['schema_version']}; this version reads {SCHEMA_VERSION}."
+            )
+        rungs = tuple(_rung(r) for r in data.pop("rungs"))
+        return Ladder(**data, rungs=rungs)
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise InputError(f"{path} is not a ladder's document ({e}). Measure it again.") from e
+
+
+def _rung(data: dict[str, Any]) -> Rung:
+    cost = Cost(**data["cost"] | {"noisy": tuple(data["cost"]["noisy"])})
+    return Rung(data["name"], data["verdict"], tuple(Quality(**q) for q in data["quality"]), cost)

@@ -1,0 +1,122 @@
+"""Measures a bundle's ladder: quality through the public `Embedder`, cost by the comparison's harness."""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embedding_export.checkpoint import Checkpoint
+from embedding_runtime import Embedder
+from embedding_runtime.bundle import Manifest, load_manifest
+from embedding_validate import compare, compare_store
+from embedding_validate import compare_figures as figures
+from embedding_validate.compare_case import MEASURED
+from embedding_validate.ladder.document import Cost, Ladder, Rung
+from embedding_validate.ladder.quality import Embedded, Quality, Vectors, embed, measure
+from embedding_validate.ladder.sets import SEARCH_LICENCE, SEARCH_SOURCE, Pairs, Search
+from embedding_validate.machine import machine, versions
+from embedding_validate.reference import Reference
+
+REFERENCE = "torch fp32"
+LENGTHS = (16, 64, 256, 512, 2048)
+_BATCH = 16
+
+Say = Callable[[str], None]
+
+
+def measure_quality(
+    bundle: Path, checkpoint: Checkpoint, pairs: Pairs | None, search: Search, say: Say
+) -> dict[str, tuple[Quality, ...]]:
+    """Quality of the reference and of every graph of a bundle at the bundle's dims, by name."""
+    manifest = load_manifest(bundle)
+    dims = sorted(manifest.dims, reverse=True)
+    say(f"embedding with the reference of {checkpoint.source.name}")
+    base = _of_reference(checkpoint, pairs, search)
+    found = {REFERENCE: _at_dims(base, base, dims, pairs)}
+    for graph in manifest.graphs:
+        say(f"embedding with {graph.key}")
+        with Embedder.load(bundle, format=graph.format, precision=graph.precision) as embedder:
+            found[graph.key] = _at_dims(embed(_encoder(embedder), pairs, search), base, dims, pairs)
+    return found
+
+
+def measure_cost(
+    bundle: Path, checkpoint: Path, output: Path, lengths: Sequence[int], threads: int, resume: bool
+) -> dict[str, Any]:
+    """The comparison's run of every graph and the reference; see `compare`."""
+    arguments = [str(bundle), "--reference", str(checkpoint), "--output", str(output)]
+    arguments += ["--threads", str(threads), "--lengths", ",".join(map(str, lengths))]
+    compare.main([*arguments, "--resume"] if resume else arguments)
+    run: dict[str, Any] = compare_store.load(output / compare_store.JSON)["runs"][0]
+    return run
+
+
+def assemble(
+    bundle: Path,
+    quality: dict[str, tuple[Quality, ...]],
+    run: dict[str, Any],
+    pairs: tuple[str, Pairs] | None,
+    search: Search,
+) -> Ladder:
+    """The document; `pairs` come with what to call their file."""
+    manifest = load_manifest(bundle)
+    threads = max(run["plan"]["threads"])
+    about = {"source": SEARCH_SOURCE, "licence": SEARCH_LICENCE}
+    told = {k: v for o in run["openings"] for k, v in o["versions"].items()}
+    return Ladder(
+        checkpoint=manifest.source.name,
+        weights_sha256=manifest.source.weights_sha256,
+        random_weights=manifest.source.random_weights,
+        parameters=manifest.architecture.parameters,
+        machine={**machine(), "features": run["machine"]["features"]},
+        versions={**versions(), **told},
+        date=datetime.now(UTC).date().isoformat(),
+        threads=threads,
+        pairs=None if pairs is None else {"file": pairs[0], "pairs": len(pairs[1].scores), "prompt": "STS"},
+        search={**about, "queries": len(search.queries), "documents": len(search.documents)},
+        rungs=tuple(
+            Rung(name, _verdict(manifest, name), found, _cost(run, name, threads))
+            for name, found in quality.items()
+        ),
+    )
+
+
+def _of_reference(checkpoint: Checkpoint, pairs: Pairs | None, search: Search) -> Embedded:
+    """Its memory is given back before graphs are opened."""
+    reference = Reference.load(checkpoint)
+    return embed(lambda texts, prompt: reference.encode(texts, prompt_name=prompt), pairs, search)
+
+
+def _at_dims(
+    found: Embedded, base: Embedded, dims: Sequence[int], pairs: Pairs | None
+) -> tuple[Quality, ...]:
+    return tuple(measure(found, base, dim, pairs) for dim in dims)
+
+
+def _encoder(embedder: Embedder) -> Callable[[Sequence[str], str], Vectors]:
+    def encode(texts: Sequence[str], prompt: str) -> Vectors:
+        found = embedder.encode(list(texts), prompt_name=prompt, batch_size=_BATCH)
+        return np.asarray(found, np.float32)
+
+    return encode
+
+
+def _verdict(manifest: Manifest, name: str) -> str:
+    return next((g.parity.status for g in manifest.graphs if g.key == name), "the reference")
+
+
+def _cost(run: dict[str, Any], name: str, threads: int) -> Cost:
+    memory, opening = figures.memory(run, name), figures.opening(run, name, threads) or {}
+    cases = [c for c in figures.cases(run, name, threads) if c["status"] == MEASURED and c["batch"] == 1]
+    megabytes = {kind: kb / 1024 for kind, kb in memory.items()}
+    return Cost(
+        bytes=int(figures.graph_bytes(run, name) or 0),
+        first_load_s=opening.get("first_s"),
+        load_s=figures.warm_load(run, name),
+        anonymous_mb=megabytes.get("anonymous_peak"),
+        mapped_mb=megabytes.get("file_peak"),
+        median_ms={str(c["tokens"]): c["median_ms"] for c in cases},
+        noisy=tuple(str(c["tokens"]) for c in cases if c["noise"]),
+    )

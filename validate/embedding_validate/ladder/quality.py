@@ -1,0 +1,77 @@
+"""What the vectors of one graph are worth at every dim: similarity, search, and closeness to the reference.
+
+Pure functions of vectors, and the one that embeds with whatever encodes as sentence-transformers does.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedding_validate.corpus_scores import ndcg, top
+from embedding_validate.ladder.sets import Pairs, Search
+from embedding_validate.ranking import TOP_K, spearman
+
+Vectors = NDArray[np.float32]
+Encode = Callable[[Sequence[str], str], Vectors]
+"""Takes texts and a prompt's name; gives float32 (n, dim) at full dim."""
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """All vectors of one model: of pairs (None without a file of them), queries and documents."""
+
+    pairs: tuple[Vectors, Vectors] | None
+    queries: Vectors
+    documents: Vectors
+
+    @property
+    def all(self) -> Vectors:
+        """Every vector, (n, dim)."""
+        return np.concatenate([*(self.pairs or ()), self.queries, self.documents])
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Figures at one dim: Spearman's correlation with people's scores (None without pairs), the search's
+    nDCG at 10 and recall at 1, and the cosine to the reference's vectors."""
+
+    dim: int
+    sts: float | None
+    ndcg_10: float
+    recall_1: float
+    cosine_mean: float
+    cosine_p1: float
+    cosine_min: float
+
+
+def embed(encode: Encode, pairs: Pairs | None, search: Search) -> Embedded:
+    """Embed everything: pairs with the prompt STS, queries and documents with their own."""
+    similar = None if pairs is None else (encode(pairs.left, "STS"), encode(pairs.right, "STS"))
+    return Embedded(similar, encode(search.queries, "query"), encode(search.documents, "document"))
+
+
+def measure(found: Embedded, reference: Embedded, dim: int, pairs: Pairs | None) -> Quality:
+    """The figures of `found` at a dim, its cosines to `reference` at the same dim."""
+    sts = None
+    if found.pairs is not None and pairs is not None:
+        left, right = (_unit(v[:, :dim]) for v in found.pairs)
+        sts = spearman((left * right).sum(1), pairs.scores)
+    scores = _unit(found.queries[:, :dim]) @ _unit(found.documents[:, :dim]).T
+    first = [int(top(row, 1)[0]) for row in scores]
+    cosines = (_unit(found.all[:, :dim]) * _unit(reference.all[:, :dim])).sum(1)
+    return Quality(
+        dim=dim,
+        sts=sts,
+        ndcg_10=ndcg(scores, [frozenset({i}) for i in range(len(scores))], TOP_K),
+        recall_1=float(np.mean([i == n for n, i in enumerate(first)])),
+        cosine_mean=float(cosines.mean()),
+        cosine_p1=float(np.percentile(cosines, 1)),
+        cosine_min=float(cosines.min()),
+    )
+
+
+def _unit(vectors: Vectors) -> NDArray[np.float64]:
+    wide = vectors.astype(np.float64)
+    return np.asarray(wide / np.linalg.norm(wide, axis=1, keepdims=True), np.float64)
