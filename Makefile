@@ -61,9 +61,9 @@ test-arm: $(READY)
 test-clients: $(READY) build/clients/.ready
 	$(BIN)/pytest -m clients
 
-build/clients/.ready: tests/clients/package-lock.json tests/clients/vectors.mjs
+build/clients/.ready: tests/end_to_end/clients/package-lock.json tests/end_to_end/clients/vectors.mjs
 	@mkdir -p build/clients
-	cp tests/clients/package.json tests/clients/package-lock.json tests/clients/vectors.mjs build/clients
+	cp tests/end_to_end/clients/package.json tests/end_to_end/clients/package-lock.json tests/end_to_end/clients/vectors.mjs build/clients
 	cd build/clients && npm ci --ignore-scripts --no-audit --no-fund
 	@touch $@
 
@@ -112,7 +112,7 @@ ladder: $(READY)
 # The same bundle beside what people use today, each in an environment of its own: an hour, about 12 GB of disk.
 # What cannot be installed is named and left out.
 peers: $(READY) $(BENCH)/bundle
-	$(BIN)/python -m embedding_validate.compare_peers $(BENCH)/bundle $(BENCH)/checkpoint $(BENCH)/peers \
+	$(BIN)/python -m embedding_validate.compare.peers $(BENCH)/bundle $(BENCH)/checkpoint $(BENCH)/peers \
 	    -- $(COMPARE_OPTIONS)
 
 $(BENCH)/checkpoint: | $(READY)

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import standin
 
-from embedding_export.checkpoint import load_checkpoint
+from embedding_export.checkpoint.checkpoint import load_checkpoint
 from embedding_export.options import ExportOptions
 from embedding_export.pipeline import export_bundle
 from embedding_runtime import Embedder
 from embedding_runtime.bundle import Parity, load_manifest
-from embedding_validate import probes, texts
-from embedding_validate.answers import Answers
-from embedding_validate.reference import Reference
+from embedding_validate.probes import probes, texts
+from embedding_validate.reference.answers import Answers
+from embedding_validate.reference.reference import Reference
 
 # Python for a process that is to be held to files' permissions, as root's would not be.
 WITHOUT_POWERS = (

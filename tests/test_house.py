@@ -49,29 +49,28 @@ TOP_LEVEL = {
 }
 # What validate may use of export, and the one file in which a heavy library may be imported.
 VALIDATE_MAY_IMPORT = {
-    "embedding_export.audit",
-    "embedding_export.checkpoint",
-    "embedding_export.dequantized",
-    "embedding_export.encoder",
-    "embedding_export.encoder_config",
+    "embedding_export.audit.audit",
+    "embedding_export.checkpoint.checkpoint",
+    "embedding_export.audit.dequantized",
+    "embedding_export.architectures.encoder",
+    "embedding_export.architectures.encoder_config",
     "embedding_export.errors",
-    "embedding_export.folding",
-    "embedding_export.onnx_stored",
-    "embedding_export.ops",
-    "embedding_export.read_eight_bits",
-    "embedding_export.stored",
-    "embedding_export.tokenizer_file",
-    "embedding_export.torch_ops",
-    "embedding_export.trimming",
+    "embedding_export.weights.folding",
+    "embedding_export.onnx.reader",
+    "embedding_export.architectures.ops",
+    "embedding_export.audit.read_eight_bits",
+    "embedding_export.weights.stored",
+    "embedding_export.files.tokenizer_file",
+    "embedding_export.tokenizer.trimming",
 }
 # Imports against the direction of a package's folders: none.
 LATE: tuple[tuple[str, str], ...] = ()
 # Modules in a folder.
-WIDEST = 80
+WIDEST = 12
 ONLY_IN = {
-    "sentence_transformers": {"embedding_validate.reference"},
-    "transformers": {"embedding_validate.reference"},
-    "huggingface_hub": {"embedding_export.hub"},
+    "sentence_transformers": {"embedding_validate.reference.reference"},
+    "transformers": {"embedding_validate.reference.reference"},
+    "huggingface_hub": {"embedding_export.files.hub"},
 }
 NEVER_IN_RUNTIME = {
     "torch",

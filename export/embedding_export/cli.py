@@ -13,8 +13,8 @@ from typing import Any
 from embedding_export.errors import AuditError, ExportError, ParityError
 from embedding_export.options import BUCKETS
 from embedding_runtime.bundle import Format, Manifest, Precision
+from embedding_runtime.console import show
 from embedding_runtime.errors import EmbeddingError, EngineError
-from embedding_runtime.standard_output import show
 
 # A check or the writing failed: exit status 1. Other errors are about what was given: 2.
 FAILURES = (AuditError, EngineError, ExportError, ParityError)
@@ -40,11 +40,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     try:
-        from embedding_export.checkpoint import load_checkpoint
-        from embedding_export.graphs import check_options
+        from embedding_export.bundle.graphs import check_options
+        from embedding_export.bundle.staging import check_target
+        from embedding_export.checkpoint.checkpoint import load_checkpoint
         from embedding_export.options import Existing, ExportOptions
         from embedding_export.pipeline import export_bundle, summary
-        from embedding_export.staging import check_target
 
         reporter = _reporter()
     except ImportError as e:
@@ -87,7 +87,7 @@ def _run(options: argparse.Namespace) -> int:
 def _gate(checkpoint: Any) -> Any:
     """The validator's gate, or the reason why it cannot run here. Imported late: only this needs PyTorch."""
     try:
-        from embedding_validate.reference import unavailable
+        from embedding_validate.reference.reference import unavailable
     except ImportError as e:
         return f"{e.name} is not installed"
     if reason := unavailable():

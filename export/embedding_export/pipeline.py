@@ -12,11 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from embedding_export import companions, describe
-from embedding_export.checkpoint import Checkpoint
-from embedding_export.errors import ExportError, ParityError
-from embedding_export.golden import SpecialIds, golden_ids
-from embedding_export.graphs import (
+from embedding_export.bundle import companions, describe
+from embedding_export.bundle.golden import SpecialIds, golden_ids
+from embedding_export.bundle.graphs import (
     Source,
     bytes_needed,
     check_options,
@@ -25,14 +23,16 @@ from embedding_export.graphs import (
     wanted,
     write_graph,
 )
+from embedding_export.bundle.staging import require_space, staged
+from embedding_export.checkpoint.checkpoint import Checkpoint
+from embedding_export.errors import ExportError, ParityError
+from embedding_export.files.tokenizer_json import UnsupportedTokenizer
 from embedding_export.options import ExportOptions
 from embedding_export.reporting import SILENT, Reporter
-from embedding_export.staging import require_space, staged
-from embedding_export.tokenizer_conformance import FILE as CONFORMANCE
-from embedding_export.tokenizer_conformance import write_conformance
-from embedding_export.tokenizer_json import UnsupportedTokenizer
-from embedding_export.tokenizer_table import build_table
-from embedding_export.trimming import trimmed
+from embedding_export.tokenizer.conformance import FILE as CONFORMANCE
+from embedding_export.tokenizer.conformance import write_conformance
+from embedding_export.tokenizer.table import build_table
+from embedding_export.tokenizer.trimming import trimmed
 from embedding_runtime.bundle import (
     MANIFEST,
     SCHEMA_VERSION,

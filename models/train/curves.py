@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from embedding_validate.plots import HEIGHT, Axis, frame, svg, x_at, y_at
+from embedding_validate.report.plots import HEIGHT, Axis, frame, svg, x_at, y_at
 
 _FIGURES = ("mean", "wordnet-gloss", "wordnet-examples", "headings")
 _COLOURS = ("#222222", "#0072b2", "#d55e00", "#009e73")

@@ -12,16 +12,11 @@ from typing import Any, Unpack, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from embedding_runtime import prompts as prompting
 from embedding_runtime import similarity
 from embedding_runtime.bundle import Format, Precision
-from embedding_runtime.collect import Result, collect, stored
-from embedding_runtime.encoder import Encoder
-from embedding_runtime.errors import InputError
-from embedding_runtime.inputs import Texts, as_inputs, as_texts, is_single
-from embedding_runtime.integrity import Verify
-from embedding_runtime.opened import Choice, open_bundle
-from embedding_runtime.options import (
+from embedding_runtime.encoding import prompts as prompting
+from embedding_runtime.encoding.inputs import Texts, as_inputs, as_texts, is_single
+from embedding_runtime.encoding.options import (
     Device,
     EncodeOptions,
     LoadOptions,
@@ -30,16 +25,21 @@ from embedding_runtime.options import (
     check_device,
     check_overflow,
 )
-from embedding_runtime.overflow import Overflow, Request
-from embedding_runtime.padding import pad
-from embedding_runtime.pickled import Pickled, reopen
-from embedding_runtime.progress import Progress, wanted
-from embedding_runtime.prompts import PromptChoice
-from embedding_runtime.reference_names import ReferenceNames
-from embedding_runtime.requested import Titles, joined, one_title
+from embedding_runtime.encoding.overflow import Overflow, Request
+from embedding_runtime.encoding.pipeline import Encoder
+from embedding_runtime.encoding.progress import Progress, wanted
+from embedding_runtime.encoding.prompts import PromptChoice
+from embedding_runtime.encoding.reference_names import ReferenceNames
+from embedding_runtime.encoding.requests import Titles, joined, one_title
+from embedding_runtime.encoding.results import Result, collect, stored
+from embedding_runtime.encoding.stream import Window
+from embedding_runtime.encoding.tensors import like_inputs
+from embedding_runtime.engines.padding import pad
+from embedding_runtime.errors import InputError
+from embedding_runtime.opening.integrity import Verify
+from embedding_runtime.opening.open_bundle import Choice, open_bundle
+from embedding_runtime.opening.pickled import Pickled, reopen
 from embedding_runtime.similarity import Scores, SimilarityName, Vectors
-from embedding_runtime.stream import Window
-from embedding_runtime.tensors import like_inputs
 
 
 class Embedder(ReferenceNames):

@@ -22,6 +22,6 @@ def langchain_embeddings(embedder: Embedder) -> Any:
         raise EngineError(
             f"langchain_core cannot be imported ({e}). Install it with: pip install langchain-core"
         ) from e
-    from embedding_runtime.langchain_embeddings_class import EdgeEmbeddings
+    from embedding_runtime.adaptors.langchain_embeddings_class import EdgeEmbeddings
 
     return EdgeEmbeddings(embedder)

@@ -21,6 +21,6 @@ def llamaindex_embedding(embedder: Embedder) -> Any:
         raise EngineError(
             f"llama_index.core cannot be imported ({e}). Install it with: pip install llama-index-core"
         ) from e
-    from embedding_runtime.llamaindex_embedding_class import EdgeEmbedding
+    from embedding_runtime.adaptors.llamaindex_embedding_class import EdgeEmbedding
 
     return EdgeEmbedding(embedder)

@@ -5,7 +5,7 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from embedding_runtime.options import check_whole
+from embedding_runtime.encoding.options import check_whole
 from embedding_runtime.similarity import ScoreFunction, Vectors, cos_sim
 
 QUERY_CHUNK_SIZE = 100

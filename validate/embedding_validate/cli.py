@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     # Before the slow part: a typing mistake should not cost the time of loading a model.
     from embedding_runtime.bundle import load_manifest
-    from embedding_validate import texts
+    from embedding_validate.probes import texts
 
     manifest = load_manifest(options.bundle) if options.bundle else None
     if options.audit and (options.golden or options.examples):
@@ -42,13 +42,13 @@ def _run(options: argparse.Namespace) -> int:
     if manifest:
         _require_same_weights(manifest.source, source)
     if options.golden and manifest:
-        from embedding_validate import golden
+        from embedding_validate.tutorial import golden
 
         golden.require(source.name, manifest.architecture.parameters)
     if stored is not None:
         return _parity(options, stored, None)
     if options.examples:
-        from embedding_validate.reference import Reference
+        from embedding_validate.reference.reference import Reference
 
         _say(f"loading the reference of {source.name}")
         return _examples(options, Reference.load(checkpoint))
@@ -66,14 +66,14 @@ def _stored(options: argparse.Namespace) -> Any:
                 f"--{name.replace('_', '-')} needs the checkpoint itself, and {options.reference} holds "
                 "answers alone. Give the checkpoint as --reference."
             )
-    from embedding_validate import reference_file
+    from embedding_validate.reference import file as reference_file
 
     return reference_file.load(Path(options.reference))
 
 
 def _checkpoint(options: argparse.Namespace) -> Any:
     try:
-        from embedding_export.checkpoint import load_checkpoint
+        from embedding_export.checkpoint.checkpoint import load_checkpoint
     except ImportError as e:
         raise InputError(
             f"{e.name} is not installed. Install it with: pip install 'embedding-edge[validate]'"
@@ -94,7 +94,9 @@ def _require_same_weights(bundle: Source, reference: Source) -> None:
 
 def _answers(options: argparse.Namespace, checkpoint: Any, own: Any) -> Any:
     from embedding_runtime.bundle import load_manifest
-    from embedding_validate import probes, reference_cache, reference_file
+    from embedding_validate.probes import probes
+    from embedding_validate.reference import cache as reference_cache
+    from embedding_validate.reference import file as reference_file
 
     progress = _Progress()
     _say(f"asking the reference of {checkpoint.source.name}")
@@ -110,7 +112,7 @@ def _answers(options: argparse.Namespace, checkpoint: Any, own: Any) -> Any:
 
 
 def _parity(options: argparse.Namespace, answers: Any, checkpoint: Any) -> int:
-    from embedding_validate import parity
+    from embedding_validate.parity import parity
 
     progress = _Progress()
     report = parity.check(
@@ -123,8 +125,8 @@ def _parity(options: argparse.Namespace, answers: Any, checkpoint: Any) -> int:
     )
     progress.close()
     if not report.passed and checkpoint is not None:
-        from embedding_validate.diagnosis import diagnose
-        from embedding_validate.reference import Reference
+        from embedding_validate.diagnosis.diagnosis import diagnose
+        from embedding_validate.reference.reference import Reference
 
         _say("looking for what is wrong")
         report = diagnose(options.bundle, report, Reference.load(checkpoint), answers)
@@ -135,7 +137,7 @@ def _parity(options: argparse.Namespace, answers: Any, checkpoint: Any) -> int:
 
 
 def _audit(options: argparse.Namespace, answers: Any, checkpoint: Any) -> int:
-    from embedding_validate import audit
+    from embedding_validate.audit import audit
 
     progress = _Progress()
     report = audit.check(options.audit, checkpoint, answers, progress)
@@ -145,7 +147,7 @@ def _audit(options: argparse.Namespace, answers: Any, checkpoint: Any) -> int:
 
 
 def _show(options: argparse.Namespace, report: Any) -> None:
-    from embedding_validate import card, table
+    from embedding_validate.report import card, table
 
     for line in table.lines(report):
         _say(line)
@@ -159,7 +161,7 @@ def _execution(checkpoint: Any, answers: Any) -> Any:
     """The question of execution needs the checkpoint's weights; a reference file has none."""
     if checkpoint is None:
         return None
-    from embedding_validate.execution import Execution
+    from embedding_validate.parity.execution import Execution
 
     return Execution(checkpoint, answers)
 
@@ -171,13 +173,13 @@ def _weights(checkpoint: Any, bundle: Path) -> Any:
     from functools import partial
 
     from embedding_runtime.bundle import load_manifest
-    from embedding_validate import weights
+    from embedding_validate.parity import weights
 
     return partial(weights.compared, checkpoint, bundle, load_manifest(bundle))
 
 
 def _write_page(bundle: Path) -> None:
-    from embedding_validate import report
+    from embedding_validate.report import page as report
 
     try:
         _say(f"wrote {report.write(bundle)}")
@@ -188,9 +190,9 @@ def _write_page(bundle: Path) -> None:
 
 def _examples(options: argparse.Namespace, reference: Any) -> int:
     from embedding_runtime.bundle import load_manifest
-    from embedding_runtime.selection import choose_graph
-    from embedding_validate import examples
-    from embedding_validate.calls import of_embedder, opened
+    from embedding_runtime.opening.selection import choose_graph
+    from embedding_validate.runners.calls import of_embedder, opened
+    from embedding_validate.tutorial import examples
 
     graph = choose_graph(load_manifest(options.bundle), None, None)
     with opened(options.bundle, graph) as embedder:

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 from embedding_runtime.bundle import Graph, Manifest, Parity, load_manifest
 from embedding_runtime.errors import EmbeddingError
-from embedding_validate import probes, texts
-from embedding_validate.answers import Answers
 from embedding_validate.machine import versions
-from embedding_validate.parity import Progress, check_graph, silent
+from embedding_validate.parity.parity import Progress, check_graph, silent
+from embedding_validate.probes import probes, texts
+from embedding_validate.reference.answers import Answers
 
 if TYPE_CHECKING:
-    from embedding_export.checkpoint import Checkpoint
-    from embedding_validate.execution import Execution
+    from embedding_export.checkpoint.checkpoint import Checkpoint
+    from embedding_validate.parity.execution import Execution
 
 
 def parity_gate(
@@ -34,7 +34,7 @@ def parity_gate(
     """
 
     # torch: not before a graph is judged.
-    from embedding_validate.reference import Reference, ask
+    from embedding_validate.reference.reference import Reference, ask
 
     @cache
     def answers(buckets: tuple[int, ...]) -> Answers:
@@ -51,7 +51,7 @@ def parity_gate(
 
     @cache
     def execution(buckets: tuple[int, ...]) -> "Execution":
-        from embedding_validate.execution import Execution
+        from embedding_validate.parity.execution import Execution
 
         return Execution(checkpoint, answers(buckets))
 
@@ -62,7 +62,9 @@ def parity_gate(
             expected = asked.for_bundle(bundle, manifest)
             report = check_graph(bundle, graph, expected, progress, execution=execution(buckets))
             if report.status == "failed":
-                from embedding_validate.diagnosis import diagnose_graph  # torch: not for a plain comparison
+                from embedding_validate.diagnosis.diagnosis import (
+                    diagnose_graph,  # torch: not for a plain comparison
+                )
 
                 report = diagnose_graph(bundle, graph, report, Reference.load(checkpoint), asked)
             return report.as_parity(used)

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING
 
 from embedding_runtime.bundle import load_manifest
 from embedding_runtime.errors import InputError
-from embedding_validate import parity, probes, reference_file, table, texts
-from embedding_validate.answers import Answers
-from embedding_validate.results import Report
+from embedding_validate.parity import parity
+from embedding_validate.parity.results import Report
+from embedding_validate.probes import probes, texts
+from embedding_validate.reference import file as reference_file
+from embedding_validate.reference.answers import Answers
+from embedding_validate.report import table
 
 if TYPE_CHECKING:
-    from embedding_validate.reference import Reference
+    from embedding_validate.reference.reference import Reference
 
 
 def assert_parity(
@@ -50,10 +53,10 @@ def assert_parity(
 
 def _with_checkpoint(bundle: Path, checkpoint: str, own: Sequence[str] | None) -> Report:
     """All three questions: loss, execution, and stored weights."""
-    from embedding_export.checkpoint import load_checkpoint
-    from embedding_validate import weights
-    from embedding_validate.execution import Execution
-    from embedding_validate.reference import Reference
+    from embedding_export.checkpoint.checkpoint import load_checkpoint
+    from embedding_validate.parity import weights
+    from embedding_validate.parity.execution import Execution
+    from embedding_validate.reference.reference import Reference
 
     manifest = load_manifest(bundle)
     loaded = Reference.load(load_checkpoint(checkpoint))

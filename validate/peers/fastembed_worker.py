@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from embedding_validate.compare_protocol import Ids, Run, serve
+from embedding_validate.compare.measure.protocol import Ids, Run, serve
 
 FILES = {"fastembed-fp32": "onnx/model.onnx", "fastembed-int8": "onnx/model_int8.onnx"}
 

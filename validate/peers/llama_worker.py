@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from embedding_validate.compare_protocol import Ids, Run, serve
+from embedding_validate.compare.measure.protocol import Ids, Run, serve
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 CONVERT = Path(__file__).with_name("llama_convert.py")

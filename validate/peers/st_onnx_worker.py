@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from embedding_validate.compare_protocol import Ids, Run, serve
+from embedding_validate.compare.measure.protocol import Ids, Run, serve
 
 QUANTIZATION = "avx512_vnni"
 FILES = {"st-onnx-fp32": "model.onnx", "st-onnx-int8": f"model_qint8_{QUANTIZATION}.onnx"}

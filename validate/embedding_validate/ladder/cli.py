@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from embedding_export.checkpoint import load_checkpoint
+    from embedding_export.checkpoint.checkpoint import load_checkpoint
     from embedding_validate.ladder import measure, page, sets
 
     pairs = sets.read_pairs(options.sts) if options.sts else None

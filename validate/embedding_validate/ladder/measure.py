@@ -7,17 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from embedding_export.checkpoint import Checkpoint
+from embedding_export.checkpoint.checkpoint import Checkpoint
 from embedding_runtime import Embedder
 from embedding_runtime.bundle import Manifest, load_manifest
-from embedding_validate import compare, compare_store
-from embedding_validate import compare_figures as figures
-from embedding_validate.compare_case import MEASURED
+from embedding_validate.compare import cli as compare
+from embedding_validate.compare.document import figures
+from embedding_validate.compare.document import store as compare_store
+from embedding_validate.compare.document.case import MEASURED
 from embedding_validate.ladder.document import Cost, Ladder, Rung
 from embedding_validate.ladder.quality import Embedded, Quality, Vectors, embed, measure
 from embedding_validate.ladder.sets import SEARCH_LICENCE, SEARCH_SOURCE, Pairs, Search
 from embedding_validate.machine import machine, versions
-from embedding_validate.reference import Reference
+from embedding_validate.reference.reference import Reference
 
 REFERENCE = "torch fp32"
 LENGTHS = (16, 64, 256, 512, 2048)

@@ -1,6 +1,6 @@
 """The ladder as Markdown: a page of its own, and the part of it that README shows."""
 
-from embedding_validate.compare_grid import NONE, grid, number
+from embedding_validate.compare.report.grid import NONE, grid, number
 from embedding_validate.ladder.document import Ladder, Rung
 from embedding_validate.ladder.quality import Quality
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from embedding_validate.corpus_scores import ndcg, top
+from embedding_validate.compare.corpus.scores import ndcg, top
 from embedding_validate.ladder.sets import Pairs, Search
-from embedding_validate.ranking import TOP_K, spearman
+from embedding_validate.measures.ranking import TOP_K, spearman
 
 Vectors = NDArray[np.float32]
 Encode = Callable[[Sequence[str], str], Vectors]

@@ -1,0 +1,1 @@
+"""The model: its configuration, and its forward pass written once."""

@@ -1,0 +1,192 @@
+"""`config.json` of a gemma3_text model, in both dialects; refuses by name what the encoder does not compute.
+
+Knows nothing of weights, stages or tokenizers. Defaults and derivations are those of transformers'
+Gemma3TextConfig (5.23).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from embedding_export.errors import CheckpointError
+from embedding_export.files.json_files import Fields, read_fields
+
+LayerType = Literal["local", "global"]
+
+_LAYER_TYPES: dict[str, LayerType] = {"sliding_attention": "local", "full_attention": "global"}
+_GENUINE_WINDOW = 512
+_HALVED_ONCE = 257
+_ONLY: tuple[tuple[str, tuple[object, ...], str], ...] = (
+    ("hidden_activation", ("gelu_pytorch_tanh",), "the MLP is computed with the tanh form of GELU"),
+    ("attention_bias", (False,), "q, k, v and o are computed without bias"),
+    ("attn_logit_softcapping", (None,), "attention scores are not capped"),
+    ("final_logit_softcapping", (None,), "there are no logits to cap"),
+    ("is_causal", (True,), "use_bidirectional_attention alone decides the direction"),
+    ("partial_rotary_factor", (None, 1, 1.0), "rotary embeddings turn the whole head"),
+    ("per_layer_config", (None, {}), "all layers have the same shape"),
+    ("auto_map", (None, {}), "code in the checkpoint is not run"),
+)
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Figures of the encoder. Local layers attend where |i - j| <= `window`."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    vocab_size: int
+    layer_types: tuple[LayerType, ...]
+    window: int
+    rope_theta_global: float
+    rope_theta_local: float
+    rms_norm_eps: float
+    attention_scale: float
+    max_position_embeddings: int
+
+
+@dataclass(frozen=True)
+class Window:
+    """The window that local layers use, and how the reference must be told where the config is repaired.
+
+    `overrides` go to the reference as `config_kwargs`. transformers assigns them after it has turned the
+    file's `sliding_window` into its exclusive bound, so the value there is that bound: `reach` + 1.
+    """
+
+    reach: int
+    overrides: dict[str, int]
+    notes: tuple[str, ...]
+
+
+def read_encoder_config(path: Path, sliding_window: int | None = None) -> tuple[EncoderConfig, Window]:
+    """Read `config.json`; `sliding_window` replaces the file's value.
+
+    Raises:
+        CheckpointError: another architecture, a causal model, or a setting that the encoder does not compute.
+    """
+    fields = read_fields(path)
+    _refuse_others(fields)
+    window = repaired_window(fields, sliding_window)
+    heads, kv_heads = fields.integer("num_attention_heads", 8), fields.integer("num_key_value_heads", 4)
+    if heads % kv_heads:
+        raise fields.wrong("num_key_value_heads", f"a divisor of num_attention_heads ({heads})")
+    head_dim = fields.integer("head_dim", 256)
+    if head_dim % 2:
+        raise fields.wrong("head_dim", "an even number (rotary embeddings turn pairs)")
+    config = EncoderConfig(
+        hidden_size=fields.integer("hidden_size", 2304),
+        intermediate_size=fields.integer("intermediate_size", 9216),
+        num_hidden_layers=fields.integer("num_hidden_layers", 26),
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        head_dim=head_dim,
+        vocab_size=fields.integer("vocab_size", 262_208),
+        layer_types=_layer_types(fields),
+        window=window.reach,
+        rope_theta_global=_rope_theta(fields, "full_attention", "rope_theta", 1_000_000.0),
+        rope_theta_local=_rope_theta(fields, "sliding_attention", "rope_local_base_freq", 10_000.0),
+        rms_norm_eps=fields.number("rms_norm_eps", 1e-6),
+        attention_scale=fields.number("query_pre_attn_scalar", 256) ** -0.5,
+        max_position_embeddings=fields.integer("max_position_embeddings", 131_072),
+    )
+    return config, window
+
+
+def repaired_window(fields: Fields, asked: int | None = None) -> Window:
+    """The window rule: |i - j| <= `sliding_window` // 2, with the halving fault of saved configs repaired.
+
+    transformers before 5.23 saved the value it had converted (512 became 257, then 129, 65 ...), so 2^k + 1
+    is suspect: 257 is read as 512, others are refused unless `asked` says what is meant.
+
+    Raises:
+        CheckpointError: a suspect value, or no usable one.
+    """
+    found = fields.integer("sliding_window", 4096)
+    if asked is not None and asked < 2:
+        raise CheckpointError(f"sliding_window {asked} was asked for; expected 2 or more, such as 512.")
+    if asked is not None:
+        return _window(found, asked, f"sliding_window {found} of config.json replaced by {asked}, as asked")
+    if found == _HALVED_ONCE:
+        note = f"sliding_window {found} of config.json read as {_GENUINE_WINDOW}: saving had halved it"
+        return _window(found, _GENUINE_WINDOW, note)
+    if found < 2:
+        raise fields.wrong("sliding_window", "2 or more, such as 512")
+    if found % 2 and (found - 1).bit_count() == 1:
+        raise CheckpointError(
+            f"{fields.file}: sliding_window is {found}, of the form 2^k + 1: older versions of transformers "
+            "halve the value at each save (512, 257, 129, 65 ...). Say which one the model was trained with, "
+            f"by --sliding-window (in Python sliding_window=): 512 most likely, or {found} if that is meant."
+        )
+    return _window(found, found, "")
+
+
+def _window(found: int, used: int, note: str) -> Window:
+    reach = used // 2
+    if reach == found // 2:
+        return Window(reach, {}, ())
+    return Window(reach, {"sliding_window": reach + 1}, (note,))
+
+
+def _refuse_others(fields: Fields) -> None:
+    model_type = fields.values.get("model_type")
+    if model_type != "gemma3_text" or "text_config" in fields.values:
+        inner = " (a text model wrapped for images)" if "text_config" in fields.values else ""
+        raise CheckpointError(
+            f"{fields.file}: model_type is {model_type!r}{inner}; expected 'gemma3_text', the architecture "
+            "of EmbeddingGemma. No other architecture is supported."
+        )
+    if fields.values.get("use_bidirectional_attention") is not True:
+        raise CheckpointError(
+            f"{fields.file}: use_bidirectional_attention is not true, so this is a causal language model; an "
+            "EmbeddingGemma attends in both directions. Use an EmbeddingGemma checkpoint, or restore the key "
+            "if a tool dropped it."
+        )
+    quantization = fields.nested("quantization_config").values
+    if quantization:
+        method = quantization.get("quant_method", "method unknown")
+        raise CheckpointError(
+            f"{fields.file}: the weights are quantized (quantization_config, {method}). Use the unquantized "
+            "checkpoint they were made from: the exporter quantizes by itself."
+        )
+    for key, accepted, why in _ONLY:
+        if key in fields.values:
+            fields.refuse_unless(key, accepted, why)
+
+
+def _layer_types(fields: Fields) -> tuple[LayerType, ...]:
+    count = fields.integer("num_hidden_layers", 26)
+    names = fields.values.get("layer_types")
+    if names is None:
+        pattern = fields.integer("sliding_window_pattern", 6)
+        names = ["full_attention" if (i + 1) % pattern == 0 else "sliding_attention" for i in range(count)]
+    if not isinstance(names, list) or len(names) != count or any(str(n) not in _LAYER_TYPES for n in names):
+        raise fields.wrong("layer_types", f"{count} (num_hidden_layers) of {', '.join(_LAYER_TYPES)}")
+    return tuple(_LAYER_TYPES[name] for name in names)
+
+
+def _rope_theta(fields: Fields, layer_type: str, legacy_key: str, default: float) -> float:
+    """The base of one layer type: `rope_parameters` (transformers 5) before the legacy key."""
+    nested = fields.nested("rope_parameters")
+    own, scaling = nested.nested(layer_type), fields.nested("rope_scaling")
+    for values, known in (
+        (own.values, {"rope_type", "type", "rope_theta"}),
+        (scaling.values, {"rope_type", "type"}),
+    ):
+        if values.get("rope_type", values.get("type", "default")) != "default" or set(values) - known:
+            raise CheckpointError(
+                f"{fields.file}: rotary embeddings are scaled ({values}), which is not supported; expected "
+                "rope_type 'default' and a rope_theta for each kind of layer."
+            )
+    if flat := sorted(set(nested.values) - set(_LAYER_TYPES)):
+        raise CheckpointError(
+            f"{fields.file}: rope_parameters has {flat}; expected one entry for each of "
+            f"{', '.join(_LAYER_TYPES)}."
+        )
+    return (
+        own.number("rope_theta", default)
+        if "rope_theta" in own.values
+        else fields.number(legacy_key, default)
+    )

@@ -1,0 +1,1 @@
+"""The weight audit: what a graph stores against the checkpoint."""

@@ -1,0 +1,218 @@
+"""Weight audit: every tensor of a written graph is the checkpoint's, within its format's error bound.
+
+Parity cannot show everything (a uniform scale on a projection cancels in the norm that follows); this can.
+The file is read without the code that wrote it; what the bound of a format is, is said here.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedding_export.architectures.ops import DenseStage
+from embedding_export.audit.dequantized import read_graph
+from embedding_export.audit.read_eight_bits import (
+    moved_as_stored,
+    norm_before,
+    read_head_factors,
+    read_norm_factors,
+)
+from embedding_export.checkpoint.checkpoint import Checkpoint
+from embedding_export.errors import AuditError
+from embedding_export.files.tensors import Tensor
+from embedding_export.weights.folding import Weight, Weights, as_stored, folded
+from embedding_export.weights.stored import TABLE, Grid, StoredWeight, norm_scale
+
+# Rows of a tensor compared at a time.
+ROWS = 4096
+# A stored value is the nearest one that its grid has: half a step, and a little for float32 arithmetic (for
+# int8 codes of 127 a rounding error of the scale counts 127-fold; Q4_0 rounds its scales after the codes).
+# Weights of an int8 matrix make good each other's errors by up to three more (`compensation`); their scales
+# are known the more exactly.
+NEAREST = {
+    "float32": 0.0,
+    "float16": 0.5,
+    "int8": 0.5 + 1e-4,
+    "compensated_int8": 3.5 + 1e-3,
+    "int4": 0.5 + 1e-4,
+    "int4_symmetric": 0.5 + 1e-4,
+    "q4_0": 0.5 + 0.01,
+}
+# What lies beyond its grid's ends is stored as the end, and may lie so many steps beyond: an int4 grid covers
+# at least the middle three quarters of its block, and Q4_0's has no +8.
+CLIPPED = {
+    "float32": 0.0,
+    "float16": 0.0,
+    "int8": 0.5 + 1e-4,
+    "compensated_int8": 0.5 + 1e-3,
+    "int4": 3.5,
+    "int4_symmetric": 3.5,
+    "q4_0": 1.01,
+}
+# float16 scales below 2^-14 are multiples of 2^-24, so that eight steps are uncertain by this.
+SMALLEST_ERROR = {"q4_0": 2.0**-21}
+# How far an int8 scale may be from a row's largest magnitude over 127, relatively, and for rows of zeros.
+SCALE_TOLERANCE, SMALLEST_SCALE = 1e-5, 2e-30
+# Largest relative error of a folded Dense product: one rounding to float32, summed over at most 3,072 terms.
+FOLD_TOLERANCE = 1e-5
+# Norms whose heads are multiplied with each other.
+QUERIES, KEYS = ".q_norm.weight", ".k_norm.weight"
+# Vectors that a folded matrix and the stages it stands for must map alike.
+PROBES = 8
+
+Rows = Callable[[int, int], NDArray[np.float32]]
+"""Gives the rows from a start to a stop."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A tensor that is not the checkpoint's: what is wrong, in words.
+
+    `stored` is what the file holds and `wanted` gives the rows it should hold, where the two can be compared;
+    `nearest` is how many steps of its grid a sound value may be off.
+    """
+
+    name: str
+    words: str
+    stored: StoredWeight | None = None
+    wanted: Rows | None = None
+    nearest: float = 0.5
+
+
+def audit_graph(path: Path, checkpoint: Checkpoint) -> int:
+    """Compare the graph at `path` with its checkpoint and return how many tensors were compared.
+
+    Raises:
+        AuditError: a tensor is missing, left over, or differs from the checkpoint's by more than its format
+        allows; the first ones are named.
+    """
+    compared, found = differences(path, checkpoint)
+    if found:
+        raise AuditError(
+            f"{path.name} does not hold the checkpoint's weights: {in_words(found)}. The graph was refused; "
+            "please report this with the checkpoint's name."
+        )
+    return compared
+
+
+def in_words(found: Sequence[Difference]) -> str:
+    """The first three differences."""
+    named = "; ".join(f"{d.name} {d.words}" for d in found[:3])
+    return named + (f"; and {len(found) - 3} more" if len(found) > 3 else "")
+
+
+def differences(path: Path, checkpoint: Checkpoint) -> tuple[int, list[Difference]]:
+    """How many tensors were compared, and those that differ by more than their format allows.
+
+    Raises:
+        AuditError: a LiteRT file whose signatures differ in their weights.
+    """
+    stored = read_graph(path)
+    unfolded = all(stage.weight in stored for stage in checkpoint.dense)
+    weights = as_stored(checkpoint) if unfolded else folded(checkpoint)
+    found = [] if unfolded else _fold_faults(weights, checkpoint)
+    tensors = dict(weights.tensors)
+    tensors |= moved_as_stored(stored, weights.tensors)
+    for name, tensor in tensors.items():
+        if name not in stored:
+            found.append(Difference(name, "is missing"))
+        elif difference := _difference(name, stored, tensor, checkpoint):
+            found.append(difference)
+    left = [n for n in stored if n not in weights.tensors]
+    return len(weights.tensors), found + [
+        Difference(n, "stands for no tensor of the checkpoint") for n in left
+    ]
+
+
+def _difference(
+    name: str, graph: Mapping[str, StoredWeight], tensor: Weight, checkpoint: Checkpoint
+) -> Difference | None:
+    stored = graph[name]
+    if stored.shape != tensor.shape:
+        return Difference(name, f"has shape {stored.shape}, expected {tensor.shape}")
+    kind = _kind(name, stored, checkpoint)
+    if kind not in NEAREST:
+        return Difference(name, f"is stored as {kind}, which has no error bound")
+
+    def wanted(start: int, stop: int) -> NDArray[np.float32]:
+        want = tensor.rows(start, stop)
+        return _gain(name, want, graph, checkpoint) if name.endswith("norm.weight") else want
+
+    worst = [0.0, 0.0]
+    for start in range(0, stored.shape[0], ROWS):
+        stop = min(start + ROWS, stored.shape[0])
+        if (found := _excess(stored.grid(start, stop), wanted(start, stop), kind)) is not None:
+            worst = np.maximum(worst, found).tolist()
+        stored.release()
+        if isinstance(tensor, Tensor):
+            tensor.release()
+    if worst == [0.0, 0.0]:
+        return None
+    return Difference(name, _words(worst[0], worst[1]), stored, wanted, NEAREST[kind])
+
+
+def _kind(name: str, stored: StoredWeight, checkpoint: Checkpoint) -> str:
+    if stored.kind == "int4" and checkpoint.source.qat == "q4_0":
+        return "q4_0"
+    return "compensated_int8" if stored.kind == "int8" and name != TABLE else stored.kind
+
+
+def _gain(
+    name: str, w: NDArray[np.float32], graph: Mapping[str, StoredWeight], checkpoint: Checkpoint
+) -> NDArray[np.float32]:
+    """What a norm should multiply by, by the factors that were moved to where its channels are taken."""
+    gain = (1.0 + w) * np.float32(norm_scale(name, checkpoint))
+    if any(norm_before(n) == name for n, weight in graph.items() if weight.kind == "int8"):
+        return gain / read_norm_factors(graph, name, gain)
+    if name.endswith((QUERIES, KEYS)):
+        queries = name.replace(KEYS, QUERIES)
+        q_gain = (1.0 + checkpoint.tensors[queries].array()) * np.float32(norm_scale(queries, checkpoint))
+        factors = read_head_factors(graph, queries, q_gain)
+        return gain / factors if name == queries else gain * factors
+    return gain
+
+
+def _excess(grid: Grid, want: NDArray[Any], kind: str) -> tuple[float, float] | None:
+    """Largest error and the steps it amounts to, where a value errs by more than its format allows."""
+    inside = np.clip(want, grid.low, grid.high)
+    smallest = SMALLEST_ERROR.get(kind, 0.0)
+    near = np.abs(grid.values - inside) <= NEAREST[kind] * grid.step + smallest
+    if kind == "compensated_int8":  # the scale is no matter of compensation
+        scale = np.abs(want).max(axis=1, keepdims=True) / np.float32(127)
+        near &= np.abs(grid.step - scale) <= scale * SCALE_TOLERANCE + SMALLEST_SCALE
+    kept = np.abs(want - inside) <= CLIPPED[kind] * grid.step + smallest
+    if (sound := near & kept).all():  # NaN fails both
+        return None
+    errors = np.abs(grid.values - want)
+    steps = np.divide(errors, grid.step, out=np.zeros_like(errors), where=grid.step > 0)
+    return float(errors[~sound].max()), float(steps[~sound].max())
+
+
+def _words(error: float, steps: float) -> str:
+    return f"differs by up to {error:.3g}" + (f" ({steps:.3g} steps of its scale)" if steps else "")
+
+
+def _fold_faults(weights: Weights, checkpoint: Checkpoint) -> list[Difference]:
+    """The folded Dense stages against the checkpoint's own, on random vectors."""
+    if not checkpoint.dense:
+        return []
+    x = np.random.default_rng(0).standard_normal((PROBES, checkpoint.dense[0].in_features))
+    want, got = x, x
+    for stage in checkpoint.dense:
+        want = _apply(want, stage, as_stored(checkpoint))
+    for stage in weights.dense:
+        got = _apply(got, stage, weights)
+    error = float(np.abs(got - want).max() / np.abs(want).max()) if got.shape == want.shape else np.inf
+    if error <= FOLD_TOLERANCE:
+        return []
+    return [Difference("the folded Dense stages", f"differ by {error:.3g} (relative)")]
+
+
+def _apply(x: NDArray[Any], stage: DenseStage, weights: Weights) -> NDArray[Any]:
+    y = x @ weights.tensors[stage.weight].array().T.astype(np.float64)
+    if stage.bias is not None:
+        y = y + weights.tensors[stage.bias].array()
+    return np.tanh(y) if stage.activation == "tanh" else y

@@ -1,0 +1,66 @@
+"""A written graph's own weights as a checkpoint would hold them, in either format.
+
+Knows which reader reads which file, and nothing of what the weights should be.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from embedding_export.architectures.ops import DenseStage
+from embedding_export.audit.read_eight_bits import straight
+from embedding_export.checkpoint.checkpoint import Checkpoint
+from embedding_export.weights.folding import ArrayWeight, Weight, Weights
+from embedding_export.weights.stored import StoredWeight, norm_scale
+
+
+def read_graph(path: Path) -> dict[str, StoredWeight]:
+    """Every weight of an ONNX or LiteRT file by canonical name.
+
+    Raises:
+        AuditError: a LiteRT file whose signatures differ in their weights.
+    """
+    if path.suffix == ".tflite":
+        from embedding_export.litert.reader import read_litert  # needs ai-edge-litert
+
+        return read_litert(path)
+    from embedding_export.onnx.reader import read_stored  # needs onnx, which a LiteRT export does without
+
+    return read_stored(path)
+
+
+def dequantized(path: Path, checkpoint: Checkpoint) -> Weights:
+    """The graph's own weights as a checkpoint would hold them, float32, norms as the w of 1 + w.
+
+    The reference given these weights must reproduce the graph; what is turned is turned back. The Dense
+    stages are the stored ones, folded or not.
+    """
+    stored = read_graph(path)
+    tensors: dict[str, Weight] = {}
+    for name, weight in stored.items():
+        if name.endswith("norm.weight"):
+            scale = np.float32(norm_scale(name, checkpoint))
+            tensors[name] = ArrayWeight(np.asarray(weight.array() / scale - np.float32(1), np.float32))
+        else:
+            tensors[name] = ArrayWeight(straight(weight.array(), weight.turned)) if weight.turned else weight
+    return Weights(tensors, _stages(stored, checkpoint))
+
+
+def _stages(stored: Mapping[str, StoredWeight], checkpoint: Checkpoint) -> tuple[DenseStage, ...]:
+    """The checkpoint's stages, without those that were folded into their successors or are not stored."""
+    if all(s.weight in stored for s in checkpoint.dense):
+        return checkpoint.dense
+    last = len(checkpoint.dense) - 1
+    ends = [s for i, s in enumerate(checkpoint.dense) if s.activation != "identity" or i == last]
+    return tuple(
+        replace(
+            stage,
+            weight=f"dense.{j}.weight",
+            bias=f"dense.{j}.bias" if f"dense.{j}.bias" in stored else None,
+            in_features=stored[f"dense.{j}.weight"].shape[1],
+        )
+        for j, stage in enumerate(ends)
+        if f"dense.{j}.weight" in stored
+    )

@@ -1,0 +1,98 @@
+"""Finds in a written graph what was moved and turned before rounding, for whoever reads its weights.
+
+Knows what `balancing` and `turning` promise and none of their code: factors are powers of two, read where a
+norm makes the channels, and must then show where matrices take them; how a matrix is turned is part of its
+name in the file, and turning is written down here once more.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedding_export.weights.folding import Weight
+from embedding_export.weights.stored import GIVES_TURNED, TAKES_TURNED, StoredWeight
+
+Floats = NDArray[np.float32]
+
+# Channels that are turned together, where the width can be divided so.
+BLOCK = 16
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A checkpoint's matrix as a graph should hold it: columns multiplied, then turned."""
+
+    weight: Weight
+    columns: Floats
+    turned: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+        return self.weight.shape
+
+    def rows(self, start: int, stop: int) -> Floats:
+        """Rows `start:stop`."""
+        return self.array()[start:stop]
+
+    def array(self) -> Floats:
+        """The whole tensor."""
+        return straight(self.weight.array() * self.columns, self.turned)
+
+
+def turning(width: int) -> Floats:
+    """What turns blocks of channels: entry (i, j) is (-1)^(ones common to i and j) / √n, float32 [n, n]."""
+    n = min(BLOCK, width & -width)
+    common = np.arange(n)[:, None] & np.arange(n)
+    ones = np.array([int(c).bit_count() for c in common.ravel()]).reshape(n, n)
+    return np.asarray((1 - 2 * (ones % 2)) / np.sqrt(n), np.float32)
+
+
+def straight(values: Floats, turned: str) -> Floats:
+    """A matrix [out, in] turned back, or, as that is the same, turned."""
+    if turned == GIVES_TURNED:
+        return np.ascontiguousarray(straight(np.ascontiguousarray(values.T), TAKES_TURNED).T)
+    if turned != TAKES_TURNED:
+        return values
+    matrix = turning(values.shape[-1])
+    return np.asarray((values.reshape(-1, len(matrix)) @ matrix).reshape(values.shape), np.float32)
+
+
+def read_norm_factors(stored: Mapping[str, StoredWeight], name: str, gain: Floats) -> Floats:
+    """By which powers of two a norm's `gain` (1 + w) was divided; 1 where it was by something else."""
+    if name not in stored or stored[name].shape != gain.shape:
+        return np.ones_like(gain)
+    found = stored[name].array()
+    ratio = np.divide(gain, found, out=np.ones_like(gain), where=(found != 0) & (gain != 0))
+    return np.where(np.frexp(ratio)[0] == 0.5, ratio, np.float32(1))
+
+
+def read_head_factors(stored: Mapping[str, StoredWeight], name: str, gain: Floats) -> Floats:
+    """By which powers of two the queries' norm `name` was divided, alike for channels that are rotated
+    together; the keys' must be multiplied by them."""
+    factors = read_norm_factors(stored, name, gain)
+    a, b = np.split(factors, 2)
+    return factors if np.array_equal(a, b) else np.ones_like(gain)
+
+
+def moved_as_stored(stored: Mapping[str, StoredWeight], tensors: Mapping[str, Weight]) -> dict[str, Weight]:
+    """The encoder's int8 matrices as this graph should hold them, by factors read where channels are made."""
+    found: dict[str, Weight] = {}
+    for name in (n for n in tensors if n in stored and stored[n].kind == "int8" and n.startswith("layers.")):
+        norm, columns = norm_before(name), np.ones(1, np.float32)
+        if norm is not None:
+            columns = read_norm_factors(stored, norm, np.asarray(1.0 + tensors[norm].array(), np.float32))
+        found[name] = Moved(tensors[name], columns, stored[name].turned)
+    return found
+
+
+def norm_before(matrix: str) -> str | None:
+    """The norm whose channels a matrix takes; none for those that take values or products."""
+    layer = ".".join(matrix.split(".")[:2])
+    if matrix.endswith((".q_proj.weight", ".k_proj.weight", ".v_proj.weight")):
+        return f"{layer}.input_layernorm.weight"
+    if matrix.endswith((".gate_proj.weight", ".up_proj.weight")):
+        return f"{layer}.pre_feedforward_layernorm.weight"
+    return None

@@ -1,0 +1,1 @@
+"""What a bundle holds: graphs, golden vectors, descriptions, and the files beside them."""

@@ -1,0 +1,114 @@
+"""Writes a checkpoint down as the manifest's dataclasses: architecture, stages, prompts, ids.
+
+Knows nothing of graphs or of the order of an export.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from embedding_export.checkpoint.checkpoint import Checkpoint
+from embedding_export.errors import ExportError
+from embedding_runtime.bundle import Architecture, FileRecord, Graph, Stage
+
+# Matryoshka dimensions that EmbeddingGemma was trained for (its model card), for hidden size 768.
+MRL_DIMS = (768, 512, 256, 128)
+
+
+def architecture(checkpoint: Checkpoint) -> Architecture:
+    """The encoder's figures; `parameters` counts every tensor of the checkpoint, Dense stages included."""
+    c = checkpoint.config
+    return Architecture(
+        model_type="gemma3_text",
+        parameters=sum(int(np.prod(t.shape)) for t in checkpoint.tensors.values()),
+        hidden_size=c.hidden_size,
+        intermediate_size=c.intermediate_size,
+        num_hidden_layers=c.num_hidden_layers,
+        num_attention_heads=c.num_attention_heads,
+        num_key_value_heads=c.num_key_value_heads,
+        head_dim=c.head_dim,
+        vocab_size=c.vocab_size,
+        layer_types=c.layer_types,
+        window=c.window,
+    )
+
+
+def stages(checkpoint: Checkpoint) -> tuple[Stage, ...]:
+    """The stages after the encoder, in order."""
+    dense = [
+        Stage("dense", d.in_features, d.out_features, d.bias is not None, d.activation)
+        for d in checkpoint.dense
+    ]
+    return (Stage("mean_pooling"), *dense, *([Stage("normalize")] if checkpoint.normalize else []))
+
+
+def embedding_dim(checkpoint: Checkpoint) -> int:
+    """Length of the sentence embedding."""
+    return checkpoint.dense[-1].out_features if checkpoint.dense else checkpoint.config.hidden_size
+
+
+def dims(checkpoint: Checkpoint, asked: tuple[int, ...] | None) -> tuple[int, ...]:
+    """The MRL dims to record, largest first: those asked for, else EmbeddingGemma's if its size is this
+    one's.
+
+    Raises:
+        ExportError: a dim outside 1 … the embedding's length.
+    """
+    full = embedding_dim(checkpoint)
+    if asked is None:
+        return MRL_DIMS if full == MRL_DIMS[0] else (full,)
+    if wrong := [d for d in asked if not 1 <= d <= full]:
+        raise ExportError(f"--dims names {wrong}; this checkpoint's vectors have {full} components.")
+    return tuple(sorted({full, *asked}, reverse=True))
+
+
+def aliases(prompts: Mapping[str, str]) -> dict[str, str]:
+    """Friendlier task names: `task: sentence similarity | query: ` makes "sentence similarity" mean STS.
+
+    Where several prompts share a text the first name stands for it; a prompt's own name is never hidden.
+    """
+    found: dict[str, str] = {}
+    names = {n.casefold() for n in prompts}
+    for name, prompt in prompts.items():
+        match = re.fullmatch(r"task: (.+?) \| query: ", prompt)
+        if match and match[1].casefold() not in names:
+            found.setdefault(match[1].casefold(), name)
+    return found
+
+
+def space_id(checkpoint: Checkpoint, tokenizer: Path) -> str:
+    """Same id, same vectors: hash of weights, stages, effective window and tokenizer."""
+    facts = {
+        "weights": checkpoint.source.weights_sha256,
+        "stages": [asdict(s) for s in stages(checkpoint)],
+        "window": checkpoint.config.window,
+        "tokenizer": sha256(tokenizer),
+        "do_lower_case": checkpoint.do_lower_case,
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def versions(graphs: Iterable[Graph]) -> dict[str, str]:
+    """Versions of what wrote the bundle and of the engines that its graphs were tried with."""
+    names = ("embedding-edge", "onnx", "numpy", "tokenizers", *sorted({g.engine for g in graphs}))
+    return {name: version(name) for name in names}
+
+
+def file_records(bundle: Path) -> dict[str, FileRecord]:
+    """Size and SHA-256 of every file of the bundle that the manifest vouches for."""
+    own = {"manifest.json", "parity.json", "parity.html"}
+    files = (p for p in sorted(bundle.rglob("*")) if p.is_file())
+    names = {p.relative_to(bundle).as_posix(): p for p in files}
+    return {n: FileRecord(p.stat().st_size, sha256(p)) for n, p in names.items() if n not in own}
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, hex."""
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()

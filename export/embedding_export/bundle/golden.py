@@ -1,0 +1,86 @@
+"""What a bundle carries to check itself: texts with their ids, and ids with this graph's vectors.
+
+The ids come from the `tokenizers` library, the oracle; the vectors from the graph itself, run once after
+writing. Whether those vectors are right is the gate's question, not this module's.
+"""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from embedding_export.checkpoint.checkpoint import Checkpoint
+from embedding_export.errors import CheckpointError
+from embedding_export.weights import calibration_texts
+from embedding_runtime.bundle import GoldenIds, GoldenVector
+from embedding_runtime.engines.registry import Session
+
+# Each line for a trap: prompts, space runs, bytes behind no piece, joined emoji, control tokens as text,
+# scripts.
+TEXTS = (
+    "",
+    "apple",
+    "task: search result | query: Which planet is known as the Red Planet?",
+    "title: none | text:  two  spaces,\ttab\nand\n\nlines ",
+    "\u4f60\u597d\uff0c\u4e16\u754c \u3053\u3093\u306b\u3061\u306f \ud55c\uad6d\uc5b4",
+    "\u041f\u0440\u0438\u0432\u0435\u0442 \u0645\u0631\u062d\u0628\u0627"
+    " \u0928\u092e\u0938\u094d\u0924\u0947",
+    "\U0001f469\u200d\U0001f4bb e\u0301 \u00e9 \ue000 \x00",
+    "<bos> <eos> <pad> are text \u2581\u2581 too",
+)
+# Lengths of the golden vectors' inputs; the last passes the local layers' window, or nearly so.
+LENGTHS = (1, 24, 301)
+
+
+@dataclass(frozen=True)
+class SpecialIds:
+    """Control tokens, golden ids and ids to calibrate on, as the `tokenizers` library gives them."""
+
+    bos_id: int
+    eos_id: int
+    pad_id: int
+    golden: tuple[GoldenIds, ...]
+    sample: tuple[tuple[int, ...], ...]
+
+
+def golden_ids(checkpoint: Checkpoint) -> SpecialIds:
+    """Control tokens from the tokenizer's own template, and ids for `TEXTS`, control tokens in them taken as
+    text.
+
+    Raises:
+        CheckpointError: the template is not `<bos> … <eos>`, or there is no `<pad>`.
+    """
+    tokenizer = checkpoint.tokenizer.library
+    tokenizer.encode_special_tokens = True
+    ends = tokenizer.encode("").ids
+    pad = tokenizer.token_to_id("<pad>")
+    if len(ends) != 2 or pad is None:
+        raise CheckpointError(
+            f"{checkpoint.tokenizer.path} gives {ends} for an empty text and {pad} for <pad>; expected "
+            "[<bos>, <eos>] and an id. Only tokenizers built as Gemma's are supported."
+        )
+    texts = [t.lower() for t in TEXTS] if checkpoint.do_lower_case else TEXTS
+    ids = [tuple(tokenizer.encode(t).ids) for t in texts]
+    golden = tuple(GoldenIds(t, i) for t, i in zip(TEXTS, ids, strict=True))
+    return SpecialIds(ends[0], ends[1], pad, golden, (*ids, *_sample(tokenizer, checkpoint)))
+
+
+def _sample(tokenizer: Any, checkpoint: Checkpoint) -> Iterator[tuple[int, ...]]:
+    """The ids of texts to calibrate on, under the checkpoint's prompts in turn."""
+    prompts = dict.fromkeys(["", *checkpoint.prompts.values()])
+    for prompt, text in zip(itertools.cycle(prompts), calibration_texts.TEXTS, strict=False):
+        whole = prompt + text
+        yield tuple(tokenizer.encode(whole.lower() if checkpoint.do_lower_case else whole).ids)
+
+
+def golden_vectors(session: Session, checkpoint: Checkpoint, longest: int) -> tuple[GoldenVector, ...]:
+    """Run a written graph, which takes up to `longest` tokens, on seeded ids of a few lengths, unpadded."""
+    rng = np.random.default_rng(0)
+    found = []
+    for length in (n for n in LENGTHS if n <= longest):
+        ids = rng.integers(5, checkpoint.config.vocab_size, (1, length), dtype=np.int64)
+        (vectors,) = session.run(ids, np.ones_like(ids), ("sentence_embedding",))
+        found.append(GoldenVector.of(ids[0].tolist(), vectors[0]))
+    return tuple(found)

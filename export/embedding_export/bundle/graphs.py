@@ -1,0 +1,246 @@
+"""One graph of a bundle: written, its weights audited, its golden vectors taken, and described.
+
+Knows both formats' writers, and nothing of what else a bundle holds or of the order of an export.
+"""
+
+import hashlib
+import importlib.util
+import json
+import re
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from embedding_export.audit.audit import audit_graph
+from embedding_export.bundle import describe
+from embedding_export.bundle.golden import SpecialIds, golden_vectors
+from embedding_export.checkpoint.checkpoint import Checkpoint
+from embedding_export.errors import ExportError
+from embedding_export.options import ExportOptions
+from embedding_export.reporting import Reporter
+from embedding_export.weights.encoder import Encoder
+from embedding_export.weights.folding import as_stored, folded
+from embedding_export.weights.precisions import (
+    LITERT,
+    LITERT_MIN_VERSION,
+    NOT_OFFERED,
+    PRECISIONS,
+    precision_row,
+)
+from embedding_runtime.bundle import Format, Graph, Parity, Precision
+from embedding_runtime.engines.onnx_session import OnnxSession
+from embedding_runtime.engines.registry import check_floor
+from embedding_runtime.machine.threads import available_cpus
+
+# The checkpoint whose single-length LiteRT files have a published name.
+PUBLISHED, PUBLISHED_NAME = "google/embeddinggemma-300m", "embeddinggemma-300M"
+NOT_YET = Parity("not run", "the export has not got there")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What graphs are made from."""
+
+    checkpoint: Checkpoint
+    special: SpecialIds
+
+    def encoder(self, fold_dense: bool) -> Encoder:
+        """The checkpoint as the writers read it."""
+        c = self.checkpoint
+        weights = folded(c) if fold_dense else as_stored(c)
+        return Encoder(c.config, weights, c.normalize, describe.embedding_dim(c), self.special.sample)
+
+
+def wanted(options: ExportOptions) -> tuple[tuple[Format, Precision], ...]:
+    """The graphs to write: each precision in every format that offers it.
+
+    Raises:
+        ExportError: a precision that none of the formats offers.
+    """
+    offered: dict[Format, Sequence[Precision]] = {"onnx": tuple(PRECISIONS), "litert": tuple(LITERT)}
+    found = tuple((f, p) for f in options.formats for p in options.precisions if p in offered[f])
+    for precision in options.precisions:
+        if not any(p == precision for _, p in found):
+            format = options.formats[0]
+            raise ExportError(
+                f"{format} has no precision {precision!r}; it has {', '.join(offered[format])}. "
+                f"{NOT_OFFERED[format, precision]}"
+            )
+    return found
+
+
+def left_out(options: ExportOptions) -> list[str]:
+    """Each format that has no graph of an asked precision, which another one has, and why."""
+    asked = [(f, p) for f in options.formats for p in options.precisions]
+    return [f"no {f}/{p}: {NOT_OFFERED[f, p]}" for f, p in asked if (f, p) in NOT_OFFERED]
+
+
+def bytes_needed(checkpoint: Checkpoint, options: ExportOptions) -> int:
+    """Roughly what the graphs will take on the disk while they are written (a LiteRT file: twice itself)."""
+    parameters = describe.architecture(checkpoint).parameters
+    each = [
+        PRECISIONS[p].bytes_per_parameter if f == "onnx" else 2 * LITERT[p].bytes_per_parameter
+        for f, p in wanted(options)
+    ]
+    return sum(int(one * parameters) for one in each)
+
+
+def check_options(options: ExportOptions) -> None:
+    """Refuse what can be, or work, with no checkpoint, before one is read.
+
+    Raises:
+        ExportError: a precision or bucket that cannot be, or onnx is needed and not installed.
+        EngineError: an engine is not installed, does not run on this machine, or is too old for a precision.
+    """
+    if any(f == "onnx" for f, _ in wanted(options)) and importlib.util.find_spec("onnx") is None:
+        raise ExportError("onnx is not installed. Install it with: pip install 'embedding-edge[export]'")
+    for format, precision in wanted(options):
+        check_floor(format, precision)
+    if any(f == "litert" for f, _ in wanted(options)):
+        _lengths(options, sys.maxsize)
+    elif options.litert_single is not None:
+        raise ExportError("--litert-single is about LiteRT files. Add --format litert.")
+
+
+def write_graph(
+    source: Source, folder: Path, which: tuple[Format, Precision], options: ExportOptions, report: Reporter
+) -> Graph:
+    """Write, audit and describe one graph below `folder`.
+
+    Raises:
+        AuditError: a stored tensor is not the checkpoint's.  ExportError: the format cannot hold it.
+    """
+    started = time.monotonic()
+    report.step(f"writing {which[0]}/{which[1]}")
+    writer = _write_onnx if which[0] == "onnx" else _write_litert
+    graph, compared = writer(source, folder, which[1], options, report)
+    report.step(f"{compared} tensors are the checkpoint's ({time.monotonic() - started:.1f} s)")
+    return graph
+
+
+def _write_onnx(
+    source: Source, folder: Path, precision: Precision, options: ExportOptions, report: Reporter
+) -> tuple[Graph, int]:
+    from embedding_export.onnx.writer import INPUTS, OUTPUTS, write_onnx
+
+    checkpoint = source.checkpoint
+    row = precision_row(precision, checkpoint.source.qat)
+    path = _place(folder, "onnx", row.onnx_file)
+    total = int(row.bytes_per_parameter * describe.architecture(checkpoint).parameters)
+    data = write_onnx(source.encoder(row.fold_dense), path, report.weights(total), row)
+    _release(checkpoint)
+    report.step(f"auditing the weights of onnx/{precision}")
+    compared = audit_graph(path, checkpoint)
+    graph = Graph(
+        format="onnx",
+        precision=precision,
+        recipe=row.recipe,
+        file=path.relative_to(folder).as_posix(),
+        external_data=(data.relative_to(folder).as_posix(),),
+        inputs=INPUTS,
+        outputs=OUTPUTS,
+        buckets=(),
+        opset=row.opset,
+        engine="onnxruntime",
+        engine_min_version=row.engine_min_version,
+        variant_id=_variant_id(path, data),
+        golden=golden_vectors(OnnxSession(path, available_cpus()), checkpoint, checkpoint.max_seq_length),
+        golden_tolerance=row.golden_tolerance,
+        parity=NOT_YET,
+        bit_stable=row.bit_stable,
+    )
+    return graph, compared
+
+
+def _write_litert(
+    source: Source, folder: Path, precision: Precision, options: ExportOptions, report: Reporter
+) -> tuple[Graph, int]:
+    from embedding_export.litert.conformance import Subject, write_litert_conformance
+    from embedding_export.litert.ops import Lengths
+    from embedding_export.litert.writer import NAMES, PUBLISHED_NAMES, write_litert
+    from embedding_runtime.engines.litert_session import LitertSession
+
+    checkpoint, row, pad_id = source.checkpoint, LITERT[precision], source.special.pad_id
+    buckets = _lengths(options, checkpoint.max_seq_length)
+    path = _place(folder, "litert", litert_file(checkpoint, precision, options.litert_single))
+    lengths = [Lengths(b, buckets[-1], pad_id) for b in buckets]
+    total = int(row.bytes_per_parameter * describe.architecture(checkpoint).parameters)
+    names = NAMES if options.litert_single is None else PUBLISHED_NAMES
+    write_litert(source.encoder(True), path, row, lengths, report.weights(total), names)
+    _release(checkpoint)
+    report.step(f"auditing the weights of litert/{precision}")
+    compared = audit_graph(path, checkpoint)
+    session = LitertSession(path, available_cpus(), pad_id)
+    graph = Graph(
+        format="litert",
+        precision=precision,
+        recipe=row.recipe,
+        file=path.relative_to(folder).as_posix(),
+        external_data=(),
+        inputs=(names.input,),
+        outputs=(names.output,),
+        buckets=buckets,
+        opset=None,
+        engine="ai-edge-litert",
+        engine_min_version=LITERT_MIN_VERSION,
+        variant_id=_variant_id(path),
+        golden=golden_vectors(session, checkpoint, buckets[-1]),
+        golden_tolerance=row.golden_tolerance,
+        parity=NOT_YET,
+        bit_stable=row.bit_stable,
+    )
+    subject = Subject(checkpoint.prompts, describe.dims(checkpoint, options.dims), checkpoint.max_seq_length)
+    write_litert_conformance(_conformance(path), graph, subject, source.special.golden, session)
+    return graph, compared
+
+
+def remove(graph: Graph, folder: Path) -> None:
+    """Take a graph's files out of a bundle's folder."""
+    files = [folder / name for name in (graph.file, *graph.external_data)]
+    for path in (*files, _conformance(files[0])):
+        path.unlink(missing_ok=True)
+
+
+def litert_file(checkpoint: Checkpoint, precision: Precision, single: int | None) -> str:
+    """A LiteRT file's name: with a single length, in the manner of the published ones."""
+    if single is None:
+        return f"model_{precision}.tflite"
+    own = re.sub(r"[^A-Za-z0-9._-]+", "-", checkpoint.source.name.rstrip("/").rpartition("/")[2]) or "model"
+    name = PUBLISHED_NAME if checkpoint.source.name.casefold() == PUBLISHED else own
+    kind = "mixed-precision" if precision == "mixed" else precision
+    return f"{name}_seq{single}_{kind}.tflite"
+
+
+def _lengths(options: ExportOptions, longest: int) -> tuple[int, ...]:
+    from embedding_export.litert.writer import check_buckets
+
+    asked = options.buckets if options.litert_single is None else (options.litert_single,)
+    return check_buckets(asked, longest)
+
+
+def _conformance(path: Path) -> Path:
+    """Where a LiteRT file's conformance file lies."""
+    return path.with_name(f"{path.stem}_conformance.json")
+
+
+def _place(folder: Path, format: Format, name: str) -> Path:
+    """Where a graph goes; what a bundle that is added to may have there is a hard link, and goes first."""
+    path = folder / format / name
+    path.parent.mkdir(exist_ok=True)
+    for old in (path, path.with_name(path.name + "_data")):
+        old.unlink(missing_ok=True)
+    return path
+
+
+def _release(checkpoint: Checkpoint) -> None:
+    """Let go of the checkpoint's pages: it and the written graph together would fill a small machine."""
+    for tensor in checkpoint.tensors.values():
+        tensor.release()
+
+
+def _variant_id(*files: Path) -> str:
+    """Hash of the graph file and its weights: this very graph."""
+    digests = [describe.sha256(p) for p in files]
+    return hashlib.sha256(json.dumps(digests).encode()).hexdigest()[:32]

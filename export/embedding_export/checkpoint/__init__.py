@@ -1,0 +1,1 @@
+"""A sentence-transformers checkpoint, read and checked as a whole."""

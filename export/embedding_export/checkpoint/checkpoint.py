@@ -1,0 +1,149 @@
+"""A sentence-transformers EmbeddingGemma checkpoint, read and checked as a whole; knows nothing of graphs.
+
+What is not understood is refused by name: a wrong vector is worse than none.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from embedding_export.architectures.encoder_config import EncoderConfig, read_encoder_config
+from embedding_export.architectures.ops import DenseStage
+from embedding_export.checkpoint.model_tensors import read_model_tensors
+from embedding_export.checkpoint.stages import read_stages
+from embedding_export.checkpoint.text_config import (
+    SimilarityName,
+    check_case,
+    find_tokenizer,
+    read_prompt_config,
+    read_text_config,
+)
+from embedding_export.errors import CheckpointError
+from embedding_export.files.hub import locate
+from embedding_export.files.json_files import read_fields
+from embedding_export.files.tensors import Tensor, fingerprint
+from embedding_export.files.tokenizer_file import TokenizerFile
+from embedding_runtime.bundle import Source
+
+_CLIENT_FILES = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "tokenizer.model",
+)
+_LICENSE = re.compile(r"(licen[sc]e|notice|copying|use_policy|terms|gemma_terms)", re.IGNORECASE)
+# Weights that are known by their fingerprint, whatever their folder is called.
+KNOWN_WEIGHTS = {
+    "bcf23c5359e0bab6e587be623126e3511ca21a07b53867080075b3390b6bd1a2": "google/embeddinggemma-300m",
+}
+_QAT = re.compile(r"qat[-_.](q\d+_\d+)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything the exporter needs to know; no weight is in memory until a tensor is read.
+
+    `config_overrides` is what the reference must be given as `config_kwargs` where the window was repaired.
+    `tensors` holds exactly the tensors of the model, by canonical name; linears are [out, in], norms the raw
+    w of 1 + w.
+    """
+
+    path: Path
+    source: Source
+    config: EncoderConfig
+    dense: tuple[DenseStage, ...]
+    normalize: bool
+    max_seq_length: int
+    prompts: dict[str, str]
+    default_prompt_name: str | None
+    similarity_fn_name: SimilarityName
+    do_lower_case: bool
+    tokenizer: TokenizerFile
+    client_files: tuple[Path, ...]
+    license_files: tuple[Path, ...]
+    config_overrides: dict[str, Any]
+    tensors: Mapping[str, Tensor]
+
+
+def load_checkpoint(
+    name_or_path: str | Path, *, revision: str | None = None, sliding_window: int | None = None
+) -> Checkpoint:
+    """Read a folder, or a hub id `organisation/name` at `revision`, and check it completely.
+
+    `sliding_window` says what `config.json` should have said (512, not 257), where that is in doubt. Every
+    byte of the weights is read once (hash, finite values); anonymous memory stays small.
+
+    Raises:
+        CheckpointError: missing, damaged, inconsistent, or of a kind that is not supported.
+    """
+    where = locate(name_or_path, revision)
+    folder = where.folder
+    _refuse_adapter(folder)
+    config, window = read_encoder_config(folder / "config.json", sliding_window)
+    stages = read_stages(folder, config.hidden_size)
+    text = read_text_config(folder, config.max_position_embeddings)
+    prompts = read_prompt_config(folder)
+    tokenizer = TokenizerFile.read(find_tokenizer(folder), config.vocab_size)
+    check_case(folder, tokenizer.data.get("normalizer"), text.do_lower_case)
+    tensors, left_out = read_model_tensors(folder, config, stages)
+    weights = fingerprint(tensors)
+    source = Source(
+        name=KNOWN_WEIGHTS.get(weights, where.name),
+        revision=where.revision,
+        weights_sha256=weights,
+        dtype="+".join(sorted({t.dtype for t in tensors.values()})),
+        qat=_qat(where.name, folder / "config.json"),
+        notes=window.notes + text.notes + _tokens_left_out(tokenizer, config.vocab_size) + left_out,
+        random_weights=read_fields(folder / "config.json").boolean("random_weights", False),
+    )
+    return Checkpoint(
+        path=folder,
+        source=source,
+        config=config,
+        dense=stages.dense,
+        normalize=stages.normalize,
+        max_seq_length=text.max_seq_length,
+        prompts=prompts.prompts,
+        default_prompt_name=prompts.default_prompt_name,
+        similarity_fn_name=prompts.similarity_fn_name,
+        do_lower_case=text.do_lower_case,
+        tokenizer=tokenizer,
+        client_files=tuple(folder / n for n in _CLIENT_FILES if (folder / n).is_file()),
+        license_files=tuple(p for p in sorted(folder.iterdir()) if p.is_file() and _LICENSE.match(p.name)),
+        config_overrides=dict(window.overrides),
+        tensors=tensors,
+    )
+
+
+def _tokens_left_out(tokenizer: TokenizerFile, rows: int) -> tuple[str, ...]:
+    if not tokenizer.without_row:
+        return ()
+    return (
+        f"the embedding table ({rows} rows) has no row for the special token "
+        f"{', '.join(tokenizer.without_row)}, so it is left out: in a text it is read as ordinary text",
+    )
+
+
+def _refuse_adapter(folder: Path) -> None:
+    file = folder / "adapter_config.json"
+    if file.exists():
+        base = read_fields(file).values.get("base_model_name_or_path") or "BASE"
+        raise CheckpointError(
+            f"{folder} holds an adapter (adapter_config.json) that is not merged into the model. Merge it "
+            f"where sentence-transformers and peft are installed: m = SentenceTransformer({str(folder)!r}); "
+            f"base = AutoModel.from_pretrained({base!r}, dtype='float32'); "
+            f"m[0].model = PeftModel.from_pretrained(base, {str(folder)!r}).merge_and_unload(); "
+            "m.save_pretrained(NEW_FOLDER) and export NEW_FOLDER. (PeftModel is peft's, AutoModel that of "
+            "transformers.)"
+        )
+
+
+def _qat(name: str, config: Path) -> str | None:
+    """The number format of quantization-aware training, as the names of such checkpoints say it."""
+    values = read_fields(config).values
+    match = _QAT.search(name) or _QAT.search(str(values.get("_name_or_path", "")))
+    return match[1].lower() if match else None

@@ -1,0 +1,178 @@
+"""How a checkpoint treats text: length, case, prompts, similarity, ids; knows nothing of weights."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from embedding_export.errors import CheckpointError
+from embedding_export.files.json_files import Fields, read_fields_if_present
+
+SimilarityName = Literal["cosine", "dot", "euclidean", "manhattan"]
+
+_SIMILARITIES: tuple[SimilarityName, ...] = ("cosine", "dot", "euclidean", "manhattan")
+_TEXT_MODALITY = {"method": "forward", "method_output_name": "last_hidden_state"}
+_LOADING = (
+    "model_args",
+    "model_kwargs",
+    "tokenizer_args",
+    "processor_kwargs",
+    "config_args",
+    "config_kwargs",
+)
+_KNOWN = {
+    "max_seq_length",
+    "do_lower_case",
+    "transformer_task",
+    "modality_config",
+    "module_output_name",
+    "unpad_inputs",
+}
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """Length in tokens (`<bos>` and `<eos>` included) and case folding, from `sentence_bert_config.json`."""
+
+    max_seq_length: int
+    do_lower_case: bool
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PromptConfig:
+    """Prompts by name, and what is used by default, from `config_sentence_transformers.json`."""
+
+    prompts: dict[str, str]
+    default_prompt_name: str | None
+    similarity_fn_name: SimilarityName
+
+
+def read_text_config(folder: Path, max_position_embeddings: int) -> TextConfig:
+    """Read `sentence_bert_config.json`; the length falls back to that of `tokenizer_config.json`.
+
+    Raises:
+        CheckpointError: a setting that changes how text is read and is not supported.
+    """
+    fields = read_fields_if_present(folder / "sentence_bert_config.json")
+    _refuse_special(fields)
+    notes: tuple[str, ...] = ()
+    if fields.values.get("max_seq_length") is None:
+        length = min(_tokenizer_length(folder), max_position_embeddings)
+    else:
+        length = fields.integer("max_seq_length")
+    if length > max_position_embeddings:
+        notes = (f"max_seq_length {length} reduced to {max_position_embeddings}, the encoder's positions",)
+        length = max_position_embeddings
+    if length < 2:
+        raise CheckpointError(
+            f"{fields.file}: texts may have {length} tokens; expected 2 or more, <bos> and <eos> among them. "
+            "Correct max_seq_length."
+        )
+    return TextConfig(length, fields.boolean("do_lower_case", False), notes)
+
+
+def read_prompt_config(folder: Path) -> PromptConfig:
+    """Read `config_sentence_transformers.json`; as in the reference, `query` and `document` always exist.
+
+    Raises:
+        CheckpointError: another kind of model, prompts that are no text, or an unknown default prompt.
+    """
+    fields = read_fields_if_present(folder / "config_sentence_transformers.json")
+    if (kind := fields.values.get("model_type")) not in (None, "SentenceTransformer"):
+        raise CheckpointError(
+            f"{fields.file}: model_type is {kind}; expected SentenceTransformer (dense vectors)."
+        )
+    if (dim := fields.values.get("truncate_dim")) is not None:
+        raise CheckpointError(
+            f"{fields.file}: truncate_dim is {dim}, so the reference cuts every vector. A bundle keeps the "
+            f"whole vector: remove the key, and pass dim={dim} when embedding."
+        )
+    saved = fields.nested("prompts")
+    prompts = {"query": "", "document": ""}
+    prompts |= {name: "" if text is None else saved.text(name) for name, text in saved.values.items()}
+    default = None
+    if fields.values.get("default_prompt_name") is not None:
+        default = fields.text("default_prompt_name")
+        if default not in prompts:
+            raise fields.wrong("default_prompt_name", f"one of {', '.join(prompts)}")
+    return PromptConfig(prompts, default, _similarity(fields))
+
+
+def find_tokenizer(folder: Path) -> Path:
+    """The path of `tokenizer.json`.
+
+    Raises:
+        CheckpointError: there is `tokenizer.model` alone.
+    """
+    path = folder / "tokenizer.json"
+    if not path.exists() and (folder / "tokenizer.model").exists():
+        raise CheckpointError(
+            f"{folder} has tokenizer.model but no tokenizer.json. Write it where transformers is installed: "
+            "AutoTokenizer.from_pretrained(CHECKPOINT).save_pretrained(CHECKPOINT)"
+        )
+    return path
+
+
+def _lowers(normalizer: Any) -> bool:
+    """Whether a normalizer of the `tokenizers` library has a Lowercase, at any depth."""
+    if not isinstance(normalizer, dict):
+        return False
+    return normalizer.get("type") == "Lowercase" or any(map(_lowers, normalizer.get("normalizers") or []))
+
+
+def _rebuilt(folder: Path) -> bool:
+    """Whether transformers makes the tokenizer anew, as its Gemma classes do, and so drops such a step."""
+    kind = read_fields_if_present(folder / "tokenizer_config.json").values.get("tokenizer_class")
+    return isinstance(kind, str) and kind.startswith("Gemma")
+
+
+def check_case(folder: Path, normalizer: Any, do_lower_case: bool) -> None:
+    """Refuse a tokenizer that puts texts in lower case where the reference, once reloaded, does not.
+
+    Raises:
+        CheckpointError: its normalizer lowers, and `do_lower_case` is false.
+    """
+    if not do_lower_case and _lowers(normalizer) and _rebuilt(folder):
+        raise CheckpointError(
+            f"{folder / 'tokenizer.json'} puts texts in lower case, and sentence_bert_config.json does not "
+            "say so. sentence-transformers saves a model with do_lower_case like this, and then reads it "
+            'without: the saved model has lost it. Put "do_lower_case": true into sentence_bert_config.json '
+            "to have the trained model back; if it was trained without, take the Lowercase out of "
+            "tokenizer.json."
+        )
+
+
+def _refuse_special(fields: Fields) -> None:
+    for key in ("processing_kwargs", "query_length", "document_length", "query_expansion", *_LOADING):
+        harmless = {"attn_implementation", "dtype", "torch_dtype"} if key.startswith("model_") else set()
+        value = fields.values.get(key)
+        if value and not (isinstance(value, dict) and set(value) <= harmless):
+            raise CheckpointError(
+                f"{fields.file}: {key} is {value}, which is not supported: it may change the vectors."
+            )
+    expected: tuple[tuple[str, Any], ...] = (
+        ("transformer_task", "feature-extraction"),
+        ("module_output_name", "token_embeddings"),
+    )
+    for key, value in expected:
+        if fields.values.get(key) not in (None, value):
+            raise fields.wrong(key, repr(value))
+    modality = fields.nested("modality_config").values
+    if modality and modality.get("text") != _TEXT_MODALITY:
+        raise fields.wrong("modality_config", f"'text': {_TEXT_MODALITY}")
+    fields.refuse_unknown(
+        {*_KNOWN, *_LOADING, "processing_kwargs", "query_length", "document_length", "query_expansion"}
+    )
+
+
+def _tokenizer_length(folder: Path) -> int:
+    """`model_max_length`; absent means no limit, and is saved as a number of about 1e30."""
+    value = read_fields_if_present(folder / "tokenizer_config.json").values.get("model_max_length")
+    return int(min(value, sys.maxsize)) if isinstance(value, int | float) and value > 0 else sys.maxsize
+
+
+def _similarity(fields: Fields) -> SimilarityName:
+    """The saved name; the reference falls back to cosine for none and for names it does not know."""
+    saved = fields.values.get("similarity_fn_name")
+    return next((name for name in _SIMILARITIES if name == saved), "cosine")

@@ -1,0 +1,1 @@
+"""Files of checkpoints: JSON, safetensors, tokenizer.json, and downloads from the Hub."""

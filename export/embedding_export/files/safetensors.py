@@ -1,0 +1,146 @@
+"""Opens the safetensors files of a folder, single or sharded; knows nothing of models or configs.
+
+The format: 8 bytes little-endian header length; a JSON header {name: {dtype, shape, data_offsets}}; the bytes
+of the tensors, without holes or overlaps (documentation of safetensors, "Format").
+"""
+
+import json
+import mmap
+from pathlib import Path, PurePath
+from typing import Any
+
+from embedding_export.errors import CheckpointError
+from embedding_export.files.json_files import read_fields
+from embedding_export.files.tensors import DType, Tensor
+
+_DTYPES: dict[str, DType] = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+_MAX_HEADER_BYTES = 100_000_000  # the limit that the safetensors library sets
+_CONVERT = "SentenceTransformer(CHECKPOINT).save_pretrained(NEW_FOLDER)"
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """Map every tensor of a folder, by its name in the file.
+
+    Precedence as in transformers: `model.safetensors`, then `model.safetensors.index.json` and its shards.
+
+    Raises:
+        CheckpointError: no weights, weights in another format, or a damaged or inconsistent file.
+    """
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if single.exists():
+        return read_safetensors(single)
+    if index.exists():
+        return _read_shards(index)
+    if found := sorted(
+        p.name for pattern in ("*.bin", "*.pt", "*.h5", "*.gguf") for p in folder.glob(pattern)
+    ):
+        raise CheckpointError(
+            f"{folder} has its weights as {', '.join(found[:3])}; expected model.safetensors. Convert them "
+            f"where sentence-transformers is installed: {_CONVERT}"
+        )
+    raise CheckpointError(
+        f"{folder} has no weights: expected model.safetensors, or model.safetensors.index.json with its "
+        "shards. Fetch the checkpoint again, completely; if its source has only pytorch_model.bin, convert "
+        f"that first: {_CONVERT}"
+    )
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Map the tensors of one safetensors file.
+
+    Raises:
+        CheckpointError: missing, truncated, damaged, or a dtype other than F32, BF16 and F16.
+    """
+    try:
+        with path.open("rb") as file:
+            mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError) as e:
+        raise CheckpointError(f"{path} cannot be opened ({e}). Fetch the file again.") from e
+    header, data = _read_header(path, mapping)
+    tensors, end = {}, 0
+    for begin, stop, name, tensor in sorted(_entries(path, header, data, mapping), key=lambda e: e[:3]):
+        if begin != end or stop - begin != tensor.nbytes:
+            raise _damaged(
+                path,
+                f"{name} takes bytes {begin} to {stop}, but should begin at {end} and take {tensor.nbytes} "
+                f"for {tensor.dtype} {list(tensor.shape)}",
+            )
+        tensors[name], end = tensor, stop
+    if data + end != len(mapping):
+        raise _damaged(path, f"it has {len(mapping):,} bytes where its header promises {data + end:,}")
+    return tensors
+
+
+def _read_header(path: Path, mapping: mmap.mmap) -> tuple[dict[str, Any], int]:
+    """The header without its metadata, and the position of the data in the file."""
+    size = int.from_bytes(mapping[:8], "little")
+    if len(mapping) < 8 or not 2 <= size <= min(_MAX_HEADER_BYTES, len(mapping) - 8):
+        raise _damaged(path, f"a header of {size:,} bytes does not fit a file of {len(mapping):,}")
+    try:
+        header = json.loads(mapping[8 : 8 + size].decode(), object_pairs_hook=_without_duplicates)
+    except (ValueError, RecursionError) as e:
+        raise _damaged(path, f"its header is not valid JSON ({e})") from e
+    if not isinstance(header, dict):
+        raise _damaged(path, "its header is not a JSON object")
+    header.pop("__metadata__", None)
+    return header, 8 + size
+
+
+def _entries(
+    path: Path, header: dict[str, Any], data: int, mapping: mmap.mmap
+) -> list[tuple[int, int, str, Tensor]]:
+    """Every tensor with the range of its bytes, as the header claims it, not yet checked against the file."""
+    entries = []
+    for name, entry in header.items():
+        if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+            raise _damaged(path, f"the entry of {name} is {str(entry)[:80]}")
+        shape, offsets = entry["shape"], entry["data_offsets"]
+        if not _naturals(shape) or not _naturals(offsets) or len(offsets) != 2:
+            raise _damaged(path, f"{name} has shape {str(shape)[:80]} and bytes {str(offsets)[:80]}")
+        if str(entry["dtype"]) not in _DTYPES:
+            raise CheckpointError(
+                f"{path}: tensor {name} has dtype {entry['dtype']}; expected F32, BF16 or F16. Quantized "
+                "weights cannot be exported: use the checkpoint they were made from."
+            )
+        if not shape:
+            raise CheckpointError(f"{path}: tensor {name} is a scalar, which no part of this model has.")
+        tensor = Tensor(name, tuple(shape), _DTYPES[entry["dtype"]], path, data + offsets[0], mapping)
+        entries.append((offsets[0], offsets[1], name, tensor))
+    return entries
+
+
+def _read_shards(index: Path) -> dict[str, Tensor]:
+    weight_map = read_fields(index).nested("weight_map").values
+    files = sorted(set(map(str, weight_map.values())))
+    if not files or any(PurePath(f).name != f or "\\" in f for f in files):
+        raise CheckpointError(
+            f"{index}: weight_map names the files {files[:3]}; expected shards in the same folder. Fetch it "
+            "again."
+        )
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        shard = read_safetensors(index.parent / file)
+        promised = {name for name, where in weight_map.items() if where == file}
+        if differing := sorted(promised ^ set(shard)):
+            raise CheckpointError(
+                f"{index.parent / file} does not hold the tensors that {index.name} promises; they differ in "
+                f"{', '.join(differing[:3])} ({len(differing)} in all). Files are swapped or of different "
+                "versions: fetch the checkpoint again."
+            )
+        tensors |= shard
+    return tensors
+
+
+def _naturals(value: object) -> bool:
+    return isinstance(value, list) and all(type(v) is int and v >= 0 for v in value)
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise ValueError("a name appears twice")
+    return values
+
+
+def _damaged(path: Path, what: str) -> CheckpointError:
+    return CheckpointError(f"{path} is damaged: {what}. Fetch the file again.")

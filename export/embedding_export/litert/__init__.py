@@ -1,0 +1,1 @@
+"""LiteRT files: written, read back, and the conformance file beside them."""

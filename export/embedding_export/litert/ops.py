@@ -1,0 +1,262 @@
+"""`Ops` that emit LiteRT operators for one bucket: one text of a fixed length, no batch.
+
+Chosen so that XNNPACK takes everything behind the token lookup in one piece: with heads beside each other
+within a token, queries of one key head are a reshape away from a plain matrix product. How matrices and the
+table are stored is the business of `litert.storage`.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedding_export.architectures.encoder_config import EncoderConfig
+from embedding_export.architectures.ops import DenseStage
+from embedding_export.architectures.rope import rope_tables
+from embedding_export.litert.file import BOOL, INT32, Signature, Value
+from embedding_export.litert.storage import FULLY_CONNECTED_VERSION, LitertStorage
+from embedding_export.weights.turning import turn
+
+# Added to the scores of masked keys: two of them still fit float16, and a row with no key stays finite.
+NEG = np.float32(-3e4)
+# Queries per block where local attention is cut into blocks (64 and 256 are slower by 6 % or more at 1,024
+# tokens on two x86 cores).
+CHUNK = 128
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """A signature's number of tokens, the largest of all signatures', and what pads a shorter text."""
+
+    bucket: int
+    longest: int
+    pad_id: int
+
+
+@dataclass(frozen=True)
+class Names:
+    """What a file calls its signatures (`{}` stands for the length), and their input and output."""
+
+    signature: str
+    input: str
+    output: str
+
+
+class LitertOps:
+    """Emits the forward pass into `signature`: token ids, int32 [1, S], `pad_id` on the right."""
+
+    def __init__(
+        self,
+        signature: Signature,
+        config: EncoderConfig,
+        storage: LitertStorage,
+        lengths: Lengths,
+        names: Names,
+    ) -> None:
+        self.s, self.config, self._storage, self._names = signature, config, storage, names
+        self.length, self._longest = lengths.bucket, lengths.longest
+        self._biases: dict[int | None, Value] = {}
+        self._turns: dict[float, Value] = {}
+        self._tokens = signature.input(names.input, (1, self.length), INT32)
+        pad = signature.constant(np.array([lengths.pad_id], np.int32))
+        real = signature.op("NOT_EQUAL", [self._tokens, pad], (1, self.length), kind=BOOL)
+        self._mask = signature.op("CAST", [real], (1, self.length))
+
+    def embedding(self, weight: str, scale: float) -> Value:
+        ids = self._reshape(self._tokens, self.length)
+        return self._storage.look_up(self.s, weight, ids, scale)
+
+    def linear(self, x: Value, *weights: str) -> tuple[Value, ...]:
+        if self._storage.turns(weights[0]):
+            x = self._turned(x)
+        return tuple(self._storage.multiply(self.s, x, name) for name in weights)
+
+    def rms_norm(self, x: Value, weight: str) -> Value:
+        return self._norm(x, weight, 1.0)
+
+    def head_norm(self, x: Value, weight: str, scale: float) -> Value:
+        heads = self._reshape(x, self.length, -1, self.config.head_dim)
+        return self._norm(heads, weight, scale)
+
+    def rope(self, x: Value, theta: float) -> Value:
+        """Pairs from the halves of each head, turned by 2 x 2 matrices: a product with both rows, and a sum.
+
+        Swapping the halves and adding two products is the same in more operators, and with few tokens it is
+        their number that costs: the engine's threads wait for one another after each.
+        """
+        if theta not in self._turns:
+            self._turns[theta] = self._turn(theta)
+        pairs = self._reshape(x, *x.shape[:2], 1, 2, -1)
+        turned = self._reduce("SUM", self._times(pairs, self._turns[theta]), 3)
+        return self._reshape(turned, *x.shape)
+
+    def attention(self, q: Value, k: Value, v: Value, window: int | None) -> Value:
+        c = self.config
+        group = c.num_attention_heads // c.num_key_value_heads
+        side = self._side(window)
+        blocks, block = (self.length // CHUNK, CHUNK) if side else (1, self.length)
+        queries = self._queries(q, blocks, group)
+        keys, values = (self._keys(self._reshape(x, self.length, -1), blocks, side) for x in (k, v))
+        rows, wide = queries.shape[-2], keys.shape[-2]
+        scores = self._product(queries, keys, transpose=True)
+        split = self._reshape(scores, *scores.shape[:-2], block, group, wide)
+        attended = self._softmax(self._add(split, self._bias(window, blocks, side)))
+        out = self._product(self._reshape(attended, *scores.shape[:-2], rows, wide), values)
+        return self._join_heads(out, group)
+
+    def gelu_gate(self, gate: Value, up: Value) -> Value:
+        return self._times(self.s.op("GELU", [gate], gate.shape, approximate=True), up)
+
+    def residual(self, x: Value, update: Value, name: str) -> Value:
+        return self._add(x, update)
+
+    def mean_pool(self, x: Value) -> Value:
+        total = self._product(self._mask, x)
+        count = self._reduce("SUM", self._mask, 1)
+        return self._divide(total, count, 1e-9)
+
+    def dense(self, x: Value, stage: DenseStage) -> Value:
+        (x,) = self.linear(x, stage.weight)
+        if stage.bias is not None:
+            x = self._add(x, self._storage.vector(self.s, stage.bias))
+        return self.s.op("TANH", [x], x.shape) if stage.activation == "tanh" else x
+
+    def l2_normalize(self, x: Value) -> Value:
+        norm = self.s.op("SQRT", [self._reduce("SUM", self._times(x, x), 1)], (x.shape[0], 1))
+        return self._divide(x, norm, 1e-12)
+
+    def finish(self, vector: Value) -> None:
+        """Name the output."""
+        self.s.output(self._names.output, vector)
+
+    def _turned(self, x: Value) -> Value:
+        """x [S, channels] with its channels turned in blocks."""
+        matrix = turn(x.shape[-1])
+        blocks = self._reshape(x, -1, len(matrix))
+        inputs = [blocks, self.s.constant(matrix)]
+        turned = self.s.op("FULLY_CONNECTED", inputs, blocks.shape, FULLY_CONNECTED_VERSION["float32"])
+        return self._reshape(turned, *x.shape)
+
+    def _norm(self, x: Value, weight: str, scale: float) -> Value:
+        square = self._reduce("MEAN", self._times(x, x), len(x.shape) - 1)
+        safe = self._add(square, self.s.constant(np.array([self.config.rms_norm_eps], np.float32)))
+        inverse = self.s.op("RSQRT", [safe], safe.shape)
+        return self._times(self._times(x, inverse), self._storage.gain(self.s, weight, scale))
+
+    def _side(self, window: int | None) -> int:
+        """Blocks on either side that a block's window reaches; 0 where blocks would save nothing."""
+        side = -(-window // CHUNK) if window is not None else 0
+        return side if (2 * side + 1) * CHUNK < self.length and self.length % CHUNK == 0 else 0
+
+    def _turn(self, theta: float) -> Value:
+        """What turns each pair at each position, ((cos, -sin), (sin, cos)): [S, 1, 2, 2, D / 2].
+
+        All buckets cut theirs from one table of cosines and one of sines, which keeps the file small.
+        """
+        shape = (self.length, 1, 1, 1, self.config.head_dim // 2)
+        tables = rope_tables(theta, self.config.head_dim, self._longest)
+        cos, sin = (self.s.constant(t[:, None, None, None]) for t in tables)
+        if self.length < self._longest:
+            first, size = self.s.ints(*[0] * len(shape)), self.s.ints(*shape)
+            cos, sin = (self.s.op("SLICE", [t, first, size], shape) for t in (cos, sin))
+        minus = self._mul(sin, np.array([-1], np.float32))
+        return self._concat([self._concat([cos, minus], 3), self._concat([sin, cos], 3)], 2)
+
+    def _queries(self, q: Value, blocks: int, group: int) -> Value:
+        """[S, N, D] as [blocks, KV, block * group, D]: queries of one key head stand together."""
+        kv, d = self.config.num_key_value_heads, self.config.head_dim
+        if kv == 1:
+            return self._reshape(q, blocks, 1, -1, d)
+        q = self._reshape(q, blocks, self.length // blocks, kv, group * d)
+        return self._reshape(self._transpose(q, 0, 2, 1, 3), blocks, kv, -1, d)
+
+    def _keys(self, x: Value, blocks: int, side: int) -> Value:
+        """[S, KV * D] as [blocks, KV, keys, D]: a block's own tokens and `side` blocks on either side."""
+        kv, d = self.config.num_key_value_heads, self.config.head_dim
+        if side:
+            x = self._around(x, blocks, side)
+        if kv == 1:
+            return self._reshape(x, blocks, 1, -1, d)
+        return self._transpose(self._reshape(x, blocks, -1, kv, d), 0, 2, 1, 3)
+
+    def _around(self, x: Value, blocks: int, side: int) -> Value:
+        """Rows [S, n] as [blocks, keys, n], each block with its neighbours; zeros beyond the ends."""
+        width = x.shape[1]
+        ends = np.array([[side * CHUNK, side * CHUNK], [0, 0]], np.int32)
+        padded = self.s.op("PAD", [x, self.s.constant(ends)], (self.length + 2 * side * CHUNK, width))
+        cut = self._reshape(padded, blocks + 2 * side, CHUNK, width)
+        size = self.s.ints(blocks, CHUNK, width)
+        return self._concat(
+            [
+                self.s.op("SLICE", [cut, self.s.ints(i, 0, 0), size], (blocks, CHUNK, width))
+                for i in range(2 * side + 1)
+            ],
+            1,
+        )
+
+    def _bias(self, window: int | None, blocks: int, side: int) -> Value:
+        """0 where attention goes, NEG where not, for scores [blocks, KV, block, group, keys]."""
+        key = window if window is not None and window < self.length - 1 else None
+        if key not in self._biases:
+            bias = self._padding_bias(blocks, side)
+            if key is not None:
+                bias = self._add(bias, self.s.constant(_band(self.length // blocks, side * CHUNK, key)))
+            self._biases[key] = bias
+        return self._biases[key]
+
+    def _padding_bias(self, blocks: int, side: int) -> Value:
+        mask = self._mask
+        if side:
+            mask = self._around(self._reshape(mask, self.length, 1), blocks, side)
+        missing = self.s.op("SUB", [self.s.constant(np.ones(1, np.float32)), mask], mask.shape)
+        return self._reshape(self._mul(missing, np.array([NEG])), blocks, 1, 1, 1, -1)
+
+    def _join_heads(self, out: Value, group: int) -> Value:
+        kv, d = self.config.num_key_value_heads, self.config.head_dim
+        if kv > 1:
+            out = self._reshape(out, out.shape[0], kv, -1, group * d)
+            out = self._transpose(out, 0, 2, 1, 3)
+        return self._reshape(out, self.length, -1)
+
+    def _reshape(self, x: Value, *shape: int) -> Value:
+        known = int(np.prod([n for n in shape if n > 0]))
+        full = tuple(int(np.prod(x.shape)) // known if n < 0 else n for n in shape)
+        return self.s.op("RESHAPE", [x, self.s.ints(*full)], full, kind=x.type, newShape=list(full))
+
+    def _transpose(self, x: Value, *axes: int) -> Value:
+        return self.s.op("TRANSPOSE", [x, self.s.ints(*axes)], tuple(x.shape[a] for a in axes))
+
+    def _concat(self, parts: list[Value], axis: int) -> Value:
+        shape = list(parts[0].shape)
+        shape[axis] = sum(p.shape[axis] for p in parts)
+        return self.s.op("CONCATENATION", parts, shape, axis=axis)
+
+    def _product(self, a: Value, b: Value, transpose: bool = False) -> Value:
+        shape = (*a.shape[:-1], b.shape[-2] if transpose else b.shape[-1])
+        return self.s.op("BATCH_MATMUL", [a, b], shape, adjY=transpose)
+
+    def _softmax(self, x: Value) -> Value:
+        return self.s.op("SOFTMAX", [x], x.shape, beta=1.0)
+
+    def _reduce(self, operator: str, x: Value, axis: int) -> Value:
+        shape = [1 if i == axis else n for i, n in enumerate(x.shape)]
+        return self.s.op(operator, [x, self.s.ints(axis)], shape, keepDims=True)
+
+    def _divide(self, x: Value, by: Value, least: float) -> Value:
+        by = self.s.op("MAXIMUM", [by, self.s.constant(np.array([least], np.float32))], by.shape)
+        return self.s.op("DIV", [x, by], x.shape)
+
+    def _add(self, a: Value, b: Value) -> Value:
+        return self.s.op("ADD", [a, b], np.broadcast_shapes(a.shape, b.shape))
+
+    def _times(self, a: Value, b: Value) -> Value:
+        return self.s.op("MUL", [a, b], np.broadcast_shapes(a.shape, b.shape))
+
+    def _mul(self, x: Value, by: NDArray[np.float32]) -> Value:
+        return self._times(x, self.s.constant(by))
+
+
+def _band(block: int, side: int, window: int) -> NDArray[np.float32]:
+    """NEG where a block's query and a key are further apart than `window`: [1, 1, block, 1, keys]."""
+    query, key = np.arange(block)[:, None], np.arange(block + 2 * side)[None, :] - side
+    return np.where(np.abs(query - key) <= window, np.float32(0), NEG)[None, None, :, None, :]

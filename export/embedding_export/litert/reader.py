@@ -1,0 +1,124 @@
+"""Reads a written LiteRT file's weights back, whatever they are stored as.
+
+Knows the file format and none of the code that writes it: what is read here is what an engine will find.
+Every signature must use the very same tensors.
+"""
+
+import mmap
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+from numpy.typing import NDArray
+
+from embedding_export.errors import AuditError
+from embedding_export.weights.stored import Grid, StoredWeight, int8_weight, plain_weight, split_name
+
+DTYPES: dict[int, "np.dtype[Any]"] = {
+    schema.TensorType.FLOAT32: np.dtype("<f4"),
+    schema.TensorType.FLOAT16: np.dtype("<f2"),
+    schema.TensorType.INT8: np.dtype(np.int8),
+    schema.TensorType.INT4: np.dtype(np.uint8),
+}
+# The ends of signed 4-bit codes.
+LOWEST, HIGHEST = -8, 7
+
+Array = NDArray[Any]
+
+
+def read_litert(path: Path) -> dict[str, StoredWeight]:
+    """Every weight of the file at `path` by canonical name; constants and scales of others are left out.
+
+    Raises:
+        AuditError: two signatures mean different things by one name.
+    """
+    with path.open("rb") as file:
+        mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+    def release() -> None:
+        if hasattr(mmap, "MADV_DONTNEED"):
+            mapping.madvise(mmap.MADV_DONTNEED)
+
+    model = schema.Model.GetRootAs(mapping)
+    found: dict[str, StoredWeight] = {}
+    seen: dict[str, tuple[Any, ...]] = {}
+    for graph in (model.Subgraphs(i) for i in range(model.SubgraphsLength())):
+        tensors = [graph.Tensors(i) for i in range(graph.TensorsLength())]
+        for tensor in (t for t in tensors if _is_weight(model, t)):
+            name = tensor.Name().decode()
+            meaning = _meaning(tensor, tensors)
+            if seen.setdefault(name, meaning) != meaning:
+                raise AuditError(
+                    f"{path.name}: its signatures store different tensors under the name {name}. The file "
+                    "was refused; please report this with the checkpoint's name."
+                )
+            base, turned = split_name(name)
+            if base not in found:
+                found[base] = replace(_weight(model, tensor, tensors), release=release, turned=turned)
+    return found
+
+
+def _is_weight(model: Any, tensor: Any) -> bool:
+    """Whether a tensor holds data of its own under a name from the checkpoint."""
+    name = tensor.Name().decode()
+    stored = not model.Buffers(tensor.Buffer()).DataIsNone()
+    return stored and not name.startswith("constant_") and not name.endswith(":scale")
+
+
+def _meaning(tensor: Any, tensors: list[Any]) -> tuple[Any, ...]:
+    """What a tensor reads: its buffer, type and shape, and where its scales lie."""
+    scales: Any = None
+    if (block := _block(tensor)) is not None:
+        scales = (tensors[block.Scales()].Buffer(), block.BlockSize())
+    elif (quantization := tensor.Quantization()) is not None and not quantization.ScaleIsNone():
+        beside = _scales_beside(tensor, tensors)
+        scales = (quantization.ScaleAsNumpy().tobytes(), beside and beside.Buffer())
+    return tensor.Buffer(), tensor.Type(), tuple(tensor.ShapeAsNumpy().tolist()), scales
+
+
+def _block(tensor: Any) -> Any:
+    quantization = tensor.Quantization()
+    kind = schema.QuantizationDetails.BlockwiseQuantization
+    if quantization is None or quantization.DetailsType() != kind:
+        return None
+    table, details = quantization.Details(), schema.BlockwiseQuantization()
+    details.Init(table.Bytes, table.Pos)
+    return details
+
+
+def _scales_beside(tensor: Any, tensors: list[Any]) -> Any:
+    """The tensor that holds an int8 table's scales, if it is one."""
+    return next((t for t in tensors if t.Name() == tensor.Name() + b":scale"), None)
+
+
+def _weight(model: Any, tensor: Any, tensors: list[Any]) -> StoredWeight:
+    shape = tuple(tensor.ShapeAsNumpy().tolist())
+    values = _data(model, tensor)
+    if tensor.Type() == schema.TensorType.INT8:
+        scales = tensor.Quantization().ScaleAsNumpy()
+        if (beside := _scales_beside(tensor, tensors)) is not None:
+            scales = scales * _data(model, beside)
+        return int8_weight(values.reshape(shape), scales)
+    if (block := _block(tensor)) is not None:
+        scales = _data(model, tensors[block.Scales()]).reshape(shape[0], -1)
+        return _int4(values.reshape(shape[0], -1), scales, shape)
+    return plain_weight(values.reshape(shape))
+
+
+def _data(model: Any, tensor: Any) -> Array:
+    return np.asarray(model.Buffers(tensor.Buffer()).DataAsNumpy()).view(DTYPES[tensor.Type()])
+
+
+def _int4(packed: Array, scales: Array, shape: tuple[int, ...]) -> StoredWeight:
+    block = shape[1] // scales.shape[1]
+
+    def grid(start: int, stop: int) -> Grid:
+        halves = packed[start:stop, :, None] >> np.array([0, 4], np.uint8) & 15
+        codes = halves.reshape(stop - start, -1).astype(np.int8)
+        codes = np.where(codes > HIGHEST, codes - 16, codes).astype(np.float32)
+        step = np.repeat(scales[start:stop].astype(np.float32), block, axis=1)
+        return Grid(codes * step, step, LOWEST * step, HIGHEST * step)
+
+    return StoredWeight("int4_symmetric", shape, grid)

@@ -1,0 +1,94 @@
+"""Stores matrices and table as 4-bit blocks of 32 with explicit zero points.
+
+Matrices are multiplied by MatMulNBits (activations int8 inside where the CPU has a kernel for it); the
+table's rows are unpacked with standard operators, which every build of ONNX Runtime has.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedding_export.onnx.graph import MICROSOFT, OnnxGraph
+from embedding_export.onnx.storage import output_name
+from embedding_export.weights.folding import Weights, row_blocks
+from embedding_export.weights.quantize import (
+    BLOCK,
+    Floats,
+    Int4Blocks,
+    int4_blocks,
+    pack_halves,
+    pack_pairs,
+    q4_0_blocks,
+)
+
+# MatMulNBits may quantize activations to int8: this is its fastest level.
+ACCURACY_LEVEL = 4
+
+
+class Int4:
+    """Blocks of 32 along the rows; the table's scales are float16, the matrices' float32."""
+
+    def __init__(self, graph: OnnxGraph, weights: Weights, q4_0: bool) -> None:
+        """`q4_0`: quantize by GGML's rule instead of by least error."""
+        self._g, self._weights = graph, weights
+        self._blocks: Callable[[Floats, Any], Int4Blocks]
+        self._blocks = (lambda values, _: q4_0_blocks(values)) if q4_0 else int4_blocks
+
+    def look_up(self, weight: str, ids: str) -> str:
+        g = self._g
+        self._store_table(weight)
+        codes, zeros = (self._unpacked(f"{weight}:{part}", ids) for part in ("int4", "zero"))
+        codes = g.node("Reshape", codes, self._g.ints(0, 0, -1, BLOCK))
+        centred = g.node("Sub", codes, g.node("Unsqueeze", zeros, self._g.ints(-1)))
+        scales = g.node("Cast", g.node("Gather", f"{weight}:scale", ids), to=1)
+        rows = g.node("Mul", centred, g.node("Unsqueeze", scales, self._g.ints(-1)))
+        return g.node("Reshape", rows, self._g.ints(0, 0, self._weights.tensors[weight].shape[1]))
+
+    def multiply(self, x: str, weight: str) -> str:
+        blocks = self._blocks(self._weights.tensors[weight].array(), np.float32)
+        rows, count, _ = blocks.codes.shape
+        codes, zeros = pack_pairs(blocks.codes), pack_pairs(blocks.zeros)
+        operands = [
+            self._g.weight(f"{weight}:{part}", values.dtype, values.shape, [values])
+            for part, values in (("int4", codes), ("scale", blocks.scales), ("zero", zeros))
+        ]
+        return self._g.node(
+            "MatMulNBits",
+            x,
+            *operands,
+            out=output_name(weight),
+            domain=MICROSOFT,
+            K=count * BLOCK,
+            N=rows,
+            bits=4,
+            block_size=BLOCK,
+            accuracy_level=ACCURACY_LEVEL,
+        )
+
+    def _store_table(self, weight: str) -> None:
+        """Codes block by block, zero points and scales for whole rows; each pair of codes shares a byte."""
+        table = self._weights.tensors[weight]
+        rows, width = table.shape
+        zeros: list[NDArray[Any]] = []
+        scales: list[NDArray[Any]] = []
+
+        def codes() -> Iterator[NDArray[np.uint8]]:
+            for values in row_blocks(table):
+                found = self._blocks(values, np.float16)
+                zeros.append(pack_halves(found.zeros))
+                scales.append(found.scales)
+                yield pack_halves(found.codes.reshape(len(values), width))
+
+        self._g.weight(f"{weight}:int4", np.uint8, (rows, width // 2), codes())
+        self._g.weight(f"{weight}:zero", np.uint8, (rows, width // BLOCK // 2), zeros)
+        self._g.weight(f"{weight}:scale", np.float16, (rows, width // BLOCK), scales)
+
+    def _unpacked(self, name: str, ids: str) -> str:
+        """The rows of a packed tensor for the ids, float32, low halves of the bytes first."""
+        g = self._g
+        packed = g.node("Gather", name, ids)
+        low = g.node("BitwiseAnd", packed, g.constant(np.array(15, np.uint8)))
+        high = g.node("BitShift", packed, g.constant(np.array(4, np.uint8)), direction="RIGHT")
+        return g.node("Cast", g.node("Concat", low, high, axis=-1), to=1)

@@ -1,0 +1,195 @@
+"""`Ops` with int8 matrix products: uint8 activations, a scale per token; int8 weights, a scale per output.
+
+What the down projections take is turned first. The Dense stages stay float32: theirs is one row per text,
+whose rounding would cost more than all others' and save no time.
+
+A product's row scale is carried along unmultiplied (`Scaled`) and dropped where a norm cancels it. Every
+token is quantized by itself, and what feeds a rounding is computed in an order that padding and company do
+not change: a text's vector does not depend on its batch.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from embedding_export.architectures.encoder_config import EncoderConfig
+from embedding_export.architectures.ops import DenseStage
+from embedding_export.onnx.graph import MICROSOFT, OnnxGraph
+from embedding_export.onnx.ops import OnnxOps
+from embedding_export.onnx.scores import Int8Scores
+from embedding_export.onnx.storage import Float32, output_name
+from embedding_export.weights import quantize
+from embedding_export.weights.balancing import balance_heads
+from embedding_export.weights.calibration import Calibration
+from embedding_export.weights.eight_bits import TURNED_AS_IT_RUNS, EightBits, stored_name
+from embedding_export.weights.folding import Weight, Weights, row_blocks
+from embedding_export.weights.turning import turn
+
+# uint8 activations stand for (code - 128) * scale. Unsigned, because that is what engines have fast kernels
+# for.
+ACTIVATION_ZERO = 128
+# Keeps an all-zero row (a padding token's, say) from dividing by zero; far below any activation.
+TINY = 1e-30
+# A row scale is left to the head norm only where the mean square of what is normed is surely large against
+# the norm's epsilon (1e-6): the scale of a normed row is below 1, so leaving it out can only make epsilon
+# count less, and then by less than 1e-6 / (2 * 1e-3).
+CANCELS_ABOVE = 1e-3
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """A float32 tensor in the graph that still lacks the factors `scales`, each [.., 1]."""
+
+    name: str
+    scales: tuple[str, ...] = ()
+
+
+class Int8:
+    """Stores the table as int8 rows and matrices as int8 columns, each with a scale; Dense as float32."""
+
+    def __init__(self, graph: OnnxGraph, weights: Weights, matrices: EightBits) -> None:
+        self._g, self._weights, self._matrices = graph, weights, matrices
+        self._dense = Float32(graph, weights)
+        self._zeros = ""
+
+    def look_up(self, weight: str, ids: str) -> str:
+        table, scales = self._weights.tensors[weight], []
+
+        def codes() -> Iterator[NDArray[np.int8]]:
+            for block in row_blocks(table):
+                rows = quantize.int8_rows(block)
+                scales.append(rows.scales)
+                yield rows.codes
+
+        stored = self._g.weight(f"{weight}:int8", np.int8, table.shape, codes())
+        scale = self._g.weight(f"{weight}:scale", np.float32, (table.shape[0], 1), scales)
+        rows = self._g.node("Cast", self._g.node("Gather", stored, ids), to=1)
+        return self._g.node("Mul", rows, self._g.node("Gather", scale, ids))
+
+    def multiply(self, x: str, weight: str) -> str:
+        return self._dense.multiply(x, weight)
+
+    def quantize(self, x: str, width: int) -> tuple[str, str]:
+        """uint8 codes [B, S, width] and scales [B, S, 1] of x, row by row."""
+        g = self._g
+        # Two reductions read x twice; |x| would also have to be written.
+        step, axis = np.float32(1 / quantize.INT8_MAX), np.array([-1], np.int64)
+        above, below = (
+            g.node("Mul", g.node(op, x, self._constant(axis), keepdims=1), self._constant(factor))
+            for op, factor in (("ReduceMax", step), ("ReduceMin", -step))
+        )
+        scale = g.node("Max", above, below, self._constant(np.float32(TINY)))
+        codes = g.node("QuantizeLinear", x, scale, self._zero(scale), axis=-1, block_size=width)
+        return codes, scale
+
+    def turn(self, x: str, width: int) -> str:
+        """x [B, S, width] with its channels turned in blocks."""
+        matrix = turn(width)
+        blocks = self._g.node("Reshape", x, self._g.ints(0, 0, -1, len(matrix)))
+        turned = self._g.node("MatMul", blocks, self._constant(matrix))
+        return self._g.node("Reshape", turned, self._g.ints(0, 0, -1))
+
+    def product(self, codes: str, weight: str) -> str:
+        """(codes - 128) @ W.T, without the rows' scales."""
+        stored = f"{stored_name(weight)}:int8"
+        if not self._g.has(stored):
+            rows = self._matrices.codes(weight)
+            self._g.weight(stored, np.int8, rows.codes.T.shape, [rows.codes.T])
+            self._g.weight(f"{stored_name(weight)}:scale", np.float32, rows.scales.shape, [rows.scales])
+        one, zero = self._constant(np.float32(1)), self._constant(np.uint8(ACTIVATION_ZERO))
+        operands = (codes, stored, one, f"{stored_name(weight)}:scale", zero)
+        return self._g.node("MatMulIntegerToFloat", *operands, domain=MICROSOFT, out=output_name(weight))
+
+    def _zero(self, scale: str) -> str:
+        """The zero point in the shape of a scale, which QuantizeLinear wants; one for all rows."""
+        if not self._zeros:
+            value = numpy_helper.from_array(np.array([ACTIVATION_ZERO], np.uint8))
+            self._zeros = self._g.node("ConstantOfShape", self._g.node("Shape", scale), value=value)
+        return self._zeros
+
+    def _constant(self, value: Any) -> str:
+        return self._g.constant(np.asarray(value))
+
+
+class Int8Ops:
+    """Emits the forward pass; what is not about scales is left to `OnnxOps`."""
+
+    def __init__(self, graph: OnnxGraph, config: EncoderConfig, weights: Weights, seen: Calibration) -> None:
+        """`seen`: what activations are like."""
+        self.g, self.config, self.weights = graph, config, weights
+        matrices, heads = EightBits(config, weights, seen), balance_heads(config, seen)
+        self._int8 = Int8(graph, weights, matrices)
+        scores = Int8Scores(graph, seen, heads)
+        self._float = OnnxOps(graph, config, weights, self._int8, scores, {**matrices.gains, **heads})
+
+    def embedding(self, weight: str, scale: float) -> Scaled:
+        return Scaled(self._float.embedding(weight, scale))
+
+    def linear(self, x: Scaled, *weights: str) -> tuple[Scaled, ...]:
+        """One quantization of x serves all weights."""
+        name, width = x.name, self.weights.tensors[weights[0]].shape[1]
+        if weights[0].endswith(TURNED_AS_IT_RUNS):
+            name = self._int8.turn(name, width)
+        codes, scale = self._int8.quantize(name, width)
+        return tuple(Scaled(self._int8.product(codes, w), (scale, *x.scales)) for w in weights)
+
+    def rms_norm(self, x: Scaled, weight: str) -> Scaled:
+        """The scale is multiplied back: nothing bounds these rows from below, and epsilon must count."""
+        return Scaled(self._float.rms_norm(self._settled(x), weight))
+
+    def head_norm(self, x: Scaled, weight: str, scale: float) -> Scaled:
+        name = x.name if self._cancels(weight) else self._settled(x)
+        return Scaled(self._float.head_norm(name, weight, scale))
+
+    def rope(self, x: Scaled, theta: float) -> Scaled:
+        return Scaled(self._float.rope(x.name, theta))
+
+    def attention(self, q: Scaled, k: Scaled, v: Scaled, window: int | None) -> Scaled:
+        """Probabilities and values stay float32."""
+        return Scaled(self._float.attention(q.name, k.name, self._settled(v), window))
+
+    def gelu_gate(self, gate: Scaled, up: Scaled) -> Scaled:
+        return Scaled(self._float.gelu_gate(self._settled(gate), up.name), up.scales)
+
+    def residual(self, x: Scaled, update: Scaled, name: str) -> Scaled:
+        return Scaled(self._float.residual(self._settled(x), self._settled(update), name))
+
+    def mean_pool(self, x: Scaled) -> Scaled:
+        return Scaled(self._float.mean_pool(self._settled(x)))
+
+    def dense(self, x: Scaled, stage: DenseStage) -> Scaled:
+        return Scaled(self._float.dense(self._settled(x), stage))
+
+    def l2_normalize(self, x: Scaled) -> Scaled:
+        return Scaled(self._float.l2_normalize(self._settled(x)))
+
+    def finish(self, hidden: Scaled, vector: Scaled) -> None:
+        """Name the graph's outputs."""
+        self._float.finish(self._settled(hidden), self._settled(vector))
+
+    def _settled(self, x: Scaled) -> str:
+        """The tensor with all its factors multiplied in."""
+        if not x.scales:
+            return x.name
+        factor, *others = x.scales
+        for other in others:
+            factor = self.g.node("Mul", factor, other)
+        return self.g.node("Mul", x.name, factor)
+
+    def _cancels(self, head_norm: str) -> bool:
+        """Whether the rows that `head_norm` will norm are surely large against its epsilon."""
+        layer, kind = head_norm.split(".self_attn.")
+        matrix = self.weights.tensors[f"{layer}.self_attn.{kind[0]}_proj.weight"]
+        norm = self.weights.tensors[f"{layer}.input_layernorm.weight"]
+        smallest = _mean_squares(matrix, norm, self.config.head_dim).min()
+        return bool(smallest > CANCELS_ABOVE * self.config.rms_norm_eps / 1e-6)
+
+
+def _mean_squares(matrix: Weight, norm: Weight, head_dim: int) -> NDArray[np.float32]:
+    """Per head, the expected mean square of `matrix` times a normed vector of random direction."""
+    expected = np.square(matrix.array() * (1.0 + norm.array())).sum(1)
+    return np.asarray(expected.reshape(-1, head_dim).mean(1), np.float32)

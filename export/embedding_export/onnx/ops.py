@@ -1,0 +1,252 @@
+"""`Ops` that emit ONNX nodes for ONNX Runtime; all arithmetic outside matrix products is float32.
+
+How matrices and the table are stored and multiplied is the business of an `onnx.storage.Storage`. Besides
+standard operators it uses three that every ONNX Runtime build carries (web builds included):
+`SimplifiedLayerNormalization` (RMSNorm), and `RotaryEmbedding` and `Gelu` in their long-standing forms.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedding_export.architectures.encoder_config import EncoderConfig
+from embedding_export.architectures.ops import DenseStage
+from embedding_export.architectures.rope import rope_tables
+from embedding_export.onnx.graph import MICROSOFT, OnnxGraph
+from embedding_export.onnx.scores import Int8Scores
+from embedding_export.onnx.storage import Storage
+from embedding_export.weights.folding import Weights
+
+# Added to the scores of masked keys: far below any score, yet finite, so that a row with no key at all stays
+# finite.
+NEG = np.float32(-1e9)
+# Up to this many tokens one block is fastest, beyond it blocks of CHUNK queries (measured on two x86 cores:
+# 64 and 256 are within 7 % of 128).
+BLOCK_LOCAL_ABOVE = 512
+CHUNK = 128
+
+
+class OnnxOps:
+    """Emits the forward pass into `graph`; the inputs are `input_ids` and `attention_mask`, int64 [B, S]."""
+
+    def __init__(
+        self,
+        graph: OnnxGraph,
+        config: EncoderConfig,
+        weights: Weights,
+        storage: Storage,
+        int8_scores: Int8Scores | None = None,
+        gains: Mapping[str, NDArray[np.float32]] | None = None,
+    ) -> None:
+        """`int8_scores`: also cut long inputs into blocks of exactly CHUNK tokens, so that no sum depends on
+        their length: for storages that round activations, which would make much of a different last digit.
+        `gains` divides what a norm multiplies by (see `balancing`).
+        """
+        self.g, self.config, self.weights, self._storage = graph, config, weights, storage
+        self._int8_scores, self._gains = int8_scores, gains or {}
+        self._blocks = _Blocks(graph, config, whole=int8_scores is not None)
+        self._biases: dict[int | None, str] = {}
+        self._shapes: dict[int | None, tuple[str, str]] = {}
+        self._token_mask = graph.node("Cast", self._blocks.mask, to=1)
+
+    def embedding(self, weight: str, scale: float) -> str:
+        rows = self._storage.look_up(weight, self._blocks.ids)
+        return self.g.node("Mul", rows, self._float(scale), out="embeddings")
+
+    def linear(self, x: str, *weights: str) -> tuple[str, ...]:
+        return tuple(self._storage.multiply(x, name) for name in weights)
+
+    def rms_norm(self, x: str, weight: str) -> str:
+        return self._norm(x, weight, 1.0, weight.removesuffix(".weight"))
+
+    def head_norm(self, x: str, weight: str, scale: float) -> str:
+        heads = self.g.node("Reshape", x, self.g.ints(0, 0, -1, self.config.head_dim))
+        normed = self._norm(heads, weight, scale, weight.removesuffix(".weight"))
+        joined = self.g.node("Reshape", normed, self.g.ints(0, 0, -1))
+        if self._int8_scores:
+            self._int8_scores.normed(joined, weight)
+        return joined
+
+    def rope(self, x: str, theta: float) -> str:
+        cos, sin = rope_tables(theta, self.config.head_dim, self.config.max_position_embeddings)
+        tables = self.g.constant(cos), self.g.constant(sin)
+        turned = self.g.node("RotaryEmbedding", x, self.g.ints(0), *tables, domain=MICROSOFT)
+        if self._int8_scores:
+            self._int8_scores.turned(turned, x)
+        return turned
+
+    def attention(self, q: str, k: str, v: str, window: int | None) -> str:
+        if self._int8_scores:
+            codes = self._scored(*self._int8_scores.quantized(q, k), window)
+            return self._attend(self._int8_scores.product(codes, q, k), v, window)
+        return self._attend(self.g.node("MatMul", *self._scored(q, k, window)), v, window)
+
+    def gelu_gate(self, gate: str, up: str) -> str:
+        return self.g.node("Mul", self.g.node("Gelu", gate, approximate="tanh"), up)
+
+    def residual(self, x: str, update: str, name: str) -> str:
+        return self.g.node("Add", x, update, out=name)
+
+    def mean_pool(self, x: str) -> str:
+        g = self.g
+        weights = g.node("Unsqueeze", self._token_mask, self.g.ints(1))
+        total = g.node("Squeeze", g.node("MatMul", weights, x), self.g.ints(1))
+        count = g.node("ReduceSum", self._token_mask, self.g.ints(1), keepdims=1)
+        return g.node("Div", total, g.node("Max", count, self._float(1e-9)), out="mean_pooling")
+
+    def dense(self, x: str, stage: DenseStage) -> str:
+        x = self._storage.multiply(x, stage.weight)
+        if stage.bias is not None:
+            x = self.g.node("Add", x, self._vector(stage.bias))
+        return self.g.node("Tanh", x) if stage.activation == "tanh" else x
+
+    def l2_normalize(self, x: str) -> str:
+        norm = self.g.node("ReduceL2", x, self.g.ints(-1), keepdims=1)
+        return self.g.node("Div", x, self.g.node("Max", norm, self._float(1e-12)))
+
+    def finish(self, hidden: str, vector: str) -> None:
+        """Name the graph's outputs; positions that only fill the last block are cut off."""
+        self.g.node(
+            "Slice", hidden, self.g.ints(0), self._blocks.length, self.g.ints(1), out="last_hidden_state"
+        )
+        self.g.node("Identity", vector, out="sentence_embedding")
+
+    def _norm(self, x: str, weight: str, scale: float, out: str) -> str:
+        if not self.g.has(weight):
+            values = (1.0 + self.weights.tensors[weight].array()) * np.float32(scale)
+            values = values / self._gains.get(weight, np.float32(1))
+            self.g.weight(weight, np.float32, values.shape, [values])
+        return self.g.node(
+            "SimplifiedLayerNormalization", x, weight, out=out, axis=-1, epsilon=self.config.rms_norm_eps
+        )
+
+    def _scored(self, q: str, k: str, window: int | None) -> tuple[str, str]:
+        """Queries [B, blocks, KV, block * group, D] and keys [B, blocks, KV, D, keys], of whatever type.
+
+        Queries that share a key head stand together: their product is one GEMM per block.
+        """
+        group = self.config.num_attention_heads // self.config.num_key_value_heads
+        k = self.g.node("Transpose", self._keys(k, window), perm=[0, 1, 2, 4, 3])
+        return self._queries(q, window, group), k
+
+    def _attend(self, scores: str, v: str, window: int | None) -> str:
+        """softmax(scores) v, masked; scores are the product of what `_scored` gives."""
+        g, c = self.g, self.config
+        group = c.num_attention_heads // c.num_key_value_heads
+        v = self._keys(v, window)
+        bias = self._bias(window)
+        if window not in self._shapes:  # layers of one kind have the same
+            shape = g.node("Shape", scores)
+            keys = g.node("Slice", shape, self.g.ints(4), self.g.ints(5), self.g.ints(0))
+            split = g.node("Concat", self.g.ints(0, 0, c.num_key_value_heads, -1, group), keys, axis=0)
+            self._shapes[window] = shape, split
+        shape, split = self._shapes[window]
+        scores = g.node("Add", g.node("Reshape", scores, split), bias)
+        weights = g.node("Reshape", g.node("Softmax", scores, axis=-1), shape)
+        out = g.node("MatMul", weights, v)
+        return self._join_heads(out, group)
+
+    def _queries(self, q: str, window: int | None, group: int) -> str:
+        kv, d = self.config.num_key_value_heads, self.config.head_dim
+        blocks = self._blocks.count if window is not None else self.g.ints(1)
+        if kv == 1:  # heads lie beside each other within a token already
+            tail = self.g.ints(1, -1, d)
+            return self.g.node("Reshape", q, self.g.node("Concat", self.g.ints(0), blocks, tail, axis=0))
+        shape = self.g.node("Concat", self.g.ints(0), blocks, self.g.ints(-1, kv, group * d), axis=0)
+        q = self.g.node("Transpose", self.g.node("Reshape", q, shape), perm=[0, 1, 3, 2, 4])
+        return self.g.node("Reshape", q, self.g.ints(0, 0, kv, -1, d))
+
+    def _join_heads(self, out: str, group: int) -> str:
+        kv, d = self.config.num_key_value_heads, self.config.head_dim
+        if kv > 1:
+            out = self.g.node("Reshape", out, self.g.ints(0, 0, kv, -1, group * d))
+            out = self.g.node("Transpose", out, perm=[0, 1, 3, 2, 4])
+        shape = self.g.node(
+            "Concat", self.g.ints(0), self._blocks.padded, self.g.ints(kv * group * d), axis=0
+        )
+        return self.g.node("Reshape", out, shape)
+
+    def _keys(self, x: str, window: int | None) -> str:
+        """Keys or values [B, S, KV * D] as [B, blocks, KV, keys, D]."""
+        kv, d = self.config.num_key_value_heads, self.config.head_dim
+        if window is not None:
+            x = self.g.node("Gather", x, self._blocks.key_index, axis=1)
+        else:
+            x = self.g.node("Unsqueeze", x, self.g.ints(1))
+        if kv == 1:
+            return self.g.node("Unsqueeze", x, self.g.ints(2))
+        x = self.g.node("Reshape", x, self.g.ints(0, 0, 0, kv, d))
+        return self.g.node("Transpose", x, perm=[0, 1, 3, 2, 4])
+
+    def _bias(self, window: int | None) -> str:
+        """0 where attention goes, NEG where not, for scores [B, blocks, KV, block, group, keys]."""
+        if window not in self._biases:
+            self._biases[window] = self._blocks.bias(window)
+        return self._biases[window]
+
+    def _vector(self, name: str) -> str:
+        values = self.weights.tensors[name].array()
+        return self.g.weight(name, np.float32, values.shape, [values])
+
+    def _float(self, value: float) -> str:
+        return self.g.constant(np.array(value, np.float32))
+
+
+class _Blocks:
+    """How the tokens are cut into blocks for local attention, computed in the graph from the input's length.
+
+    Up to BLOCK_LOCAL_ABOVE tokens there is one block and its keys are all tokens. Beyond, there are
+    ceil(S / CHUNK) equal blocks (S is padded by less than one token per block), and the keys of a block are
+    its own tokens and `window` more on either side. Whole blocks are CHUNK tokens long and their keys begin
+    at a multiple of CHUNK: engines sum over keys in runs of 128, which then are the same whatever S.
+    """
+
+    def __init__(self, graph: OnnxGraph, config: EncoderConfig, whole: bool) -> None:
+        self.g = graph
+        node, ints = graph.node, graph.ints
+        self.length = node("Shape", "input_ids", start=1, end=2, out="length")
+        single = node("LessOrEqual", self.length, ints(BLOCK_LOCAL_ABOVE))
+        chunks = node("Div", node("Add", self.length, ints(CHUNK - 1)), ints(CHUNK))
+        self.count = node("Where", single, ints(1), chunks, out="blocks")
+        one_less = node("Sub", self.count, ints(1))
+        equal = node("Div", node("Add", self.length, one_less), self.count)
+        self._block = node("Where", single, self.length, ints(CHUNK)) if whole else equal
+        self.padded = node("Mul", self.count, self._block, out="padded_length")
+        side = -(-config.window // CHUNK) * CHUNK if whole else config.window
+        self._side = node("Where", single, ints(0), ints(side), out="side")
+        pads = node("Concat", ints(0, 0, 0), node("Sub", self.padded, self.length), axis=0)
+        self.ids = node("Pad", "input_ids", pads)
+        self.mask = node("Pad", "attention_mask", pads)
+        self._index_keys()
+
+    def _index_keys(self) -> None:
+        """`key_index` [blocks, keys]: the token behind each key of each block, clipped into the text."""
+        keys = self.g.node("Add", self._block, self.g.node("Mul", self._side, self.g.ints(2)))
+        self._offset = self.g.node("Sub", self._range(keys), self._side)  # from the block's first token
+        first = self.g.node("Mul", self._range(self.count), self._block)
+        raw = self.g.node("Add", self.g.node("Unsqueeze", first, self.g.ints(1)), self._offset)
+        last = self.g.node("Sub", self.padded, self.g.ints(1))
+        self.key_index = self.g.node("Max", self.g.node("Min", raw, last), self.g.ints(0), out="key_index")
+        self._inside = self.g.node("Equal", raw, self.key_index)
+
+    def bias(self, window: int | None) -> str:
+        """The additive mask, [B, blocks, 1, block or 1, 1, keys]."""
+        node, ints = self.g.node, self.g.ints
+        allowed = node("Cast", self.mask, to=9)
+        if window is None:
+            allowed = node("Unsqueeze", allowed, ints(1, 2, 3, 4))
+        else:
+            allowed = node("And", node("Gather", allowed, self.key_index, axis=1), self._inside)
+            query = node("Unsqueeze", self._range(self._block), ints(1))
+            distance = node("Abs", node("Sub", self._offset, query))
+            near = node("Unsqueeze", node("LessOrEqual", distance, ints(window)), ints(1))
+            allowed = node("And", node("Unsqueeze", allowed, ints(2, 3, 4)), near)
+        zero, neg = (self.g.constant(np.array(x, np.float32)) for x in (0, NEG))
+        return node("Where", allowed, zero, neg, out="bias_global" if window is None else "bias_local")
+
+    def _range(self, stop: str) -> str:
+        """0 … stop - 1, for a `stop` of shape [1]."""
+        scalar = self.g.node("Squeeze", stop, self.g.ints(0))
+        zero, one = (self.g.constant(np.array(i, np.int64)) for i in (0, 1))
+        return self.g.node("Range", zero, scalar, one)

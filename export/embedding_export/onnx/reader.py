@@ -1,0 +1,116 @@
+"""Reads a written ONNX graph's weights back from its files, whatever they are stored as.
+
+Knows the layout that the graph builder promises, and none of the code that writes it: what is read here is
+what an engine will find. Knows nothing of what the weights should be.
+"""
+
+import math
+import mmap
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from embedding_export.weights.stored import TABLE, Grid, StoredWeight, int8_weight, plain_weight, split_name
+from embedding_runtime.engines.onnx_links import data_beside
+
+BLOCK = 32
+
+Array = NDArray[Any]
+
+
+def read_stored(path: Path) -> dict[str, StoredWeight]:
+    """Every weight of the graph at `path` by canonical name; constants are left out.
+
+    Parts that make no weight together (scales without codes, say) appear under their own names, so that
+    nothing is passed over.
+    """
+    model = onnx.load(str(path), load_external_data=False)
+    tensors = (t for t in model.graph.initializer if not t.name.startswith("constant_"))
+    files = _Files(data_beside(path))
+    parts = {t.name: files.array(t) for t in tensors}
+    found: dict[str, StoredWeight] = {}
+    for name in list(parts):
+        stem, _, part = name.rpartition(":")
+        base, turned = split_name(stem)
+        if part == "int8" and f"{stem}:scale" in parts:
+            codes = _oriented(base, parts.pop(name))
+            found[base] = replace(int8_weight(codes, parts.pop(f"{stem}:scale")), turned=turned)
+        elif part == "int4" and {f"{base}:scale", f"{base}:zero"} <= parts.keys():
+            found[base] = _int4(base, *(parts.pop(f"{base}:{p}") for p in ("int4", "zero", "scale")))
+    found |= {name: plain_weight(_oriented(name, values)) for name, values in parts.items()}
+    return {name: replace(weight, release=files.release) for name, weight in found.items()}
+
+
+def score_scales(path: Path) -> list[tuple[float, float]]:
+    """The static scales of queries and keys, layer by layer, of a graph whose scores are int8 products."""
+    graph = onnx.load(str(path), load_external_data=False).graph
+    tensors = {t.name: t for t in graph.initializer}
+    products = [n for n in graph.node if n.op_type == "MatMulIntegerToFloat" and n.input[1] not in tensors]
+    q, k = ([float(numpy_helper.to_array(tensors[n.input[i]])) for n in products] for i in (2, 3))
+    return list(zip(q, k, strict=True))
+
+
+class _Files:
+    """The files of external data beside a graph, memory-mapped once each."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._mapped: dict[str, mmap.mmap] = {}
+
+    def array(self, tensor: TensorProto) -> Array:
+        """A tensor's values, read-only."""
+        if tensor.data_location != TensorProto.EXTERNAL:
+            return np.asarray(numpy_helper.to_array(tensor))
+        where = {entry.key: entry.value for entry in tensor.external_data}
+        dtype, shape = helper.tensor_dtype_to_np_dtype(tensor.data_type), tuple(tensor.dims)
+        mapping = self._map(where["location"])
+        return np.frombuffer(mapping, dtype, math.prod(shape), int(where["offset"])).reshape(shape)
+
+    def release(self) -> None:
+        """Let the system drop all pages."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            for mapping in self._mapped.values():
+                mapping.madvise(mmap.MADV_DONTNEED)
+
+    def _map(self, name: str) -> mmap.mmap:
+        if name not in self._mapped:
+            with (self._folder / name).open("rb") as file:
+                self._mapped[name] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return self._mapped[name]
+
+
+def _oriented(name: str, values: Array) -> Array:
+    """Matrices lie transposed, [in, out], as MatMul wants them."""
+    return values if name == TABLE or values.ndim < 2 else values.T
+
+
+def _int4(name: str, codes: Array, zeros: Array, scales: Array) -> StoredWeight:
+    unpack = _halves if name == TABLE else _pairs
+    rows, count = scales.shape
+
+    def grid(start: int, stop: int) -> Grid:
+        step = scales[start:stop].astype(np.float32)[:, :, None]
+        zero = unpack(zeros[start:stop])[:, :count, None].astype(np.float32)
+        code = unpack(codes[start:stop].reshape(stop - start, -1)).reshape(stop - start, count, BLOCK)
+        ends = (-zero * step, (15 - zero) * step)
+        wide = [
+            np.repeat(x[:, :, 0], BLOCK, axis=1) for x in (np.abs(step), np.minimum(*ends), np.maximum(*ends))
+        ]
+        return Grid(((code.astype(np.float32) - zero) * step).reshape(stop - start, -1), *wide)
+
+    return StoredWeight("int4", (rows, count * BLOCK), grid)
+
+
+def _pairs(packed: Array) -> Array:
+    """Two codes a byte, the earlier one low."""
+    return np.stack([packed & 15, packed >> 4], axis=-1).reshape(len(packed), -1)
+
+
+def _halves(packed: Array) -> Array:
+    """Two codes a byte, the row's first half low, its second half high."""
+    return np.concatenate([packed & 15, packed >> 4], axis=-1)

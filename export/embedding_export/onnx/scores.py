@@ -1,0 +1,63 @@
+"""Attention scores as int8 products: queries uint8, keys int8, one static scale each.
+
+Norms bound the heads of queries and keys, so that nothing is measured as the graph runs; a few channels of
+trained keys are far larger than the others, which is shared with the queries first (`balancing`). Integer
+sums are exact: a score does not depend on how an engine cuts up the product, hence not on a text's company.
+Knows nothing of blocks, masks or how matrices are stored.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedding_export.onnx.graph import MICROSOFT, OnnxGraph
+from embedding_export.weights import quantize
+from embedding_export.weights.calibration import Calibration
+
+Floats = NDArray[np.float32]
+
+# uint8 stands for (code - 128) * scale. Unsigned on one side, because that is what engines have fast kernels
+# for.
+QUERY_ZERO = 128
+# Room above the largest magnitude that calibration saw; what lies beyond is cut off.
+ROOM = 1.05
+# Keeps the scale of heads that are all zeros from being zero.
+TINY = 1e-30
+
+
+class Int8Scores:
+    """Remembers how large normed heads get, and emits the products of queries and keys."""
+
+    def __init__(self, graph: OnnxGraph, seen: Calibration, gains: Mapping[str, Floats]) -> None:
+        """`seen`: how large heads get before `gains` divides them, by the norms' names."""
+        self._g, self._seen, self._gains = graph, seen, gains
+        self._largest: dict[str, float] = {}
+
+    def normed(self, heads: str, norm: str) -> None:
+        """`heads` is what the head norm `norm` gave."""
+        pairs = self._seen.heads[norm].largest
+        self._largest[heads] = float((pairs / self._gains[norm][: len(pairs)]).max())
+
+    def turned(self, heads: str, before: str) -> None:
+        """`heads` is `before`, rotated."""
+        self._largest[heads] = self._largest[before]
+
+    def quantized(self, q: str, k: str) -> tuple[str, str]:
+        """Codes of queries (uint8) and keys (int8)."""
+        zeros = np.array(QUERY_ZERO, np.uint8), np.array(0, np.int8)
+        found = (
+            self._g.node("QuantizeLinear", x, self._scale(x), self._g.constant(zero))
+            for x, zero in zip((q, k), zeros, strict=True)
+        )
+        return next(found), next(found)
+
+    def product(self, codes: tuple[str, str], q: str, k: str) -> str:
+        """The scores, float32: the product of `codes`, laid out for MatMul, of the queries q and keys k."""
+        zero = self._g.constant(np.array(QUERY_ZERO, np.uint8))
+        operands = (*codes, self._scale(q), self._scale(k), zero)
+        return self._g.node("MatMulIntegerToFloat", *operands, domain=MICROSOFT)
+
+    def _scale(self, heads: str) -> str:
+        largest = ROOM * self._largest[heads] / quantize.INT8_MAX
+        return self._g.constant(np.array(max(largest, TINY), np.float32))

@@ -1,0 +1,138 @@
+"""What activations are like: the forward pass in numpy over some texts, watched at matrix products and norms.
+
+Knows nothing of formats. What is learned here decides how rounding errors are shared out, never what a graph
+computes: texts that differ from these cost a little accuracy at most.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedding_export.architectures.encoder import encode
+from embedding_export.architectures.encoder_config import EncoderConfig
+from embedding_export.architectures.ops import DenseStage
+from embedding_export.architectures.rope import rope_tables
+from embedding_export.weights.folding import Weights
+
+Floats = NDArray[np.float32]
+
+
+# Rows of activations that are kept of each kind, spread over the texts.
+ROWS = 512
+
+
+@dataclass(frozen=True)
+class Heads:
+    """What a head norm gave, by pairs of channels that are rotated together, float32 [D / 2] each: the
+    largest length of a pair, which no rotation exceeds wherever a token stands, and the mean square."""
+
+    largest: Floats
+    mean_square: Floats
+
+
+@dataclass
+class Calibration:
+    """What was seen: `inputs`, rows [at most ROWS, in] of what each norm gave to matrices, by the norm's
+    name; `moments`, the mean of x xᵀ over all tokens [in, in], by the matrix; `heads` by the head norm's."""
+
+    inputs: dict[str, Floats] = field(default_factory=dict)
+    moments: dict[str, Floats] = field(default_factory=dict)
+    heads: dict[str, Heads] = field(default_factory=dict)
+
+
+def calibrate(config: EncoderConfig, weights: Weights, texts: Sequence[Sequence[int]]) -> Calibration:
+    """Run the encoder over token ids of some texts; one matrix at a time is in memory.
+
+    Raises:
+        ValueError: no ids.
+    """
+    lengths = [len(t) for t in texts if t]
+    if not lengths:
+        raise ValueError("calibration needs tokens")
+    seen = Calibration()
+    ids = np.array([i for text in texts for i in text])
+    encode(_Watched(config, weights, ids, lengths, seen), config, (), False)
+    return seen
+
+
+class _Watched:
+    """`Ops` for several texts, one behind the other without padding; tensors are [tokens, channels]."""
+
+    def __init__(
+        self,
+        config: EncoderConfig,
+        weights: Weights,
+        ids: NDArray[np.int64],
+        lengths: Sequence[int],
+        seen: Calibration,
+    ) -> None:
+        self._config, self._weights, self._ids, self._seen = config, weights, ids, seen
+        self._texts = np.split(np.arange(len(ids)), np.cumsum(lengths)[:-1])
+        self._rows = np.unique(np.linspace(0, len(ids) - 1, min(ROWS, len(ids))).astype(np.int64))
+
+    def embedding(self, weight: str, scale: float) -> Floats:
+        table = self._weights.tensors[weight]
+        rows = np.concatenate([table.rows(i, i + 1) for i in self._ids.tolist()])
+        return rows * np.float32(scale)
+
+    def linear(self, x: Floats, *weights: str) -> tuple[Floats, ...]:
+        self._seen.moments |= dict.fromkeys(weights, x.T @ x / np.float32(len(x)))
+        return tuple(x @ self._weights.tensors[name].array().T for name in weights)
+
+    def rms_norm(self, x: Floats, weight: str) -> Floats:
+        self._seen.inputs[weight] = self._norm(x[self._rows], weight)
+        return self._norm(x, weight)
+
+    def head_norm(self, x: Floats, weight: str, scale: float) -> Floats:
+        normed = self._norm(self._heads(x), weight) * np.float32(scale)
+        pairs = np.hypot(*np.split(normed, 2, axis=-1)).reshape(-1, self._config.head_dim // 2)
+        self._seen.heads[weight] = Heads(pairs.max(axis=0), np.square(pairs).mean(axis=0))
+        return normed.reshape(x.shape)
+
+    def rope(self, x: Floats, theta: float) -> Floats:
+        positions = np.concatenate([np.arange(len(t)) for t in self._texts])
+        cos, sin = (t[positions, None] for t in rope_tables(theta, self._config.head_dim, len(x)))
+        a, b = np.split(self._heads(x), 2, axis=-1)
+        turned = np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+        return np.asarray(turned.reshape(x.shape), np.float32)
+
+    def attention(self, q: Floats, k: Floats, v: Floats, window: int | None) -> Floats:
+        return np.concatenate([self._attend(q[t], k[t], v[t], window) for t in self._texts])
+
+    def _attend(self, q: Floats, k: Floats, v: Floats, window: int | None) -> Floats:
+        group = self._config.num_attention_heads // self._config.num_key_value_heads
+        query, key, value = (self._heads(x).swapaxes(0, 1) for x in (q, k, v))
+        key, value = (np.repeat(x, group, axis=0) for x in (key, value))
+        scores = query @ key.swapaxes(1, 2)
+        position = np.arange(len(q))
+        if window is not None:
+            scores[:, np.abs(position[:, None] - position) > window] = -np.inf
+        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        weights /= weights.sum(axis=-1, keepdims=True)
+        return np.asarray((weights @ value).swapaxes(0, 1).reshape(len(q), -1), np.float32)
+
+    def gelu_gate(self, gate: Floats, up: Floats) -> Floats:
+        inner = np.sqrt(2 / np.pi) * (gate + 0.044715 * gate**3)
+        return np.asarray(0.5 * gate * (1 + np.tanh(inner)) * up, np.float32)
+
+    def residual(self, x: Floats, update: Floats, name: str) -> Floats:
+        return x + update
+
+    def mean_pool(self, x: Floats) -> Floats:
+        return np.asarray(x.mean(axis=0, keepdims=True), np.float32)
+
+    def dense(self, x: Floats, stage: DenseStage) -> Floats:
+        raise NotImplementedError("calibration ends with the encoder")
+
+    def l2_normalize(self, x: Floats) -> Floats:
+        raise NotImplementedError("calibration ends with the encoder")
+
+    def _norm(self, x: Floats, weight: str) -> Floats:
+        mean_square = np.square(x).mean(axis=-1, keepdims=True)
+        normed = x / np.sqrt(mean_square + np.float32(self._config.rms_norm_eps))
+        return np.asarray(normed * (1 + self._weights.tensors[weight].array()), np.float32)
+
+    def _heads(self, x: Floats) -> Floats:
+        return x.reshape(len(x), -1, self._config.head_dim)

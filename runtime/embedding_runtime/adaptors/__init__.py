@@ -1,0 +1,1 @@
+"""What the LangChain and LlamaIndex adaptors are made of."""

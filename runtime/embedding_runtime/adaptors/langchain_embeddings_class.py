@@ -1,0 +1,48 @@
+"""The class that `langchain` makes, at the top of a module of its own so that it can be pickled.
+
+Importing this needs langchain-core.
+"""
+
+import hashlib
+import json
+from importlib import import_module
+from typing import Any, Literal
+
+from embedding_runtime.adaptors.identity import identity
+from embedding_runtime.embedder import Embedder
+
+_Embeddings: Any = import_module("langchain_core.embeddings").Embeddings
+
+
+class EdgeEmbeddings(_Embeddings):  # type: ignore[misc]
+    """The two verbs that LangChain asks for; it makes the asynchronous ones itself."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        self.embedder = embedder
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        """One list of numbers per text."""
+        vectors: list[list[float]] = self.embedder.encode_document(texts).tolist()
+        return vectors
+
+    def embed_query(self, text: str) -> list[float]:
+        """One list of numbers."""
+        vector: list[float] = self.embedder.encode_query(text).tolist()
+        return vector
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the vectors depend on: space, graph, dimension, prompts ..."""
+        return identity(self.embedder)
+
+    def namespace(self, side: Literal["query", "document"]) -> str:
+        """A name for caches that are keyed by text alone, such as CacheBackedEmbeddings; one for each side.
+
+        Give queries a store of their own, never `query_embedding_cache=True`: a query would get the vector of
+        a document with the same text.
+        """
+        told = json.dumps({**self.identity, "side": side}, sort_keys=True)
+        return f"{side}-{hashlib.sha256(told.encode()).hexdigest()[:24]}"
+
+    def __repr__(self) -> str:
+        return f"EdgeEmbeddings({self.identity})"

@@ -1,0 +1,1 @@
+"""The command `embedding-doctor`: what this machine and a bundle are like, and advice."""

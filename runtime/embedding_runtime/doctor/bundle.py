@@ -1,0 +1,183 @@
+"""What `embedding-doctor` finds out about a bundle on this machine: which graph, is it right, how fast.
+
+Knows nothing of how it is told.
+"""
+
+import time
+import warnings
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import median
+
+from embedding_runtime.bundle import Graph, Manifest, load_manifest
+from embedding_runtime.embedder import Embedder
+from embedding_runtime.engines.backends import backend
+from embedding_runtime.engines.registry import ENGINES, installed, unfit, usable
+from embedding_runtime.errors import EmbeddingError
+from embedding_runtime.machine.cpu import cpu_kind
+from embedding_runtime.machine.device_cache import entries_folder
+from embedding_runtime.machine.process_memory import process_memory
+from embedding_runtime.opening.open_bundle import cache_key
+from embedding_runtime.opening.selection import FORMAT_ORDER, PRECISION_ORDER, check_parity, choose_graph
+
+TEXT = "Which planet is known as the Red Planet?"
+SECONDS = 1.0
+# Graphs that are tried beside the chosen one may take this share of the memory that is free.
+_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Speed:
+    """One query again and again for a second: its tokens, and the median in milliseconds."""
+
+    tokens: int
+    milliseconds: float
+    runs: int
+
+
+@dataclass(frozen=True)
+class GraphState:
+    """A graph of the bundle: its files in bytes, whether it is the chosen one, and why or why not."""
+
+    key: str
+    size: int
+    chosen: bool
+    why: str
+    speed: Speed | None = None
+
+
+@dataclass(frozen=True)
+class BundleState:
+    """A bundle as this machine sees it; `golden_difference` is the largest one to the export's vectors.
+
+    `anonymous` is the whole process's own memory in bytes with the chosen graph open and used, `proportional`
+    that and its share of what several processes map; `trimmed` whether the vocabulary is an alphabet's.
+    """
+
+    path: str
+    source: str | None = None
+    trimmed: bool = False
+    graphs: tuple[GraphState, ...] = ()
+    parity: str | None = None
+    golden_difference: float | None = None
+    golden_tolerance: float | None = None
+    load_seconds: float | None = None
+    prepared: bool = False
+    anonymous: int | None = None
+    proportional: int | None = None
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def chosen(self) -> GraphState | None:
+        """The graph that is loaded unless another is asked for."""
+        return next((g for g in self.graphs if g.chosen), None)
+
+
+def examine_bundle(path: Path, threads: int, memory: int | None) -> BundleState:
+    """Open, check and time a bundle; `memory` is what may be used, in bytes.
+
+    What is wrong becomes an entry of `problems`; nothing is raised for it.
+    """
+    state = BundleState(str(path))
+    try:
+        manifest = load_manifest(path)
+        state = replace(state, source=manifest.source.name, trimmed=manifest.tokenizer.alphabet is not None)
+        graph = choose_graph(manifest, None, None)
+        state = replace(state, graphs=_graphs(manifest, graph))
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            state = _opened(state, path, manifest, graph, threads)
+    except EmbeddingError as e:
+        return replace(state, problems=(str(e),))
+    state = replace(state, notes=tuple(str(w.message) for w in told), problems=_damaged(path, manifest))
+    room = None if memory is None else int(memory * _SHARE)
+    return replace(state, graphs=tuple(_timed(g, path, manifest, threads, room) for g in state.graphs))
+
+
+def _damaged(path: Path, manifest: Manifest) -> tuple[str, ...]:
+    """Files of graphs that are missing or of another size; the chosen graph's have been hashed."""
+    found = []
+    for name in (n for g in manifest.graphs for n in (g.file, *g.external_data)):
+        size = (path / name).stat().st_size if (path / name).is_file() else None
+        expected = manifest.files[name].size
+        if size != expected:
+            what = "is missing" if size is None else f"has {size} bytes; the manifest says {expected}"
+            found.append(f"{path / name} {what}. Copy or export the bundle again.")
+    return tuple(found)
+
+
+def _opened(state: BundleState, path: Path, manifest: Manifest, graph: Graph, threads: int) -> BundleState:
+    started = time.perf_counter()
+    with Embedder(path, threads=threads) as embedder:
+        seconds = time.perf_counter() - started
+        speed = _speed(embedder)
+        held = process_memory()
+    # Hashed anew, every golden vector compared.
+    with Embedder(path, threads=threads, verify="always", device_cache=None) as embedder:
+        difference = embedder.check_golden()
+    layout = backend(graph, path / graph.file, threads, manifest.tokenizer.pad_id).layout
+    return replace(
+        state,
+        graphs=tuple(replace(g, speed=speed) if g.chosen else g for g in state.graphs),
+        parity=graph.parity.status,
+        golden_difference=difference,
+        golden_tolerance=graph.golden_tolerance.get(cpu_kind(), graph.golden_tolerance.get("any")),
+        load_seconds=seconds,
+        prepared=(entries_folder() / cache_key(graph, layout).name).exists(),
+        anonymous=held.anonymous if held else None,
+        proportional=held.proportional if held else None,
+    )
+
+
+def _graphs(manifest: Manifest, chosen: Graph) -> tuple[GraphState, ...]:
+    return tuple(GraphState(g.key, _size(manifest, g), g == chosen, _why(g, chosen)) for g in manifest.graphs)
+
+
+def _size(manifest: Manifest, graph: Graph) -> int:
+    return sum(manifest.files[name].size for name in (graph.file, *graph.external_data))
+
+
+def _why(graph: Graph, chosen: Graph) -> str:
+    """In the words of `selection`'s rules: precision first, then format, of engines that are installed."""
+    engine = ENGINES[graph.format].name
+    if unfit(graph.format):
+        return f"its engine {engine} does not run on this CPU"
+    if not installed(graph.format):
+        return f"its engine {engine} is not installed"
+    if graph == chosen:
+        return f"the first of {', '.join(PRECISION_ORDER)} that is here with an engine for it"
+    if graph.precision not in PRECISION_ORDER:
+        return f"{graph.precision} is taken only when asked for"
+    if graph.precision == chosen.precision:
+        return f"{FORMAT_ORDER[0]} goes before {graph.format} where both engines are installed"
+    return f"{chosen.precision} goes before {graph.precision}"
+
+
+def _timed(state: GraphState, path: Path, manifest: Manifest, threads: int, room: int | None) -> GraphState:
+    """With a speed, where the graph is one that could be taken instead and fits beside what runs."""
+    graph = next(g for g in manifest.graphs if g.key == state.key)
+    fits = room is not None and state.size <= room and usable(graph.format)
+    if state.chosen or graph.precision in ("fp32", "fp16") or not fits:
+        return state
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            check_parity(path, graph, allow_failed=False)
+            options = {"format": graph.format, "precision": graph.precision, "device_cache": False}
+            with Embedder(path, threads=threads, **options) as embedder:  # type: ignore[arg-type]
+                return replace(state, speed=_speed(embedder))
+    except EmbeddingError as e:
+        return replace(state, why=f"{state.why}; and it does not open here: {e}")
+
+
+def _speed(embedder: Embedder) -> Speed:
+    tokens = embedder.tokenize([embedder.prompts["query"] + TEXT])["input_ids"].shape[1]
+    embedder.encode_query(TEXT)
+    times: list[float] = []
+    until = time.perf_counter() + SECONDS
+    while not times or time.perf_counter() < until:
+        started = time.perf_counter()
+        embedder.encode_query(TEXT)
+        times.append(time.perf_counter() - started)
+    return Speed(tokens, 1000 * median(times), len(times))

@@ -1,0 +1,1 @@
+"""The command `embed-text`: rows in, vectors out, in flat memory."""

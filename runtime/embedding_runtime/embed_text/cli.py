@@ -1,0 +1,244 @@
+"""`embed-text`: texts from a file or a pipe to vectors in a file or a pipe."""
+
+import argparse
+import hashlib
+import json
+import signal
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embedding_runtime.console import abandon, show
+from embedding_runtime.embed_text.arguments import parser
+from embedding_runtime.embed_text.files.parquet_writer import ParquetWriter, spool
+from embedding_runtime.embed_text.files.text_source import open_source
+from embedding_runtime.embed_text.files.writers import JsonlWriter, NpyWriter, Writer, output_format
+from embedding_runtime.embed_text.job import Job, Plan
+from embedding_runtime.embed_text.paths import Table, check_paths, choose_table, read_ranges
+from embedding_runtime.embed_text.resume import Mark, Notes
+from embedding_runtime.embedder import Embedder
+from embedding_runtime.encoding import prompts as prompting
+from embedding_runtime.encoding.inputs import check_encodable
+from embedding_runtime.encoding.options import Options
+from embedding_runtime.encoding.progress import Progress
+from embedding_runtime.encoding.stream import TOKEN_BUDGET, WINDOW_BATCHES, WINDOW_CHARACTERS
+from embedding_runtime.engines.registry import check_engine_version
+from embedding_runtime.errors import EmbeddingError, InputError
+from embedding_runtime.machine.cpu import cpu_fingerprint
+from embedding_runtime.machine.threads import resolve_threads
+
+_INTERRUPTED = 130
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command: 0 done, 1 a check, the disk or a pipe failed, 2 usage or input, 130 interrupted."""
+    arguments = parser().parse_args(argv)
+    try:
+        with _terminable(), _warnings_told():
+            return _run(arguments)
+    except KeyboardInterrupt:
+        _say(f"interrupted; the rows written so far are complete{_resumable(arguments)}")
+        return _INTERRUPTED
+    except BrokenPipeError:
+        abandon()
+        _say("error: the reader of the output went away")
+        return 1
+    except EmbeddingError as e:
+        _say(f"error: {e}")
+        return 2 if isinstance(e, InputError) else 1
+    except OSError as e:
+        where = f" ({e.filename})" if e.filename else ""
+        kept = f"the rows written so far are complete{_resumable(arguments)}"
+        _say(f"error: {e.strerror or e}{where}; {kept}")
+        return 1
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    source_path = None if arguments.file in (None, "-") else Path(arguments.file)
+    output = None if arguments.output in (None, "-") else Path(arguments.output)
+    check_paths(arguments, source_path, output)
+    source = open_source(source_path)
+    table = choose_table(source, source_path, arguments)
+    with Embedder(
+        arguments.bundle,
+        format=arguments.format,
+        precision=arguments.precision,
+        threads=arguments.threads,
+        truncate_dim=arguments.dim,
+        overflow=arguments.overflow,
+        verify=arguments.verify,
+        allow_failed=arguments.allow_failed,
+    ) as embedder:
+        job = _job(arguments, embedder, output, table)
+        complete = False
+        try:
+            with Progress(None, arguments.progress) as progress:
+                job.run(table.rows(source), lambda n: progress.advance(n, source.fraction))
+            complete = True
+        finally:
+            job.writer.close(complete or job.notes is None or not job.notes.path.exists())
+        if job.notes:
+            job.notes.clear()
+        _finish(arguments, job)
+    return 2 if job.report.texts and len(job.report.errors) == job.report.texts else 0
+
+
+def _job(arguments: argparse.Namespace, embedder: Embedder, output: Path | None, table: Table) -> Job:
+    """The run, from its beginning or from where an interrupted one stopped."""
+    plan = _plan(arguments, embedder)
+    if output is None:
+        return Job(embedder, plan, _writer(arguments, embedder, None, 0), _say)
+    notes = Notes(output, _settings(arguments, embedder, plan, table))
+    mark = _mark(notes, output) if arguments.resume else None
+    if mark is None:
+        notes.clear()
+    writer = _writer(arguments, embedder, output, mark.size if mark else 0)
+    return Job(embedder, plan, writer, _say, notes, mark)
+
+
+def _mark(notes: Notes, output: Path) -> Mark | None:
+    mark = notes.read()
+    written = spool(output) if output_format(output) == "parquet" else output
+    if mark is None or not written.exists():
+        _say("there is no interrupted run to go on with; beginning anew")
+        return None
+    if (found := written.stat().st_size) < mark.size:
+        raise InputError(
+            f"{written} has {found} bytes; the interrupted run had written {mark.size}. Leave out "
+            "--resume to begin anew."
+        )
+    _say(f"going on after {mark.rows} rows")
+    return mark
+
+
+def _settings(arguments: argparse.Namespace, embedder: Embedder, plan: Plan, table: Table) -> dict[str, Any]:
+    """All that the bytes of a row in the output depend on, but for the row."""
+    ranges = None if plan.ranges is None else hashlib.sha256(plan.ranges.tobytes()).hexdigest()
+    return {
+        "graph": embedder.graph.variant_id,
+        "engine": check_engine_version(embedder.graph),
+        "cpu": cpu_fingerprint(),
+        "threads": resolve_threads(arguments.threads),
+        "input": [table.kind, *vars(table.fields).values(), table.delimiter],
+        "prompt": plan.prompt,
+        "titles": plan.titles,
+        "on_error": plan.on_error,
+        "dim": embedder.get_embedding_dimension(),
+        "vector_precision": plan.options.precision,
+        "overflow": plan.options.overflow,
+        "ranges": ranges,
+        "batches": [plan.options.batch_size, WINDOW_BATCHES, WINDOW_CHARACTERS, TOKEN_BUDGET],
+    }
+
+
+def _resumable(arguments: argparse.Namespace) -> str:
+    return "" if arguments.output in (None, "-") else "; with --resume the same command goes on"
+
+
+def _plan(arguments: argparse.Namespace, embedder: Embedder) -> Plan:
+    task = arguments.task
+    if task is None and arguments.prompt is None and arguments.title_field:
+        task = next((n for n in prompting.DOCUMENT_NAMES if embedder.prompts.get(n)), None)
+    choice = prompting.PromptChoice(arguments.prompt, None, task)
+    prompt = prompting.resolve(
+        choice, embedder.prompts, embedder.manifest.aliases, embedder.default_prompt_name
+    )
+    if arguments.title_field:
+        prompting.with_title(prompt, None)
+    _check_prompt(prompt)
+    ranges = None
+    if arguments.vector_precision in ("int8", "uint8"):
+        ranges = read_ranges(arguments.ranges, arguments.vector_precision)
+    options = Options.of(
+        arguments.batch_size,
+        False,
+        {"precision": arguments.vector_precision, "overflow": arguments.overflow},
+    )
+    return Plan(prompt, arguments.title_field is not None, options, arguments.on_error, ranges)
+
+
+def _check_prompt(prompt: str) -> None:
+    try:
+        check_encodable(prompt)
+    except InputError as e:
+        raise InputError(f"The prompt {e}") from e
+
+
+def _writer(arguments: argparse.Namespace, embedder: Embedder, output: Path | None, kept: int) -> Writer:
+    dim, precision = embedder.get_embedding_dimension(), arguments.vector_precision
+    width = (dim + 7) // 8 if precision in ("binary", "ubinary") else dim
+    dtype = {"binary": "int8", "ubinary": "uint8"}.get(precision, precision)
+    kind = output_format(output)
+    if kind == "jsonl" or output is None:
+        return JsonlWriter(output, arguments.id_field, kept)
+    if kind == "npy":
+        return NpyWriter(output, width, dtype, kept)
+    return ParquetWriter(output, width, dtype, arguments.id_field, kept)
+
+
+def _finish(arguments: argparse.Namespace, job: Job) -> None:
+    report, embedder = job.report, job.embedder
+    if arguments.write_ranges is not None and report.ranges is not None:
+        with Path(arguments.write_ranges).open("wb") as file:
+            np.save(file, report.ranges)
+    if report.errors:
+        _say(f"{len(report.errors)} of {report.texts} rows have no vector")
+    if not report.texts:
+        _say("warning: the input has no rows")
+    if not arguments.json:
+        return
+    show(
+        json.dumps(
+            {
+                "bundle": str(arguments.bundle),
+                "graph": embedder.graph.key,
+                "engine": f"{embedder.graph.engine} {check_engine_version(embedder.graph)}",
+                "variant_id": embedder.graph.variant_id,
+                "space_id": embedder.manifest.space_id,
+                "output": str(arguments.output),
+                "prompt": job.plan.prompt,
+                "dim": embedder.get_embedding_dimension(),
+                "vector_precision": arguments.vector_precision,
+                "texts": report.texts,
+                "written": report.written,
+                "tokens": report.tokens,
+                "seconds": round(report.seconds, 3),
+                "cut_lines": report.cut_lines,
+                "errors": report.errors,
+            },
+            indent=2,
+            ensure_ascii=False,
+        )
+        + "\n"
+    )
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """A termination signal ends the run as Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def _warnings_told() -> Iterator[None]:
+    """Warnings as plain lines, without the source code they come from."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: _say(f"warning: {message}")
+        yield
+
+
+def _say(line: str) -> None:
+    print(f"embed-text: {line}", file=sys.stderr, flush=True)

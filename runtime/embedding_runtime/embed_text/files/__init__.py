@@ -1,0 +1,1 @@
+"""Rows and vectors in files of many formats, read and written."""

@@ -1,0 +1,105 @@
+"""Vectors to a Parquet file, with pyarrow: the only file that imports it. Knows nothing of texts."""
+
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embedding_runtime.embed_text.files.writers import RowFile, Written
+from embedding_runtime.errors import EngineError
+
+
+class ParquetWriter:
+    """Columns `index` (or the id, as a string, under its own name), `embedding` and `error`.
+
+    A Parquet file is readable only once its footer is written. So rows first go to a spool beside it, a
+    stream of Arrow record batches that can be cut and gone on with; closing turns it into the Parquet file,
+    a row group for each batch. While rows are missing the spool is kept.
+    """
+
+    def __init__(self, path: Path, dim: int, dtype: Any, id_field: str | None, kept: int = 0) -> None:
+        """Create the spool, or cut it to the bytes `kept` of an earlier run.
+
+        Raises:
+            EngineError: pyarrow is not installed.
+            OSError: the folder cannot be written.
+        """
+        self._arrow, self._parquet = import_pyarrow("Parquet output needs")
+        self._path, self._id_field = path, id_field
+        self._dtype, self._dim = np.dtype(dtype), dim
+        key = (id_field, self._arrow.string()) if id_field else ("index", self._arrow.int64())
+        item = self._arrow.from_numpy_dtype(self._dtype)
+        self._vectors = self._arrow.list_(item, dim)
+        columns = [key, ("embedding", self._vectors), ("error", self._arrow.string())]
+        self._schema = self._arrow.schema(columns)
+        self._spool = RowFile(spool(path), kept)
+        if not kept:
+            self._spool.append(self._schema.serialize().to_pybytes())
+
+    def write(self, rows: list[Written]) -> None:
+        """See `Writer.write`; one row group each time."""
+        keys = [_spelled(r.id) if self._id_field else r.index for r in rows]
+        missing = np.array([r.vector is None for r in rows])
+        values = np.zeros((len(rows), self._dim), dtype=self._dtype)
+        for place, row in enumerate(rows):
+            if row.vector is not None:
+                values[place] = row.vector
+        flat = self._arrow.array(values.reshape(-1))
+        vectors = self._arrow.FixedSizeListArray.from_arrays(
+            flat, type=self._vectors, mask=self._arrow.array(missing)
+        )
+        errors = self._arrow.array([r.error for r in rows], type=self._arrow.string())
+        columns = [self._arrow.array(keys, type=self._schema.field(0).type), vectors, errors]
+        batch = self._arrow.record_batch(columns, schema=self._schema)
+        self._spool.append(batch.serialize().to_pybytes())
+
+    def sync(self) -> int | None:
+        """See `Writer.sync`; the bytes are the spool's."""
+        return self._spool.sync()
+
+    def close(self, complete: bool) -> None:
+        """See `Writer.close`; a file that cannot be written to its end is removed: nothing could read it."""
+        self._spool.close()
+        temporary = self._path.with_name(f".{self._path.name}.part")
+        try:
+            self._convert(temporary)
+            temporary.replace(self._path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        if complete:
+            spool(self._path).unlink()
+
+    def _convert(self, out: Path) -> None:
+        with (
+            self._arrow.memory_map(str(spool(self._path))) as mapped,
+            self._arrow.ipc.open_stream(mapped) as batches,
+            self._parquet.ParquetWriter(str(out), self._schema) as writer,
+        ):
+            for batch in batches:
+                writer.write_batch(batch)
+
+
+def spool(path: Path) -> Path:
+    """Where the rows of a Parquet file wait until it is closed."""
+    return path.with_name(f".{path.name}.rows")
+
+
+def _spelled(value: Any) -> str | None:
+    return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def import_pyarrow(what: str) -> tuple[Any, Any]:
+    """The modules pyarrow and pyarrow.parquet; `what` begins the sentence that says they are needed.
+
+    Raises:
+        EngineError: not installed.
+    """
+    try:
+        return import_module("pyarrow"), import_module("pyarrow.parquet")
+    except ImportError as e:
+        raise EngineError(
+            f"{what} pyarrow ({e}). Install it with: pip install 'embedding-edge[parquet]', or use another "
+            "format."
+        ) from e

@@ -1,0 +1,83 @@
+"""What kind of rows an input has: as asked, by the file's name, or by its content where that is certain."""
+
+import csv
+import json
+import re
+from pathlib import Path
+from typing import Literal
+
+from embedding_runtime.embed_text.files.text_source import Source
+from embedding_runtime.errors import InputError
+
+RowFormat = Literal["lines", "jsonl", "json", "csv", "tsv", "parquet"]
+FORMATS: tuple[RowFormat, ...] = ("lines", "jsonl", "json", "csv", "tsv", "parquet")
+STANDARD_DELIMITERS = {"csv": ",", "tsv": "\t"}
+_SUFFIXES: dict[str, RowFormat] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv"}
+# How an array of objects or strings begins, on one line or on several; a text would not.
+_ARRAY = re.compile(r'\s*\[\s*[{"\]]')
+# An object that goes on on the next line, as jq and json.dump(indent=...) write.
+_OPENED = re.compile(r'\s*\{\s*(?:"|$)')
+
+
+def choose_format(
+    source: Source, path: Path | None, asked: RowFormat | None, names: tuple[str, ...]
+) -> RowFormat:
+    """The format of an input.
+
+    Args:
+        asked: what the user says it is; None tells it.
+        names: fields, by one of which a table without a telling name is known.
+
+    Raises:
+        InputError: the name and the content do not tell, or contradict what is asked.
+    """
+    suffix = _suffix(path)
+    if source.parquet != (asked == "parquet") and (source.parquet or asked) and asked is not None:
+        known = "a Parquet file" if source.parquet else "no Parquet file"
+        raise InputError(f"{source.name} is {known}. Leave out --input-format {asked}.")
+    if asked or source.parquet:
+        return asked or "parquet"
+    if suffix == ".parquet":
+        raise InputError(
+            f"{source.name} is no Parquet file, whatever its name says. Say what it is with --input-format."
+        )
+    return _SUFFIXES.get(suffix) or _by_content(source, suffix == ".json", names)
+
+
+def _suffix(path: Path | None) -> str:
+    """The last one, before that of a packed file."""
+    if path is None:
+        return ""
+    named = path.with_suffix("") if path.suffix.lower() == ".gz" else path
+    return named.suffix.lower()
+
+
+def _by_content(source: Source, json_named: bool, names: tuple[str, ...]) -> RowFormat:
+    first = next((line for line in source.head.splitlines() if line.strip()), "")
+    if not first:
+        return "lines"
+    if _is_object(first):
+        return "jsonl"
+    if _ARRAY.match(source.head) or (json_named and source.head.lstrip().startswith("[")):
+        return "json"
+    if json_named or _OPENED.match(first):
+        raise InputError(
+            f"{source.name} looks like JSON, and is neither an array nor one object in each line "
+            f"({first.strip()[:40]!r}). Write it so (jq -c . FILE), or name what it is with --input-format "
+            "json, jsonl or lines."
+        )
+    for mark in (",", ";", "\t", "|"):
+        cells = next(csv.reader([first], delimiter=mark), [])
+        if len(cells) > 1 and set(names) & set(cells):
+            raise InputError(
+                f"{source.name} looks like a table ({first.strip()[:60]!r}). Say so with --input-format csv, "
+                "or --input-format lines if each line is a text."
+            )
+    return "lines"
+
+
+def _is_object(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False

@@ -1,0 +1,168 @@
+"""Texts from a file or a pipe, row by row: lines, JSON, CSV, TSV or Parquet. Knows nothing of vectors.
+
+A row that cannot be read is a row with an error, so that the reader of the rows decides what becomes of it.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from embedding_runtime.embed_text.files.delimited import read_delimited
+from embedding_runtime.embed_text.files.records import Record
+from embedding_runtime.embed_text.files.row_formats import STANDARD_DELIMITERS, RowFormat
+from embedding_runtime.embed_text.files.text_source import Source
+from embedding_runtime.errors import InputError
+
+DEFAULT_TEXT_FIELD = "text"
+
+
+class Row(NamedTuple):
+    """One row: `line` is where it starts, counted from 1; with an `error` there is no text."""
+
+    line: int
+    text: str = ""
+    title: str | None = None
+    id: Any = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Which fields of a record to read; for plain lines there are none."""
+
+    text: str = DEFAULT_TEXT_FIELD
+    title: str | None = None
+    id: str | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those asked for."""
+        return tuple(n for n in (self.text, self.title, self.id) if n is not None)
+
+
+def read_rows(source: Source, kind: RowFormat, fields: Fields, delimiter: str | None = None) -> Iterator[Row]:
+    """Rows of a source; blank lines are empty texts in plain lines, and are passed over elsewhere.
+
+    Raises:
+        InputError: a header that lacks a field asked for or has it twice, or a damaged file.
+        EngineError: Parquet, and pyarrow is not installed.
+    """
+    for record in read_records(source, kind, [fields.names], delimiter):
+        if record.values is None:
+            yield Row(record.line, error=record.error)
+        elif kind == "lines":
+            yield Row(record.line, record.values[DEFAULT_TEXT_FIELD])
+        else:
+            yield _row(record.line, record.values, fields)
+
+
+def read_records(
+    source: Source,
+    kind: RowFormat,
+    layouts: Sequence[Sequence[str]],
+    delimiter: str | None = None,
+    headerless: bool = False,
+) -> Iterator[Record]:
+    """Records of a source with their fields; a table must have all names of one of `layouts`.
+
+    A plain line is the field "text", a JSON string the first of the last layout. `headerless` is for a TSV
+    that may do without a header; see `read_delimited`.
+
+    Raises:
+        InputError, EngineError: as `read_rows`.
+    """
+    if kind == "lines":
+        return _lines(source)
+    if kind == "jsonl":
+        return _jsonl(source, layouts[-1][0])
+    if kind == "json":
+        return _json(source, layouts[-1][0])
+    if kind == "parquet":
+        from embedding_runtime.embed_text.files.parquet_reader import read_parquet
+
+        return read_parquet(source, layouts)
+    return read_delimited(source, STANDARD_DELIMITERS[kind], delimiter, layouts, headerless and kind == "tsv")
+
+
+def _lines(source: Source) -> Iterator[Record]:
+    for n, line in enumerate(source.lines(universal=False), 1):
+        text = line.removesuffix("\n").removesuffix("\r")
+        error = _undecoded(text)
+        yield Record(n, None if error else {DEFAULT_TEXT_FIELD: text}, error)
+
+
+def _jsonl(source: Source, field: str) -> Iterator[Record]:
+    for n, text in enumerate(source.lines(universal=True), 1):
+        if not text.strip():
+            continue
+        try:
+            if error := _undecoded(text):
+                raise ValueError(error)
+            value = json.loads(text, object_pairs_hook=_object)
+        except (ValueError, RecursionError) as e:
+            message = str(e) if str(e).startswith(("is not", "names")) else f"is not valid JSON ({e})"
+            yield Record(n, error=message)
+            continue
+        yield _record(n, value, field)
+
+
+def _json(source: Source, field: str) -> Iterator[Record]:
+    """Elements of one array; all of it is in memory."""
+    try:
+        values = json.loads("".join(source.lines(universal=True)), object_pairs_hook=_object)
+    except (ValueError, RecursionError) as e:
+        raise InputError(
+            f"{source.name} begins as a JSON array and is none ({e}). If each line is a text or an object by "
+            "itself, say so with --input-format lines or jsonl."
+        ) from e
+    if not isinstance(values, list):
+        raise InputError(
+            f"{source.name} is one JSON {type(values).__name__}; expected an array of objects or strings, or "
+            "one object in each line (--input-format jsonl)."
+        )
+    for n, value in enumerate(values, 1):
+        yield _record(n, value, field)
+
+
+def _record(n: int, value: Any, field: str) -> Record:
+    if isinstance(value, str):
+        return Record(n, {field: value})
+    if not isinstance(value, dict):
+        return Record(n, error=f"is a {type(value).__name__}; expected an object or a string")
+    return Record(n, value)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"names the field {next(n for n in names if names.count(n) > 1)!r} twice")
+    return found
+
+
+def _row(line: int, record: dict[str, Any], fields: Fields) -> Row:
+    text = record.get(fields.text)
+    title = record.get(fields.title) if fields.title else None
+    key = _plain(record.get(fields.id)) if fields.id else None
+    if not isinstance(text, str):
+        found = f"is {text!r:.40}" if fields.text in record else "is missing"
+        return Row(line, id=key, error=f"has no text: the field {fields.text!r} {found}")
+    if title is not None and not isinstance(title, str):
+        return Row(line, id=key, error=f"has a title that is no text: {title!r:.40}")
+    if fields.id and fields.id not in record:
+        return Row(line, error=f"has no field {fields.id!r}")
+    error = _undecoded(text) or _undecoded(title or "") or _undecoded(key if isinstance(key, str) else "")
+    return Row(line, text, title, key, error)
+
+
+def _plain(value: Any) -> Any:
+    """An id as JSON can hold it: Parquet has dates and decimals too."""
+    return value if isinstance(value, str | int | float | list | dict | None) else str(value)
+
+
+def _undecoded(text: str) -> str | None:
+    """An error where bytes could not be decoded; JSON may spell other surrogates, not seen here."""
+    if text.isascii() or not any("\udc80" <= c <= "\udcff" for c in text):
+        return None
+    return "is not valid UTF-8"

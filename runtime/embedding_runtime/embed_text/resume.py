@@ -1,0 +1,133 @@
+"""Where an interrupted run of `embed-text` stopped: notes in a small file beside its output.
+
+A run is noted at the ends of full windows of texts only, so that a run that goes on from there groups the
+rest into the same batches, and ends with the same bytes. Knows nothing of vectors or of formats.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from embedding_runtime.embed_text.files.rows import Row
+from embedding_runtime.errors import InputError
+
+NOTES_VERSION = 1
+# Notes are at least this far apart, and further where the disk is slow: at most a part in 20 of the time.
+INTERVAL_SECONDS = 1.0
+_SHARE = 20
+
+
+@dataclass(frozen=True)
+class Mark:
+    """The end of a block: rows of the input done and their digest, bytes of output, the report until then."""
+
+    rows: int
+    digest: str
+    size: int
+    report: dict[str, Any]
+
+
+class Digest:
+    """Of rows, in their order: tells whether an input begins with the rows that an earlier run has read."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.blake2b(digest_size=16)
+
+    def add(self, row: Row) -> None:
+        """Count a row in; its line number does not matter."""
+        self._hash.update(repr(row[1:]).encode())
+
+    def hex(self) -> str:
+        """Of the rows so far."""
+        return self._hash.hexdigest()
+
+
+class Notes:
+    """The notes of one output file; `settings` is all that a row's bytes in it depend on."""
+
+    def __init__(self, output: Path, settings: dict[str, Any]) -> None:
+        self.path = output.with_name(f".{output.name}.resume")
+        self._settings = settings
+        self._started = time.monotonic()
+        self._next = self._started + INTERVAL_SECONDS
+
+    def read(self) -> Mark | None:
+        """What an interrupted run noted; None where there is nothing to go on from.
+
+        Raises:
+            InputError: the notes are of a run with other settings, or cannot be read.
+        """
+        try:
+            data = json.loads(self.path.read_text(encoding="utf-8"))
+            if data["version"] != NOTES_VERSION:
+                raise ValueError(f"version {data['version']!r}")
+            noted, mark = data["settings"], Mark(**data["mark"])
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as e:
+            raise InputError(f"{self.path} cannot be read ({e}). Leave out --resume to begin anew.") from e
+        now = json.loads(json.dumps(self._settings))
+        if other := [k for k in {**noted, **now} if noted.get(k) != now.get(k)]:
+            was, given = ({k: s.get(k) for k in other} for s in (noted, now))
+            raise InputError(
+                f"The interrupted run had {was}, this one has {given}. Give the same options, or leave out "
+                "--resume to begin anew."
+            )
+        return mark
+
+    def clear(self) -> None:
+        """Forget the run."""
+        with suppress(FileNotFoundError):
+            self.path.unlink()
+
+    def due(self) -> bool:
+        """Whether it is time for the next note; what making it costs is counted from here on."""
+        self._started = time.monotonic()
+        return self._started >= self._next
+
+    def write(self, mark: Mark) -> None:
+        """Note a mark; a power cut leaves these notes or the ones before.
+
+        Raises:
+            OSError: they cannot be written; the ones before stay.
+        """
+        new = self.path.with_name(f"{self.path.name}.new")
+        data = {"version": NOTES_VERSION, "settings": self._settings, "mark": vars(mark)}
+        try:
+            with new.open("w", encoding="utf-8") as file:
+                json.dump(data, file)
+                file.flush()
+                os.fsync(file.fileno())
+            new.replace(self.path)
+        except OSError:
+            new.unlink(missing_ok=True)
+            raise
+        now = time.monotonic()
+        self._next = now + max(INTERVAL_SECONDS, _SHARE * (now - self._started))
+
+
+def pass_over(rows: Iterator[Row], mark: Mark, digest: Digest) -> None:
+    """Read, and count into `digest`, the rows that are done.
+
+    Raises:
+        InputError: the input does not begin with them.
+    """
+    for done in range(mark.rows):
+        row = next(rows, None)
+        if row is None:
+            raise InputError(
+                f"The interrupted run has done {mark.rows} rows, and the input has {done}. Give the same "
+                "input, or leave out --resume to begin anew."
+            )
+        digest.add(row)
+    if digest.hex() != mark.digest:
+        raise InputError(
+            f"The first {mark.rows} rows of the input are not those of the interrupted run. Give the same "
+            "input, or leave out --resume to begin anew."
+        )

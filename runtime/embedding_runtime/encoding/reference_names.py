@@ -1,0 +1,79 @@
+"""Names that libraries written for sentence-transformers ask of a model, beside those that encode.
+
+What evaluators, MTEB and text splitters use; `DIFFERENCES.md` says what is not here.
+"""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from embedding_runtime.bundle import Manifest
+from embedding_runtime.encoding.pipeline import Encoder
+from embedding_runtime.tokenizers.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class ModelCardData:
+    """What is asked of a model's card: its names. Metrics that evaluators hand in are not kept."""
+
+    model_name: str | None
+    base_model: str | None
+    base_model_revision: str | None
+    language: tuple[str, ...] = ()
+
+    def set_evaluation_metrics(self, evaluator: Any, metrics: Any, epoch: int = 0, step: int = 0) -> None:
+        """Take metrics, and leave them to the evaluator's caller."""
+
+
+class ReferenceNames:
+    """The names; an Embedder has the rest."""
+
+    manifest: Manifest
+    truncate_dim: int | None
+    _encoder: Encoder
+
+    @property
+    def device(self) -> str:
+        """Always "cpu"."""
+        return "cpu"
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The bundle's tokenizer: one text at a time, `<bos>` and `<eos>` included; see `Tokenizer`."""
+        return self._encoder.opened.tokenizer
+
+    @property
+    def model_card_data(self) -> ModelCardData:
+        """Names of the checkpoint that the bundle was made from."""
+        source = self.manifest.source
+        return ModelCardData(source.name, source.name, source.revision)
+
+    def get_max_seq_length(self) -> int:
+        """The older name of `max_seq_length`."""
+        return self._encoder.max_length
+
+    def get_embedding_dimension(self) -> int:
+        """Components of a vector, as `truncate_dim` has it."""
+        return self.truncate_dim or self.manifest.embedding_dim
+
+    def get_sentence_embedding_dimension(self) -> int:
+        """The older name of `get_embedding_dimension`."""
+        warnings.warn(
+            "get_sentence_embedding_dimension is the older name of get_embedding_dimension.",
+            FutureWarning,
+            stacklevel=2,
+        )
+        return self.get_embedding_dimension()
+
+    def evaluate(self, evaluator: Callable[..., Any], output_path: str | None = None) -> Any:
+        """What a sentence-transformers evaluator says of this Embedder; `output_path` is where it writes."""
+        return evaluator(self, output_path)
+
+    def check_golden(self) -> float:
+        """Largest absolute difference to the vectors stored at export.
+
+        Raises:
+            BundleError: it passes the tolerance of this kind of CPU.
+        """
+        return self._encoder.opened.check_golden()

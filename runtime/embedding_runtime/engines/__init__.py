@@ -1,0 +1,1 @@
+"""ONNX Runtime and LiteRT: sessions, and files prepared for each."""

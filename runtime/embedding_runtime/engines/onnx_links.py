@@ -1,0 +1,64 @@
+"""ONNX files that are links, as hub caches keep them: where their external data really lies.
+
+An engine refuses data whose real place is outside the folder it looks in. So links are followed here, once,
+and the graph is handed over with the real places in it. Knows nothing of engines.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+
+from embedding_runtime.engines.onnx_tables import graph_edited, locations, moved
+from embedding_runtime.errors import BundleError
+
+
+def links_followed(model: bytes, graph: Path) -> tuple[bytes, Path]:
+    """The ONNX file `model`, which lies at `graph`, and the folder from which its data is found in fact.
+
+    A graph that is a link may have its data beside the link, or beside what that leads to.
+
+    Raises:
+        BundleError: not an ONNX file.
+    """
+    try:
+        names = locations(model)
+        places = {name: _real(name, graph) for name in names if _inside(name)}
+        if not places:
+            return model, graph.parent
+        folder = Path(os.path.commonpath([place.parent for place in places.values()]))
+        new = {name: place.relative_to(folder).as_posix() for name, place in places.items()}
+        return (model if all(k == v for k, v in new.items()) else _renamed(model, new)), folder
+    except (StopIteration, IndexError, ValueError) as e:
+        raise BundleError(f"{graph} is not an ONNX file ({e}). Export the bundle again.") from e
+
+
+def data_beside(graph: Path) -> Path:
+    """The folder where a graph's data has the names that the graph uses, beside one of the links to it."""
+    if not graph.is_symlink():
+        return graph.parent
+    names = [name for name in locations(graph.read_bytes()) if _inside(name)]
+    folders = (hop.parent for hop in _hops(graph))
+    return next((f for f in folders if all((f / name).exists() for name in names)), graph.parent)
+
+
+def _real(name: str, graph: Path) -> Path:
+    places = [hop.parent / name for hop in _hops(graph)]
+    return next((place for place in places if place.exists()), places[0]).resolve()
+
+
+def _hops(graph: Path) -> Iterator[Path]:
+    """The graph as it is named, and what each link leads to, which may be one again."""
+    yield graph
+    while graph.is_symlink():
+        graph = graph.parent / graph.readlink()
+        yield graph
+
+
+def _inside(name: str) -> bool:
+    """Names that lead out of the folder are left to the engine, which refuses them."""
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts
+
+
+def _renamed(model: bytes, names: Mapping[str, str]) -> bytes:
+    return graph_edited(model, lambda graph: moved(graph, names))

@@ -1,0 +1,247 @@
+"""Files that an engine prepares once on a device, guarded so that they can never give a wrong vector.
+
+Knows nothing of engines or graphs: an engine hands in how to build a folder of such files, how to open it,
+and how to check what was opened. The guard is the same for all of them:
+
+- an entry is named by all that its files depend on (graph, engine, version, CPU, layout), and says so inside;
+- it is written beside its place and renamed, so that a half entry never exists under an entry's name, and
+  several processes may build at once (the first one in wins, the others take it);
+- at every opening each file's size and CRC-32 are compared with the entry's seal (files of nothing but
+  numbers while the engine opens them: they are used only afterwards), and what was opened must pass the
+  caller's check (a golden vector: a checksum shows damage, not that the engine reads it rightly);
+- an entry in doubt is thrown away and built anew, once; when that fails too, or the folder cannot be
+  written, there is no entry, and the caller does without.
+
+What only building needs is imported where it is used: a cold start has no time for it.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import threading
+import time
+import zlib
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from embedding_runtime.errors import EmbeddingError, EmbeddingWarning
+from embedding_runtime.machine.user_cache import cache_folder
+from embedding_runtime.notices import Notices
+
+SEAL = "seal.json"
+SEAL_VERSION = 1
+# Suffix of files that hold nothing but numbers.
+NUMBERS = ".data"
+# An entry nobody has opened for this long goes when another one is built (a new engine orphans old ones).
+KEPT_SECONDS = 30 * 24 * 3600.0
+_BLOCK = 1 << 18
+_NOTICES = Notices()
+_SPARE_BYTES = 64 << 20
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class CacheKey:
+    """Everything that prepared files depend on; two keys that differ never share an entry.
+
+    `graph` identifies the graph's very bytes, `cpu` the instruction set, `layout` the code that builds.
+    """
+
+    graph: str
+    engine: str
+    version: str
+    cpu: str
+    layout: str
+
+    @property
+    def name(self) -> str:
+        """The entry's folder name."""
+        text = json.dumps(asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def entries_folder() -> Path:
+    """Where entries lie; removing it while nothing runs is always safe."""
+    return cache_folder() / "prepared"
+
+
+def open_prepared(
+    key: CacheKey,
+    build: Callable[[Path], None],
+    open_entry: Callable[[Path], T],
+    check: Callable[[T], object],
+) -> T | None:
+    """Open the entry for `key`, building it where there is none or it is in doubt.
+
+    Args:
+        build: fills an empty folder; may raise OSError or EmbeddingError.
+        open_entry: opens a folder that `build` has filled; may raise EmbeddingError.
+        check: raises EmbeddingError where what was opened does not compute what it should.
+
+    Returns:
+        What `open_entry` gave, checked; None where there is no entry to be had on this device.
+    """
+    entry = entries_folder() / key.name
+    found = _open(entry, key, open_entry, check)
+    if found is not None:
+        return found
+    from embedding_runtime.machine.process_memory import give_back_memory
+
+    reason = "what was prepared does not pass its check"
+    try:
+        _replace(entry, key, build)
+        give_back_memory()
+        # Twice: another process that was building may have put its own entry in the place of this one.
+        found = _open(entry, key, open_entry, check) or _open(entry, key, open_entry, check)
+        if found is None:
+            _discard(entry)
+    except (OSError, EmbeddingError) as e:
+        reason = str(e)
+    if found is None:
+        _NOTICES.once(
+            entry.name,
+            f"Packed weights cannot be kept in {entry.parent} ({reason}). The graph runs without them: "
+            "right, but with more memory. Set XDG_CACHE_HOME to a folder that can be written, or load with "
+            "device_cache=False. (Told once.)",
+            EmbeddingWarning,
+        )
+    return found
+
+
+def require_room(folder: Path, needed: int) -> None:
+    """Refuse to begin what the disk cannot hold.
+
+    Raises:
+        OSError: less than `needed` bytes and some to spare are free where `folder` lies.
+    """
+    import shutil
+
+    free = shutil.disk_usage(folder).free
+    if free < needed + _SPARE_BYTES:
+        raise OSError(errno.ENOSPC, f"{needed + _SPARE_BYTES} bytes needed, {free} free", str(folder))
+
+
+def read_ahead(key: CacheKey) -> None:
+    """Have the system fetch the entry for `key` from the disk, if there is one, while others work."""
+    if hasattr(os, "posix_fadvise"):
+        threading.Thread(target=_read_ahead, args=(entries_folder() / key.name,), daemon=True).start()
+
+
+def _read_ahead(entry: Path) -> None:
+    with suppress(OSError):
+        for path in sorted(entry.iterdir()):
+            with path.open("rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+
+
+def intact(entry: Path, key: CacheKey) -> bool:
+    """Whether an entry is for this key and its files are, byte for byte, those that were sealed."""
+    sealed = _sealed(entry, key)
+    return sealed is not None and _as_sealed(entry, sealed)
+
+
+def _sealed(entry: Path, key: CacheKey) -> dict[str, int] | None:
+    """CRC-32 of each file; None unless the seal is for this key and for files of these names and sizes."""
+    try:
+        seal = json.loads((entry / SEAL).read_text(encoding="utf-8"))
+        found = {p.name: p.stat().st_size for p in entry.iterdir() if p.name != SEAL}
+        if seal["version"] != SEAL_VERSION or seal["key"] != asdict(key):
+            return None
+        if found != {name: size for name, (size, _) in seal["files"].items()}:
+            return None
+        return {name: crc for name, (_, crc) in seal["files"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _open(
+    entry: Path, key: CacheKey, open_entry: Callable[[Path], T], check: Callable[[T], object]
+) -> T | None:
+    sealed = _sealed(entry, key)
+    if sealed is None:
+        return None
+    numbers = {name: crc for name, crc in sealed.items() if name.endswith(NUMBERS)}
+    others = {name: crc for name, crc in sealed.items() if name not in numbers}
+    with ThreadPoolExecutor(1) as pool:
+        compared = pool.submit(_as_sealed, entry, numbers)
+        try:
+            if not _as_sealed(entry, others):
+                return None
+            opened = open_entry(entry)
+            if not compared.result():
+                return None
+            check(opened)
+        except (OSError, EmbeddingError):  # another process may be replacing it
+            return None
+    with suppress(OSError):
+        (entry / SEAL).touch()
+    return opened
+
+
+def _replace(entry: Path, key: CacheKey, build: Callable[[Path], None]) -> None:
+    """Build an entry and put it in place of what is there, unless a sound one has appeared meanwhile."""
+    import tempfile
+
+    entry.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _sweep(entry.parent)
+    with tempfile.TemporaryDirectory(dir=entry.parent, prefix=".building-", ignore_cleanup_errors=True) as at:
+        folder = Path(at) / "entry"
+        folder.mkdir()
+        build(folder)
+        files = {p.name: [p.stat().st_size, crc32(p)] for p in sorted(folder.iterdir())}
+        seal: dict[str, Any] = {"version": SEAL_VERSION, "key": asdict(key), "files": files}
+        (folder / SEAL).write_text(json.dumps(seal, indent=1), encoding="utf-8")
+        if not intact(entry, key):
+            _discard(entry)
+            folder.rename(entry)
+
+
+def _discard(entry: Path) -> None:
+    """Take an entry away; files that another process has mapped stay readable to it."""
+    import shutil
+    import tempfile
+
+    with suppress(FileNotFoundError):
+        if entry.is_dir() and not entry.is_symlink():
+            going = Path(tempfile.mkdtemp(dir=entry.parent, prefix=".going-"))
+            try:
+                entry.rename(going / "entry")
+            finally:
+                shutil.rmtree(going, ignore_errors=True)
+        else:
+            entry.unlink()
+
+
+def _sweep(folder: Path) -> None:
+    """Remove entries and leavings of interrupted builds that nobody has touched for `KEPT_SECONDS`."""
+    import shutil
+
+    before = time.time() - KEPT_SECONDS
+    for path in folder.iterdir():
+        with suppress(OSError):
+            stamp = path / SEAL
+            if (stamp if stamp.exists() else path).stat().st_mtime < before:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _as_sealed(entry: Path, sealed: Mapping[str, int]) -> bool:
+    try:
+        return all(crc32(entry / name) == crc for name, crc in sealed.items())
+    except OSError:
+        return False
+
+
+def crc32(path: Path) -> int:
+    """CRC-32 of a file's bytes, read through one small buffer: about 30 ms per 100 MB."""
+    buffer = memoryview(bytearray(_BLOCK))
+    crc = 0
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            crc = zlib.crc32(buffer[:count], crc)
+    return crc

@@ -1,0 +1,53 @@
+"""Does the loaded bundle still give what it gave at export? Knows nothing of prompts or dimensions."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from embedding_runtime.bundle import Graph, TokenizerInfo
+from embedding_runtime.errors import BundleError
+from embedding_runtime.machine.cpu import cpu_kind
+from embedding_runtime.tokenizers.tokenizer import Tokenizer
+from embedding_runtime.vectors import Floats
+
+
+def check_golden_ids(tokenizer: Tokenizer, info: TokenizerInfo) -> None:
+    """Compare the tokenizer's ids with those stored at export.
+
+    Raises:
+        BundleError: a text gives other ids; the message names it.
+    """
+    for golden in info.golden:
+        found = tuple(tokenizer.encode(golden.text))
+        if found != golden.ids:
+            raise BundleError(
+                f"The tokenizer {info.file} gives {list(found)} for {golden.text!r}; the manifest says "
+                f"{list(golden.ids)}. The tokenizer or its library is not the one the bundle was made with: "
+                "export the bundle again."
+            )
+
+
+def check_golden_vectors(graph: Graph, run: Callable[[tuple[int, ...]], Floats]) -> float:
+    """Compare the graph's vectors with those stored at export; `run` maps token ids to a vector (D,).
+
+    Returns:
+        The largest absolute difference found, 0.0 when there is nothing to compare with.
+
+    Raises:
+        BundleError: the difference passes the tolerance for this kind of CPU, or a vector is not finite.
+    """
+    tolerance = graph.golden_tolerance.get(cpu_kind(), graph.golden_tolerance.get("any"))
+    worst = 0.0
+    for golden in graph.golden:
+        found = run(golden.ids)
+        difference = (
+            float(np.max(np.abs(found - golden.vector))) if found.shape == golden.vector.shape else np.inf
+        )
+        worst = max(worst, difference) if np.isfinite(difference) else np.inf
+    if tolerance is not None and worst > tolerance:
+        raise BundleError(
+            f"The graph {graph.key} is off by {worst:.3g} from the vectors stored at export; "
+            f"{tolerance:.3g} is allowed on {cpu_kind()}. Upgrade {graph.engine}, or export the bundle again "
+            "on this machine; pass allow_failed=True to study it."
+        )
+    return worst

@@ -1,0 +1,105 @@
+"""Which graph of a bundle to load, and whether its verdict allows it. Opens no graph."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from embedding_runtime.bundle import Format, Graph, Manifest, Precision
+from embedding_runtime.engines.registry import ENGINES, unfit, usable
+from embedding_runtime.errors import BundleError, EngineError, InputError, ParityWarning
+from embedding_runtime.machine.platforms import lack, this_platform
+from embedding_runtime.notices import warn
+
+PARITY = "parity.json"
+PARITY_SCHEMA_VERSION = 1
+# Best first; int4 is only ever taken when asked for.
+PRECISION_ORDER: tuple[Precision, ...] = ("int8", "mixed", "fp32", "fp16")
+# Best first, for graphs of one precision on a device that has both engines.
+FORMAT_ORDER: tuple[Format, ...] = ("onnx", "litert")
+
+_warned: set[tuple[str, str]] = set()
+
+
+def choose_graph(manifest: Manifest, format: str | None, precision: str | None) -> Graph:
+    """The graph for a format and a precision; None takes the best one whose engine is here and runs.
+
+    The precision goes before the format: `PRECISION_ORDER`, then `FORMAT_ORDER`.
+
+    Raises:
+        InputError: the bundle has no such graph.
+        EngineError: it has, but for an engine that is not installed, or that this CPU cannot run.
+    """
+    precisions = PRECISION_ORDER if precision is None else (precision,)
+    formats = FORMAT_ORDER if format is None else (format,)
+    by_key: dict[tuple[str, str], Graph] = {(g.precision, g.format): g for g in manifest.graphs}
+    found = [by_key[p, f] for p in precisions for f in formats if (p, f) in by_key]
+    if not found:
+        have = ", ".join(g.key for g in manifest.graphs) or "none"
+        asked = f"{format or 'any format'} in {precision or 'the default precisions'}"
+        raise InputError(f"The bundle has no graph for {asked}; it has: {have}. Export one with --add.")
+    for graph in found:
+        if usable(graph.format):
+            return graph
+    raise EngineError(f"No engine that is here runs a graph of this bundle. {_how_to_get_one(found)}")
+
+
+def _how_to_get_one(graphs: list[Graph]) -> str:
+    """What to install; or why this platform cannot have it, where it can have none of the engines."""
+    keys: dict[Format, list[str]] = {}
+    for graph in graphs:
+        keys.setdefault(graph.format, []).append(graph.key)
+    lacks = {format: lack(ENGINES[format].name, this_platform()) or unfit(format) for format in keys}
+    ways = [f"{ENGINES[f].install} (for {', '.join(names)})" for f, names in keys.items() if not lacks[f]]
+    return f"Install one: {'; or '.join(ways)}" if ways else next(filter(None, lacks.values()), "")
+
+
+def check_parity(bundle: Path, graph: Graph, allow_failed: bool) -> None:
+    """Refuse a graph that was found wrong; warn once per process about one that nobody has checked.
+
+    The verdict is the one in `parity.json` when it is about this very graph, else the manifest's.
+
+    Raises:
+        BundleError: the verdict is "failed", or `parity.json` is unreadable, and `allow_failed` is false.
+    """
+    try:
+        verdict = _reported(bundle, graph)
+    except BundleError:
+        if allow_failed:
+            return
+        raise
+    status = verdict["status"] if verdict else graph.parity.status
+    reason = (verdict.get("reason") if verdict else graph.parity.reason) or "no reason given"
+    if status == "failed" and not allow_failed:
+        raise BundleError(
+            f"The graph {graph.key} of {bundle} failed its comparison with the reference ({reason}). "
+            "Export it again, choose another precision, or pass allow_failed=True to study it."
+        )
+    key = (str(bundle.resolve()), graph.variant_id)
+    if status == "not run" and key not in _warned:
+        _warned.add(key)
+        warn(
+            f"The graph {graph.key} of {bundle} has not been compared with its reference ({reason}). "
+            "Run: validate-embedding BUNDLE --reference CHECKPOINT",
+            ParityWarning,
+        )
+
+
+def _reported(bundle: Path, graph: Graph) -> dict[str, Any] | None:
+    """This graph's entry in `parity.json`; None when there is none for this `variant_id`."""
+    path = bundle / PARITY
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if data["schema_version"] != PARITY_SCHEMA_VERSION:
+            raise ValueError(f"schema_version {data['schema_version']!r}")
+        entry: dict[str, Any] | None = data["graphs"].get(graph.key)
+        if entry is None or entry["variant_id"] != graph.variant_id:
+            return None
+        if entry["status"] not in ("passed", "failed", "not run"):
+            raise ValueError(f"status {entry['status']!r}")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+        raise BundleError(
+            f"{path} cannot be read ({type(e).__name__}: {e}). Run validate-embedding again, or remove it."
+        ) from e
+    return entry

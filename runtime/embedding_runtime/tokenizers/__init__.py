@@ -1,0 +1,1 @@
+"""Text to token ids: from the compact table, or by the tokenizers library."""

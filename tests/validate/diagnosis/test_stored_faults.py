@@ -1,0 +1,94 @@
+"""Faults of storing weights are named: the right name for every one that is planted."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import planted
+import pytest
+import written
+
+from embedding_export.audit.audit import Difference, differences
+from embedding_export.checkpoint.checkpoint import Checkpoint, load_checkpoint
+from embedding_export.weights.stored import Grid
+from embedding_validate.diagnosis import stored_faults
+
+# What is planted in `planted.FAULTS` -> what must be said of it.
+NAMES = {
+    "two rows' scales swapped": "scales of rows 0 and 1 exchanged (layers.0.mlp.",
+    "two rows' scales of the table swapped": "scales of rows 0 and 1 exchanged (embed_tokens.weight)",
+    "a tensor's scales x 1.1": "all values x 1.1 (layers.0.mlp.",
+    "unsigned bytes as signed": "unsigned codes read as signed (layers.0.mlp.",
+    "unsigned bytes as signed in the table": "unsigned codes read as signed (embed_tokens.weight)",
+    "no zero points": "zero points missing (layers.0.mlp.",
+    "no zero points in the table": "zero points missing (embed_tokens.weight)",
+    "nibbles swapped": "4-bit codes of neighbouring columns exchanged (layers.0.self_attn.",
+    "nibbles of the table swapped": "4-bit codes of the two halves of a row exchanged (embed_tokens.weight)",
+}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny_checkpoint: Path) -> Checkpoint:
+    return load_checkpoint(tiny_checkpoint)
+
+
+@pytest.mark.parametrize("fault", planted.FAULTS)
+def test_a_planted_fault_is_named(
+    fault: str, checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    precision, plant = planted.FAULTS[fault]
+    plant(monkeypatch)
+    _, found = differences(written.write(checkpoint, tmp_path, precision), checkpoint)
+    findings = stored_faults.findings(found)
+    assert len(findings) == 1
+    assert findings[0].name.startswith(f"stored weights: {NAMES[fault.partition(': ')[2]]}")
+    assert "steps of its scale" in findings[0].evidence
+
+
+def test_a_sound_graph_has_none(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    _, found = differences(written.write(checkpoint, tmp_path, "int8"), checkpoint)
+    assert stored_faults.findings(found) == []
+
+
+def _stored(values: np.ndarray, want: np.ndarray, step: float, name: str = "x.weight") -> Difference:
+    """A tensor as a file might hold it, on an even grid."""
+
+    def grid(start: int, stop: int) -> Grid:
+        part = values[start:stop].astype(np.float32)
+        return Grid(part, np.full_like(part, step), np.full_like(part, -9e9), np.full_like(part, 9e9))
+
+    stored: Any = SimpleNamespace(shape=values.shape, grid=grid)
+    return Difference(name, "differs", stored, lambda start, stop: want[start:stop].astype(np.float32))
+
+
+def test_other_mistakes() -> None:
+    rng = np.random.default_rng(0)
+    want = rng.integers(-100, 100, (40, 64)) * 0.01
+    changed = want.copy()
+    changed[7, 3] += 0.5
+    gain = 1 + rng.standard_normal(64)
+    for values, right, expected in (
+        (np.roll(want, 1, axis=0), want, "each row is its neighbour's"),
+        (changed, want, "1 of 40 rows wrong"),
+        (rng.permutation(want.ravel()).reshape(want.shape), want, "quantization error beyond its class"),
+        (gain - 1, gain, "w instead of 1 + w"),
+        (gain * 2, gain, "all values x 2"),
+        (gain[::-1], gain, "other values"),
+    ):
+        (finding,) = stored_faults.findings([_stored(values, right, 0.01)])
+        assert finding.name == f"stored weights: {expected} (x.weight)"
+
+
+def test_nothing_is_said_of_what_a_wrong_norm_hides() -> None:
+    """An int8 graph's matrices are read by factors that the norm before them carries."""
+    want = np.ones((40, 64))
+    norm = _stored(want[0] * 2, want[0], 0.01, "layers.0.input_layernorm.weight")
+    matrix = _stored(want * 3, want, 0.01, "layers.0.self_attn.q_proj.weight")
+    names = [f.name for f in stored_faults.findings([norm, matrix])]
+    assert names == ["stored weights: all values x 2 (layers.0.input_layernorm.weight)"]
+
+
+def test_a_missing_tensor() -> None:
+    (finding,) = stored_faults.findings([Difference("norm.weight", "is missing")])
+    assert finding.name == "stored weights: missing (norm.weight)"

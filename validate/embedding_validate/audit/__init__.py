@@ -1,0 +1,1 @@
+"""Graphs that other tools wrote, judged like our own."""

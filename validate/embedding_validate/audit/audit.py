@@ -1,0 +1,74 @@
+"""Files that others made: one graph alone, given the reference's own token ids, under the same judgement.
+
+Knows neither format: each has an opener of its own.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from embedding_export.checkpoint.checkpoint import Checkpoint
+from embedding_runtime.bundle import Graph
+from embedding_runtime.errors import BundleError, InputError
+from embedding_validate.audit.foreign import Foreign
+from embedding_validate.audit.foreign_onnx import open_onnx
+from embedding_validate.machine import machine, versions
+from embedding_validate.parity.parity import Progress, check_runner
+from embedding_validate.parity.results import Report
+from embedding_validate.reference.answers import Answers
+
+
+def check(path: Path, checkpoint: Checkpoint, answers: Answers, progress: Progress) -> Report:
+    """Compare a file with the reference's answers; one graph named by the file, with findings where it fails.
+
+    The reference itself is loaded only where something fails.
+
+    Raises:
+        BundleError: the file is missing, or its engine does not load it.  EngineError: the engine is missing.
+        InputError: neither an .onnx nor a .tflite file, or its inputs or outputs are of no known layout.
+    """
+    foreign = _open(path, answers, checkpoint.normalize)
+    graph, asked = foreign.graph, _asked(foreign, answers)
+    report = check_runner(foreign.run, graph, asked, progress)
+    if report.status == "failed":
+        from embedding_validate.diagnosis.diagnosis import Subject, diagnose_subject
+        from embedding_validate.reference.reference import Reference
+
+        subject = Subject(foreign.run, graph, path, checkpoint, same_weights=True, ours=False)
+        report = diagnose_subject(subject, report, Reference.load(checkpoint), asked)
+    return Report(
+        probes=answers.probes.name,
+        bundle={"file": path.name, "sha256": graph.variant_id},
+        reference=answers.source,
+        versions={**versions(), **answers.versions},
+        machine=machine(),
+        graphs={graph.key: report},
+        notes=(*foreign.notes, *_too_long(graph, asked, answers)),
+    )
+
+
+def _open(path: Path, answers: Answers, normalize: bool) -> Foreign:
+    if not path.is_file():
+        raise BundleError(f"There is no file {path}. --audit takes an .onnx or a .tflite file.")
+    if path.suffix == ".onnx":
+        return open_onnx(path, answers, normalize)
+    if path.suffix == ".tflite":
+        from embedding_validate.audit.foreign_litert import open_litert
+
+        return open_litert(path, answers)
+    raise InputError(f"{path.name} is neither an .onnx nor a .tflite file.")
+
+
+def _asked(foreign: Foreign, answers: Answers) -> Answers:
+    """The answers to what the graph takes."""
+    kept = answers.for_graph(foreign.graph, pad_id=0)
+    return kept if foreign.batches else replace(kept, probes=replace(kept.probes, batches=()))
+
+
+def _too_long(graph: Graph, asked: Answers, answers: Answers) -> tuple[str, ...]:
+    whole, kept = (sum(p.chunked_at is None for p in a.probes.probes) for a in (answers, asked))
+    if whole == kept:
+        return ()
+    return (
+        f"{kept} of {whole} texts were compared: the others have more than the {max(graph.buckets)} tokens "
+        "that the file takes, or its padding id among their own.",
+    )

@@ -1,0 +1,57 @@
+"""A graph that another tool wrote, opened: what both formats' openers give to the audit. Opens nothing."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from embedding_runtime.bundle import Format, Graph, Parity, Precision
+from embedding_validate.runners.calls import Runner
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """How to run the graph, what to call it, and what was done to it that a reader should know.
+
+    `batches` says whether it takes several texts at once.
+    """
+
+    run: Runner
+    graph: Graph
+    path: Path
+    batches: bool
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a graph takes and gives; `buckets` are the fixed lengths it runs at, if it has such."""
+
+    format: Format
+    precision: Precision
+    inputs: Sequence[str]
+    outputs: Sequence[str]
+    buckets: tuple[int, ...] = ()
+
+
+def described(path: Path, layout: Layout) -> Graph:
+    """The file as an entry of a manifest, as far as that can be told; its hash is its `variant_id`."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return Graph(
+        format=layout.format,
+        precision=layout.precision,
+        recipe={},
+        file=path.name,
+        external_data=(),
+        inputs=tuple(layout.inputs),
+        outputs=tuple(layout.outputs),
+        buckets=layout.buckets,
+        opset=None,
+        engine={"onnx": "onnxruntime", "litert": "ai-edge-litert"}[layout.format],
+        engine_min_version="0",
+        variant_id=digest,
+        golden=(),
+        golden_tolerance={},
+        parity=Parity("not run"),
+    )

@@ -1,0 +1,1 @@
+"""Cold starts, memory, and tokenizers, each by itself."""

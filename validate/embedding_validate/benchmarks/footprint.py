@@ -1,0 +1,114 @@
+"""Cold start and memory of whole processes, against budgets.
+
+`python -m embedding_validate.benchmarks.footprint BUNDLE` runs it.
+Each case is a fresh process whose bundle files have been dropped from the page cache, for the second time of
+a cold start also what the device has prepared for them. Knows nothing of references: whether vectors are
+right is `validate-embedding`'s question.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from embedding_runtime.bundle import Graph, Manifest, load_manifest
+from embedding_runtime.machine.user_cache import cache_folder
+from embedding_validate.compare.measure.machine_state import drop_pages
+
+LENGTHS = (16, 256, 2048)
+# Anonymous bytes of the whole process after a text of at most so many tokens: interpreter, tokenizer, engine
+# and graph, with packed weights in the device's cache; full size. Without a budget a case is only shown.
+BUDGETS: dict[str, dict[int, int]] = {
+    "onnx/int8": {16: 60_000_000, 256: 70_000_000, 2048: 260_000_000},
+    "onnx/int4": {16: 60_000_000, 256: 70_000_000, 2048: 300_000_000},
+    "onnx/fp32": {16: 500_000_000, 256: 520_000_000, 2048: 750_000_000},
+    "onnx/fp16": {16: 560_000_000, 256: 560_000_000, 2048: 760_000_000},
+    "litert/int8": {16: 50_000_000, 256: 60_000_000, 2048: 150_000_000},
+    "litert/mixed": {16: 50_000_000, 256: 60_000_000, 2048: 150_000_000},
+    "litert/int4": {16: 50_000_000, 256: 60_000_000, 2048: 150_000_000},
+    "litert/fp32": {16: 50_000_000, 256: 60_000_000, 2048: 150_000_000},
+}
+# Seconds from the start of the process to its first vector of a query: of so many tokens, the median of five.
+COLD_START = {"onnx/int8": {16: 0.35}, "litert/int8": {16: 0.35}}
+_CHILD = """
+import json, sys, time
+started = time.monotonic()
+import warnings
+warnings.simplefilter("ignore")
+from embedding_runtime import Embedder
+imported = time.monotonic()
+bundle, kind, precision, length = sys.argv[1:]
+embedder = Embedder(bundle, format=kind, precision=precision)
+opened = time.monotonic()
+embedder.encode("a " * (int(length) - 3))
+ended = time.monotonic()
+from embedding_runtime.machine.process_memory import process_memory
+memory = process_memory()
+print(json.dumps({"ended": ended, "import": imported - started, "open": opened - imported,
+    "first vector": ended - opened, "memory": memory and vars(memory)}))
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command: 0 within the budgets, 1 not."""
+    p = argparse.ArgumentParser(prog="python -m embedding_validate.benchmarks.footprint", description=__doc__)
+    p.add_argument("bundle", type=Path)
+    options = p.parse_args(argv)
+    manifest = load_manifest(options.bundle)
+    over = 0
+    for graph in manifest.graphs:
+        for length in (n for n in LENGTHS if n <= max(graph.buckets, default=manifest.max_seq_length)):
+            over += _case(options.bundle, manifest, graph, length)
+    return 1 if over else 0
+
+
+def _case(bundle: Path, manifest: Manifest, graph: Graph, length: int) -> bool:
+    """Measure and show one case; whether it passes its budget."""
+    _measured(bundle, graph, length)  # builds what the device keeps
+    files = [bundle / name for name in manifest.files]
+    limit = COLD_START.get(graph.key, {}).get(length)
+    found = _median(bundle, graph, length, files, 5 if limit else 1)
+    memory = found["memory"] or {"anonymous": 0, "peak": 0}
+    most = BUDGETS.get(graph.key, {}).get(length)
+    parts = ", ".join(f"{k} {found[k]:.3f}" for k in ("start of Python", "import", "open", "first vector"))
+    within = f" of {limit}" if limit else "", f" of {most / 1e6:.0f}" if most else ""
+    sys.stdout.write(
+        f"{graph.key} {length} tokens: {found['seconds']:.3f} s{within[0]} ({parts}); "
+        f"anonymous {memory['anonymous'] / 1e6:.0f} MB{within[1]}, "
+        f"peak resident {memory['peak'] / 1e6:.0f} MB\n"
+    )
+    if limit:
+        prepared = [path for path in cache_folder().rglob("*") if path.is_file()]
+        everything = _median(bundle, graph, length, [*files, *prepared], 5)
+        sys.stdout.write(f"    with prepared files from the disk: {everything['seconds']:.3f} s\n")
+    slow = limit is not None and found["seconds"] > limit
+    return slow or (most is not None and memory["anonymous"] > most)
+
+
+def _median(bundle: Path, graph: Graph, length: int, dropped: list[Path], times: int) -> dict[str, Any]:
+    """The case of median time, each with these files dropped from the page cache."""
+    tries = []
+    for _ in range(times):
+        drop_pages(dropped)
+        tries.append(_measured(bundle, graph, length))
+    return sorted(tries, key=lambda each: float(each["seconds"]))[times // 2]
+
+
+def _measured(bundle: Path, graph: Graph, length: int) -> dict[str, Any]:
+    started = time.monotonic()
+    command = [sys.executable, "-c", _CHILD, str(bundle), graph.format, graph.precision, str(length)]
+    # As an installed package has it: compiled modules are kept from one process to the next.
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    found: dict[str, Any] = json.loads(done.stdout)
+    found["seconds"] = found["ended"] - started
+    found["start of Python"] = found["seconds"] - sum(found[k] for k in ("import", "open", "first vector"))
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

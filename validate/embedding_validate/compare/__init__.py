@@ -1,0 +1,1 @@
+"""The command `compare-embedding`: speed, memory and agreement, side by side."""

@@ -1,0 +1,337 @@
+"""`compare-embedding`: which file for which device? Measures the graphs of bundles, beside what people use.
+
+Arguments and the order of things; how it is measured is `measure.run`'s business, how it is shown that of
+`report.text` and `report.page`.
+"""
+
+import argparse
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from embedding_runtime.doctor.machine import examine_machine
+from embedding_runtime.errors import EmbeddingError, InputError
+from embedding_validate.compare.corpus import corpus
+from embedding_validate.compare.corpus import run as corpus_run
+from embedding_validate.compare.corpus.corpus import Corpus
+from embedding_validate.compare.document import agreement, phone_logs
+from embedding_validate.compare.document import store as compare_store
+from embedding_validate.compare.document.shapes import LENGTHS, Shape, counts, shapes
+from embedding_validate.compare.document.store import Json, Store
+from embedding_validate.compare.measure import account as compare_account
+from embedding_validate.compare.measure import run as compare_run
+from embedding_validate.compare.measure import systems as compare_systems
+from embedding_validate.compare.measure import worker as compare_worker
+from embedding_validate.compare.measure.process import NO_ANSWER
+from embedding_validate.compare.measure.run import Plan
+from embedding_validate.compare.measure.systems import Bundle, Candidate
+from embedding_validate.compare.report import page as compare_page
+from embedding_validate.compare.report import text as compare_text
+from embedding_validate.files import plain, replace_text
+from embedding_validate.machine import machine, versions
+
+_CACHE = "cache"
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+def main(argv: list[str] | None = None, left_out: Mapping[str, str] = _NOTHING) -> int:
+    """Run the command; 0 done, 1 a graph failed or is wrong, 2 usage or input, 130 interrupted.
+
+    `left_out` names systems that a caller could not get ready, with the reasons; the results repeat it.
+    """
+    arguments = sys.argv[1:] if argv is None else argv
+    options = _parser().parse_args(arguments)
+    try:
+        if options.output is None:
+            raise InputError("Where to? Give a folder for the results with --output DIR.")
+        if options.merge:
+            return _merge(options.merge, options.output)
+        return _compare(options, ["compare-embedding", *arguments], left_out)
+    except EmbeddingError as e:
+        _say(f"compare-embedding: error: {e}")
+        return 2
+    except OSError as e:
+        _say(f"compare-embedding: error: {e.strerror or e}{f' ({e.filename})' if e.filename else ''}")
+        return 2
+
+
+def _compare(options: argparse.Namespace, command: list[str], left_out: Mapping[str, str]) -> int:
+    if not options.bundles:
+        raise InputError("Compare what? Give one or more bundles, or --merge FILES.")
+    bundles = compare_systems.read_bundles(options.bundles)
+    texts = corpus.read(options.corpus) if options.corpus else None
+    cache = options.output.absolute() / _CACHE
+    candidates = _candidates(options, bundles, cache)
+    plan = replace(_plan(options, bundles, candidates), texts=compare_systems.texts(bundles, texts))
+    accounts = compare_account.asked(options.account, bundles)
+    run = _run(command, bundles, candidates, plan)
+    run["left_out"] = [{"system": name, "reason": why} for name, why in left_out.items()]
+    store = Store(options.output, run, resume=options.resume)
+    try:
+        _measure(store, plan, bundles, candidates, texts)
+        for entry in compare_account.measure(accounts, plan, store.run["accounts"], _say):
+            store.add("accounts", entry)
+        _finish(store)
+        shutil.rmtree(cache, ignore_errors=True)
+        (options.output / compare_store.BASE).unlink(missing_ok=True)
+    except KeyboardInterrupt:
+        _say(f"interrupted; go on with: {shlex.join([*command, '--resume'])}")
+        _show(options.output, {"schema_version": compare_store.SCHEMA_VERSION, "runs": [store.run]})
+        return 130
+    _show(options.output, compare_store.load(options.output / compare_store.JSON))
+    return 1 if compare_text.ours_failed(store.run) else 0
+
+
+def _measure(
+    store: Store,
+    plan: Plan,
+    bundles: Sequence[Bundle],
+    candidates: Sequence[Candidate],
+    texts: Corpus | None,
+) -> None:
+    """Tokenizers, openings, cases, corpus; what the store has already is left out."""
+    run = store.run
+    have = {compare_store.key(c) for c in run["tokenizers"]}
+    subjects = [compare_systems.tokenizer(b) for b in bundles]
+    for case in compare_run.alone(plan, subjects, have, _say):
+        store.add("tokenizers", asdict(case))
+    for folder in (c.about["converted"] for c in candidates if "converted" in c.about):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    opened = {o["system"] for o in run["openings"]}
+    for opening in compare_run.openings(plan, store.base, opened, _say):
+        if opening.system == plan.base:
+            store.keep_base()
+        store.add("openings", asdict(opening))
+    known = [compare_systems.converted(c) if "converted" in c.about else c for c in candidates]
+    run["sizes"] = {c.subject.name: {k: c.about.get(k) for k in ("bytes", "files")} for c in known}
+    done = {compare_store.key(c) for c in run["cases"]}
+    silent = {o["system"] for o in run["openings"] if o["status"] == NO_ANSWER}
+    for case in compare_run.cases(plan, done, silent, _say):
+        store.add("cases", asdict(case))
+    if texts is not None and run["corpus"] is None:
+        dims = sorted({dim for b in bundles for dim in b.manifest.dims})
+        hung = silent | {c["system"] for c in run["cases"] if c["status"] == NO_ANSWER}
+        answering = [c for c in candidates if c.subject.name not in hung]
+        run["corpus"] = plain(corpus_run.measure(texts, answering, plan.base, dims, _say))
+        store.write()
+
+
+def _finish(store: Store) -> None:
+    store.run["finished"], store.run["complete"] = _now(), True
+    store.run["load_average"]["after"] = [round(x, 2) for x in os.getloadavg()]
+    store.write()
+
+
+def _candidates(options: argparse.Namespace, bundles: Sequence[Bundle], cache: Path) -> list[Candidate]:
+    keys = options.graphs.split(",") if options.graphs else None
+    found = compare_systems.of_bundles(bundles, keys, cache)
+    if options.per_tensor:
+        found += [compare_systems.per_tensor(bundle) for bundle in bundles]
+    if options.reference:
+        compare_systems.require_torch()
+        dtypes = compare_worker.DTYPES if options.bf16 else compare_worker.DTYPES[:1]
+        found += [compare_systems.torch(options.reference, dtype) for dtype in dtypes]
+    found += [compare_systems.peer(asked, options.reference, bundles[0]) for asked in options.peer]
+    if len({c.subject.name for c in found}) < len(found):
+        raise InputError("Two systems have one name. Give each --peer a name of its own.")
+    return found
+
+
+def _plan(options: argparse.Namespace, bundles: Sequence[Bundle], candidates: Sequence[Candidate]) -> Plan:
+    longest = min(b.manifest.max_seq_length for b in bundles)
+    asked = shapes(options.lengths, longest)
+    batches = counts(options.batch, "--batch")
+    crossed = [Shape(b, s.tokens) if s.batch == 1 else s for b in batches for s in asked]
+    return Plan(
+        subjects=tuple(c.subject for c in candidates),
+        shapes=tuple(dict.fromkeys(crossed)),
+        threads=tuple(counts(options.threads, "--threads")),
+        reference=compare_systems.first_choice(candidates),
+        base=compare_systems.most_exact(candidates),
+        rounds=options.rounds,
+        seconds=options.seconds,
+        limit=options.limit,
+        vocab_size=bundles[0].manifest.architecture.vocab_size,
+    )
+
+
+def _run(
+    command: list[str], bundles: Sequence[Bundle], candidates: Sequence[Candidate], plan: Plan
+) -> dict[str, Any]:
+    found = machine()
+    examined = {name: value for name, value in asdict(examine_machine()).items() if name != "cache"}
+    return {
+        "label": found["cpu"] if examined["board"] == found["architecture"] else examined["board"],
+        "origin": "measured",
+        "started": _now(),
+        "finished": None,
+        "complete": False,
+        "command": shlex.join(command),
+        "plan": {
+            "systems": [s.name for s in plan.subjects],
+            "shapes": [str(s) for s in plan.shapes],
+            "threads": list(plan.threads),
+            "reference": plan.reference,
+            "base": plan.base,
+            "rounds": plan.rounds,
+            "seconds": plan.seconds,
+            "limit": plan.limit,
+        },
+        "machine": {**found, **examined},
+        "versions": versions(),
+        "load_average": {"before": [round(x, 2) for x in os.getloadavg()], "after": None},
+        "bundles": [_bundle(b) for b in bundles],
+        "systems": [c.about for c in candidates],
+        "sizes": {},
+        "tokenizers": [],
+        "openings": [],
+        "cases": [],
+        "accounts": [],
+        "corpus": None,
+    }
+
+
+def _bundle(bundle: Bundle) -> Json:
+    source, architecture = bundle.manifest.source, bundle.manifest.architecture
+    return {
+        "path": str(bundle.path),
+        "source": source.name,
+        "weights_sha256": source.weights_sha256,
+        "space_id": bundle.manifest.space_id,
+        "parameters": architecture.parameters,
+        "random_weights": bundle.manifest.source.random_weights,
+        "dim": bundle.manifest.embedding_dim,
+    }
+
+
+def _merge(paths: Sequence[Path], output: Path) -> int:
+    document = compare_store.merge([_runs(path) for path in paths])
+    agreement.mark(document)
+    output.mkdir(parents=True, exist_ok=True)
+    replace_text(output / compare_store.JSON, compare_store.dumps(document))
+    _show(output, document)
+    return 0
+
+
+def _runs(path: Path) -> Json:
+    """A comparison, or what another tool's log or a file of published figures says."""
+    try:
+        return compare_store.load(path)
+    except compare_store.SchemaError:
+        raise
+    except InputError:
+        if not path.is_file():
+            raise
+        return {"runs": phone_logs.read(path)}
+
+
+def _show(output: Path, document: Json) -> None:
+    """The document for people: text always, the page where its extra is installed."""
+    text = compare_text.markdown(document)
+    _say(text)
+    replace_text(output / compare_text.MARKDOWN, text)
+    _say(f"wrote {output / compare_store.JSON} and {output / compare_text.MARKDOWN}")
+    page = output / compare_page.HTML
+    try:
+        _say(f"wrote {replace_text(page, compare_page.render(document))}")
+    except compare_page.PageError as e:
+        page.unlink(missing_ok=True)  # an older page would contradict compare.json
+        _say(f"no {page.name}: {e}")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="compare-embedding",
+        description="Measure the graphs of bundles on this machine, each case in a fresh process: size, "
+        "loading, latency, memory, accuracy. Writes compare.json, compare.md and compare.html.",
+        epilog="Exit status: 0 done, 1 a graph of a bundle failed or is wrong, 2 usage or input, "
+        "130 interrupted.",
+    )
+    p.add_argument("bundles", metavar="BUNDLE", nargs="*", type=Path, help="folders of export-embedding")
+    p.add_argument("--output", metavar="DIR", type=Path, help="folder for the results")
+    what = p.add_argument_group("what is measured")
+    what.add_argument("--graphs", metavar="KEYS", help="by comma, e.g. onnx/int8,litert/int8 (default: all)")
+    what.add_argument("--threads", metavar="LIST", default="1,2", help="by comma (default: %(default)s)")
+    what.add_argument(
+        "--lengths", metavar="LIST", default=LENGTHS, help="tokens by comma, or 8x128 (default: %(default)s)"
+    )
+    what.add_argument("--batch", metavar="LIST", default="1", help="texts at once (default: %(default)s)")
+    what.add_argument(
+        "--corpus",
+        metavar="FILE",
+        type=Path,
+        help="also what each graph, dim and vector precision costs on your texts: one document per line, or "
+        "JSON, CSV, TSV or Parquet with text, or with query and document",
+    )
+    what.add_argument("--reference", metavar="CHECKPOINT", help="also PyTorch in fp32 on this folder")
+    what.add_argument("--bf16", action="store_true", help="and in bfloat16")
+    what.add_argument(
+        "--peer",
+        metavar="NAME=PYTHON=SCRIPT",
+        action="append",
+        default=[],
+        help="also what SCRIPT serves, run by that PYTHON; may be given more than once",
+    )
+    what.add_argument(
+        "--per-tensor",
+        action="store_true",
+        help="also onnx/int8 with one scale per tensor of activations instead of per token",
+    )
+    what.add_argument(
+        "--account",
+        metavar="KEYS",
+        help="also where the time of these graphs goes (onnx/int8, onnx/fp32), and how far they are from "
+        "this CPU's rate of matrix products",
+    )
+    how = p.add_argument_group("how")
+    how.add_argument(
+        "--rounds",
+        metavar="N",
+        type=int,
+        default=5,
+        help="turns with the reference case (default: %(default)s)",
+    )
+    how.add_argument(
+        "--seconds",
+        metavar="S",
+        type=float,
+        default=0.8,
+        help="of running for each case, about (default: %(default)s)",
+    )
+    how.add_argument(
+        "--limit",
+        metavar="S",
+        type=float,
+        default=300,
+        help="seconds after which what has not answered is ended and left out (default: %(default)s)",
+    )
+    how.add_argument("--resume", action="store_true", help="go on with an interrupted run in DIR")
+    other = p.add_argument_group("instead")
+    other.add_argument(
+        "--merge",
+        metavar="FILE",
+        nargs="+",
+        type=Path,
+        help="put results, and logs of phones' tools, on one page",
+    )
+    return p
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,155 @@
+"""A corpus through every graph of a comparison, and what each costs on it: the `corpus` of `compare.json`.
+
+Each graph embeds in a fresh process; one that ends badly becomes a row. The base is the reference where the
+comparison has one, else its most exact graph.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embedding_validate.compare.corpus import worker as corpus_worker
+from embedding_validate.compare.corpus.corpus import Corpus
+from embedding_validate.compare.corpus.scores import (
+    MOST_CHANGED,
+    PRECISIONS,
+    Embedded,
+    changed,
+    cost,
+    ndcg,
+    scores,
+)
+from embedding_validate.compare.measure.process import explained
+from embedding_validate.compare.measure.run import Progress
+from embedding_validate.compare.measure.systems import OURS, TORCH, Candidate
+from embedding_validate.measures.ranking import TOP_K, neighbours
+
+# Characters of a text that the report shows.
+_SHOWN = 240
+
+Json = dict[str, Any]
+
+
+def measure(
+    texts: Corpus, candidates: Sequence[Candidate], base: str, dims: Sequence[int], say: Progress
+) -> Json:
+    """Everything that `compare.json` says of the corpus; `candidates` are graphs, and PyTorch if any."""
+    found: dict[str, Embedded] = {}
+    failures: dict[str, str] = {}
+    commands: dict[str, list[str]] = {}
+    for candidate in sorted(candidates, key=lambda c: c.subject.name != base):
+        if candidate.about["kind"] in (OURS, TORCH):
+            say(f"embedding the corpus with {candidate.subject.name}")
+            if candidate.about["kind"] == OURS:
+                commands[candidate.subject.name] = _command(texts, candidate)
+            vectors = _vectors(texts, candidate)
+            if isinstance(vectors, str):
+                failures[candidate.subject.name] = vectors
+            else:
+                found[candidate.subject.name] = vectors
+    name = base if base in found else next(iter(found), "")
+    empty: Json = {"rows": [], "changed": {}, "base_ndcg": None}
+    return {
+        "file": str(texts.path),
+        "documents": len(texts.documents),
+        "asked": len(texts.asked),
+        "pairs": texts.relevant is not None,
+        "k": neighbours(texts.candidates),
+        "base": name,
+        "commands": commands,
+        "failures": failures,
+        **(_compared(found, name, texts, dims) if found else empty),
+    }
+
+
+def _compared(found: dict[str, Embedded], base: str, texts: Corpus, dims: Sequence[int]) -> Json:
+    whole = found[base].documents.shape[1]
+    wanted = scores(found[base].cut(whole), "float32")
+    relevant, k = texts.relevant or (), neighbours(texts.candidates)
+    rows: list[Json] = []
+    changes: Json = {}
+    for name, vectors in found.items():
+        for dim in sorted({*dims, whole}, reverse=True):
+            cut = vectors.cut(dim)
+            rows += [asdict(cost(wanted, cut, name, p, relevant, k)) for p in PRECISIONS]
+            if (name, dim) != (base, whole):
+                those = changed(wanted, scores(cut, "float32"), k)
+                shown = [_shown(texts, c) for c in those[:MOST_CHANGED]]
+                changes[f"{name}, dim {dim}"] = {"count": len(those), "texts": shown}
+    return {
+        "rows": rows,
+        "base_ndcg": ndcg(wanted, relevant, TOP_K) if relevant else None,
+        "changed": changes,
+    }
+
+
+def _shown(texts: Corpus, change: Any) -> Json:
+    """One changed text, with its first answers before and after; only what changed among the others."""
+    before, after = set(change.before), set(change.after)
+    return {
+        "asked": texts.asked[change.asked][:_SHOWN],
+        "before": texts.documents[change.before[0]][:_SHOWN],
+        "after": texts.documents[change.after[0]][:_SHOWN],
+        "overlap": round(change.overlap, 4),
+        "lost": [texts.documents[i][:_SHOWN] for i in change.before if i not in after],
+        "gained": [texts.documents[i][:_SHOWN] for i in change.after if i not in before],
+    }
+
+
+def _vectors(texts: Corpus, candidate: Candidate) -> Embedded | str:
+    """Vectors of the corpus, or why there are none."""
+    if candidate.about["kind"] == TORCH:
+        if candidate.subject.system.spec["dtype"] != "float32":
+            return "only fp32 is asked about a corpus"
+        return _reference(candidate.subject.system.spec["checkpoint"], texts)
+    output = _output(candidate)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run(
+        _command(texts, candidate),
+        env={**os.environ, **candidate.subject.environment},
+        capture_output=True,
+        text=True,
+        errors="replace",
+    )
+    if done.returncode:
+        return ": ".join(explained(done.returncode, done.stderr))
+    with np.load(output) as found:
+        return Embedded(found["asked"], found["documents"], alike=texts.relevant is None)
+
+
+def _command(texts: Corpus, candidate: Candidate) -> list[str]:
+    """What embeds the corpus with a graph, in a process of its own."""
+    spec = {
+        **candidate.subject.system.spec,
+        "threads": None,
+        "corpus": str(texts.path),
+        "output": str(_output(candidate)),
+    }
+    return [sys.executable, "-m", corpus_worker.__name__, json.dumps(spec)]
+
+
+def _output(candidate: Candidate) -> Path:
+    return Path(candidate.subject.environment["XDG_CACHE_HOME"]) / "corpus.npz"
+
+
+def _reference(checkpoint: str, texts: Corpus) -> Embedded:
+    from embedding_export.checkpoint.checkpoint import load_checkpoint
+    from embedding_validate.probes.probes import Probe
+    from embedding_validate.reference.reference import Reference
+
+    reference = Reference.load(load_checkpoint(checkpoint))
+
+    def vectors(kind: Any, asked: Sequence[str]) -> Any:
+        return np.stack([reference.answer_one(Probe("", "", text, verb=kind)).vector for text in asked])
+
+    documents = vectors("encode_document", texts.documents)
+    if texts.relevant is None:
+        return Embedded(documents[: len(texts.asked)], documents, alike=True)
+    return Embedded(vectors("encode_query", texts.queries), documents, alike=False)

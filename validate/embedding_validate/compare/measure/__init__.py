@@ -1,0 +1,1 @@
+"""What is measured, and how: systems in processes of their own."""

@@ -1,0 +1,61 @@
+"""Where a graph's time goes, as entries of `compare.json`: which graphs, shapes and threads.
+
+What an account is, and how it is taken, is `gemm_account`'s business; it needs the package `onnx`.
+"""
+
+import importlib.util
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from embedding_runtime.errors import InputError
+from embedding_validate.compare.measure.run import Plan, Progress
+from embedding_validate.compare.measure.systems import Bundle
+
+KEYS = ("onnx/int8", "onnx/fp32")
+
+Json = dict[str, Any]
+
+
+def asked(keys: str | None, bundles: Sequence[Bundle]) -> dict[str, Path]:
+    """The graphs' files by name that `--account` asks for.
+
+    Raises:
+        InputError: a graph that is not there, or of which no account can be taken here.
+    """
+    wanted = keys.split(",") if keys else []
+    found = {
+        bundle.named(g): bundle.path / g.file
+        for bundle in bundles
+        for g in bundle.manifest.graphs
+        if g.key in wanted
+    }
+    have = {g.key for bundle in bundles for g in bundle.manifest.graphs if g.key in KEYS}
+    if unknown := set(wanted) - have:
+        raise InputError(f"--account has {', '.join(sorted(unknown))}; expected {' or '.join(sorted(have))}.")
+    if wanted and importlib.util.find_spec("onnx") is None:
+        raise InputError("--account needs the package onnx: pip install 'embedding-edge[export]'.")
+    return found
+
+
+def measure(graphs: dict[str, Path], plan: Plan, done: Sequence[Json], say: Progress) -> Iterator[Json]:
+    """An entry for every graph, number of threads and shape, those in `done` left out."""
+    have = {(a["system"], a["threads"], a["shape"]) for a in done}
+    for name, path in graphs.items():
+        for threads in plan.threads:
+            todo = [s for s in plan.shapes if (name, threads, str(s)) not in have]
+            if todo:
+                yield from _entries(name, path, plan, threads, todo, say)
+
+
+def _entries(
+    name: str, path: Path, plan: Plan, threads: int, todo: Sequence[Any], say: Progress
+) -> Iterator[Json]:
+    from embedding_validate.compare.measure import gemm_account
+
+    rate = gemm_account.peak(gemm_account.precision(path), threads)
+    for shape in todo:
+        say(f"account of {name} | {threads} threads | {shape}")
+        found = gemm_account.account(path, shape, threads, plan.vocab_size, rate)
+        yield {"system": name, "peak_operations_per_s": rate, **asdict(found), "of_peak": found.of_peak}

@@ -1,0 +1,202 @@
+"""How far a graph is from the CPU's rate of matrix products, and where the rest of its time goes.
+
+For each shape: the time that the encoder's products would take at the best rate that ONNX Runtime reaches on
+this CPU, the time they take alone with their weights in the CPU's caches, and a run's own profile. Knows
+nothing of bundles or other engines; `measure.account` says of which graphs.
+"""
+
+import json
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from embedding_runtime.engines.onnx_session import create_session, session_options
+from embedding_validate.compare.document.shapes import Shape
+from embedding_validate.compare.measure.protocol import token_ids
+
+# The best rate is looked for at these sizes (rows, inner, columns).
+_PEAK_SIZES = ((64, 768, 768), (256, 768, 1152), (256, 1024, 1024), (1024, 1024, 1024))
+# Every size is run for about this long, in this many blocks whose best counts: other work only adds time.
+_SECONDS, _BLOCKS = 0.5, 20
+_PRODUCTS = ("MatMul", "FusedMatMul", "MatMulIntegerToFloat", "MatMulNBits")
+# Where a node's time is counted, by its operator; what is not named is counted as "moving".
+_PLACES = {
+    **dict.fromkeys(("QuantizeLinear", "ReduceMin", "ReduceMax", "Max"), "quantizing"),
+    **dict.fromkeys(("SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization"), "norms"),
+    **dict.fromkeys(("Mul", "Gelu", "QuickGelu", "BiasGelu"), "elementwise"),
+    "Softmax": "attention",
+    "RotaryEmbedding": "attention",
+}
+PLACES = ("weights", "attention", "quantizing", "norms", "elementwise", "moving", "between")
+
+
+@dataclass(frozen=True)
+class Account:
+    """One shape, in milliseconds on `threads` threads.
+
+    `total` is a run's median without the profiler. `at_peak`: the weights' products at the CPU's best rate;
+    `alone`: those products one after the other, weights in cache. `places` are a profiled run's, scaled so
+    that they sum up to `total`: "weights" are the same products there, "between" is what no node accounts
+    for. The profiler costs some microseconds a node, which makes small nodes of short runs look larger.
+    """
+
+    shape: str
+    threads: int
+    operations: int
+    total: float
+    at_peak: float
+    alone: float
+    places: dict[str, float]
+
+    @property
+    def of_peak(self) -> float:
+        """Share of the best rate that a whole run reaches."""
+        return self.at_peak / self.total
+
+
+def product(precision: str, inner: int, columns: int, threads: int) -> Callable[[int], Callable[[], None]]:
+    """For a number of rows: one product by ONNX Runtime, u8 x s8 ("int8") or float32, its weights packed."""
+    rng = np.random.default_rng(0)
+    weights = rng.integers(-127, 128, (inner, columns), dtype=np.int8)
+    operands = [numpy_helper.from_array(weights if precision == "int8" else weights.astype(np.float32), "b")]
+    node, kind = helper.make_node("MatMul", ["a", "b"], ["y"]), int(TensorProto.FLOAT)
+    if precision == "int8":
+        scales = {"s": np.float32(1), "bs": np.ones(columns, np.float32), "z": np.uint8(128)}
+        operands += [numpy_helper.from_array(np.asarray(v), n) for n, v in scales.items()]
+        names = ["a", "b", *scales]
+        node, kind = (
+            helper.make_node("MatMulIntegerToFloat", names, ["y"], domain="com.microsoft"),
+            TensorProto.UINT8,
+        )
+    value = helper.make_tensor_value_info
+    inputs, outputs = [value("a", kind, ["m", inner])], [value("y", TensorProto.FLOAT, ["m", columns])]
+    graph = helper.make_graph([node], "product", inputs, outputs, initializer=operands)
+    domains = [helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1)]
+    model = helper.make_model(graph, opset_imports=domains, ir_version=9)
+    session = create_session(model.SerializeToString(), session_options(threads), Path("product.onnx"))
+
+    def bound(rows: int) -> Callable[[], None]:
+        values = rng.integers(0, 256, (rows, inner), dtype=np.uint8)
+        binding = session.io_binding()
+        binding.bind_cpu_input("a", values if precision == "int8" else values.astype(np.float32))
+        binding.bind_output("y")
+        return lambda: session.run_with_iobinding(binding)
+
+    return bound
+
+
+def best_seconds(run: Callable[[], None], estimate: float) -> float:
+    """Seconds of one run: the best block of about `_SECONDS / _BLOCKS`, for a run of about `estimate`."""
+    times = max(1, round(_SECONDS / _BLOCKS / max(estimate, 1e-6)))
+    found = []
+    for _ in range(_BLOCKS):
+        started = time.perf_counter()
+        for _ in range(times):
+            run()
+        found.append((time.perf_counter() - started) / times)
+    return min(found)
+
+
+def peak(precision: str, threads: int) -> float:
+    """The best rate of any size, operations per second; a multiplication and an addition are two."""
+    rates = []
+    for rows, inner, columns in _PEAK_SIZES:
+        operations = 2 * rows * inner * columns
+        run = product(precision, inner, columns, threads)(rows)
+        rates.append(operations / best_seconds(run, operations / 5e11))
+    return max(rates)
+
+
+def operators(path: Path) -> set[str]:
+    """The names of the operators in the graph at `path`."""
+    return {node.op_type for node in onnx.load(str(path), load_external_data=False).graph.node}
+
+
+def precision(path: Path) -> str:
+    """In which numbers the graph at `path` multiplies by its weights: int8 or fp32."""
+    return "int8" if "MatMulIntegerToFloat" in operators(path) else "fp32"
+
+
+def matrices(path: Path) -> Counter[tuple[int, int]]:
+    """Sizes (inner, columns) of a layer's matrices in the graph at `path`, and how often each comes."""
+    found: Counter[tuple[int, int]] = Counter()
+    model = onnx.load(str(path), load_external_data=False)
+    tensors = {t.name: tuple(t.dims) for t in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type in _PRODUCTS and node.name.startswith("node:layers."):
+            attributes = {a.name: a.i for a in node.attribute}
+            size = tensors.get(node.input[1], ())
+            inner, columns = (attributes["K"], attributes["N"]) if "K" in attributes else size
+            found[inner, columns] += 1
+    return found
+
+
+def account(path: Path, shape: Shape, threads: int, vocab_size: int, peak_rate: float) -> Account:
+    """One shape of the graph at `path`; `peak_rate` in operations per second."""
+    sizes, rows = matrices(path), shape.batch * shape.tokens
+    operations = sum(2 * rows * k * n * count for (k, n), count in sizes.items())
+    kind = precision(path)
+    alone = sum(
+        count * best_seconds(product(kind, k, n, threads)(rows), 2 * rows * k * n / peak_rate)
+        for (k, n), count in sizes.items()
+    )
+    ids = token_ids(vocab_size, shape.batch, shape.tokens)
+    feed = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+    runs = max(5, min(50, round(5e11 / operations)))
+    total = _median(path, threads, feed, runs)
+    places = _profiled(path, threads, feed, runs)
+    scale = total / sum(places.values())
+    places = {place: scale * ms for place, ms in places.items()}
+    return Account(str(shape), threads, operations, total, 1e3 * operations / peak_rate, 1e3 * alone, places)
+
+
+def _median(path: Path, threads: int, feed: dict[str, Any], runs: int) -> float:
+    """Milliseconds of a run."""
+    session = create_session(path, session_options(threads), path)
+    seconds = []
+    for _ in range(runs + 1):
+        started = time.perf_counter()
+        session.run(["sentence_embedding"], feed)
+        seconds.append(time.perf_counter() - started)
+    return 1e3 * float(np.median(seconds[1:]))
+
+
+def _profiled(path: Path, threads: int, feed: dict[str, Any], runs: int) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as folder:
+        options = session_options(threads)
+        options.enable_profiling, options.profile_file_prefix = True, str(Path(folder) / "profile")
+        session = create_session(path, options, path)
+        for _ in range(runs + 1):
+            session.run(["sentence_embedding"], feed)
+        return places_of(json.loads(Path(session.end_profiling()).read_text(encoding="utf-8")))
+
+
+def places_of(events: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Milliseconds by place, of the median run in a profile of ONNX Runtime's, the first one left out."""
+    runs = sorted((e for e in events if e["name"] == "model_run"), key=lambda e: e["ts"])[1:]
+    chosen = sorted(runs, key=lambda e: e["dur"])[len(runs) // 2]
+    start, stop = chosen["ts"], chosen["ts"] + chosen["dur"]
+    found = dict.fromkeys(PLACES, 0.0)
+    for event in events:
+        name = event["name"].removesuffix("_kernel_time")
+        if event.get("cat") == "Node" and name != event["name"] and start <= event["ts"] < stop:
+            found[_place(name, event["args"]["op_name"])] += event["dur"] / 1e3
+    found["between"] = chosen["dur"] / 1e3 - sum(found.values())
+    return found
+
+
+def _place(name: str, operator: str) -> str:
+    named = name.startswith(("node:layers.", "node:dense."))
+    if operator in _PRODUCTS:
+        return "weights" if named else "attention"
+    if operator == "Add":
+        return "elementwise" if named else "attention"
+    return _PLACES.get(operator, "moving")

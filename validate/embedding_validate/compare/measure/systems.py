@@ -1,0 +1,275 @@
+"""What `compare-embedding` compares: the graphs of bundles, PyTorch on the checkpoint, and peers.
+
+Says for each how it is started, which files it reads and what is known of it; starts nothing.
+"""
+
+import importlib.util
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import embedding_validate
+from embedding_runtime.bundle import Graph, Manifest, load_manifest
+from embedding_runtime.errors import InputError
+from embedding_runtime.opening.selection import FORMAT_ORDER, PRECISION_ORDER
+from embedding_runtime.tokenizers.tokenizer import open_tokenizer
+from embedding_validate.compare.corpus.corpus import Corpus
+from embedding_validate.compare.measure import worker as compare_worker
+from embedding_validate.compare.measure.process import System
+from embedding_validate.compare.measure.run import Subject
+from embedding_validate.compare.measure.sizes import by_part
+from embedding_validate.parity.results import PARITY
+from embedding_validate.probes.texts import packaged
+
+OURS, TORCH, PEER, TOKENIZER, PER_TENSOR = "bundle", "torch", "peer", "tokenizer", "per-tensor"
+_WORKER = (sys.executable, "-m", compare_worker.__name__)
+_PACKAGES = Path(embedding_validate.__file__).parents[1]
+_TORCH_FP32 = "torch fp32"
+_MOST_BITS_FIRST = ("fp32", "fp16", "int8", "mixed", "int4")
+# Of the texts for accuracy: tokens of one at most, and how many of the user's own.
+_MOST_TOKENS, _MOST_OWN = 256, 100
+_WEIGHTS = ("*.safetensors", "*/*.safetensors")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A system to be measured, and what `compare.json` says of it besides measurements."""
+
+    subject: Subject
+    about: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened manifest and what to call its graphs: nothing where there is but one bundle."""
+
+    path: Path
+    manifest: Manifest
+    prefix: str
+
+    def named(self, graph: Graph) -> str:
+        """A graph's name in the comparison."""
+        return f"{self.prefix}{graph.key}"
+
+
+def read_bundles(paths: Sequence[Path]) -> list[Bundle]:
+    """The bundles, checked to be of one vocabulary so that the same ids can be run through all.
+
+    Raises:
+        BundleError: one of them is none.  InputError: two of one name, or of different vocabularies.
+    """
+    manifests = [load_manifest(path) for path in paths]
+    names = [path.resolve().name for path in paths]
+    if len(set(names)) < len(names):
+        raise InputError(f"Two of the bundles have one name: {', '.join(names)}. Rename a folder.")
+    if len({m.architecture.vocab_size for m in manifests}) > 1:
+        raise InputError(
+            "The bundles have different vocabularies, and one text has other token ids in each. Compare "
+            "them one by one and put the results together with --merge."
+        )
+    prefixes = ["" if len(paths) == 1 else f"{name} " for name in names]
+    return [Bundle(*found) for found in zip(paths, manifests, prefixes, strict=True)]
+
+
+def of_bundles(bundles: Sequence[Bundle], keys: Sequence[str] | None, cache: Path) -> list[Candidate]:
+    """Every graph, or those whose key (`onnx/int8`) is asked for.
+
+    Raises:
+        InputError: a key that no bundle has.
+    """
+    have = {graph.key for bundle in bundles for graph in bundle.manifest.graphs}
+    if unknown := set(keys or ()) - have:
+        raise InputError(f"No graph {', '.join(sorted(unknown))}; there are {', '.join(sorted(have))}.")
+    return [
+        _graph(bundle, graph, cache)
+        for bundle in bundles
+        for graph in bundle.manifest.graphs
+        if keys is None or graph.key in keys
+    ]
+
+
+def _graph(bundle: Bundle, graph: Graph, cache: Path) -> Candidate:
+    names = (graph.file, *graph.external_data)
+    sizes = {name: bundle.manifest.files[name].size for name in names}
+    parity = _parity(bundle.path, graph)
+    spec = {
+        "kind": "bundle",
+        "bundle": str(bundle.path),
+        "format": graph.format,
+        "precision": graph.precision,
+        "allow_failed": parity["status"] == "failed",
+    }
+    name, tokenizer = bundle.named(graph), bundle.manifest.tokenizer.file
+    subject = Subject(
+        System(name, _WORKER, spec),
+        tuple(bundle.path / n for n in (*names, tokenizer)),
+        {"XDG_CACHE_HOME": str(cache / name.replace("/", "-"))},
+        "prepares",
+    )
+    about = {
+        "name": name,
+        "kind": OURS,
+        "bundle": str(bundle.path),
+        "format": graph.format,
+        "precision": graph.precision,
+        "variant_id": graph.variant_id,
+        "files": sizes,
+        "bytes": sum(sizes.values()),
+        "tokenizer_bytes": bundle.manifest.files[tokenizer].size,
+        "parts": by_part(bundle.path, graph, sum(sizes.values())),
+        "buckets": list(graph.buckets),
+        "parity": parity,
+    }
+    return Candidate(subject, about)
+
+
+def _parity(bundle: Path, graph: Graph) -> dict[str, Any]:
+    """The verdict in `parity.json` where that is about this very graph, else the manifest's."""
+    try:
+        found = json.loads((bundle / PARITY).read_text(encoding="utf-8"))["graphs"][graph.key]
+        if found["variant_id"] == graph.variant_id:
+            return {
+                "from": PARITY,
+                "status": found["status"],
+                "reason": found["reason"],
+                "texts": found["texts"],
+                "cosine_min": (found["cosine"] or {}).get("minimum"),
+                "cosine_mean": (found["cosine"] or {}).get("mean"),
+                "max_abs_error": (found["max_abs_error"] or {}).get("maximum"),
+            }
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # the manifest has a verdict too
+    return {
+        "from": "manifest.json",
+        **{k: v for k, v in asdict(graph.parity).items() if k not in ("thresholds", "versions")},
+        "cosine_mean": None,
+    }
+
+
+def per_tensor(bundle: Bundle) -> Candidate:
+    """The bundle's ONNX int8 graph with one scale per tensor of activations: what a scale per token costs.
+
+    Raises:
+        InputError: it has no such graph, or the package that rewrites it is not installed.
+    """
+    graph = next((g for g in bundle.manifest.graphs if g.key == "onnx/int8"), None)
+    if graph is None or importlib.util.find_spec("onnx") is None:
+        raise InputError("--per-tensor needs a graph onnx/int8, and pip install 'embedding-edge[export]'.")
+    sizes = {name: bundle.manifest.files[name].size for name in (graph.file, *graph.external_data)}
+    name = f"{bundle.named(graph)} per tensor"
+    system = System(name, _WORKER, {"kind": PER_TENSOR, "graph": str(bundle.path / graph.file)})
+    about = {"name": name, "kind": PER_TENSOR, "files": sizes, "bytes": sum(sizes.values())}
+    return Candidate(Subject(system, tuple(bundle.path / n for n in sizes)), about)
+
+
+def torch(checkpoint: str, dtype: str) -> Candidate:
+    """sentence-transformers on a checkpoint.
+
+    Raises:
+        InputError: not a folder (the comparison does not download), or the extra is not installed.
+    """
+    folder = Path(checkpoint)
+    if not folder.is_dir():
+        raise InputError(f"--reference is {checkpoint!r}; expected a checkpoint's folder.")
+    name = _TORCH_FP32 if dtype == "float32" else "torch bf16"
+    files = tuple(sorted({p for pattern in _WEIGHTS for p in folder.glob(pattern)}))
+    spec = {"kind": TORCH, "checkpoint": checkpoint, "dtype": dtype}
+    size = sum(p.stat().st_size for p in files)
+    about = {"name": name, "kind": TORCH, "bytes": size, "files": {p.name: p.stat().st_size for p in files}}
+    return Candidate(Subject(System(name, _WORKER, spec), files), about)
+
+
+def peer(asked: str, checkpoint: str | None, bundle: Bundle) -> Candidate:
+    """`NAME=PYTHON=SCRIPT`: a worker script run by the Python of an environment of its own.
+
+    What it converts it keeps beside that environment, per checkpoint; `converted` sums it up later.
+
+    Raises:
+        InputError: anything else.
+    """
+    name, _, command = asked.partition("=")
+    python, _, script = command.partition("=")
+    if not Path(python).is_file() or not Path(script).is_file():
+        raise InputError(f"--peer is {asked!r}; expected NAME=PYTHON=SCRIPT with two files that exist.")
+    # Not resolved: a virtual environment's python is a link to another one's.
+    folder = Path(python).absolute().parents[1] / f"converted-{bundle.manifest.source.weights_sha256[:12]}"
+    environment = {"PYTHONPATH": str(_PACKAGES), "XDG_CACHE_HOME": str(folder)}
+    spec = {
+        "kind": name,
+        "checkpoint": checkpoint,
+        "bundle": str(bundle.path),
+        "dim": bundle.manifest.embedding_dim,
+    }
+    system = System(name, (str(Path(python).absolute()), script), spec)
+    about = {"name": name, "kind": PEER, "python": python, "script": script, "converted": str(folder)}
+    return Candidate(Subject(system, (), environment, "converts"), about)
+
+
+def converted(candidate: Candidate) -> Candidate:
+    """A peer with the sizes of the files it has made by now, known by its kind's name at their beginning."""
+    folder = Path(candidate.about["converted"])
+    files = sorted(p for start in folder.glob(f"{candidate.subject.name}*") for p in _files(start))
+    sizes = {str(p.relative_to(folder)): p.stat().st_size for p in files}
+    about = {**candidate.about, "files": sizes, "bytes": sum(sizes.values()) or None}
+    return Candidate(replace(candidate.subject, files=tuple(files)), about)
+
+
+def tokenizer(bundle: Bundle) -> Subject:
+    """A bundle's tokenizer as something to be timed."""
+    spec = {"kind": TOKENIZER, "bundle": str(bundle.path)}
+    return Subject(System(f"{bundle.prefix}tokenizer", _WORKER, spec), ())
+
+
+def texts(bundles: Sequence[Bundle], own: Corpus | None) -> tuple[tuple[int, ...], ...]:
+    """Token ids of the texts that accuracy is measured on: the package's, and the first of the user's own.
+
+    Cut to what every graph and peer takes at little cost.
+    """
+    path, info = bundles[0].path, bundles[0].manifest.tokenizer
+    opened = open_tokenizer(path, info, verify=False)
+    buckets = [max(g.buckets) for b in bundles for g in b.manifest.graphs if g.buckets]
+    longest = min([_MOST_TOKENS, *buckets, *(b.manifest.max_seq_length for b in bundles)])
+    wanted = [t.text for t in packaged()] + list(own.documents[:_MOST_OWN] if own else ())
+    return tuple(dict.fromkeys(tuple(map(int, opened.encode(text, longest))) for text in wanted))
+
+
+def first_choice(candidates: Sequence[Candidate]) -> str:
+    """The name of the reference case: what the runtime would take of the first bundle, else the first."""
+    ours = [c.about for c in candidates if c.about["kind"] == OURS]
+    for precision in PRECISION_ORDER:
+        for format in FORMAT_ORDER:
+            for about in ours:
+                if (about["precision"], about["format"]) == (precision, format):
+                    return str(about["name"])
+    return candidates[0].subject.name
+
+
+def most_exact(candidates: Sequence[Candidate]) -> str:
+    """The name of the accuracy's base: PyTorch in fp32, else the graph of most bits, else the first."""
+    if any(c.subject.name == _TORCH_FP32 for c in candidates):
+        return _TORCH_FP32
+    for precision in _MOST_BITS_FIRST:
+        for about in (c.about for c in candidates):
+            if about.get("precision") == precision:
+                return str(about["name"])
+    return candidates[0].subject.name
+
+
+def _files(start: Path) -> list[Path]:
+    return [p for p in start.rglob("*") if p.is_file()] if start.is_dir() else [start]
+
+
+def require_torch() -> None:
+    """Refuse early what `torch` needs and is not there.
+
+    Raises:
+        InputError: sentence-transformers is not installed.
+    """
+    if importlib.util.find_spec("sentence_transformers") is None:
+        raise InputError(
+            "--reference needs sentence-transformers: pip install 'embedding-edge[validate]'. Without it "
+            "accuracy is taken to the bundle's own most exact graph."
+        )

@@ -1,0 +1,1 @@
+"""A comparison shown: page, Markdown, README's table."""

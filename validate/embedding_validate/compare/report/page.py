@@ -1,0 +1,223 @@
+"""`compare.html`: one self-contained page, a pure function of `compare.json`. Needs jinja2."""
+
+import math
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any
+
+from embedding_runtime.errors import EmbeddingError
+from embedding_validate.compare.document import figures
+from embedding_validate.compare.document.agreement import agreements
+from embedding_validate.compare.document.case import MEASURED
+from embedding_validate.compare.measure.systems import PER_TENSOR
+from embedding_validate.compare.report import advice as compare_advice
+from embedding_validate.compare.report import corpus as corpus_text
+from embedding_validate.compare.report import grid as compare_grid
+from embedding_validate.compare.report import plots as compare_plots
+from embedding_validate.compare.report.plots import Dot
+from embedding_validate.report.plots import Axis
+
+HTML = "compare.html"
+
+Json = dict[str, Any]
+
+
+class PageError(EmbeddingError):
+    """The page cannot be rendered here."""
+
+
+def render(document: Json) -> str:
+    """The page of all runs.
+
+    Raises:
+        PageError: jinja2 is not installed.
+    """
+    try:
+        from jinja2 import Environment, StrictUndefined
+    except ImportError as e:
+        raise PageError("jinja2 is not installed (pip install 'embedding-edge[validate]')") from e
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment.filters |= {"number": compare_grid.number, "megabytes": _megabytes, "told": figures.told}
+    environment.filters["style"] = compare_plots.style_of
+    template = resources.files(__package__).joinpath("compare.html").read_text(encoding="utf-8")
+    page: str = environment.from_string(template).render(
+        runs=[_run(run) for run in document["runs"]],
+        agreements=agreements(document),
+        series=compare_plots.SERIES,
+    )
+    return page
+
+
+def _run(run: Json) -> Json:
+    """What the template shows of a run, beside the run itself."""
+    if run["origin"] != MEASURED:
+        return {"run": run, "measured": False}
+    return {
+        "run": run,
+        "measured": True,
+        "advice": compare_advice.recommendation(run),
+        "systems": [_system(run, name) for name in figures.systems(run)],
+        "figures": _figures(run),
+        "grids": [_grid(run, threads) for threads in run["plan"]["threads"]],
+        "hottest": figures.hottest(run),
+        "failures": [f for name in figures.systems(run) for f in figures.failures(run, name)],
+        "left_out": run.get("left_out", []),
+        "noisy": [{"key": _key(c), "noise": c["noise"]} for c in run["cases"] if c["noise"]],
+        "tokenizers": run["tokenizers"],
+        "accounts": run.get("accounts"),
+        "patience": figures.patience(run),
+        "corpus": run["corpus"],
+        "corpus_sentence": corpus_text.sentence(run["corpus"]) if run["corpus"] else "",
+        "features": [name for name, there in run["machine"]["features"].items() if there],
+    }
+
+
+def _system(run: Json, name: str) -> Json:
+    opening = figures.opening(run, name, run["plan"]["threads"][0]) or {}
+    return {
+        "name": name,
+        "about": figures.about(run, name),
+        "bytes": figures.graph_bytes(run, name),
+        "first_s": opening.get("first_s"),
+        "cold_s": opening.get("cold_s"),
+        "warm_s": figures.warm_load(run, name),
+        "first_ms": figures.first_run(run, name),
+        "memory": figures.memory(run, name),
+        "cosine": figures.cosine(run, name),
+        "wrong": figures.wrong(run, name),
+        "exponent": figures.exponent(run, name, max(run["plan"]["threads"])),
+        "versions": opening.get("versions") or {},
+    }
+
+
+def _grid(run: Json, threads: int) -> Json:
+    shapes = run["plan"]["shapes"]
+    rows = []
+    for name in figures.systems(run):
+        found = [figures.case(run, name, threads, shape) for shape in shapes]
+        rows.append({"name": name, "wrong": figures.wrong(run, name), "cases": found})
+    return {"threads": threads, "shapes": shapes, "rows": rows}
+
+
+def _figures(run: Json) -> list[Json]:
+    from markupsafe import Markup  # comes with jinja2
+
+    threads = max(run["plan"]["threads"])
+    drawn = [_plane(run, threads), _growth(run, threads), _memory(run), _parts(run)]
+    return [{**figure, "svg": Markup(figure["svg"])} for figure in drawn if figure]
+
+
+def _plane(run: Json, threads: int) -> Json | None:
+    """Size against latency; how exact by the mark."""
+    lengths = [int(s) for s in run["plan"]["shapes"] if s.isdigit()]
+    if not lengths:
+        return None
+    tokens = min(lengths, key=lambda n: abs(n - figures.QUERY_TOKENS))
+    found = []
+    for name in figures.systems(run):
+        size, case = figures.graph_bytes(run, name), figures.case(run, name, threads, str(tokens))
+        if size and case and case["median_ms"]:
+            found.append((name, size / 1e6, case["median_ms"]))
+    if not found:
+        return None
+    # A wrong graph, however small and fast, keeps no other off the front, nor one that nobody ships.
+    sound = [f for f in found if _kind(run, f[0]) != "wrong" and _ships(run, f[0])]
+    on_front = figures.pareto([(size, ms, figures.coarseness(run, name)) for name, size, ms in sound])
+    front = {name for (name, *_), on in zip(sound, on_front, strict=True) if on}
+    dots = [Dot(size, ms, name, _kind(run, name), name in front) for name, size, ms in found]
+    x = Axis("MB on disk", 0, 4 * figures.rounded_up(max(d.x for d in dots) * 1.1 / 4))
+    y = _log_axis(f"ms at {tokens} tokens", [d.y for d in dots])
+    alt = "; ".join(f"{d.name} {d.x:.0f} MB, {d.y:.3g} ms, {d.kind}" for d in dots)
+    return {
+        "svg": compare_plots.plane(dots, x, y, f"Size against latency: {alt}"),
+        "caption": f"Size against latency at {tokens} tokens on {_threads(threads)}. Full dots: vectors as "
+        "the reference's, as the validator asks of int8; hollow: coarser; crosses: wrong. No other beats "
+        "those in bold in size, latency and accuracy together.",
+        "legend": [],
+    }
+
+
+def _growth(run: Json, threads: int) -> Json | None:
+    series = {}
+    for name in figures.systems(run):
+        points = sorted(
+            (c["tokens"], c["median_ms"]) for c in figures.cases(run, name, threads) if c["batch"] == 1
+        )
+        if len(points) > 1:
+            series[name] = points
+    if not series:
+        return None
+    lengths = [a for points in series.values() for a, _ in points]
+    x = Axis("tokens", min(lengths), max(lengths), base=2)
+    y = _log_axis("ms", [b for points in series.values() for _, b in points])
+    legend = []
+    for name in series:
+        growth = figures.exponent(run, name, threads)
+        legend.append(f"{name}: grows as length to the {growth:.2f}" if growth is not None else name)
+    return {
+        "svg": compare_plots.lines(series, x, y, f"Latency against length: {'; '.join(legend)}"),
+        "caption": f"Latency against length on {_threads(threads)}; both scales logarithmic. The exponent is "
+        "the slope from 64 tokens on: 1 is linear, 2 quadratic.",
+        "legend": legend,
+    }
+
+
+def _memory(run: Json) -> Json | None:
+    bars = {}
+    for name in figures.systems(run):
+        found = figures.memory(run, name)
+        if "anonymous_peak" in found:
+            bars[name] = {
+                "own": found["anonymous_peak"] / 1024,
+                "mapped files": found.get("file_peak", 0) / 1024,
+            }
+    if not bars:
+        return None
+    alt = "; ".join(f"{n} {b['own']:.0f} MB own, {b['mapped files']:.0f} MB mapped" for n, b in bars.items())
+    return {
+        "svg": compare_plots.stacked(bars, "MB", f"Peak memory: {alt}"),
+        "caption": f"Peak memory of the whole process with texts of up to {figures.MEMORY_TOKENS} tokens: "
+        "its own (anonymous), and mapped files, which the system can drop and read again.",
+        "legend": ["own", "mapped files"],
+    }
+
+
+def _parts(run: Json) -> Json | None:
+    found = {s["name"]: s["parts"] for s in run["systems"] if s.get("parts")}
+    if not found:
+        return None
+    bars = {name: {part: size / 1e6 for part, size in parts.items()} for name, parts in found.items()}
+    alt = "; ".join(f"{n}: " + ", ".join(f"{p} {v:.0f}" for p, v in b.items()) for n, b in bars.items())
+    return {
+        "svg": compare_plots.stacked(bars, "MB on disk", f"Files by part, MB: {alt}"),
+        "caption": "What the bytes of each graph's files are for.",
+        "legend": list(next(iter(bars.values()))),
+    }
+
+
+def _kind(run: Json, name: str) -> str:
+    if figures.wrong(run, name):
+        return "wrong"
+    return "coarse" if figures.coarseness(run, name) else "good"
+
+
+def _ships(run: Json, name: str) -> bool:
+    return bool(figures.about(run, name)["kind"] != PER_TENSOR)
+
+
+def _log_axis(label: str, values: Sequence[float]) -> Axis:
+    """From the power of two below the values to the one above them."""
+    low, high = math.floor(math.log2(min(values))), math.ceil(math.log2(max(values)) + 1e-9)
+    return Axis(label, 2.0**low, 2.0**high, base=2)
+
+
+def _threads(threads: int) -> str:
+    return f"{threads} thread{'s' if threads > 1 else ''}"
+
+
+def _key(case: Json) -> str:
+    return f"{case['system']}, {_threads(case['threads'])}, {figures.shape_of(case)}"
+
+
+def _megabytes(kilobytes: int | None) -> str:
+    return compare_grid.number(kilobytes / 1024 if kilobytes else None)

@@ -1,0 +1,174 @@
+"""Known ways to get this model wrong, each as a change of the forward pass; computes vectors with that fault.
+
+Knows nothing of bundles: it turns token ids into the vectors that a faulty model would give. The sound
+forward pass is the exporter's own encoder in torch, which `diagnosis` first holds against the reference.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from embedding_export.architectures.encoder_config import EncoderConfig
+from embedding_export.architectures.ops import DenseStage
+from embedding_validate.forward.interpreter import Model
+from embedding_validate.forward.torch_ops import NEG, TorchOps
+
+Fault = Callable[[Model], Model]
+
+
+def alone(config: EncoderConfig, dense: Sequence[DenseStage]) -> Mapping[str, Fault]:
+    """Faults that show on one text alone, by name; those that change nothing on this model are left out."""
+    layers = range(config.num_hidden_layers)
+    faults: dict[str, Fault] = {
+        **({"all Dense stages missing": _stages(())} if dense else {}),
+        **({"only the first Dense stage": _stages(dense[:1])} if len(dense) > 1 else {}),
+        "not normalised": lambda m: replace(m, normalize=False),
+        "normalised, though the checkpoint does not": lambda m: replace(m, normalize=True),
+        "causal attention": _ops(_Causal),
+        "window off by one (too narrow)": _config(window=config.window - 1),
+        "window off by one (too wide)": _config(window=config.window + 1),
+        "window halved": _config(window=config.window // 2),
+        "window doubled (sliding_window taken as the distance)": _config(window=config.window * 2),
+        "window ignored": _config(window=config.max_position_embeddings),
+        "RoPE bases swapped": _config(
+            rope_theta_local=config.rope_theta_global, rope_theta_global=config.rope_theta_local
+        ),
+        "global RoPE base everywhere": _config(rope_theta_local=config.rope_theta_global),
+        "local RoPE base everywhere": _config(rope_theta_global=config.rope_theta_local),
+        "all layers local": _config(layer_types=("local",) * len(layers)),
+        "all layers global": _config(layer_types=("global",) * len(layers)),
+        **{f"type of layer {i} swapped": _config(layer_types=_flipped(config, i)) for i in layers},
+        "table scale missing": _ops(_Unscaled),
+        "norms multiply by w instead of 1 + w": _ops(_PlainNorm),
+        "final norm missing": _ops(_NoFinalNorm),
+        "q and k norms missing": _ops(_NoHeadNorm),
+        "attention scale missing": _config(attention_scale=1.0),
+        "attention scale from the head dimension": _config(attention_scale=config.head_dim**-0.5),
+        "exact gelu instead of tanh": _ops(_ExactGelu),
+        "pooling takes the first token": _ops(_FirstToken),
+        "pooling takes the last token": _ops(_LastToken),
+        "RoPE on neighbouring pairs instead of halves": _ops(_PairedRope),
+        "keys reshaped where they should be transposed": _ops(_ReshapedKeys),
+    }
+    sound = Model(config, tuple(dense), True)
+    return {name: f for name, f in faults.items() if f(sound) != sound or name.startswith("normalised")}
+
+
+def padded() -> Mapping[str, Fault]:
+    """Faults that show only where a text is padded."""
+    return {
+        "pooling without mask": _ops(_UnmaskedPool),
+        "attention without mask": _ops(_UnmaskedAttention),
+        "no mask at all": _ops(_Unmasked),
+    }
+
+
+def _config(**changes: Any) -> Fault:
+    return lambda m: replace(m, config=replace(m.config, **changes))
+
+
+def _ops(kind: type[TorchOps]) -> Fault:
+    return lambda m: replace(m, ops=kind)
+
+
+def _stages(dense: Sequence[DenseStage]) -> Fault:
+    return lambda m: replace(m, dense=tuple(dense))
+
+
+def _flipped(config: EncoderConfig, layer: int) -> tuple[str, ...]:
+    other = {"local": "global", "global": "local"}
+    return tuple(other[t] if i == layer else t for i, t in enumerate(config.layer_types))
+
+
+class _Causal(TorchOps):
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
+        position = torch.arange(q.shape[1])
+        return _attend(self, (q, k, v), window, position[:, None] >= position[None, :])
+
+
+class _UnmaskedAttention(TorchOps):
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
+        mask, self.mask = self.mask, torch.ones_like(self.mask)
+        try:
+            return super().attention(q, k, v, window)
+        finally:
+            self.mask = mask
+
+
+class _UnmaskedPool(TorchOps):
+    def mean_pool(self, x: Tensor) -> Tensor:
+        return x.mean(1)
+
+
+class _Unmasked(_UnmaskedAttention, _UnmaskedPool):
+    pass
+
+
+class _Unscaled(TorchOps):
+    def embedding(self, weight: str, scale: float) -> Tensor:
+        return super().embedding(weight, 1.0)
+
+
+class _PlainNorm(TorchOps):
+    def rms_norm(self, x: Tensor, weight: str) -> Tensor:
+        normed = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.config.rms_norm_eps)
+        return normed * self._weight(weight)
+
+
+class _NoFinalNorm(TorchOps):
+    def rms_norm(self, x: Tensor, weight: str) -> Tensor:
+        return x if weight == "norm.weight" else super().rms_norm(x, weight)
+
+
+class _NoHeadNorm(TorchOps):
+    def head_norm(self, x: Tensor, weight: str, scale: float) -> Tensor:
+        return x * scale
+
+
+class _ExactGelu(TorchOps):
+    def gelu_gate(self, gate: Tensor, up: Tensor) -> Tensor:
+        return torch.nn.functional.gelu(gate) * up
+
+
+class _FirstToken(TorchOps):
+    def mean_pool(self, x: Tensor) -> Tensor:
+        return x[:, 0]
+
+
+class _LastToken(TorchOps):
+    def mean_pool(self, x: Tensor) -> Tensor:
+        return x[torch.arange(len(x)), self.mask.sum(1) - 1]
+
+
+class _PairedRope(TorchOps):
+    def rope(self, x: Tensor, theta: float) -> Tensor:
+        heads = self._heads(x)
+        order = torch.cat([torch.arange(0, heads.shape[-1], 2), torch.arange(1, heads.shape[-1], 2)])
+        turned = self._heads(super().rope(heads[..., order].flatten(2), theta))
+        return turned[..., order.argsort()].flatten(2)
+
+
+class _ReshapedKeys(TorchOps):
+    """As converters do that take a transpose of keys with a single head for a change of shape alone."""
+
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
+        keys = self._heads(k).transpose(1, 2)
+        batch, heads, tokens, size = keys.shape
+        taken = keys.reshape(batch, heads, size, tokens).transpose(2, 3)
+        return super().attention(q, taken.transpose(1, 2).flatten(2), v, window)
+
+
+def _attend(ops: TorchOps, qkv: tuple[Tensor, ...], window: int | None, also: Tensor) -> Tensor:
+    """`TorchOps.attention` with a further condition [S, S] on which keys a query sees."""
+    q, k, v = (ops._heads(x).transpose(1, 2) for x in qkv)
+    group = ops.config.num_attention_heads // ops.config.num_key_value_heads
+    k, v = (x.repeat_interleave(group, dim=1) for x in (k, v))
+    allowed = ops.mask[:, None, None, :].bool() & also
+    if window is not None:
+        position = torch.arange(q.shape[2])
+        allowed = allowed & ((position[:, None] - position[None, :]).abs() <= window)
+    scores = (q @ k.transpose(2, 3)).masked_fill(~allowed, NEG)
+    return (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)

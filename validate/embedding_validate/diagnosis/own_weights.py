@@ -1,0 +1,125 @@
+"""What is wrong with a quantized graph whose weights can be read: faults on the weights it stores itself.
+
+Rounding of weights is out of the comparison then, and where the graph shows its residuals, rounding of
+activations too. Knows nothing of tokens, prompts or the reference.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from embedding_export.audit.dequantized import dequantized
+from embedding_export.checkpoint.checkpoint import Checkpoint
+from embedding_export.weights.folding import Weights, as_stored
+from embedding_runtime.bundle import Graph
+from embedding_validate.diagnosis import hypotheses
+from embedding_validate.diagnosis.fitting import Evidence, Fit, best, finding, most_error
+from embedding_validate.forward.interpreter import Interpreter, Model
+from embedding_validate.forward.rounded_ops import ROUNDINGS
+from embedding_validate.measures import metrics
+from embedding_validate.measures.thresholds import execution_threshold
+from embedding_validate.parity.execution import Halves, as_computed, complete
+from embedding_validate.parity.results import Finding
+from embedding_validate.runners.calls import Floats
+
+# Parts whose rounding can be told apart: within each, factors that were moved between tensors cancel.
+_PARTS: dict[str, tuple[str, ...]] = {
+    "the table": ("embed_tokens",),
+    "attention": ("input_layernorm", "self_attn", "post_attention_layernorm"),
+    "feed-forward": ("pre_feedforward_layernorm", "mlp", "post_feedforward_layernorm"),
+}
+
+
+@dataclass(frozen=True)
+class OwnWeights:
+    """A graph, the weights it stores, and the checkpoint it should have come from, in the graph's ids.
+
+    `length` gives the length that a text of so many tokens is padded to, 0 for its own.
+    """
+
+    checkpoint: Checkpoint
+    graph: Graph
+    path: Path
+    length: Callable[[int], int]
+
+    def findings(self, evidence: Sequence[Evidence]) -> list[Finding]:
+        """What is wrong beside the stored weights themselves; nothing where these explain the vectors."""
+        weights = dequantized(self.path, self.checkpoint)
+        if not complete(weights, self.checkpoint):
+            return []
+        sound = Model(self.checkpoint.config, weights.dense, self.checkpoint.normalize)
+        fit = self._fits(weights, evidence)
+        fits = [fit(sound, e) for e in evidence]
+        if all(f.passes for f in fits):
+            return []
+        faults = dict(hypotheses.alone(sound.config, sound.dense))
+        if self.graph.buckets:
+            faults |= hypotheses.padded()
+        models = {n: partial(fit, f(sound)) for n, f in faults.items()}
+        named = best(models, evidence, most_error([f.error for f in fits]))
+        return [named or self._localised(weights, evidence)]
+
+    def beyond_class(self, evidence: Sequence[Evidence]) -> Finding:
+        """Every weight is the nearest that its format has: say which part's rounding costs how much."""
+        stored, true = dequantized(self.path, self.checkpoint), as_stored(self.checkpoint)
+        said = []
+        for part, marks in _PARTS.items():
+            mixed = {
+                n: stored.tensors[n] if n in stored.tensors and any(m in n for m in marks) else t
+                for n, t in true.tensors.items()
+            }
+            weights = replace(true, tensors=mixed)
+            interpreter = Interpreter(self.checkpoint.config, weights, self.checkpoint.normalize)
+            vectors = [(self._vector(interpreter, interpreter.sound, e), e.expected) for e in evidence]
+            said.append(f"{part} {min(metrics.cosine(*pair) for pair in vectors):.4f}")
+        return finding(
+            "quantization error beyond its class",
+            evidence,
+            None,
+            "every stored weight is the nearest its format has, and the graph computes with it as it should; "
+            f"with the rounding of one part alone the cosine is: {', '.join(said)}",
+        )
+
+    def _fits(self, weights: Weights, evidence: Sequence[Evidence]) -> Callable[[Model, Evidence], Fit]:
+        limits = execution_threshold(self.graph.format, self.graph.precision)
+        if self._halves:
+            halves = Halves(self.checkpoint, weights, self.path)
+            rounding = halves.rounding(evidence[0].ids, self.graph.precision)
+
+            def by_halves(model: Model, e: Evidence) -> Fit:
+                found = halves.executed(model, e.ids, rounding)
+                fit = Fit.of(found.vector, e.found, limits.failures)
+                passes = fit.passes and found.update_error <= (limits.update_error or 0.0)
+                return Fit(passes, max(fit.error, found.update_error), fit.cosine)
+
+            return by_halves
+        interpreter = Interpreter(self.checkpoint.config, weights, self.checkpoint.normalize)
+
+        def by_vectors(model: Model, e: Evidence) -> Fit:
+            expected = self._vector(interpreter, as_computed(model, self.graph, self.path), e)
+            return Fit.of(expected, e.found, limits.failures)
+
+        return by_vectors
+
+    @property
+    def _halves(self) -> bool:
+        return self.graph.format == "onnx" and self.graph.precision in ROUNDINGS
+
+    def _vector(self, interpreter: Interpreter, model: Model, e: Evidence) -> Floats:
+        vector: Floats = interpreter.vectors(model, [e.ids], self.length(len(e.ids)))[0]
+        return vector
+
+    def _localised(self, weights: Weights, evidence: Sequence[Evidence]) -> Finding:
+        name = "no known fault: the graph does not compute what its own weights give"
+        if not self._halves:
+            return finding(name, evidence, None)
+        halves = Halves(self.checkpoint, weights, self.path)
+        rounding = halves.rounding(evidence[0].ids, self.graph.precision)
+        tried = [halves.executed(halves.sound, e.ids, rounding) for e in evidence]
+        worst = max(tried, key=lambda executed: executed.update_error)
+        limit = execution_threshold(self.graph.format, self.graph.precision).update_error or 0.0
+        if worst.update_error <= limit:
+            return finding(name, evidence, None, "what differs lies behind the last layer")
+        error = f"relative error of what it adds {worst.update_error:.1e}, by its own weights and rounding"
+        return finding(f"{worst.half} differs", evidence, None, error)

@@ -1,0 +1,176 @@
+"""What is wrong with stored weights, by name: the mistake of storing that makes a tensor what the file has.
+
+Works on tensors that the weight audit found different; knows nothing of graphs or vectors.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedding_export.audit.audit import Difference
+from embedding_export.weights.stored import Grid
+from embedding_validate.parity.results import Finding
+
+Array = NDArray[Any]
+Floats = NDArray[np.float32]
+
+# Of a tensor, how many rows are looked at.
+_ROWS = 8192
+# Of the values, how many a mistake must explain: the others were clipped or rounded differently.
+_MOST = 0.99
+# Rounding to 4 bits makes values up to so much smaller in the middle.
+_LEAST_FACTOR = 0.02
+_BLOCK = 32
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """Rows of a tensor as stored (and their grid), and as they should be, give or take `near` steps."""
+
+    grid: Grid
+    want: Floats
+    near: float
+
+    @property
+    def found(self) -> Floats:
+        return self.grid.values
+
+    def explains(self, values: Floats) -> bool:
+        """Whether `values`, stored, would be what is there: within half a step more than is sound."""
+        steps = np.abs(self.grid.step) * (self.near + 0.51)
+        near = np.abs(values - self.found) <= steps + np.abs(self.want) * 1e-5
+        return bool(near.mean() >= _MOST)
+
+
+def findings(differences: Sequence[Difference]) -> list[Finding]:
+    """A finding for each mistake, with the tensors that it fits.
+
+    An int8 graph's matrices are read by factors that its norms carry: where a norm is wrong, nothing is said
+    of the matrices behind it.
+    """
+    wrong = {d.name for d in differences}
+    by_name: dict[str, list[Difference]] = {}
+    for difference in (d for d in differences if _norm_before(d.name) not in wrong):
+        by_name.setdefault(_name(difference), []).append(difference)
+    return [_finding(name, found) for name, found in by_name.items()]
+
+
+def _finding(name: str, found: Sequence[Difference]) -> Finding:
+    tensors = ", ".join(d.name for d in found[:_SHOWN])
+    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    first = f"{found[0].name} {found[0].words}"
+    return Finding(f"stored weights: {name} ({tensors}{more})", f"{len(found)} tensors; {first}", None, None)
+
+
+def _norm_before(name: str) -> str:
+    """The norm whose channels a matrix takes, itself or by way of another matrix; "" for other tensors."""
+    for part, norm in ((".self_attn.", ".input_layernorm."), (".mlp.", ".pre_feedforward_layernorm.")):
+        if part in name and "norm" not in name:
+            return name.partition(part)[0] + norm + "weight"
+    return ""
+
+
+def _name(difference: Difference) -> str:
+    if difference.stored is None or difference.wanted is None:
+        return difference.words.removeprefix("is ")
+    rows = min(_ROWS, difference.stored.shape[0])
+    tensor = _Tensor(difference.stored.grid(0, rows), difference.wanted(0, rows), difference.nearest)
+    if rows < difference.stored.shape[0] and tensor.explains(tensor.want):
+        return "quantization error beyond its class"  # in rows that are not looked at
+    if tensor.want.ndim < 2:
+        if np.allclose(tensor.found, tensor.want - 1, atol=1e-6):
+            return "w instead of 1 + w"
+        return _factor(tensor) or "other values"
+    for name, mistake in _MISTAKES.items():
+        if mistake(tensor):
+            return name
+    return _rows(tensor) or _factor(tensor) or "quantization error beyond its class"
+
+
+def _factor(tensor: _Tensor) -> str | None:
+    """One factor for all values."""
+    f, w = tensor.found.ravel().astype(np.float64), tensor.want.ravel().astype(np.float64)
+    factor = float(f @ w) / (float(w @ w) or 1.0)
+    if factor <= 0 or abs(factor - 1) < _LEAST_FACTOR:
+        return None
+    return f"all values x {factor:.2g}" if tensor.explains(tensor.want * np.float32(factor)) else None
+
+
+def _rows(tensor: _Tensor) -> str | None:
+    """Few rows are wrong: two may have each other's scales."""
+    step = np.broadcast_to(tensor.grid.step, tensor.want.shape)
+    inside = np.clip(tensor.want, tensor.grid.low, tensor.grid.high)
+    wrong = np.flatnonzero((np.abs(tensor.found - inside) > np.abs(step) * (tensor.near + 0.01)).any(axis=-1))
+    if len(wrong) > len(tensor.want) // 4:
+        return None
+    if len(wrong) == 2:
+        a, b = wrong.tolist()
+        back = tensor.found[[a, b]] / step[[a, b]] * step[[b, a]]
+        near = np.abs(back - tensor.want[[a, b]]) <= np.abs(step[[b, a]]) * (tensor.near + 3.5)
+        return f"scales of rows {a} and {b} exchanged" if near.mean() >= _MOST else "two rows wrong"
+    return f"{len(wrong)} of {len(tensor.want)} rows wrong"
+
+
+def _unsigned(tensor: _Tensor) -> bool:
+    """Codes that are 128 too large or too small."""
+    steps = (tensor.found - tensor.want) / np.where(tensor.grid.step == 0, np.inf, tensor.grid.step)
+    return bool((np.abs(np.abs(steps) - 128) < tensor.near + 0.51).mean() >= _MOST)
+
+
+def _shifted(tensor: _Tensor) -> bool:
+    """Codes that all lie a whole number of steps, the same in a block, from where they should."""
+    if tensor.want.shape[1] % _BLOCK:
+        return False
+    rest, middle = _without_shifts(tensor, tensor.found)
+    return bool((np.abs(rest) < 1.01).mean() >= _MOST and (np.abs(middle) > 2).mean() > 0.5)
+
+
+def _without_shifts(tensor: _Tensor, values: Array) -> tuple[Floats, Floats]:
+    """How many steps `values` lie from where they should: beside each block's median, and the medians."""
+    steps = (values - tensor.want) / np.where(tensor.grid.step == 0, np.inf, tensor.grid.step)
+    blocks = np.broadcast_to(steps, tensor.want.shape).reshape(len(steps), -1, _BLOCK)
+    middle = np.median(blocks, axis=-1, keepdims=True)
+    return np.asarray(blocks - middle, np.float32), np.asarray(middle, np.float32)
+
+
+def _pairs(values: Array) -> Array:
+    return values.reshape(len(values), -1, 2)[:, :, ::-1].reshape(len(values), -1)
+
+
+def _halves(values: Array) -> Array:
+    return np.concatenate(np.split(values, 2, axis=1)[::-1], axis=1)
+
+
+def _columns(change: Callable[[Array], Array]) -> Callable[[_Tensor], bool]:
+    """Codes in another order, their blocks' zero points perhaps too: put back, they are right."""
+
+    def mistake(tensor: _Tensor) -> bool:
+        if tensor.want.shape[1] % _BLOCK:
+            return False
+        step = np.array(np.broadcast_to(tensor.grid.step, tensor.want.shape))
+        back = change(tensor.found / np.where(step == 0, np.inf, step)) * step
+        return bool((np.abs(_without_shifts(tensor, back)[0]) < 4).mean() >= _MOST)
+
+    return mistake
+
+
+def _rows_shifted(tensor: _Tensor) -> bool:
+    """Each row is its neighbour's."""
+    up, down = tensor.found[1:] - tensor.want[:-1], tensor.found[:-1] - tensor.want[1:]
+    step = np.broadcast_to(np.abs(tensor.grid.step), tensor.want.shape)
+    shifts = ((up, step[1:]), (down, step[:-1]))
+    return any(bool((np.abs(d) <= (tensor.near + 0.51) * s + 1e-6).mean() >= _MOST) for d, s in shifts)
+
+
+# Ordered from the most to the least telling.
+_MISTAKES: dict[str, Callable[[_Tensor], bool]] = {
+    "unsigned codes read as signed": _unsigned,
+    "4-bit codes of neighbouring columns exchanged": _columns(_pairs),
+    "4-bit codes of the two halves of a row exchanged": _columns(_halves),
+    "each row is its neighbour's": _rows_shifted,
+    "zero points missing": _shifted,
+}

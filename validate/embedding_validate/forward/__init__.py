@@ -1,0 +1,1 @@
+"""The exporter's forward pass in torch: sound, rounded, layer by layer."""

@@ -1,0 +1,65 @@
+"""The exporter's own encoder in torch, on weights in memory: sound, or changed as its caller says."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from embedding_export.architectures.encoder import encode
+from embedding_export.architectures.encoder_config import EncoderConfig
+from embedding_export.architectures.ops import DenseStage
+from embedding_export.checkpoint.checkpoint import Checkpoint
+from embedding_export.weights.folding import Weights, as_stored
+from embedding_validate.forward.lean_weights import LeanWeights
+from embedding_validate.forward.torch_ops import TorchOps
+
+Floats = NDArray[np.float32]
+Ids = Sequence[int]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A forward pass: figures, stages, and the interpreter that runs it."""
+
+    config: EncoderConfig
+    dense: tuple[DenseStage, ...]
+    normalize: bool
+    ops: type[TorchOps] = TorchOps
+
+
+class Interpreter:
+    """Weights in memory (float32, the table aside), to run sound and faulty models on."""
+
+    def __init__(self, config: EncoderConfig, weights: Weights, normalize: bool) -> None:
+        self._weights = LeanWeights(weights)
+        self.sound = Model(config, weights.dense, normalize)
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> "Interpreter":
+        """The checkpoint's own weights."""
+        return cls(checkpoint.config, as_stored(checkpoint), checkpoint.normalize)
+
+    def vectors(self, model: Model, batch: Sequence[Ids], length: int = 0) -> Floats:
+        """Vectors (N, dim) of sequences of ids, right-padded with 0 to the longest, at least to `length`."""
+        return self._run(model, batch, length)[0]
+
+    def layers(self, ids: Ids) -> dict[str, Floats]:
+        """The sound model's named residuals (tokens, hidden), in the order in which they are computed."""
+        return {name: t[0].numpy() for name, t in self._run(self.sound, [ids])[1].items()}
+
+    def exchanged(self, first: int, second: int) -> "Interpreter":
+        """The same with the weights of two layers exchanged."""
+        swap = {f"layers.{first}.": f"layers.{second}.", f"layers.{second}.": f"layers.{first}."}
+        other = object.__new__(Interpreter)
+        other.sound, other._weights = self.sound, self._weights.renamed(swap)
+        return other
+
+    def _run(self, model: Model, batch: Sequence[Ids], length: int = 0) -> tuple[Floats, dict[str, Tensor]]:
+        weights, ids, mask = self._weights.for_batch(batch, length)
+        ops = model.ops(model.config, weights, ids, mask)
+        with torch.inference_mode():
+            _, vectors = encode(ops, model.config, model.dense, model.normalize)
+        return vectors.numpy(), ops.layers

@@ -1,0 +1,80 @@
+"""What an ONNX graph has inside, and the first place that differs: its named residuals.
+
+Works on graphs that our exporter built, which name the residual after each half of a layer. Needs onnx.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedding_runtime.engines.onnx_session import create_session, session_options
+from embedding_runtime.machine.threads import available_cpus
+
+Floats = NDArray[np.float32]
+
+_RESIDUAL = re.compile(r"embeddings|layers\.\d+\.(attention|output)")
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """The first residual whose relative error ‖a − b‖ / ‖b‖ passes a bound, and the error just before."""
+
+    name: str
+    error: float
+    error_before: float
+
+    @property
+    def layer(self) -> int:
+        """The number in `layers.N.attention` or `layers.N.output`."""
+        return int(self.name.split(".")[1])
+
+
+class Layers:
+    """A graph that is run with its residuals as outputs; `names` are those it has, in order."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the graph at `path`, set up as the runtime does.
+
+        Raises:
+            EngineError: onnxruntime does not load it.
+        """
+        import onnx  # not for LiteRT
+
+        model = onnx.load(str(path), load_external_data=False)
+        self.names = [n for node in model.graph.node for n in node.output if _RESIDUAL.fullmatch(n)]
+        for name in self.names:
+            model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+        options = session_options(available_cpus())
+        self._session = create_session(model.SerializeToString(), options, path)
+
+    def run(self, ids: Sequence[int]) -> dict[str, Floats]:
+        """Residuals of one text by name, float32 (tokens, hidden); what fills the last block is cut off."""
+        batch = np.array([ids], dtype=np.int64)
+        found = self._session.run(self.names, {"input_ids": batch, "attention_mask": np.ones_like(batch)})
+        return {name: values[0][: len(ids)] for name, values in zip(self.names, found, strict=True)}
+
+
+def first_deviation(
+    path: Path, ids: Sequence[int], expected: Mapping[str, Floats], bound: float
+) -> Deviation | None:
+    """Run the graph with its residuals as outputs; None when it has no such names, or all are within `bound`.
+
+    `expected` maps names to float32 (tokens, hidden), in the order of computation.
+    """
+    found, before = Layers(path).run(ids), 0.0
+    for name, values in found.items():
+        if name in expected:
+            error = _relative(values, expected[name])
+            if not error <= bound:
+                return Deviation(name, error, before)
+            before = error
+    return None
+
+
+def _relative(found: Floats, expected: Floats) -> float:
+    difference = found.astype(np.float64) - expected
+    return float(np.linalg.norm(difference) / np.linalg.norm(expected.astype(np.float64)))

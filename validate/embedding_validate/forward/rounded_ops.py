@@ -1,0 +1,153 @@
+"""The forward pass with a quantized graph's own rounding, held against the graph update by update.
+
+Rounding makes much of a different last digit, so that two sound passes drift apart within a few layers. Here
+each half of a layer starts from what the graph itself gave for the half before: what remains is that half's
+own error. Knows nothing of files, sessions or verdicts.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from embedding_export.architectures.encoder_config import EncoderConfig
+from embedding_export.architectures.ops import DenseStage
+from embedding_export.audit.dequantized import read_graph
+from embedding_export.audit.read_eight_bits import turning
+from embedding_export.weights.folding import Weights
+from embedding_export.weights.stored import TAKES_TURNED
+from embedding_validate.forward.torch_ops import TorchOps
+
+INT8_MAX = 127.0
+# Smaller than any activation: rows of zeros stay zeros.
+_TINY = 1e-30
+_BLOCK = 32
+
+Rounding = Callable[[Tensor], Tensor]
+"""What a matrix product makes of its input: the same shape, each value on its grid."""
+
+
+def rows(x: Tensor) -> Tensor:
+    """8 bits, symmetric, one scale per row: its largest magnitude becomes 127."""
+    scale = (x.abs().amax(-1, keepdim=True) / INT8_MAX).clamp(min=_TINY)
+    return (x / scale).round() * scale
+
+
+def blocks(x: Tensor) -> Tensor:
+    """`rows` of the 32 values of each block."""
+    return rows(x.reshape(*x.shape[:-1], -1, _BLOCK)).flatten(-2)
+
+
+def tokens(x: Tensor) -> Tensor:
+    """8 bits, one scale and zero point per row, its range and 0 covered by 256 steps: as XNNPACK rounds what
+    products with int8 and 4-bit weights take (its `qd8` quantization)."""
+    low, high = x.amin(-1, keepdim=True).clamp(max=0), x.amax(-1, keepdim=True).clamp(min=0)
+    steps = 255 / (high - low).clamp(min=_TINY)
+    low, high = low * steps, high * steps
+    zero = torch.where(low + high > 1, -128 - low, 127 - high).clamp(-128, 127).round()
+    return (x * steps).round().clamp(-128 - zero, 127 - zero) / steps
+
+
+def exact(x: Tensor) -> Tensor:
+    """Nothing is rounded."""
+    return x
+
+
+# What engines do to the input of a product, by the graph's precision. For int4 it depends on the CPU: blocks
+# on x86 (with VNNI and without) and on ARM with dot products, floats on ARM without; emulated ones agree.
+ROUNDINGS: dict[str, tuple[Rounding, ...]] = {"int8": (rows,), "int4": (blocks, exact)}
+
+
+@dataclass(frozen=True)
+class Products:
+    """Of a graph's matrices, by name, those that take turned inputs and those that round nothing."""
+
+    turned: frozenset[str] = frozenset()
+    exact: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, path: Path) -> "Products":
+        """Those of the graph at `path`."""
+        stored = read_graph(path).items()
+        turned = frozenset(n for n, w in stored if w.turned == TAKES_TURNED)
+        return cls(turned, frozenset(n for n, w in stored if w.kind == "float32"))
+
+    def rounded(self, x: Tensor, weight: str, rounding: Rounding) -> Tensor:
+        """What the product with a matrix makes of its input."""
+        if weight in self.exact:
+            return x
+        return _turned(rounding(_turned(x))) if weight in self.turned else rounding(x)
+
+
+def _turned(x: Tensor) -> Tensor:
+    """Channels turned in blocks, or turned back."""
+    matrix = torch.from_numpy(turning(x.shape[-1]))
+    blocks = x.reshape(*x.shape[:-1], -1, len(matrix))
+    return torch.matmul(blocks, matrix).reshape(x.shape)
+
+
+class TokenOps(TorchOps):
+    """The forward pass as a quantized LiteRT graph rounds it: the inputs of its products, nothing else."""
+
+    products = Products()
+
+    def linear(self, x: Tensor, *weights: str) -> tuple[Tensor, ...]:
+        return super().linear(self.products.rounded(x, weights[0], tokens), *weights)
+
+    def dense(self, x: Tensor, stage: DenseStage) -> Tensor:
+        return super().dense(self.products.rounded(x, stage.weight, tokens), stage)
+
+    @classmethod
+    def of(cls, ops: type[TorchOps], products: Products) -> type[TorchOps]:
+        """A forward pass, sound or not, with that rounding."""
+        return type("Rounded", (cls, ops) if ops is not TorchOps else (cls,), {"products": products})
+
+
+class RoundedOps(TorchOps):
+    """Runs each half of a layer from the graph's own residual; `errors` are of what the halves add.
+
+    A relative error is ‖a − b‖ / ‖b‖ for what this pass adds, a, and what the graph added, b.
+    """
+
+    def __init__(
+        self,
+        config: EncoderConfig,
+        weights: Weights,
+        ids: Tensor,
+        given: Mapping[str, Tensor],
+        rounding: Callable[[Tensor, str], Tensor],
+        scores: Sequence[tuple[float, float]],
+    ) -> None:
+        """`given`: the graph's named residuals, [1, S, H]; `rounding`: what a matrix's product makes of its
+        input; `scores`: each layer's scales of q and k codes."""
+        super().__init__(config, weights, ids, torch.ones_like(ids))
+        self._given, self._round, self._scores = given, rounding, list(scores)
+        self.errors: dict[str, float] = {}
+
+    def embedding(self, weight: str, scale: float) -> Tensor:
+        rows = super().embedding(weight, scale)
+        return self._held("embeddings", torch.zeros_like(rows), rows)
+
+    def linear(self, x: Tensor, *weights: str) -> tuple[Tensor, ...]:
+        return super().linear(self._round(x, weights[0]), *weights)
+
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
+        """Queries and keys are 8-bit codes: products of whole numbers, exact in float32 at 256 terms."""
+        q_scale, k_scale = self._scores.pop(0)
+        q_codes, k_codes = ((x / s).round().clamp(-128, 127) for x, s in ((q, q_scale), (k, k_scale)))
+        return super().attention(q_codes * q_scale, k_codes * k_scale, v, window)
+
+    def residual(self, x: Tensor, update: Tensor, name: str) -> Tensor:
+        return self._held(name, x, update)
+
+    def dense(self, x: Tensor, stage: DenseStage) -> Tensor:
+        return super().dense(self._round(x, stage.weight), stage)
+
+    def _held(self, name: str, before: Tensor, update: Tensor) -> Tensor:
+        """Compare what is added to `before`, and go on from what the graph has."""
+        given = self._given[name]
+        added = (given - before).double()
+        self.errors[name] = float((update.double() - added).norm() / added.norm().clamp(min=_TINY))
+        return given

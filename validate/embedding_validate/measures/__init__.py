@@ -1,0 +1,1 @@
+"""Differences, rankings, and the thresholds that they are held to."""

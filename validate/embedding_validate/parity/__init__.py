@@ -1,0 +1,1 @@
+"""A bundle's graphs against the reference's answers."""

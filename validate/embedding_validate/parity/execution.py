@@ -1,0 +1,179 @@
+"""What a graph should give by its own weights: the forward pass on the weights as they are stored.
+
+Rounding weights loses something, which is another question; a graph that computes correctly with what it
+stores agrees far better with this. Needs torch and onnx; knows nothing of verdicts.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from embedding_export.architectures.encoder import encode
+from embedding_export.audit.dequantized import dequantized
+from embedding_export.checkpoint.checkpoint import Checkpoint
+from embedding_export.weights.folding import Weights
+from embedding_runtime.bundle import Graph
+from embedding_runtime.errors import EmbeddingError
+from embedding_validate.forward.interpreter import Ids, Interpreter, Model
+from embedding_validate.forward.layers import Layers
+from embedding_validate.forward.lean_weights import LeanWeights
+from embedding_validate.forward.rounded_ops import ROUNDINGS, Products, RoundedOps, Rounding, TokenOps, exact
+from embedding_validate.forward.torch_ops import TorchOps
+from embedding_validate.measures import metrics
+from embedding_validate.measures.metrics import Figures
+from embedding_validate.measures.thresholds import threshold
+from embedding_validate.reference.answers import Answers
+from embedding_validate.runners.calls import Floats
+
+# Each probe costs a forward pass in torch. Texts that fill a bucket of a LiteRT graph come on top.
+_MOST_TOKENS = 700
+_MOST_PROBES = 16
+
+
+class ExecutionError(EmbeddingError):
+    """The forward pass in torch is not the reference's, so that it can judge nothing."""
+
+
+@dataclass(frozen=True)
+class Executed:
+    """What a graph should give for one text: its vector, float32 (dim,), from the graph's last residual.
+
+    `update_error` is the largest relative error of what a half of a layer adds, `half` that half's name.
+    """
+
+    vector: Floats
+    update_error: float = 0.0
+    half: str = ""
+
+
+class Execution:
+    """For the graphs of one checkpoint; `answers` are the reference's, in the checkpoint's own ids."""
+
+    def __init__(self, checkpoint: Checkpoint, answers: Answers) -> None:
+        self._checkpoint = checkpoint
+        self._answers = answers
+        self._sound = False
+
+    def expected(self, bundle: Path, graph: Graph, answers: Answers) -> Mapping[str, Executed]:
+        """What some probes should give by the graph's own weights, `answers` being in the graph's ids.
+
+        Empty for fp32, which holds the checkpoint's weights themselves, so that the reference answers for it,
+        and for a graph that lacks tensors, which the question of weights tells.
+        Rounding of activations is followed from one of the graph's residuals to the next in ONNX, and all the
+        way in LiteRT, which shows none.
+
+        Raises:
+            ExecutionError: with the checkpoint's own weights the forward pass is not the reference's, or a
+            graph that rounds activations does not show its residuals.
+        """
+        if graph.precision == "fp32":
+            return {}
+        self._require_sound()
+        path = bundle / graph.file
+        names = list(dict.fromkeys([*_spread(answers, _MOST_PROBES), *_full(answers, graph.buckets)]))
+        weights = dequantized(path, self._checkpoint)
+        if not complete(weights, self._checkpoint):
+            return {}
+        if graph.format == "onnx" and graph.precision in ROUNDINGS:
+            halves = Halves(self._checkpoint, weights, path)
+            texts = {name: answers.by_probe[name].ids for name in names}
+            rounding = halves.rounding(texts[names[0]], graph.precision) if names else exact
+            return {n: halves.executed(halves.sound, ids, rounding) for n, ids in texts.items()}
+        interpreter = Interpreter(self._checkpoint.config, weights, self._checkpoint.normalize)
+        model = as_computed(interpreter.sound, graph, path)
+        return {name: Executed(v) for name, v in _vectors(interpreter, model, answers, names).items()}
+
+    def _require_sound(self) -> None:
+        """Once: hold the forward pass itself against the reference, on three lengths."""
+        if self._sound:
+            return
+        interpreter = Interpreter.of(self._checkpoint)
+        found = _vectors(interpreter, interpreter.sound, self._answers, _spread(self._answers, 3))
+        for name, vector in found.items():
+            right = self._answers.by_probe[name].vector
+            if failures := threshold("fp32").failures(metrics.norm(right), Figures.of(right, vector)):
+                raise ExecutionError(
+                    f"The forward pass in torch does not give the reference's vector for probe {name!r}: "
+                    f"{'; '.join(failures)}. Execution cannot be judged; please report this checkpoint."
+                )
+        self._sound = True
+
+
+def as_computed(model: Model, graph: Graph, path: Path) -> Model:
+    """A forward pass, sound or not, with the rounding of activations that only a graph's vectors show."""
+    rounds = graph.format == "litert" and graph.precision != "fp32"
+    return replace(model, ops=TokenOps.of(model.ops, Products.of(path))) if rounds else model
+
+
+def complete(weights: Weights, checkpoint: Checkpoint) -> bool:
+    """Whether a graph's own weights have all that the forward pass reads before the Dense stages."""
+    return {n for n in checkpoint.tensors if not n.startswith("dense.")} <= weights.tensors.keys()
+
+
+class Halves:
+    """A quantized ONNX graph of ours: its residuals, its weights and its rounding, to run models on."""
+
+    def __init__(self, checkpoint: Checkpoint, weights: Weights, path: Path) -> None:
+        """Open the graph at `path`, which stores `weights`.
+
+        Raises:
+            ExecutionError: it does not show its residuals.
+        """
+        from embedding_export.onnx.reader import score_scales  # needs onnx: not for LiteRT
+
+        self._layers, self._scores = Layers(path), score_scales(path)
+        self._weights, self._products = LeanWeights(weights), Products.of(path)
+        self.sound = Model(checkpoint.config, weights.dense, checkpoint.normalize)
+        count = checkpoint.config.num_hidden_layers
+        if (len(self._layers.names), len(self._scores)) != (1 + 2 * count, count):
+            raise ExecutionError(
+                f"{path.name} shows {len(self._layers.names)} residuals and {len(self._scores)} int8 scores, "
+                f"not {1 + 2 * count} and {count}. Export the bundle again with this version."
+            )
+
+    def executed(self, model: Model, ids: Ids, rounding: Rounding) -> Executed:
+        """What a model, sound or not, makes of the graph's residuals for one text."""
+        weights, at, _ = self._weights.for_batch([ids])
+        given = {n: torch.from_numpy(r[None].copy()) for n, r in self._layers.run(ids).items()}
+        kind = RoundedOps if model.ops is TorchOps else type("Faulty", (RoundedOps, model.ops), {})
+        rounded = partial(self._products.rounded, rounding=rounding)
+        ops = kind(model.config, weights, at, given, rounded, self._scores)
+        with torch.inference_mode():
+            _, vector = encode(ops, model.config, model.dense, model.normalize)
+        half = max(ops.errors, key=ops.errors.__getitem__)
+        return Executed(vector[0].numpy(), ops.errors[half], half)
+
+    def rounding(self, ids: Ids, precision: str) -> Rounding:
+        """Of a precision's roundings the one that fits a text: the CPU's."""
+        known = ROUNDINGS[precision]
+        if len(known) == 1:
+            return known[0]
+        return min(known, key=lambda r: self.executed(self.sound, ids, r).update_error)
+
+
+def _vectors(interpreter: Interpreter, model: Model, answers: Answers, names: list[str]) -> dict[str, Floats]:
+    return {n: interpreter.vectors(model, [answers.by_probe[n].ids])[0] for n in names}
+
+
+def _full(answers: Answers, buckets: Sequence[int]) -> list[str]:
+    """For each bucket the longest probe that it holds, however slow."""
+    lengths = _lengths(answers)
+    held = [[n for n, tokens in lengths.items() if tokens <= size] for size in buckets]
+    return [max(names, key=lengths.__getitem__) for names in held if names]
+
+
+def _lengths(answers: Answers) -> dict[str, int]:
+    """Tokens of each probe that runs in one piece."""
+    return {p.id: len(answers.by_probe[p.id].ids) for p in answers.probes.probes if p.chunked_at is None}
+
+
+def _spread(answers: Answers, most: int) -> list[str]:
+    """Up to `most` probes, spread over the lengths that are quick enough."""
+    lengths = _lengths(answers)
+    names = sorted((n for n, tokens in lengths.items() if tokens <= _MOST_TOKENS), key=lengths.__getitem__)
+    if len(names) <= most:
+        return names
+    return [names[round(i * (len(names) - 1) / (most - 1))] for i in range(most)]

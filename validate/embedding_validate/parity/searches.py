@@ -1,0 +1,59 @@
+"""Which probes are searched, and whose scores are compared, given the vectors of all that ran alone.
+
+Knows no graph: vectors come by probe id.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedding_validate.measures import metrics
+from embedding_validate.measures import ranking as rank
+from embedding_validate.measures.ranking import Ranking, ScoreShift
+from embedding_validate.probes.probes import Probe
+from embedding_validate.reference.answers import Answers
+
+Floats = NDArray[np.float32]
+Vectors = Mapping[str, Floats]
+
+
+def ranking(answers: Answers, vectors: Vectors) -> Ranking | None:
+    """What ran as documents, ranked for each that ran as a query; a text is no answer to itself."""
+    queries, documents = (
+        _gave(answers, vectors, [p for p in answers.probes.probes if p.verb == verb])
+        for verb in ("encode_query", "encode_document")
+    )
+    if not queries or not documents:
+        return None
+    others = np.array([[q.text != d.text for d in documents] for q in queries])
+    (asked, asked_here), (kept, kept_here) = (_both(answers, vectors, p) for p in (queries, documents))
+    return rank.compare((asked, kept), (asked_here, kept_here), others)
+
+
+def score_shift(answers: Answers, vectors: Vectors) -> ScoreShift | None:
+    """The scores of texts that ran without a prompt, each with each."""
+    plain = [
+        p
+        for p in answers.probes.probes
+        if p.verb == "encode" and p.prompt_name is None and not p.allow_special
+    ]
+    kept = _gave(answers, vectors, plain)
+    return rank.score_shift(*_both(answers, vectors, kept)) if kept else None
+
+
+def _gave(answers: Answers, vectors: Vectors, probes: Sequence[Probe]) -> list[Probe]:
+    """Those with a vector of the reference's shape, without NaN or infinity."""
+    return [
+        p
+        for p in probes
+        if p.id in vectors
+        and vectors[p.id].shape == answers.by_probe[p.id].vector.shape
+        and metrics.finite(vectors[p.id])
+    ]
+
+
+def _both(answers: Answers, vectors: Vectors, probes: Sequence[Probe]) -> tuple[Floats, Floats]:
+    """The reference's vectors and those given, (n, dim) each."""
+    expected = np.stack([answers.by_probe[p.id].vector for p in probes])
+    return expected, np.stack([vectors[p.id] for p in probes])

@@ -1,0 +1,51 @@
+"""The question of weights: is every tensor that a bundle's graph stores the checkpoint's?
+
+Vectors cannot show everything: a uniform scale on a projection cancels in the norm that follows. Hands the
+exporter's audit the checkpoint as the bundle holds it; knows nothing of verdicts.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from embedding_export.audit.audit import Difference, differences
+from embedding_export.checkpoint.checkpoint import Checkpoint
+from embedding_export.errors import AuditError
+from embedding_export.tokenizer.trimming import TensorRows
+from embedding_export.weights.stored import TABLE
+from embedding_runtime.bundle import Graph, Manifest
+from embedding_validate.parity.results import WeightReport
+
+
+def of_bundle(checkpoint: Checkpoint, bundle: Path, manifest: Manifest) -> Checkpoint:
+    """The checkpoint in a bundle's own ids: with fewer rows in its table where the vocabulary was trimmed."""
+    if manifest.tokenizer.kept_ids is None:
+        return checkpoint
+    kept = np.load(bundle / manifest.tokenizer.kept_ids).astype(np.int64)
+    table = TensorRows.of(checkpoint.tensors[TABLE], kept)
+    return replace(
+        checkpoint,
+        config=replace(checkpoint.config, vocab_size=len(kept)),
+        tensors={**checkpoint.tensors, TABLE: table},
+    )
+
+
+def compared(checkpoint: Checkpoint, bundle: Path, manifest: Manifest, graph: Graph) -> WeightReport:
+    """How many tensors of a graph were compared with the checkpoint's, and which differ."""
+    try:
+        count, found = different(checkpoint, bundle, manifest, graph)
+    except AuditError as e:
+        return WeightReport(0, (str(e),))
+    return WeightReport(count, tuple(f"{d.name} {d.words}" for d in found))
+
+
+def different(
+    checkpoint: Checkpoint, bundle: Path, manifest: Manifest, graph: Graph
+) -> tuple[int, list[Difference]]:
+    """How many tensors were compared, and those that differ.
+
+    Raises:
+        AuditError: a LiteRT file whose signatures differ in their weights.
+    """
+    return differences(bundle / graph.file, of_bundle(checkpoint, bundle, manifest))

@@ -1,0 +1,1 @@
+"""Probe texts, and texts of exact lengths."""

@@ -1,0 +1,114 @@
+"""Probe texts: the package's own (`texts.jsonl`, `passages.json`) and the user's.
+
+Knows nothing of tokens or models.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+from embedding_runtime.embed_text.files.records import Record
+from embedding_runtime.embed_text.files.row_formats import choose_format
+from embedding_runtime.embed_text.files.rows import read_records
+from embedding_runtime.embed_text.files.text_source import open_source
+from embedding_runtime.errors import InputError
+
+TEXTS, PASSAGES = (resources.files(__package__) / name for name in ("texts.jsonl", "passages.json"))
+
+
+@dataclass(frozen=True)
+class Text:
+    """One probe text; `script` is the class that reports group by (a writing system, or e.g. "Code")."""
+
+    id: str
+    script: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Library:
+    """Passages as (title, text), and questions as (text, title of the answer)."""
+
+    passages: tuple[tuple[str, str], ...]
+    questions: tuple[tuple[str, str], ...]
+
+
+def packaged() -> tuple[Text, ...]:
+    """The texts of the package, written for it: scripts, code, emoji, whitespace, control tokens."""
+    return _parse_jsonl(TEXTS.read_text(encoding="utf-8"), TEXTS.name)
+
+
+@cache
+def library() -> Library:
+    """The package's library: what is searched, and what is asked."""
+    data = json.loads(PASSAGES.read_text(encoding="utf-8"))
+    pairs = {
+        part: tuple((item[first], item[second]) for item in data[part])
+        for part, first, second in (("passages", "title", "text"), ("questions", "text", "title"))
+    }
+    return Library(pairs["passages"], pairs["questions"])
+
+
+def read(path: Path) -> tuple[Text, ...]:
+    """Read the user's texts, in any format that `embed-text` reads: records with `text` (and `id`, `script`),
+    else one per line. Blank lines are passed over.
+
+    Raises:
+        InputError: the file is missing, unreadable, not what its name says, or has no text.
+    """
+    found = tuple(_text(record, str(path)) for record in records(path, "--texts", (("text",),)))
+    if not found:
+        raise InputError(f"The texts file {path} has no text. Put one text on each line.")
+    return _distinct(found, str(path))
+
+
+def records(path: Path, option: str, layouts: tuple[tuple[str, ...], ...]) -> Iterator[Record]:
+    """What is in a file that the user has named with an option, but for blank lines; see `read_records`.
+
+    Raises:
+        InputError: the file is missing, unreadable, of no known format, or has other fields.
+        EngineError: it is a Parquet file, and pyarrow is not installed.
+    """
+    try:
+        source = open_source(path)
+        kind = choose_format(source, path, None, tuple(name for names in layouts for name in names))
+        for record in read_records(source, kind, layouts, headerless=True):
+            if kind != "lines" or record.error or (record.values or {})["text"].strip():
+                yield record
+    except OSError as e:
+        raise InputError(f"The file {path} cannot be read ({e}). Check the path of {option}.") from e
+
+
+def _parse_jsonl(data: str, where: str) -> tuple[Text, ...]:
+    lines = [(n, line) for n, line in enumerate(data.split("\n"), 1) if line.strip()]
+    return _distinct(tuple(_text(Record(n, json.loads(line)), where) for n, line in lines), where)
+
+
+def _distinct(texts: tuple[Text, ...], where: str) -> tuple[Text, ...]:
+    if len({t.id for t in texts}) != len(texts):
+        raise InputError(f"{where} uses one id for several texts. Give each text an id of its own, or none.")
+    return texts
+
+
+def _text(record: Record, where: str) -> Text:
+    if record.error:
+        raise InputError(
+            f"Line {record.line} of {where} {record.error}. Expected an object with text, or text."
+        )
+    fields = record.values or {}
+    found = [fields.get("id", f"line-{record.line}"), fields.get("script", "User"), fields.get("text")]
+    if not all(isinstance(f, str) for f in found):
+        raise InputError(
+            f'Line {record.line} of {where} is {fields!r:.60}. Expected an object such as {{"text": "..."}}; '
+            "text, id and script are strings."
+        )
+    text = Text(*found)
+    if any("\ud800" <= c <= "\udfff" for c in text.text):
+        raise InputError(
+            f"Line {record.line} of {where} holds a lone surrogate, which is no text. Remove it, or save the "
+            "file as UTF-8."
+        )
+    return text

@@ -1,0 +1,1 @@
+"""What sentence-transformers gives for the probes, computed once and kept."""

@@ -1,0 +1,102 @@
+"""The reference's answers, computed once per checkpoint and set of texts, and kept in the user's cache.
+
+A kept answer is used only where all that it depends on is the same: weights, the checkpoint's small files,
+texts, lengths, the code that chooses and computes, and the libraries' versions.
+"""
+
+import hashlib
+import inspect
+import json
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+
+from embedding_export.checkpoint.checkpoint import Checkpoint
+from embedding_export.files import tokenizer_file
+from embedding_runtime.encoding import overflow
+from embedding_runtime.errors import InputError
+from embedding_runtime.machine.user_cache import cache_folder
+from embedding_validate.probes import lengths, probes, texts
+from embedding_validate.probes.probes import ProbeSet
+from embedding_validate.probes.texts import Text
+from embedding_validate.reference import chunks
+from embedding_validate.reference import file as reference_file
+from embedding_validate.reference import reference as reference_module
+from embedding_validate.reference.answers import Answers
+from embedding_validate.reference.reference import PACKAGES, Reference, ask, require
+
+Progress = Callable[[int, int], None]
+
+# Answers that nobody has asked for this long go when others are kept.
+_KEPT_SECONDS = 30 * 24 * 3600.0
+# Code and data that decide what is asked and how it is answered.
+_CODE = (probes, lengths, chunks, reference_module, reference_file, overflow, tokenizer_file)
+_DATA = (texts.TEXTS, texts.PASSAGES)
+
+
+def answers(
+    checkpoint: Checkpoint, own: Sequence[Text] | None, buckets: tuple[int, ...], progress: Progress
+) -> Answers:
+    """Answers to the full set of probes, or to the user's own texts; `progress` gets (done, total).
+
+    Kept ones that cannot be read are computed anew. The reference is let go of before this returns.
+
+    Raises:
+        ReferenceLoadError: the reference cannot be loaded, or is not the model that the checkpoint describes.
+    """
+    require()
+    file = cache_folder() / "references" / f"{_key(checkpoint, own, buckets)}.npz"
+    with suppress(InputError):
+        found = reference_file.load(file)
+        with suppress(OSError):
+            file.touch()
+        return found
+
+    def choose(reference: Reference) -> ProbeSet:
+        if own is not None:
+            return probes.of_texts(own, reference.prompts)
+        limits = replace(reference.limits, buckets=buckets)
+        return probes.full(texts.packaged(), reference.prompts, limits, reference.count)
+
+    computed = ask(checkpoint, choose, progress)
+    with suppress(OSError):  # without a cache, they are computed again next time
+        _keep(computed, file)
+    return computed
+
+
+def _keep(computed: Answers, file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    for old in file.parent.glob("*.npz"):
+        if time.time() - old.stat().st_mtime > _KEPT_SECONDS:
+            old.unlink(missing_ok=True)
+    reference_file.save(computed, file)
+
+
+def _key(checkpoint: Checkpoint, own: Sequence[Text] | None, buckets: tuple[int, ...]) -> str:
+    """A hash of everything that the answers depend on."""
+    source = asdict(checkpoint.source)
+    parts = {
+        "source": {k: source[k] for k in ("name", "revision", "weights_sha256", "dtype", "qat", "notes")},
+        "files": {f.name: _sha256(f.read_bytes()) for f in _small_files(checkpoint.path)},
+        "overrides": checkpoint.config_overrides,
+        "own": None if own is None else [asdict(t) for t in own],
+        "buckets": buckets,
+        "code": {
+            **{module.__name__: _sha256(inspect.getsource(module).encode()) for module in _CODE},
+            **{file.name: _sha256(file.read_bytes()) for file in _DATA},
+        },
+        "versions": {name: version(name) for name in PACKAGES},
+    }
+    return _sha256(json.dumps(parts, sort_keys=True).encode())[:32]
+
+
+def _small_files(folder: Path) -> list[Path]:
+    """Everything in a checkpoint but its weights, which `weights_sha256` stands for."""
+    return sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix in (".json", ".txt", ".model"))
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

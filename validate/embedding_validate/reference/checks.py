@@ -1,0 +1,89 @@
+"""Whether a loaded reference computes the model that its checkpoint describes; asked of the model itself.
+
+A library may attend causally, or over another window, without a word: versions are not asked, behaviour is.
+"""
+
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from embedding_runtime.errors import EmbeddingError
+
+if TYPE_CHECKING:
+    import torch
+
+    from embedding_export.checkpoint.checkpoint import Checkpoint
+
+
+class ReferenceLoadError(EmbeddingError):
+    """The reference cannot be loaded, or does not compute the model that the checkpoint describes."""
+
+
+def require_bidirectional(transformer: Any) -> None:
+    """Change the last token; the first hidden state must change too (or the library runs silently causal)."""
+    import torch
+
+    last = transformer.config.vocab_size - 1
+    ids = torch.tensor([[2, last // 2, last // 3], [2, last // 2, last]])
+    with torch.inference_mode():
+        first = transformer(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[:, 0]
+    if _relative(first[0], first[1]) < 1e-5:
+        raise ReferenceLoadError(
+            f"transformers {version('transformers')} runs this model causally: the first token does not see "
+            "the last. It ignores use_bidirectional_attention; install the pinned version: "
+            "pip install 'embedding-edge[validate]'"
+        )
+
+
+def require_layers(transformer: Any, checkpoint: "Checkpoint") -> None:
+    """The reference's layers must be local and global where the checkpoint's are, with the same window."""
+    config = checkpoint.config
+    kinds = {"sliding_attention": "local", "full_attention": "global"}
+    found = tuple(kinds.get(t, t) for t in transformer.config.layer_types)
+    if found != config.layer_types:
+        raise ReferenceLoadError(
+            f"The reference has layers {found}, the checkpoint {config.layer_types}. Its config.json is read "
+            "differently by this version of transformers; install the pinned one."
+        )
+    if "local" not in found or config.window + 2 > config.max_position_embeddings:
+        return
+    inside, outside = _reach(transformer, found.index("local"), config.window)
+    if inside < 1e-6 or outside > 1e-3 * inside:  # a masked token moves nothing at all
+        found_window = transformer.config.sliding_window - 1
+        raise ReferenceLoadError(
+            f"The reference attends over {found_window} tokens to each side, the checkpoint over "
+            f"{config.window}. Reload it with the repaired sliding_window (config_overrides "
+            f"{checkpoint.config_overrides})."
+        )
+
+
+def _reach(transformer: Any, layer: int, window: int) -> tuple[float, float]:
+    """How much a layer's output at token 0 moves when its input changes at token `window`, and one beyond."""
+    import torch
+
+    seen: list[torch.Tensor] = []
+    noise = torch.randn(transformer.config.hidden_size, generator=torch.Generator().manual_seed(0))
+
+    def disturb(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        states = (args[0] if args else kwargs["hidden_states"]).clone()
+        states[1, window] = noise * states[0].norm() / states[0].shape[0] ** 0.5
+        states[2, window + 1] = states[1, window]
+        return ((states, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": states})
+
+    def record(_module: Any, _args: Any, output: Any) -> None:
+        seen.append((output[0] if isinstance(output, tuple) else output)[:, 0])
+
+    block = transformer.layers[layer]
+    hooks = [block.register_forward_pre_hook(disturb, with_kwargs=True), block.register_forward_hook(record)]
+    ids = (torch.arange(window + 2) % transformer.config.vocab_size).repeat(3, 1)
+    try:
+        with torch.inference_mode():
+            transformer(input_ids=ids, attention_mask=torch.ones_like(ids))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return _relative(seen[0][1], seen[0][0]), _relative(seen[0][2], seen[0][0])
+
+
+def _relative(a: "torch.Tensor", b: "torch.Tensor") -> float:
+    """‖a − b‖ / ‖b‖."""
+    return float((a - b).norm() / b.norm())

@@ -1,0 +1,1 @@
+"""Parity's report: the page, the table, and the model card."""

@@ -1,0 +1,1 @@
+"""Probes through anything that gives vectors."""

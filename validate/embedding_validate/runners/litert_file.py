@@ -1,0 +1,134 @@
+"""A .tflite file whose signatures take ids [1, S] and give one vector, run by the plain Interpreter.
+
+The contract of the published EmbeddingGemma files, and of a bundle's own with one signature per length. The
+runtime opens graphs in another way (`litert_session`): this is a second opinion. Knows no bundles.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedding_runtime.bundle import Precision
+from embedding_runtime.engines.litert_log import quiet
+from embedding_runtime.engines.registry import engine_module
+from embedding_runtime.errors import BundleError, InputError
+
+Floats = NDArray[np.float32]
+# Constants with fewer elements say nothing of a file's precision.
+_WEIGHT_ELEMENTS = 1024
+
+
+@dataclass(frozen=True)
+class LitertFile:
+    """An opened file: `runners` by length take ids of that length; `inputs`, `outputs` are their names."""
+
+    runners: dict[int, Callable[[NDArray[np.int32]], Floats]]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """The lengths it takes, ascending."""
+        return tuple(sorted(self.runners))
+
+    def vector(self, ids: Sequence[int], length: int | None = None) -> Floats:
+        """The vector (dim,) of ids, right-padded with 0 to `length`, or to the smallest that holds them."""
+        size = length or next(s for s in self.lengths if len(ids) <= s)
+        tokens = np.zeros((1, size), np.int32)
+        tokens[0, : len(ids)] = ids
+        with quiet():
+            return self.runners[size](tokens)
+
+
+def open_file(path: Path, threads: int | None = None) -> LitertFile:
+    """Open the file.
+
+    Raises:
+        EngineError: ai-edge-litert is not installed.  BundleError: it does not load the file.
+        InputError: no signature takes one input int32 [1, S] and gives one output float32 [1, dim].
+    """
+    engine_module("litert")
+    from ai_edge_litert.interpreter import Interpreter
+
+    with quiet():
+        try:
+            opened: Any = Interpreter(model_path=str(path), num_threads=threads)
+            opened.allocate_tensors()
+            signatures = opened.get_signature_list()
+        except Exception as e:  # the engine raises classes without a common base
+            raise BundleError(f"{path} is no LiteRT file that can be run here ({str(e)[:200]}).") from e
+        found = _primary(opened) if not signatures else _by_signature(opened, signatures)
+    if not found.runners:
+        raise InputError(
+            f"{path} has the inputs {list(found.inputs)} and outputs {list(found.outputs)}; this audit takes "
+            "one input int32 [1, tokens] and one output float32 [1, dim]."
+        )
+    return found
+
+
+def _by_signature(opened: Any, signatures: dict[str, dict[str, list[str]]]) -> LitertFile:
+    runners: dict[int, Callable[[NDArray[np.int32]], Floats]] = {}
+    names: tuple[list[str], list[str]] = ([], [])
+    for key in signatures:
+        runner = opened.get_signature_runner(key)
+        inputs, outputs = runner.get_input_details(), runner.get_output_details()
+        names[0].extend(inputs)
+        names[1].extend(outputs)
+        if size := _length(list(inputs.values()), list(outputs.values())):
+            runners[size] = _called(runner, next(iter(inputs)), next(iter(outputs)))
+    return LitertFile(runners, tuple(dict.fromkeys(names[0])), tuple(dict.fromkeys(names[1])))
+
+
+def _primary(opened: Any) -> LitertFile:
+    """A file without signatures has one graph."""
+    inputs, outputs = opened.get_input_details(), opened.get_output_details()
+
+    def run(tokens: NDArray[np.int32]) -> Floats:
+        opened.set_tensor(inputs[0]["index"], tokens)
+        opened.invoke()
+        return np.asarray(opened.get_tensor(outputs[0]["index"])[0], np.float32)
+
+    size = _length(inputs, outputs)
+    return LitertFile(
+        {size: run} if size else {}, tuple(i["name"] for i in inputs), tuple(o["name"] for o in outputs)
+    )
+
+
+def _length(inputs: Sequence[Any], outputs: Sequence[Any]) -> int | None:
+    """The S of the contract, None where it is not kept."""
+    if len(inputs) != 1 or len(outputs) != 1:
+        return None
+    ids, vector = inputs[0], outputs[0]
+    taken = len(ids["shape"]) == 2 and ids["shape"][0] == 1 and ids["dtype"] == np.int32
+    given = len(vector["shape"]) == 2 and vector["shape"][0] == 1 and vector["dtype"] == np.float32
+    return int(ids["shape"][1]) if taken and given else None
+
+
+def _called(runner: Any, given: str, found: str) -> Callable[[NDArray[np.int32]], Floats]:
+    def run(tokens: NDArray[np.int32]) -> Floats:
+        return np.array(runner(**{given: tokens})[found][0], np.float32)
+
+    return run
+
+
+def precision_of(path: Path) -> Precision:
+    """What the file's weights are stored as: of its constants of some size, the narrowest types."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.Model.GetRootAs(path.read_bytes())
+    graphs = [model.Subgraphs(i) for i in range(model.SubgraphsLength())]
+    tensors = [g.Tensors(i) for g in graphs for i in range(g.TensorsLength())]
+    kinds = {
+        t.Type()
+        for t in tensors
+        if not model.Buffers(t.Buffer()).DataIsNone() and np.prod(t.ShapeAsNumpy()) >= _WEIGHT_ELEMENTS
+    }
+    if schema.TensorType.INT4 in kinds:
+        return "mixed" if schema.TensorType.INT8 in kinds else "int4"
+    if schema.TensorType.INT8 in kinds:
+        return "int8"
+    return "fp16" if schema.TensorType.FLOAT16 in kinds else "fp32"

@@ -1,0 +1,1 @@
+"""The published tutorial: its texts, its figures, and a demonstration."""
