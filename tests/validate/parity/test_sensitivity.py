@@ -81,7 +81,7 @@ QUANTIZED: dict[tuple[str, Precision, float], set[str]] = {
     ("output projection", "int4", 0.001): {"weights"},
     ("table", "int4", 0.1): {"weights"},
     ("table", "int4", 1.0): {"weights", "loss"},
-    ("RoPE base, computed", "int8", 0.01): {"execution"},
+    ("RoPE base, computed", "int8", 0.02): {"execution"},
     ("RoPE base, computed", "int8", 0.001): set(),
     ("RoPE base, computed", "int4", 0.02): {"execution"},
     ("window, computed", "int8", 1.0): {"execution", "loss"},
