@@ -88,8 +88,9 @@ def test_every_graph_gives_the_printed_figures(embedder: Embedder) -> None:
 def stress_lines() -> list[str]:
     """20,000 lines: scripts, code, runs of spaces and newlines, literal control tokens."""
     draw = random.Random(18)
-    code = [p.read_text(encoding="utf-8").splitlines() for p in sorted(Path(__file__).parent.glob("*.py"))]
-    source = draw.sample([line for file in code for line in file if line.strip()], 5_000)
+    files = sorted(Path(__file__).parents[1].rglob("*.py"))
+    code = [line for file in files for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    source = draw.sample(code, 5_000)
     blanks = (" ", "  ", "\t", "\n", "\r\n", "\u3000", "a", "▁")
     runs = ["".join(draw.choice(blanks) * draw.randint(1, 20) for _ in "four") for _ in range(2_000)]
     literals = ("<bos>", "<eos>", "<pad>", "<mask>", "<start_of_turn>", "<image_soft_token>", "<unused7>")

@@ -146,7 +146,7 @@ def _answers_of_another(path: Path) -> None:
         (["{bundle}", "--reference", "{none}"], "No such folder"),
         (["{bundle}", "--reference", "{bundle}"], "error: "),
         (["{bundle}", "--reference", "{checkpoint}", "--texts", "{none}"], "cannot be read"),
-        (["{bundle}", "--reference", "{checkpoint}", "--texts", "{latin1}"], "not UTF-8"),
+        (["{bundle}", "--reference", "{checkpoint}", "--texts", "{latin1}"], "not valid UTF-8"),
         (["{bundle}", "--reference", "{other}"], "that the bundle was exported from"),
         (["{bundle}", "--reference", "{none}.npz"], "There is no"),
         (["{bundle}", "--reference", "{damaged}"], "is damaged or no reference file"),

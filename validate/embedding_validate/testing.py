@@ -1,4 +1,4 @@
-"""A helper for other people's tests: fails, saying why, where a bundle does not give its reference's vectors.
+"""For other people's programs and tests: whether a bundle gives its reference's vectors.
 
 Measures nothing itself.
 """
@@ -22,28 +22,35 @@ if TYPE_CHECKING:
     from embedding_validate.reference.reference import Reference
 
 
-def assert_parity(
-    bundle: str | Path, reference: str | Path | Answers, own: Sequence[str] | None = None
-) -> Report:
-    """Compare a bundle with its reference and return the report.
+def check(bundle: str | Path, reference: str | Path | Answers, own: Sequence[str] | None = None) -> Report:
+    """Compare every graph of a bundle with its reference.
 
     `reference` is a checkpoint (folder or hub id), a `reference.npz`, or answers read before. A checkpoint is
     asked all questions of `validate-embedding`, on the exporter's probe texts or on `own`; the others hold
     answers alone, so that stored weights and execution are not asked about.
 
     Raises:
-        AssertionError: a graph failed; the message says which and why.
         InputError: `own` texts without the checkpoint that could answer them.
         EmbeddingError: the bundle or the reference cannot be opened.
     """
     folder = Path(bundle)
-    if isinstance(reference, Answers) or str(reference).endswith(".npz"):
-        if own is not None:
-            raise InputError("own texts need the checkpoint itself as reference: it must answer them.")
-        stored = reference if isinstance(reference, Answers) else reference_file.load(Path(reference))
-        report = parity.check(folder, stored)
-    else:
-        report = _with_checkpoint(folder, str(reference), own)
+    if not isinstance(reference, Answers) and not str(reference).endswith(".npz"):
+        return _with_checkpoint(folder, str(reference), own)
+    if own is not None:
+        raise InputError("own texts need the checkpoint itself as reference: it must answer them.")
+    stored = reference if isinstance(reference, Answers) else reference_file.load(Path(reference))
+    return parity.check(folder, stored)
+
+
+def assert_parity(
+    bundle: str | Path, reference: str | Path | Answers, own: Sequence[str] | None = None
+) -> Report:
+    """The report of `check`, with its arguments and errors, where every graph passed.
+
+    Raises:
+        AssertionError: a graph failed; the message says which and why.
+    """
+    report = check(bundle, reference, own)
     if not report.passed:
         raise AssertionError(
             "\n".join([f"{bundle} does not give its reference's vectors", *table.lines(report)])

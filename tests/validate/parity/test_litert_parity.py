@@ -23,6 +23,8 @@ from embedding_export.litert.reader import read_litert
 from embedding_export.litert.storage import LitertStorage
 from embedding_export.options import ExportOptions
 from embedding_export.pipeline import Gate, export_bundle
+from embedding_export.weights.calibration import Calibration
+from embedding_export.weights.eight_bits import EightBits
 from embedding_export.weights.folding import ArrayWeight, Weights
 from embedding_export.weights.precisions import LitertFormat
 from embedding_runtime.bundle import Precision, load_manifest
@@ -69,16 +71,21 @@ def test_sound_graphs_pass(bundle: Path, answers: Answers, tiny_checkpoint: Path
 
 
 @pytest.mark.parametrize("kind", ["int8", "int4"])
-def test_rounding_is_the_engines(kind: Literal["int8", "int4"], tmp_path: Path) -> None:
+def test_rounding_is_the_engines(
+    kind: Literal["int8", "int4"], tiny_checkpoint: Path, tmp_path: Path
+) -> None:
     """One product, with rows on both sides of zero, on one side of it, and of zeros."""
     rng = np.random.default_rng(0)
     weights, x = (rng.standard_normal((n, 128)).astype(np.float32) for n in (24, 6))
     x[1], x[2], x[3] = np.abs(x[1]) + 3, -np.abs(x[2]), np.zeros(128)
     x[4, 7] = 40
     tensors = {"w": ArrayWeight(weights)}
+    config = dataclasses.replace(load_checkpoint(tiny_checkpoint).config, num_hidden_layers=0)
+    seen = Calibration(moments={"w": np.eye(128, dtype=np.float32)})
+    matrices = EightBits(config, Weights(tensors, ()), seen)
     with (tmp_path / "weights").open("w+b") as data:
         file = LitertFile(data, lambda _: None)
-        storage = LitertStorage(file, Weights(tensors, ()), lambda _: LitertFormat(kind, 32), None)
+        storage = LitertStorage(file, Weights(tensors, ()), lambda _: LitertFormat(kind, 32), matrices)
         signature = file.signature("product")
         product = storage.multiply(signature, signature.input("x", x.shape, FLOAT32), "w")
         signature.output("y", product)

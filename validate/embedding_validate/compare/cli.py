@@ -69,7 +69,10 @@ def _compare(options: argparse.Namespace, command: list[str], left_out: Mapping[
     texts = corpus.read(options.corpus) if options.corpus else None
     cache = options.output.absolute() / _CACHE
     candidates = _candidates(options, bundles, cache)
-    plan = replace(_plan(options, bundles, candidates), texts=compare_systems.texts(bundles, texts))
+    plan = replace(
+        _plan(options, bundles, candidates),
+        texts=compare_systems.texts(bundles, texts.documents if texts else ()),
+    )
     accounts = compare_account.asked(options.account, bundles)
     run = _run(command, bundles, candidates, plan)
     run["left_out"] = [{"system": name, "reason": why} for name, why in left_out.items()]

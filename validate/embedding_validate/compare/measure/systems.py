@@ -16,7 +16,6 @@ from embedding_runtime.bundle import Graph, Manifest, load_manifest
 from embedding_runtime.errors import InputError
 from embedding_runtime.opening.selection import FORMAT_ORDER, PRECISION_ORDER
 from embedding_runtime.tokenizers.tokenizer import open_tokenizer
-from embedding_validate.compare.corpus.corpus import Corpus
 from embedding_validate.compare.measure import worker as compare_worker
 from embedding_validate.compare.measure.process import System
 from embedding_validate.compare.measure.run import Subject
@@ -223,7 +222,7 @@ def tokenizer(bundle: Bundle) -> Subject:
     return Subject(System(f"{bundle.prefix}tokenizer", _WORKER, spec), ())
 
 
-def texts(bundles: Sequence[Bundle], own: Corpus | None) -> tuple[tuple[int, ...], ...]:
+def texts(bundles: Sequence[Bundle], own: Sequence[str]) -> tuple[tuple[int, ...], ...]:
     """Token ids of the texts that accuracy is measured on: the package's, and the first of the user's own.
 
     Cut to what every graph and peer takes at little cost.
@@ -232,7 +231,7 @@ def texts(bundles: Sequence[Bundle], own: Corpus | None) -> tuple[tuple[int, ...
     opened = open_tokenizer(path, info, verify=False)
     buckets = [max(g.buckets) for b in bundles for g in b.manifest.graphs if g.buckets]
     longest = min([_MOST_TOKENS, *buckets, *(b.manifest.max_seq_length for b in bundles)])
-    wanted = [t.text for t in packaged()] + list(own.documents[:_MOST_OWN] if own else ())
+    wanted = [t.text for t in packaged()] + list(own[:_MOST_OWN])
     return tuple(dict.fromkeys(tuple(map(int, opened.encode(text, longest))) for text in wanted))
 
 
