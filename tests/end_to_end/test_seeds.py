@@ -17,7 +17,7 @@ from embedding_validate.probes import probes, texts
 from embedding_validate.reference.reference import Reference
 
 FORMATS: tuple[Format, ...] = ("onnx", "litert") if installed("litert") else ("onnx",)
-PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8", "mixed", "int4")
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8", "int8_q4", "mixed", "int4")
 
 
 def _of_seed(seed: int, folder: Path) -> Path:

@@ -52,7 +52,8 @@ def write_onnx(
 def _emit(encoder: Encoder, graph: OnnxGraph, row: PrecisionRow) -> None:
     config, weights = encoder.config, encoder.weights
     if row.storage == "int8":
-        int8 = Int8Ops(graph, config, weights, calibrate(config, weights, encoder.sample))
+        table = Int4(graph, weights, row.table == "q4_0") if row.table else None
+        int8 = Int8Ops(graph, config, weights, calibrate(config, weights, encoder.sample), table)
         int8.finish(*encode(int8, config, weights.dense, encoder.normalize))
         return
     if row.storage in ("int4", "q4_0"):
