@@ -3,8 +3,8 @@
 Knows nothing of names of tensors: figures per layer, from the sizes alone. On `<bos>` and `<eos>` one or two
 channels of the residual stream grow far beyond the rest: a neuron per layer sees the marker in those tokens'
 rows of the table and writes a peak. No peak feeds another, and the norms that read the stream weigh peaks
-down, as trained ones do. The rest of the stream grows less than the trained one's (median 0.9 to 169):
-trained layers damp a rounding error, random ones enlarge it where they add more than is there.
+down, as trained ones do. The first layer writes as much beside peaks as the trained one's last ones do, each
+later one less than is there: trained layers damp a rounding error, random ones that add more enlarge it.
 """
 
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ END_NORMS = {1: 1.93, 2: 1.21}
 # Channel 0 is the same in every row, and no layer writes to it; the marker is in rows of END_NORMS alone.
 STEADY, MARKER = 0.36, 0.9
 # Residual stream: root mean square of what a norm adds beside peaks, and peaks.
-UPDATE = 1.1
+FIRST_UPDATE, UPDATE = 80.0, 35.0
 FIRST_PEAK, LATE_PEAK = 950.0, 20_000.0
 LAST_GAINS = (2_535.0, 1_516.0)
 LEAST_GAIN = -86.0
 # Gains of norms that write: lognormal; one in fifty is negative and smaller.
 GAIN_SPREAD, NEGATIVE, NEGATIVE_SIZE = 0.4, 0.02, -0.3
-# Gains of norms that read, relative: of peaks; the final one's.
-PEAK_GAIN, FINAL_PEAK_GAIN = 0.05, 0.02
+# Gains of norms that read, relative: of peaks. The final one makes a peak of this size of them.
+PEAK_GAIN, FINAL_PEAK = 0.05, 2.0
 # Largest weights, in rows of unit norm: what reads the marker in gate and up projections, what writes a peak.
 # At full size their rows' maxima are 18, 24 and 34 standard deviations. A query row's: 14.
 GATE, UP, DOWN, QUERY = 1.1, 1.7, 0.95, 0.6
@@ -93,7 +93,7 @@ class Likeness:
         written = float(1 / np.sqrt(1 / (self.intermediate * DOWN**2) + 1 / self.hidden))
         before, ordinary, peaks = ROW_NORM, 0.0, [0.0, 0.0]
         for i in range(self.layers):
-            middle = float(np.hypot(before, UPDATE))
+            middle = float(np.hypot(before, self.update(i)))
             late = i >= max(1, self.layers // 8)
             gain = self._peak_gain(i, peaks[late], written)
             others = [float(np.hypot(part, ordinary / root)) for part in (before, middle)]
@@ -108,15 +108,19 @@ class Likeness:
                 )
             )
             before, ordinary = (
-                float(np.hypot(middle, UPDATE)),
+                float(np.hypot(middle, self.update(i))),
                 float(np.hypot(ordinary, self.writer_row * gain)),
             )
             peaks[late] += gain * written
         return result
 
+    def update(self, layer: int) -> float:
+        """Root mean square of what each of a layer's two norms adds."""
+        return UPDATE if layer else FIRST_UPDATE
+
     def final_gain(self) -> float:
         """What makes the final norm's output of ordinary tokens measure about 1."""
-        rest = np.sqrt(ROW_NORM**2 + 2 * self.layers * UPDATE**2)
+        rest = np.sqrt(ROW_NORM**2 + 2 * sum(self.update(i) ** 2 for i in range(self.layers)))
         peaks = np.sqrt(
             sum((self.writer_row * layer.peak_gain) ** 2 for layer in self.schedule()) / self.hidden
         )

@@ -142,7 +142,7 @@ class Weights:
         peaks = list(self._like.peaks)
         if leaf == "norm":
             gain *= self._like.final_gain() * self._larger(name, len(gain))
-            gain[peaks] = likeness.FINAL_PEAK_GAIN * self._like.final_gain()
+            gain[peaks] = likeness.FINAL_PEAK / np.sqrt(len(gain))
             return gain
         layer, mlp = self._layers[_number(name)], leaf == "pre_feedforward_layernorm"
         gain *= layer.reads[mlp] * self._larger(name, len(gain))
@@ -153,7 +153,9 @@ class Weights:
 
     def _gain_of_writer(self, name: str, noise: Array) -> Array:
         layer, rng = self._layers[_number(name)], self._generator(f"signs.{name}")
-        gain: Array = likeness.UPDATE * np.exp(likeness.GAIN_SPREAD * (noise - likeness.GAIN_SPREAD))
+        gain: Array = self._like.update(_number(name)) * np.exp(
+            likeness.GAIN_SPREAD * (noise - likeness.GAIN_SPREAD)
+        )
         gain[rng.random(len(gain)) < likeness.NEGATIVE] *= likeness.NEGATIVE_SIZE
         if _leaf(name) == "post_feedforward_layernorm":
             gain[layer.peak_channel] = layer.peak_gain

@@ -143,24 +143,24 @@ def _no_final_norm(patch: Patch) -> None:
 
 def _no_eos(patch: Patch) -> None:
     """The bundle's tokenizer ends no text (as tokenizer.json: no table can be built from such a one)."""
-    true = companions.replace_file
+    true = companions.write_text
 
     def build_table(*_: Any) -> None:
         raise UnsupportedTokenizer("planted")
 
     patch.setattr(pipeline, "build_table", build_table)
 
-    def replace_file(path: Path, source: Path) -> None:
-        true(path, source)
+    def write_text(path: Path, text: str) -> None:
         if path.name == "tokenizer.json":
-            data = json.loads(path.read_text())
+            data = json.loads(text)
             template = data["post_processor"]
             template["single"] = [
                 p for p in template["single"] if p.get("SpecialToken", {}).get("id") != "<eos>"
             ]
-            path.write_text(json.dumps(data))
+            text = json.dumps(data)
+        true(path, text)
 
-    patch.setattr(companions, "replace_file", replace_file)
+    patch.setattr(companions, "write_text", write_text)
 
 
 def _no_prompt(patch: Patch) -> None:

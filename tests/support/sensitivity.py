@@ -113,7 +113,7 @@ def seen(checkpoint: Checkpoint, planted: Planted, precision: Precision) -> set[
         vectors = [written.run(path, [t])[0] for t in texts]
         reference = [written.reference(checkpoint, as_stored(checkpoint), t) for t in texts]
         cosines = [metrics.cosine(a, b) for a, b in zip(reference, vectors, strict=True)]
-        limits = threshold(precision)
+        limits = threshold(precision, random_weights=True)
         missed = [limits.failures(1.0, Figures.of(a, b)) for a, b in zip(reference, vectors, strict=True)]
         if any(missed) or np.mean(cosines) < limits.cosine_mean:
             found.add("loss")
