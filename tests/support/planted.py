@@ -74,7 +74,10 @@ FAULTS: dict[str, tuple[Precision, Callable[[Patch], None]]] = {
     "int4: no zero points": ("int4", _changed(_without_zeros, INT4, UP)),
     "int4: no zero points in the table": ("int4", _changed(_without_zeros, INT4, TABLE)),
     "int8_q4: two rows' scales swapped": ("int8_q4", _changed(_swapped_scales, INT8, UP)),
-    "int8_q4: two rows' scales of the table swapped": ("int8_q4", _changed(_swapped_scales, INT4, TABLE)),
+    "int8_q4: two rows' scales of the table swapped": (
+        "int8_q4",
+        _changed(_swapped_scales, ("int4_rows",), TABLE),
+    ),
     "int8_q4: nibbles of the table swapped": ("int8_q4", _swap_nibbles("pack_halves")),
     "int4: nibbles swapped": ("int4", _swap_nibbles("pack_pairs")),
     "int4: nibbles of the table swapped": ("int4", _swap_nibbles("pack_halves")),
