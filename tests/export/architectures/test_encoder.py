@@ -63,7 +63,8 @@ def test_onnx_equals_torch(checkpoint: Checkpoint, lengths: list[int], tmp_path:
     hidden, vectors = session.run(ids, mask, ("last_hidden_state", "sentence_embedding"))
     expected_hidden, expected = _torch(checkpoint.config, as_stored(checkpoint), ids, mask)
     assert hidden.shape == expected_hidden.shape
-    assert np.abs((hidden - expected_hidden) * mask[:, :, None]).max() < 1e-4
+    # Outliers in the stream cost float32 sums digits, on each kind of CPU others: 1e-4 was seen.
+    assert np.abs((hidden - expected_hidden) * mask[:, :, None]).max() < 5e-4
     np.testing.assert_allclose(vectors, expected, atol=2e-6)
 
 

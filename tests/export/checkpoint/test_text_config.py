@@ -28,14 +28,14 @@ def test_lengths_and_case_are_those_of_the_reference(editable: Path, case: str) 
     checkpoint, model = load_checkpoint(editable), reference(editable)
     assert checkpoint.max_seq_length == model.max_seq_length
     assert checkpoint.do_lower_case == model[0].do_lower_case
-    assert checkpoint.source.notes == ()
+    assert not any("max_seq_length" in note for note in checkpoint.source.notes)
 
 
 def test_a_length_beyond_the_positions_is_cut_and_noted(editable: Path) -> None:
     change(editable / OWN, {"max_seq_length": 4096})
     checkpoint = load_checkpoint(editable)
     assert checkpoint.max_seq_length == 2048
-    assert checkpoint.source.notes == ("max_seq_length 4096 reduced to 2048, the encoder's positions",)
+    assert "max_seq_length 4096 reduced to 2048, the encoder's positions" in checkpoint.source.notes
 
 
 PROMPTS: dict[str, Fields] = {

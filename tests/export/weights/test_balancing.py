@@ -196,8 +196,8 @@ def test_heads_that_are_shared_on_one_side_alone_are_refused(
 
     monkeypatch.setattr(balancing, "_head_factors", lambda q, k: np.full(len(q.largest), 2, np.float32))
     audit_graph(written.write(outliers, tmp_path, precision), outliers)
-    for module in ("onnx_int8", "to_onnx"):
-        monkeypatch.setattr(f"embedding_export.{module}.balance_heads", queries_alone)
+    for module in ("int8", "writer"):
+        monkeypatch.setattr(f"embedding_export.onnx.{module}.balance_heads", queries_alone)
     path = written.write(outliers, tmp_path, precision)
     with pytest.raises(AuditError, match=r"k_norm\.weight differs"):
         audit_graph(path, outliers)

@@ -1,4 +1,4 @@
-"""What a comparison's figures say: noise, spread, growth, the front, recommendations, agreement, README."""
+"""What a comparison's figures say: noise, spread, growth, the front, recommendations, agreement."""
 
 import copy
 import json
@@ -17,7 +17,6 @@ from embedding_validate.compare.measure.machine_state import Clock, State, clock
 from embedding_validate.compare.measure.process import explained
 from embedding_validate.compare.report import advice as compare_advice
 from embedding_validate.compare.report import page as compare_page
-from embedding_validate.compare.report import readme as compare_readme
 from embedding_validate.compare.report import text as compare_text
 from embedding_validate.measures.thresholds import LOSS
 from embedding_validate.report.plots import Axis
@@ -337,32 +336,3 @@ def test_numbers_stand_on_a_line() -> None:
 
 def test_axis_of_a_single_value() -> None:
     assert Axis("x", 2, 2, base=2).place(2) == 0
-
-
-def test_no_folder_of_the_measuring_machine_is_published() -> None:
-    found = compare_readme.without_folders(
-        {"command": 'run /home/me/.venv/bin/python -m x \'{"bundle": "/home/me/b"}\'', "n": [1, "a/b"]}
-    )
-    assert found == {"command": 'run python -m x \'{"bundle": "b"}\'', "n": [1, "a/b"]}
-
-
-def test_the_table_goes_between_its_marks() -> None:
-    readme = f"# A\n\n{compare_readme.BEGIN}old\n{compare_readme.END}\n\nrest\n"
-    table = compare_readme.table(document())
-    once = compare_readme.with_table(readme, table)
-    assert "| onnx/int8 | 15 | 120 |" in once and "old" not in once and once.endswith("rest\n")
-    assert "0.4800 (wrong)" in once
-    assert compare_readme.with_table(once, table) == once
-    with pytest.raises(SystemExit, match="put the marks"):
-        compare_readme.with_table("# A\n", table)
-
-
-def test_readme_and_its_result_agree() -> None:
-    """The table is what the committed result says, and there is no table without one."""
-    readme = compare_readme.README.read_text(encoding="utf-8")
-    assert (compare_readme.BEGIN in readme) == compare_readme.RESULT.exists()
-    if compare_readme.RESULT.exists():
-        result = compare_store.load(compare_readme.RESULT)
-        made = compare_readme.with_table(readme, compare_readme.table(result))
-        assert made == readme, "run: python -m embedding_validate.compare.report.readme"
-        assert result == compare_readme.without_folders(result)

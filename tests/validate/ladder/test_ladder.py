@@ -11,7 +11,7 @@ from embedding_export.checkpoint.checkpoint import load_checkpoint
 from embedding_export.options import ExportOptions
 from embedding_export.pipeline import export_bundle
 from embedding_runtime import InputError
-from embedding_validate.ladder import cli, document, page, sets
+from embedding_validate.ladder import cli, document, page, publish, sets
 from embedding_validate.ladder.quality import Embedded, measure
 from embedding_validate.ladder.sets import Pairs
 
@@ -116,3 +116,18 @@ def test_a_damaged_document_is_refused(tmp_path: Path) -> None:
         (tmp_path / "ladder.json").write_text(text)
         with pytest.raises(InputError, match=r"ladder|schema_version 99"):
             document.load(tmp_path / "ladder.json")
+
+
+def test_the_repository_shows_one_ladder() -> None:
+    """README's table and the page are what the committed result says, of the real model."""
+    ladder = document.load(publish.RESULT)
+    assert (ladder.checkpoint, ladder.random_weights) == ("google/embeddinggemma-300m", False)
+    readme = publish.README.read_text(encoding="utf-8")
+    made = publish.with_table(readme, page.readme(ladder))
+    assert made == readme, "run: python -m embedding_validate.ladder.publish"
+    assert publish.PAGE.read_text(encoding="utf-8") == page.page(ladder)
+
+
+def test_readme_without_its_marks_is_refused() -> None:
+    with pytest.raises(SystemExit, match="put the marks"):
+        publish.with_table("# A\n", "table")
