@@ -44,7 +44,7 @@ def _verdicts(path: Path, folder: Path, precisions: tuple[Precision, ...]) -> di
 
 
 def test_one_seed(tmp_path: Path) -> None:
-    found = _verdicts(_of_seed(11, tmp_path), tmp_path, ("int8", "int4"))
+    found = _verdicts(_of_seed(11, tmp_path), tmp_path, ("int8", "int8_q4", "int4"))
     assert found and set(found.values()) == {None}, found
 
 

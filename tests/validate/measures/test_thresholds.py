@@ -11,13 +11,12 @@ from embedding_runtime.bundle import load_manifest
 from embedding_validate.measures.metrics import Figures
 from embedding_validate.measures.thresholds import FLOORS, LOSS, RANDOM_LOSS, bounds, threshold
 
-
-# google/embeddinggemma-300m against its reference over the gate's texts, seven lengths of LiteRT among them, on
-# x86 with AVX2: the least cosine and the mean.
+# google/embeddinggemma-300m against its reference over the gate's texts, LiteRT's seven lengths among them:
+# the least cosine and the mean.
 LOSS_MEASURED = {
     "onnx/int8": (0.99634, 0.99931),
     "litert/int8": (0.99781, 0.99961),
-    "onnx/int8_q4": (0.97888, 0.99739),
+    "onnx/int8_q4": (0.97635, 0.99734),
     "litert/int8_q4": (0.95504, 0.99620),
     "litert/mixed": (0.85466, 0.96309),
     "onnx/int4": (0.86689, 0.96359),

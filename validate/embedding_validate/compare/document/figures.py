@@ -196,7 +196,7 @@ def patience(run: Json) -> str:
 
 
 def coarseness(run: Json, system: str) -> int:
-    """1 where a system falls short of what the validator asks of int8_q4, else 0, also where that is not known.
+    """1 where a system falls short of what the validator asks of int8_q4, else 0; 0 where that is not known.
 
     What is not coarse is never given up for something faster that is.
     """
