@@ -110,8 +110,8 @@ def _parser() -> argparse.ArgumentParser:
         type=_precisions,
         default=("int8",),
         metavar="LIST",
-        help="graphs to write, comma-separated: int8, int4, fp16 (onnx only), mixed (litert only), fp32 "
-        "(default: int8)",
+        help="graphs to write, comma-separated: int8, int8_q4 (8-bit matrices, 4-bit table), int4, fp16 "
+        "(onnx only), mixed (litert only), fp32 (default: int8)",
     )
     p.add_argument(
         "--format",

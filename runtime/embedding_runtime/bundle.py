@@ -22,7 +22,7 @@ SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 
 Format = Literal["onnx", "litert"]
-Precision = Literal["fp32", "fp16", "int8", "int4", "mixed"]
+Precision = Literal["fp32", "fp16", "int8", "int8_q4", "int4", "mixed"]
 Status = Literal["passed", "failed", "not run"]
 
 

@@ -77,7 +77,7 @@ class Embedder(ReferenceNames):
 
         Args:
             format: of the graph; None takes one whose engine is installed, ONNX where both are.
-            precision: of the graph; None takes int8, else mixed, else fp32, else fp16.
+            precision: of the graph; None takes int8, else int8_q4, else mixed, else fp32, else fp16.
             threads: for the engine; None takes every CPU this process may use.
             device: "cpu" or None: the only one there is.
             prompts: added to the checkpoint's own, and before them where names are equal.
@@ -87,8 +87,8 @@ class Embedder(ReferenceNames):
             overflow: what happens to longer texts, unless a call says otherwise; see `encode`.
             verify: "cached" hashes files that changed since they were last found right, "always" all of them.
             allow_failed: load a graph whose comparison failed, and leave golden vectors uncompared.
-            device_cache: keep packed weights in a file in the user's cache; None: for ONNX in int8 and int4,
-                for LiteRT always.
+            device_cache: keep packed weights in a file in the user's cache; None: for ONNX in int8, int8_q4
+                and int4, for LiteRT always.
 
         Raises:
             BundleError: missing, damaged, changed since export, or found wrong.

@@ -89,7 +89,7 @@ def bundles(
     """A folder with every bundle that runs on the board, and a model of one integer product."""
     folder = tmp_path_factory.mktemp("arm")
     checkpoint = load_checkpoint(tiny_checkpoint)
-    options = ExportOptions(precisions=("fp32", "fp16", "int8", "int4"))
+    options = ExportOptions(precisions=("fp32", "fp16", "int8", "int8_q4", "int4"))
     export_bundle(checkpoint, folder / "vectors", options, assumed)
     options = ExportOptions(("int8",), formats=("litert",), buckets=(32, 128), existing="extend")
     export_bundle(checkpoint, folder / "vectors", options, assumed)

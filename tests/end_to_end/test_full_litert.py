@@ -21,7 +21,7 @@ from embedding_validate.probes import texts as probe_texts
 from embedding_validate.reference.reference import Reference
 
 pytestmark = pytest.mark.full
-OPTIONS = ExportOptions(precisions=("fp32", "int8", "mixed"), formats=("litert",))
+OPTIONS = ExportOptions(precisions=("fp32", "int8", "int8_q4", "mixed"), formats=("litert",))
 # Of vectors of norm 1 whose 768 components differ by at most so much, the cosine is 0.999 at least.
 COSINE_999 = (2 * 0.001 / 768) ** 0.5
 
@@ -83,9 +83,10 @@ def test_int8_is_near(reports: Mapping[str, GraphReport]) -> None:
 
 
 def test_sizes(bundle: Path) -> None:
-    """Seven buckets: ≤ 325 MB in int8, ≤ 250 MB in mixed."""
+    """Seven buckets: ≤ 325 MB in int8, ≤ 228 MB with a 4-bit table, ≤ 250 MB in mixed."""
     size = graph_sizes(bundle)
     assert size["litert/int8"] <= 325_000_000
+    assert size["litert/int8_q4"] <= 228_000_000
     assert size["litert/mixed"] <= 250_000_000
 
 

@@ -111,33 +111,35 @@ def test_a_product_is_exact(emulated: list[str]) -> None:
 @pytest.fixture(scope="module")
 def bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("haswell") / "bundle"
-    export_bundle(load_checkpoint(tiny_checkpoint), folder, ExportOptions(("fp32", "int8", "int4")), assumed)
+    export_bundle(
+        load_checkpoint(tiny_checkpoint), folder, ExportOptions(("fp32", "int8", "int8_q4", "int4")), assumed
+    )
     return folder
 
 
-@pytest.mark.parametrize("precision", ["int8", "int4"])
+@pytest.mark.parametrize("precision", ["int8", "int8_q4", "int4"])
 def test_a_bundle_gives_its_vectors(emulated: list[str], bundle: Path, precision: Precision) -> None:
     """Twice: the first load builds the device's cache and checks the golden vectors, the second reads it.
 
-    Together and alone: int8 to the last bit, int4 to the last bit of its states.
+    Together and alone: int8 and int8_q4 to the last bit, int4 to the last bit of its states.
     """
     with Embedder.load(bundle, precision=precision, threads=1) as embedder:
         expected = embedder.encode(TEXTS)
     for _ in range(2):
         together, alone = vectors(emulated, bundle, "as it is", precision)
         assert np.sum(together * expected, axis=-1).min() > 0.9995
-        np.testing.assert_allclose(together, alone, rtol=0, atol=0 if precision == "int8" else 1e-6)
+        np.testing.assert_allclose(together, alone, rtol=0, atol=1e-6 if precision == "int4" else 0)
 
 
 @pytest.fixture(scope="module")
 def phone_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("phone") / "bundle"
-    options = ExportOptions(("int8", "mixed"), formats=("litert",), buckets=(32, 256))
+    options = ExportOptions(("int8", "int8_q4", "mixed"), formats=("litert",), buckets=(32, 256))
     export_bundle(load_checkpoint(tiny_checkpoint), folder, options, assumed)
     return folder
 
 
-@pytest.mark.parametrize("precision", ["int8", "mixed"])
+@pytest.mark.parametrize("precision", ["int8", "int8_q4", "mixed"])
 def test_litert_on_two_cpus_with_one_cache(
     emulated: list[str], phone_bundle: Path, precision: Precision, tmp_path: Path
 ) -> None:

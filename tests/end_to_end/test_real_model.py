@@ -26,8 +26,8 @@ from embedding_validate.runners.calls import of_embedder
 from embedding_validate.tutorial import examples, golden
 
 pytestmark = pytest.mark.real
-PRECISIONS: tuple[Precision, ...] = ("fp32", "int8", "mixed", "int4")
-GRAPHS = [("onnx", p) for p in ("fp32", "int8", "int4")] + [("litert", p) for p in PRECISIONS]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "int8", "int8_q4", "mixed", "int4")
+GRAPHS = [("onnx", p) for p in ("fp32", "int8", "int8_q4", "int4")] + [("litert", p) for p in PRECISIONS]
 LENGTHS = (2, 3, 4, 16, 64, 256, 257, 258, 259, 511, 512, 513, 640, 1023, 1025, 2046, 2047, 2048)
 
 

@@ -17,7 +17,7 @@ from embedding_validate.probes import probes, texts
 from embedding_validate.reference.reference import Reference
 
 FORMATS: tuple[Format, ...] = ("onnx", "litert") if installed("litert") else ("onnx",)
-PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8", "mixed", "int4")
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8", "int8_q4", "mixed", "int4")
 
 
 def _of_seed(seed: int, folder: Path) -> Path:
@@ -44,7 +44,7 @@ def _verdicts(path: Path, folder: Path, precisions: tuple[Precision, ...]) -> di
 
 
 def test_one_seed(tmp_path: Path) -> None:
-    found = _verdicts(_of_seed(11, tmp_path), tmp_path, ("int8", "int4"))
+    found = _verdicts(_of_seed(11, tmp_path), tmp_path, ("int8", "int8_q4", "int4"))
     assert found and set(found.values()) == {None}, found
 
 

@@ -65,6 +65,21 @@ def test_a_bundle_says_what_it_is(
     assert "converted to inference graphs (onnx/fp32)" in (target / "NOTICE").read_text()
 
 
+def test_a_graph_that_transformers_js_has_no_name_for(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Alone it is no default that would not be found; beside others they stay the default."""
+    target = tmp_path / "bundle"
+    arguments = [str(tiny_checkpoint), str(target), "--precision"]
+    assert cli.main([*arguments, "int8_q4"]) == 0
+    own = {"model_int8_q4.onnx": 1}
+    assert _client_config(target) == {"use_external_data_format": own}
+    assert cli.main([*arguments, "fp32", "--add"]) == 0
+    assert _client_config(target) == {"dtype": "fp32", "use_external_data_format": {"model.onnx": 1, **own}}
+
+
+def _client_config(bundle: Path) -> Any:
+    return json.loads((bundle / "config.json").read_text())["transformers.js_config"]
+
+
 def standin_parameters(folder: Path) -> int:
     return sum(int(np.prod(t.shape)) for t in load_checkpoint(folder).tensors.values())
 

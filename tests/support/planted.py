@@ -73,6 +73,12 @@ FAULTS: dict[str, tuple[Precision, Callable[[Patch], None]]] = {
     "int4: a tensor's scales x 1.1": ("int4", _changed(_larger_scales, INT4, UP)),
     "int4: no zero points": ("int4", _changed(_without_zeros, INT4, UP)),
     "int4: no zero points in the table": ("int4", _changed(_without_zeros, INT4, TABLE)),
+    "int8_q4: two rows' scales swapped": ("int8_q4", _changed(_swapped_scales, INT8, UP)),
+    "int8_q4: two rows' scales of the table swapped": (
+        "int8_q4",
+        _changed(_swapped_scales, ("int4_rows",), TABLE),
+    ),
+    "int8_q4: nibbles of the table swapped": ("int8_q4", _swap_nibbles("pack_halves")),
     "int4: nibbles swapped": ("int4", _swap_nibbles("pack_pairs")),
     "int4: nibbles of the table swapped": ("int4", _swap_nibbles("pack_halves")),
 }
@@ -83,5 +89,10 @@ LITERT_FAULTS: dict[str, tuple[Precision, Callable[[Patch], None]]] = {
     "int4: two rows' scales swapped": ("int4", _changed(_swapped_scales, SYMMETRIC, UP)),
     "int4: two rows' scales of the table swapped": ("int4", _changed(_swapped_scales, SYMMETRIC, TABLE)),
     "int4: a tensor's scales x 1.1": ("int4", _changed(_larger_scales, SYMMETRIC, UP)),
+    "int8_q4: two rows' scales swapped": ("int8_q4", _changed(_swapped_scales, INT8, UP)),
+    "int8_q4: two rows' scales of the table swapped": (
+        "int8_q4",
+        _changed(_swapped_scales, SYMMETRIC, TABLE),
+    ),
     "int4: nibbles swapped": ("int4", _swap_nibbles("pack_pairs", quantize)),
 }

@@ -17,7 +17,8 @@ NOTICE = "NOTICE"
 # The checkpoint's card speaks of the checkpoint, so it is not the bundle's README.md.
 MODEL_CARD = "MODEL_CARD.md"
 _LICENCE = re.compile(r"licen[sc]e|copying", re.IGNORECASE)
-# What transformers.js calls our graphs, the one to take where its user names none first.
+# What transformers.js calls our graphs, the one to take where its user names none first. It has no name for
+# int8_q4: there its user gives `model_file_name: "model_int8_q4"` and `dtype: "fp32"`, which adds nothing.
 _CLIENT_DTYPES = {
     "model_int8.onnx": "int8",
     "model.onnx": "fp32",
@@ -30,8 +31,8 @@ def write_client_files(checkpoint: Checkpoint, bundle: Path, onnx_files: dict[st
     """Copy config and tokenizer files; `onnx_files` maps a graph's path in the bundle to its external data.
 
     config.json gains `transformers.js_config`: `use_external_data_format`, by which transformers.js learns
-    that a graph's weights lie in `<graph>_data`, and `dtype`, the graph it takes by default. A repaired value
-    (`sliding_window`) is written as repaired.
+    that a graph's weights lie in `<graph>_data`, and `dtype`, the graph it takes by default, where it knows
+    one. A repaired value (`sliding_window`) is written as repaired.
     """
     for source in checkpoint.client_files:
         changed = checkpoint.tokenizer.client_json(source)
@@ -46,8 +47,9 @@ def write_client_files(checkpoint: Checkpoint, bundle: Path, onnx_files: dict[st
         config["sliding_window"] = 2 * checkpoint.config.window
     config["vocab_size"] = checkpoint.config.vocab_size
     if names := sorted(Path(f).name for f in onnx_files):
+        known = [dtype for name, dtype in _CLIENT_DTYPES.items() if name in names]
         config["transformers.js_config"] = {
-            "dtype": next(dtype for name, dtype in _CLIENT_DTYPES.items() if name in names),
+            **({"dtype": known[0]} if known else {}),
             "use_external_data_format": dict.fromkeys(names, 1),
         }
     write_text(bundle / "config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")

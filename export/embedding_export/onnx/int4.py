@@ -17,7 +17,9 @@ from embedding_export.weights.quantize import (
     BLOCK,
     Floats,
     Int4Blocks,
+    Int4Rows,
     int4_blocks,
+    int4_rows,
     pack_halves,
     pack_pairs,
     q4_0_blocks,
@@ -30,9 +32,10 @@ ACCURACY_LEVEL = 4
 class Int4:
     """Blocks of 32 along the rows; the table's scales are float16, the matrices' float32."""
 
-    def __init__(self, graph: OnnxGraph, weights: Weights, q4_0: bool) -> None:
-        """`q4_0`: quantize by GGML's rule instead of by least error."""
-        self._g, self._weights = graph, weights
+    def __init__(self, graph: OnnxGraph, weights: Weights, q4_0: bool, short_scales: bool = False) -> None:
+        """`q4_0`: quantize by GGML's rule instead of by least error; `short_scales`: store the table's scales
+        in 8 bits, as parts of one per row."""
+        self._g, self._weights, self._short_scales = graph, weights, short_scales
         self._blocks: Callable[[Floats, Any], Int4Blocks]
         self._blocks = (lambda values, _: q4_0_blocks(values)) if q4_0 else int4_blocks
 
@@ -42,7 +45,11 @@ class Int4:
         codes, zeros = (self._unpacked(f"{weight}:{part}", ids) for part in ("int4", "zero"))
         codes = g.node("Reshape", codes, self._g.ints(0, 0, -1, BLOCK))
         centred = g.node("Sub", codes, g.node("Unsqueeze", zeros, self._g.ints(-1)))
-        scales = g.node("Cast", g.node("Gather", f"{weight}:scale", ids), to=1)
+        if self._short_scales:
+            steps = g.node("Cast", g.node("Gather", f"{weight}:step", ids), to=1)
+            scales = g.node("Mul", steps, g.node("Gather", f"{weight}:scale", ids))
+        else:
+            scales = g.node("Cast", g.node("Gather", f"{weight}:scale", ids), to=1)
         rows = g.node("Mul", centred, g.node("Unsqueeze", scales, self._g.ints(-1)))
         return g.node("Reshape", rows, self._g.ints(0, 0, self._weights.tensors[weight].shape[1]))
 
@@ -72,18 +79,28 @@ class Int4:
         table = self._weights.tensors[weight]
         rows, width = table.shape
         zeros: list[NDArray[Any]] = []
+        steps: list[NDArray[Any]] = []
         scales: list[NDArray[Any]] = []
 
         def codes() -> Iterator[NDArray[np.uint8]]:
             for values in row_blocks(table):
-                found = self._blocks(values, np.float16)
+                found: Int4Blocks | Int4Rows
+                if self._short_scales:
+                    found = int4_rows(values)
+                    steps.append(found.steps)
+                else:
+                    found = self._blocks(values, np.float16)
                 zeros.append(pack_halves(found.zeros))
                 scales.append(found.scales)
                 yield pack_halves(found.codes.reshape(len(values), width))
 
         self._g.weight(f"{weight}:int4", np.uint8, (rows, width // 2), codes())
         self._g.weight(f"{weight}:zero", np.uint8, (rows, width // BLOCK // 2), zeros)
-        self._g.weight(f"{weight}:scale", np.float16, (rows, width // BLOCK), scales)
+        if self._short_scales:
+            self._g.weight(f"{weight}:step", np.uint8, (rows, width // BLOCK), steps)
+            self._g.weight(f"{weight}:scale", np.float32, (rows, 1), scales)
+        else:
+            self._g.weight(f"{weight}:scale", np.float16, (rows, width // BLOCK), scales)
 
     def _unpacked(self, name: str, ids: str) -> str:
         """The rows of a packed tensor for the ids, float32, low halves of the bytes first."""

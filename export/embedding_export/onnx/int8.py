@@ -21,7 +21,7 @@ from embedding_export.architectures.ops import DenseStage
 from embedding_export.onnx.graph import MICROSOFT, OnnxGraph
 from embedding_export.onnx.ops import OnnxOps
 from embedding_export.onnx.scores import Int8Scores
-from embedding_export.onnx.storage import Float32, output_name
+from embedding_export.onnx.storage import Float32, Storage, output_name
 from embedding_export.weights import quantize
 from embedding_export.weights.balancing import balance_heads
 from embedding_export.weights.calibration import Calibration
@@ -51,12 +51,18 @@ class Scaled:
 class Int8:
     """Stores the table as int8 rows and matrices as int8 columns, each with a scale; Dense as float32."""
 
-    def __init__(self, graph: OnnxGraph, weights: Weights, matrices: EightBits) -> None:
+    def __init__(
+        self, graph: OnnxGraph, weights: Weights, matrices: EightBits, table: Storage | None = None
+    ) -> None:
+        """`table` stores the table otherwise."""
+        self._table = table
         self._g, self._weights, self._matrices = graph, weights, matrices
         self._dense = Float32(graph, weights)
         self._zeros = ""
 
     def look_up(self, weight: str, ids: str) -> str:
+        if self._table:
+            return self._table.look_up(weight, ids)
         table, scales = self._weights.tensors[weight], []
 
         def codes() -> Iterator[NDArray[np.int8]]:
@@ -118,11 +124,18 @@ class Int8:
 class Int8Ops:
     """Emits the forward pass; what is not about scales is left to `OnnxOps`."""
 
-    def __init__(self, graph: OnnxGraph, config: EncoderConfig, weights: Weights, seen: Calibration) -> None:
-        """`seen`: what activations are like."""
+    def __init__(
+        self,
+        graph: OnnxGraph,
+        config: EncoderConfig,
+        weights: Weights,
+        seen: Calibration,
+        table: Storage | None = None,
+    ) -> None:
+        """`seen`: what activations are like; `table` stores the table of embeddings, if not as int8."""
         self.g, self.config, self.weights = graph, config, weights
         matrices, heads = EightBits(config, weights, seen), balance_heads(config, seen)
-        self._int8 = Int8(graph, weights, matrices)
+        self._int8 = Int8(graph, weights, matrices, table)
         scores = Int8Scores(graph, seen, heads)
         self._float = OnnxOps(graph, config, weights, self._int8, scores, {**matrices.gains, **heads})
 

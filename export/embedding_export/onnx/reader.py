@@ -41,7 +41,8 @@ def read_stored(path: Path) -> dict[str, StoredWeight]:
             codes = _oriented(base, parts.pop(name))
             found[base] = replace(int8_weight(codes, parts.pop(f"{stem}:scale")), turned=turned)
         elif part == "int4" and {f"{base}:scale", f"{base}:zero"} <= parts.keys():
-            found[base] = _int4(base, *(parts.pop(f"{base}:{p}") for p in ("int4", "zero", "scale")))
+            codes, zeros, scales = (parts.pop(f"{base}:{p}") for p in ("int4", "zero", "scale"))
+            found[base] = _int4(base, codes, zeros, scales, parts.pop(f"{base}:step", None))
     found |= {name: plain_weight(_oriented(name, values)) for name, values in parts.items()}
     return {name: replace(weight, release=files.release) for name, weight in found.items()}
 
@@ -89,12 +90,15 @@ def _oriented(name: str, values: Array) -> Array:
     return values if name == TABLE or values.ndim < 2 else values.T
 
 
-def _int4(name: str, codes: Array, zeros: Array, scales: Array) -> StoredWeight:
+def _int4(name: str, codes: Array, zeros: Array, scales: Array, steps: Array | None) -> StoredWeight:
+    """`steps`: scales are so many of their row's."""
     unpack = _halves if name == TABLE else _pairs
-    rows, count = scales.shape
+    rows, count = scales.shape if steps is None else steps.shape
 
     def grid(start: int, stop: int) -> Grid:
         step = scales[start:stop].astype(np.float32)[:, :, None]
+        if steps is not None:
+            step = steps[start:stop].astype(np.float32)[:, :, None] * step
         zero = unpack(zeros[start:stop])[:, :count, None].astype(np.float32)
         code = unpack(codes[start:stop].reshape(stop - start, -1)).reshape(stop - start, count, BLOCK)
         ends = (-zero * step, (15 - zero) * step)

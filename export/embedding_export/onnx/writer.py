@@ -53,7 +53,8 @@ def write_onnx(
 def _emit(encoder: Encoder, graph: OnnxGraph, row: PrecisionRow) -> None:
     config, weights = encoder.config, encoder.weights
     if row.storage == "int8":
-        int8 = Int8Ops(graph, config, weights, calibrate(config, weights, encoder.sample))
+        table = Int4(graph, weights, row.table == "q4_0", row.table == "int4") if row.table else None
+        int8 = Int8Ops(graph, config, weights, calibrate(config, weights, encoder.sample), table)
         int8.pools_prompt(encoder.include_prompt)
         int8.finish(*encode(int8, config, weights.dense, encoder.normalize))
         return

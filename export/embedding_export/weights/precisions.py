@@ -15,6 +15,7 @@ class PrecisionRow:
     `golden_tolerance` is the largest absolute difference to a golden vector that a sound engine may show,
     per kind of CPU ("any" where one figure serves all): the order of summation differs between CPUs, and
     where activations are quantized a different last digit can round to another step, no more.
+    `table` is how the table of embeddings is stored where that is not `storage`.
     `engine_min_version` is the first ONNX Runtime that runs the graph. `bit_stable` is as in `bundle.Graph`,
     measured on x86 with VNNI and on emulated Cortex-A72, Cortex-A76 and Neoverse-V1 (`make test-arm`).
     """
@@ -28,6 +29,7 @@ class PrecisionRow:
     recipe: dict[str, str]
     golden_tolerance: dict[str, float]
     bit_stable: bool | None = True
+    table: Storage | None = None
 
 
 ATTENTION = (
@@ -39,6 +41,16 @@ BALANCING = (
     "channels moved from norms to the matrices behind them by powers of two, for the least error there"
 )
 TURNING = "inputs of down projections as it runs, values by their own matrix: Hadamard blocks of 16"
+_INT8_RECIPE = {
+    "weights": MATRICES,
+    "table": "int8, symmetric, one float32 scale per row",
+    "activations": "uint8, zero point 128, one scale per token, found as it runs",
+    "attention": ATTENTION,
+    "balancing": BALANCING,
+    "turning": TURNING,
+    "dense": "folded, float32",
+}
+_INT4_TABLE = "4 bits, blocks of 32, uint4 zero points, float16 scales of least squared error"
 # Golden vectors of a tiny model, emulated CPUs against x86 with VNNI: int8 differs by 2.6e-3 (x86 without
 # VNNI) and 3e-8 (ARM); int4 by 5e-3 on those that round activations in blocks (all but ARM without dot
 # products), and by 2.7e-2 on that one, which computes in float32.
@@ -72,16 +84,23 @@ PRECISIONS: dict[Precision, PrecisionRow] = {
         opset=21,
         engine_min_version="1.19.2",
         bytes_per_parameter=1.02,
+        recipe=_INT8_RECIPE,
+        golden_tolerance={"any": 1e-2},
+    ),
+    "int8_q4": PrecisionRow(
+        onnx_file="model_int8_q4.onnx",
+        storage="int8",
+        fold_dense=True,
+        opset=21,
+        engine_min_version="1.19.2",
+        bytes_per_parameter=0.72,
         recipe={
-            "weights": MATRICES,
-            "table": "int8, symmetric, one float32 scale per row",
-            "activations": "uint8, zero point 128, one scale per token, found as it runs",
-            "attention": ATTENTION,
-            "balancing": BALANCING,
-            "turning": TURNING,
-            "dense": "folded, float32",
+            **_INT8_RECIPE,
+            "table": "4 bits, blocks of 32, uint4 zero points, scales of least squared error in uint8 parts "
+            "of a float32 one per row",
         },
         golden_tolerance={"any": 1e-2},
+        table="int4",
     ),
     "int4": PrecisionRow(
         onnx_file="model_q4.onnx",
@@ -92,7 +111,7 @@ PRECISIONS: dict[Precision, PrecisionRow] = {
         bytes_per_parameter=0.62,
         recipe={
             "weights": "4 bits, blocks of 32, uint4 zero points, float32 scales of least squared error",
-            "table": "4 bits, blocks of 32, uint4 zero points, float16 scales of least squared error",
+            "table": _INT4_TABLE,
             "activations": "float32, or int8 in blocks inside MatMulNBits (accuracy level 4)",
             "attention": ATTENTION,
             "dense": "folded",
@@ -120,7 +139,12 @@ Q4_0 = replace(
 
 def precision_row(precision: Precision, qat: str | None) -> PrecisionRow:
     """The row of a precision for a checkpoint trained for the number format `qat`, if any."""
-    return Q4_0 if precision == "int4" and qat == "q4_0" else PRECISIONS[precision]
+    row = PRECISIONS[precision]
+    if qat != "q4_0":
+        return row
+    if row.table == "int4":
+        return replace(row, table="q4_0", recipe={**row.recipe, "table": Q4_0.recipe["table"]})
+    return Q4_0 if precision == "int4" else row
 
 
 @dataclass(frozen=True)
@@ -156,6 +180,15 @@ class LitertRow:
 _F32, _I8 = LitertFormat("float32"), LitertFormat("int8")
 _I4, _I4_WIDE = LitertFormat("int4", 32), LitertFormat("int4", 128)
 _INT8_ACTIVATIONS = "float32; int8 inside products, one scale and zero point per token, found as it runs"
+_LITERT_INT8_RECIPE = {
+    "weights": MATRICES,
+    "table": "int8, symmetric, one float32 scale per row",
+    "activations": _INT8_ACTIVATIONS,
+    "balancing": BALANCING,
+    "turning": TURNING,
+    "dense": "folded, float32",
+}
+_LITERT_INT4_TABLE = "4 bits, symmetric, blocks of 32, float16 scales of least squared error"
 
 # The first ai-edge-litert whose CompiledModel takes options for the CPU.
 LITERT_MIN_VERSION = "2.2.0"
@@ -181,14 +214,16 @@ LITERT: dict[Precision, LitertRow] = {
         mlp=_I8,
         table=_I8,
         bytes_per_parameter=1.03,
-        recipe={
-            "weights": MATRICES,
-            "table": "int8, symmetric, one float32 scale per row",
-            "activations": _INT8_ACTIVATIONS,
-            "balancing": BALANCING,
-            "turning": TURNING,
-            "dense": "folded, float32",
-        },
+        recipe=_LITERT_INT8_RECIPE,
+        golden_tolerance={"any": 2e-2},
+        bit_stable=True,
+    ),
+    "int8_q4": LitertRow(
+        attention=_I8,
+        mlp=_I8,
+        table=_I4,
+        bytes_per_parameter=0.74,
+        recipe={**_LITERT_INT8_RECIPE, "table": _LITERT_INT4_TABLE},
         golden_tolerance={"any": 2e-2},
         bit_stable=True,
     ),
@@ -213,7 +248,7 @@ LITERT: dict[Precision, LitertRow] = {
         bytes_per_parameter=0.58,
         recipe={
             "weights": "4 bits, symmetric, blocks of 32, float16 scales of least squared error",
-            "table": "4 bits, symmetric, blocks of 32, float16 scales of least squared error",
+            "table": _LITERT_INT4_TABLE,
             "activations": _INT8_ACTIVATIONS,
             "dense": "folded, float32",
         },

@@ -90,6 +90,33 @@ def int4_blocks(values: Floats, scale_type: Any = np.float32) -> Int4Blocks:
 
 
 @dataclass(frozen=True)
+class Int4Rows:
+    """values ≈ (codes - zeros) * steps * scales: as `Int4Blocks`, scales of blocks in parts of their row's.
+
+    steps uint8 1 … 255 [rows, blocks]; scales float32 [rows, 1].
+    """
+
+    codes: NDArray[np.uint8]
+    zeros: NDArray[np.uint8]
+    steps: NDArray[np.uint8]
+    scales: Floats
+
+
+def int4_rows(values: Floats) -> Int4Rows:
+    """`int4_blocks` with scales of 8 bits: rounded up, so that no value leaves its grid.
+
+    Raises:
+        ExportError: rows are no multiple of 32 long.
+    """
+    found = int4_blocks(values)
+    scales = np.maximum(found.scales.max(axis=1, keepdims=True) / np.float32(255), SMALLEST_SCALE)
+    steps = np.clip(np.ceil(found.scales / scales - np.float32(1e-3)), 1, 255)
+    blocks, zeros = values.reshape(found.codes.shape), found.zeros[:, :, None]
+    codes = np.clip(np.rint(blocks / (steps * scales)[:, :, None] + zeros), 0, LARGEST_CODE)
+    return Int4Rows(codes.astype(np.uint8), found.zeros, steps.astype(np.uint8), scales)
+
+
+@dataclass(frozen=True)
 class Int4Symmetric:
     """values ≈ codes * scales, block by block along a row; codes int8 -8 … 7 [rows, columns], scales float16
     [rows, blocks], all positive, and such as bfloat16 holds too: XNNPACK rounds them to that."""

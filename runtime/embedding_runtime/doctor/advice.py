@@ -2,6 +2,7 @@
 
 from embedding_runtime.doctor.bundle import BundleState
 from embedding_runtime.doctor.machine import Machine
+from embedding_runtime.engines.backends import PREPACKED_PRECISIONS
 from embedding_runtime.engines.registry import below_floor
 from embedding_runtime.machine.platforms import lack
 
@@ -97,7 +98,7 @@ def _of_bundle(machine: Machine, bundle: BundleState) -> list[str]:
             "Smaller: two thirds of the model are its vocabulary; export-embedding --alphabet latin (or "
             "ascii, greek, cyrillic) keeps the rows that your texts can reach."
         )
-    if not bundle.prepared and precision in ("int8", "int4"):
+    if not bundle.prepared and precision in PREPACKED_PRECISIONS:
         found.append("Packed weights are not in the device's cache: each process holds its own copy.")
     limit = machine.memory_limit or machine.memory
     if limit and bundle.anonymous and bundle.anonymous > 0.5 * limit:

@@ -12,7 +12,7 @@ from embedding_runtime.engines.registry import Session
 
 # Where packed weights in a file are worth the disk with ONNX Runtime: int8 saves 94 MB of memory for 210 MB
 # of disk, int4 73 MB for 147 MB.
-PREPACKED_PRECISIONS = ("int8", "int4")
+PREPACKED_PRECISIONS = ("int8", "int8_q4", "int4")
 
 
 @dataclass(frozen=True)

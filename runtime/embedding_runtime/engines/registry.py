@@ -39,7 +39,10 @@ ENGINES: dict[Format, Engine] = {
 
 # The oldest version that opens a precision on a kind of CPU, where that is newer than the graph itself asks
 # for. Before it, the rewriting that keeps u8 x s8 products exact without VNNI ends the process: `ENGINES.md`.
-_FLOORS: dict[tuple[Format, Precision, str], str] = {("onnx", "int8", "x86"): "1.30.0"}
+_FLOORS: dict[tuple[Format, Precision, str], str] = {
+    ("onnx", "int8", "x86"): "1.30.0",
+    ("onnx", "int8_q4", "x86"): "1.30.0",
+}
 
 # Beside one another in a process, first come first served: libstdc++ has to be before those that carry their
 # own. A caller who imports this package first need not know of it.

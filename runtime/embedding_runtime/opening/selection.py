@@ -13,7 +13,7 @@ from embedding_runtime.notices import warn
 PARITY = "parity.json"
 PARITY_SCHEMA_VERSION = 1
 # Best first; int4 is only ever taken when asked for.
-PRECISION_ORDER: tuple[Precision, ...] = ("int8", "mixed", "fp32", "fp16")
+PRECISION_ORDER: tuple[Precision, ...] = ("int8", "int8_q4", "mixed", "fp32", "fp16")
 # Best first, for graphs of one precision on a device that has both engines.
 FORMAT_ORDER: tuple[Format, ...] = ("onnx", "litert")
 

@@ -128,7 +128,9 @@ def test_xnnpack_takes_all_behind_the_lookup(
     assert delegates[0]["outputs"].tolist() == [interpreter.get_output_details()[0]["index"]]
 
 
-@pytest.mark.parametrize(("precision", "least"), [("int8", 0.995), ("mixed", 0.5), ("int4", 0.5)])
+@pytest.mark.parametrize(
+    ("precision", "least"), [("int8", 0.995), ("int8_q4", 0.9), ("mixed", 0.5), ("int4", 0.5)]
+)
 def test_quantized_files_compute_with_what_they_store(
     checkpoint: Checkpoint, precision: Precision, least: float, tmp_path: Path
 ) -> None:
@@ -156,7 +158,8 @@ def test_buckets_share_their_weights(checkpoint: Checkpoint, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("precision", "versions"), [("int8", {4, 12}), ("int4", {5, 14}), ("mixed", {5, 12, 14})]
+    ("precision", "versions"),
+    [("int8", {4, 12}), ("int8_q4", {5, 12}), ("int4", {5, 14}), ("mixed", {5, 12, 14})],
 )
 def test_old_runtimes_refuse_blocks_of_four_bits(
     checkpoint: Checkpoint, precision: Precision, versions: set[int], tmp_path: Path

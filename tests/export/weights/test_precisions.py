@@ -1,14 +1,20 @@
 """The table of precisions says what the files are."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import written
 
+from embedding_export.audit.audit import audit_graph
 from embedding_export.bundle import describe
 from embedding_export.checkpoint.checkpoint import load_checkpoint
+from embedding_export.onnx.reader import read_stored
 from embedding_export.weights.precisions import PRECISIONS, precision_row
+from embedding_export.weights.quantize import q4_0_blocks
+from embedding_export.weights.stored import TABLE
 from embedding_runtime.bundle import Precision
 
 
@@ -27,6 +33,23 @@ def test_q4_0_is_for_those_trained_for_it() -> None:
     for qat in (None, "q8_0"):
         assert precision_row("int4", qat) is PRECISIONS["int4"]
     assert precision_row("int8", "q4_0") is PRECISIONS["int8"]
+
+
+def test_a_table_trained_for_q4_0_stays_on_its_grid(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Beside 8-bit matrices: what the file holds is the checkpoint's table, rounded by that rule."""
+    row = precision_row("int8_q4", "q4_0")
+    assert (row.storage, row.table, row.recipe["table"]) == ("int8", "q4_0", "Q4_0")
+    assert row.recipe["weights"] == PRECISIONS["int8_q4"].recipe["weights"]
+    assert precision_row("int8_q4", None).table == "int4"
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    trained = replace(checkpoint, source=replace(checkpoint.source, qat="q4_0"))
+    path = written.write(trained, tmp_path, "int8_q4")
+    assert audit_graph(path, trained) == 68
+    table = checkpoint.tensors[TABLE].array()
+    blocks = q4_0_blocks(table)
+    steps = blocks.codes.astype(np.float32) - blocks.zeros[..., None]
+    expected = (steps * blocks.scales.astype(np.float32)[..., None]).reshape(table.shape)
+    np.testing.assert_allclose(read_stored(path)[TABLE].array(), expected, atol=1e-7)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

@@ -330,6 +330,8 @@ def test_no_bundle(tmp_path: Path) -> None:
     ("have", "precision", "taken"),
     [
         (["fp32", "int8", "mixed"], None, "int8"),
+        (["int8_q4", "int8"], None, "int8"),
+        (["fp32", "mixed", "int8_q4"], None, "int8_q4"),
         (["fp32", "mixed", "int4"], None, "mixed"),
         (["fp16", "fp32"], None, "fp32"),
         (["int4", "fp16"], None, "fp16"),

@@ -16,7 +16,10 @@ from onnx import TensorProto, helper
 from embedding_export.checkpoint.checkpoint import load_checkpoint
 from embedding_export.options import ExportOptions
 from embedding_export.pipeline import export_bundle
+from embedding_export.weights.precisions import LITERT
+from embedding_runtime.bundle import load_manifest
 from embedding_validate.cli import main
+from embedding_validate.runners.litert_file import precision_of
 
 Captured = pytest.CaptureFixture[str]
 
@@ -73,6 +76,16 @@ def tflite(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     options = ExportOptions(precisions=("int8",), formats=("litert",), litert_single=64)
     export_bundle(load_checkpoint(tiny_checkpoint), folder, options, assumed)
     return next((folder / "litert").glob("*.tflite"))
+
+
+def test_what_a_tflite_file_is_stored_as(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ai_edge_litert", reason="needs the litert extra")
+    options = ExportOptions(precisions=tuple(LITERT), formats=("litert",), litert_single=16)
+    export_bundle(load_checkpoint(tiny_checkpoint), tmp_path / "bundle", options, assumed)
+    graphs = load_manifest(tmp_path / "bundle").graphs
+    assert len(graphs) == 5
+    for graph in graphs:
+        assert precision_of(tmp_path / "bundle" / graph.file) == graph.precision
 
 
 def test_a_tflite_file_of_one_length(

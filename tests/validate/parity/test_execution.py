@@ -145,6 +145,8 @@ FAULTS: dict[str, tuple[Precision, Callable[[Patch], None]]] = {
     "int8: activations of seven bits": ("int8", _coarser_activations),
     "int4: nibbles of the table's rows exchanged": ("int4", _nibbles_exchanged),
     "int4: zero points not given to a product": ("int4", _no_zero_points_given),
+    "int8_q4: a missing zero-point correction": ("int8_q4", _no_zero_point),
+    "int8_q4: nibbles of the table's rows exchanged": ("int8_q4", _nibbles_exchanged),
     "int8: one norm's epsilon": ("int8", _another_norm),
     "int4: one norm's epsilon": ("int4", _another_norm),
 }

@@ -102,7 +102,7 @@ def test_tolerances_follow_precision_and_cpu(monkeypatch: pytest.MonkeyPatch) ->
     allowed = {}
     for kind in ("x86-vnni", "arm", "riscv64"):
         monkeypatch.setattr(golden, "cpu_kind", lambda kind=kind: kind)
-        allowed[kind] = [golden.tolerances(p)["score"] for p in ("fp32", "fp16", "int8", "int4")]
+        allowed[kind] = [golden.tolerances(p)["score"] for p in ("fp32", "fp16", "int8", "int8_q4", "int4")]
         assert allowed[kind] == sorted(allowed[kind])
         (case, *_) = golden.check(stub(), "int4")
         assert case.tolerance == golden.tolerances("int4")["component"]

@@ -57,7 +57,7 @@ def exact(x: Tensor) -> Tensor:
 
 # What engines do to the input of a product, by the graph's precision. For int4 it depends on the CPU: blocks
 # on x86 (with VNNI and without) and on ARM with dot products, floats on ARM without; emulated ones agree.
-ROUNDINGS: dict[str, tuple[Rounding, ...]] = {"int8": (rows,), "int4": (blocks, exact)}
+ROUNDINGS: dict[str, tuple[Rounding, ...]] = {"int8": (rows,), "int8_q4": (rows,), "int4": (blocks, exact)}
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ _PRECISIONS = {
     "fp32": "float32",
     "fp16": "float16 weights",
     "int8": "8-bit weights and activations",
+    "int8_q4": "8-bit matrices and activations, 4-bit table",
     "int4": "4-bit weights",
     "mixed": "mixed precision",
 }

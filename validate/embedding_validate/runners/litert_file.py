@@ -116,19 +116,24 @@ def _called(runner: Any, given: str, found: str) -> Callable[[NDArray[np.int32]]
 
 
 def precision_of(path: Path) -> Precision:
-    """What the file's weights are stored as: of its constants of some size, the narrowest types."""
+    """What the file's weights are stored as: of its constants of some size, the narrowest types.
+
+    Where a single one beside 8-bit ones has 4 bits, that is the table.
+    """
     from ai_edge_litert import schema_py_generated as schema
 
     model = schema.Model.GetRootAs(path.read_bytes())
     graphs = [model.Subgraphs(i) for i in range(model.SubgraphsLength())]
     tensors = [g.Tensors(i) for g in graphs for i in range(g.TensorsLength())]
     kinds = {
-        t.Type()
+        t.Buffer(): t.Type()
         for t in tensors
         if not model.Buffers(t.Buffer()).DataIsNone() and np.prod(t.ShapeAsNumpy()) >= _WEIGHT_ELEMENTS
-    }
+    }.values()
     if schema.TensorType.INT4 in kinds:
-        return "mixed" if schema.TensorType.INT8 in kinds else "int4"
+        if schema.TensorType.INT8 not in kinds:
+            return "int4"
+        return "int8_q4" if list(kinds).count(schema.TensorType.INT4) == 1 else "mixed"
     if schema.TensorType.INT8 in kinds:
         return "int8"
     return "fp16" if schema.TensorType.FLOAT16 in kinds else "fp32"

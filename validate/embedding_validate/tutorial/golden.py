@@ -61,7 +61,7 @@ class Golden:
     `tolerances` gives the largest absolute difference of a "score" and of a "component" by precision and kind
     of CPU (`embedding_runtime.machine.cpu.cpu_kind`; "any" for the others). That of fp32 is what a GPU,
     on which the figures were printed, and a CPU may differ by; the others add what the precision's loss may
-    move (0.999 in int8, 0.95 in 4 bits), and where CPUs round alike in 4 bits.
+    move, about twice what was measured of either format, and where CPUs round alike in 4 bits.
     """
 
     name: str

@@ -19,7 +19,7 @@ QUERY_TOKENS = 64
 # Below it a fixed cost hides how latency grows.
 _GROWTH_TOKENS = 64
 # The precisions whose bounds are what nobody can do without, and what is as good as the reference to most.
-NONSENSE, FINE = "int4", "int8"
+NONSENSE, FINE = "int4", "int8_q4"
 _STEPS = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)
 
 
@@ -196,7 +196,7 @@ def patience(run: Json) -> str:
 
 
 def coarseness(run: Json, system: str) -> int:
-    """1 where a system falls short of what the validator asks of int8, else 0, also where that is not known.
+    """1 where a system falls short of what the validator asks of int8_q4, else 0; 0 where that is not known.
 
     What is not coarse is never given up for something faster that is.
     """

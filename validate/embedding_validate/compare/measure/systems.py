@@ -27,7 +27,7 @@ OURS, TORCH, PEER, TOKENIZER, PER_TENSOR = "bundle", "torch", "peer", "tokenizer
 _WORKER = (sys.executable, "-m", compare_worker.__name__)
 _PACKAGES = Path(embedding_validate.__file__).parents[1]
 _TORCH_FP32 = "torch fp32"
-_MOST_BITS_FIRST = ("fp32", "fp16", "int8", "mixed", "int4")
+_MOST_BITS_FIRST = ("fp32", "fp16", "int8", "int8_q4", "mixed", "int4")
 # Of the texts for accuracy: tokens of one at most, and how many of the user's own.
 _MOST_TOKENS, _MOST_OWN = 256, 100
 _WEIGHTS = ("*.safetensors", "*/*.safetensors")

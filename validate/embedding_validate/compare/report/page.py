@@ -131,7 +131,7 @@ def _plane(run: Json, threads: int) -> Json | None:
     return {
         "svg": compare_plots.plane(dots, x, y, f"Size against latency: {alt}"),
         "caption": f"Size against latency at {tokens} tokens on {_threads(threads)}. Full dots: vectors as "
-        "the reference's, as the validator asks of int8; hollow: coarser; crosses: wrong. No other beats "
+        "the reference's, as the validator asks of int8_q4; hollow: coarser; crosses: wrong. No other beats "
         "those in bold in size, latency and accuracy together.",
         "legend": [],
     }
