@@ -2,6 +2,8 @@
 
 import ast
 import pkgutil
+import re
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -41,6 +43,7 @@ TOP_LEVEL = {
     "Makefile",
     "README.md",
     "export",
+    "findings",
     "models",
     "pyproject.toml",
     "runtime",
@@ -235,10 +238,23 @@ def test_no_test_leans_on_another(path: Path) -> None:
     assert [n for n in _imports(path) if n.startswith("test_")] == []
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "findings").glob("*.sh")), ids=lambda p: p.stem)
+def test_a_finding_stands_alone(path: Path) -> None:
+    """Its header says what was seen, its packages are pinned, and ours are not among them."""
+    text = path.read_text(encoding="utf-8")
+    assert re.findall(r"^# (\w+): ", text, re.M) == ["Version", "Behaviour", "Seen", "Matters"]
+    installed = re.findall(r"pip\" install ((?:.*\\\n)*.*)", text)
+    named = [w for w in " ".join(installed).replace("\\\n", " ").split() if not w.startswith("-")]
+    assert named
+    assert [w for w in named if not re.fullmatch(r"[\w-]+==[\d.]+", w)] == []
+    assert [w for w in named if w.replace("==", " ") not in text.split("set -euo pipefail")[0]] == []
+    assert [p for p in (*PACKAGES, "embedding-edge") if p in text] == []
+    assert f"({path.name})" in (path.parent / "README.md").read_text(encoding="utf-8")
+    subprocess.run(["bash", "-n", path], check=True)
+
+
 def test_importing_the_runtime_stays_light() -> None:
     """In a fresh process: no engine, no tokenizer library, nothing heavy before a bundle is loaded."""
-    import subprocess
-
     code = "import sys, embedding_runtime; print(*sorted({m.split('.')[0] for m in sys.modules}))"
     loaded = subprocess.run(
         [sys.executable, "-c", code], check=True, capture_output=True, text=True
