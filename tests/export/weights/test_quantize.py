@@ -92,6 +92,23 @@ def test_q4_0_is_ggmls() -> None:
     assert (found.scales < 0).any() and (found.scales > 0).any()
 
 
+def test_scales_of_eight_bits_cost_next_to_nothing() -> None:
+    """Beside float16 ones; and no value that `int4_blocks` keeps inside its grid leaves it."""
+    values = np.random.default_rng(0).standard_normal((64, 256)).astype(np.float32)
+    values[:, :32] *= 20
+    values[3] = 0
+    blocks, rows = quantize.int4_blocks(values, np.float16), quantize.int4_rows(values)
+    scales = rows.steps * rows.scales
+    assert rows.steps.min() >= 1 and rows.steps.dtype == np.uint8 and scales.dtype == np.float32
+    assert (scales >= quantize.int4_blocks(values).scales * 0.999).all()
+    losses = []
+    for found, scale in ((blocks, blocks.scales), (rows, scales)):
+        steps = found.codes.astype(np.float32) - found.zeros[:, :, None]
+        losses.append(np.square((steps * scale[:, :, None]).reshape(values.shape) - values).mean())
+    assert losses[1] < 1.03 * losses[0]
+    assert (steps[3] == 0).all()
+
+
 def test_packing() -> None:
     codes = np.arange(6, dtype=np.uint8)[None]
     assert quantize.pack_pairs(codes).tolist() == [[0x10, 0x32, 0x54]]
