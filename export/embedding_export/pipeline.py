@@ -90,10 +90,10 @@ def export_bundle(
             kept_ids = cut.kept
             report.step(cut.summary())
         before = _existing_graphs(checkpoint, bundle, staging.path, options)
-        source = Source(checkpoint, golden_ids(checkpoint))
-        written = [write_graph(source, staging.path, which, options, report) for which in wanted(options)]
+        special = golden_ids(checkpoint)
+        written = _write_graphs(Source(checkpoint, special), staging.path, options, report)
         tokenizer = _write_tokenizer(checkpoint, staging.path, kept_ids, report)
-        info = _tokenizer_info(checkpoint, tokenizer, source.special, options)
+        info = _tokenizer_info(checkpoint, tokenizer, special, options)
         manifest = _finish(checkpoint, staging.path, (*before, *written), info, options)
         checkpoint.tokenizer.release()
         if isinstance(gate, str):
@@ -108,6 +108,11 @@ def export_bundle(
                 staging.keep(options.keep_failed)
             raise ParityError(_failure(failed, bundle, options.keep_failed))
     return manifest
+
+
+def _write_graphs(source: Source, folder: Path, options: ExportOptions, report: Reporter) -> list[Graph]:
+    """All graphs that are asked for; what they share of `source` is let go of with it, before the gate."""
+    return [write_graph(source, folder, which, options, report) for which in wanted(options)]
 
 
 def _existing_graphs(

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from embedding_export.audit.audit import audit_graph
@@ -20,6 +21,7 @@ from embedding_export.checkpoint.checkpoint import Checkpoint
 from embedding_export.errors import ExportError
 from embedding_export.options import ExportOptions
 from embedding_export.reporting import Reporter
+from embedding_export.weights.calibration import Calibration, calibrate
 from embedding_export.weights.encoder import Encoder
 from embedding_export.weights.folding import as_stored, folded
 from embedding_export.weights.precisions import (
@@ -41,17 +43,30 @@ NOT_YET = Parity("not run", "the export has not got there")
 
 @dataclass(frozen=True)
 class Source:
-    """What graphs are made from."""
+    """What graphs are made from; they share one calibration."""
 
     checkpoint: Checkpoint
     special: SpecialIds
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """What the encoder's activations are like on the sample; the Dense stages do not count."""
+        return calibrate(self.checkpoint.config, folded(self.checkpoint), self.special.sample)
 
     def encoder(self, fold_dense: bool) -> Encoder:
         """The checkpoint as the writers read it."""
         c = self.checkpoint
         weights = folded(c) if fold_dense else as_stored(c)
         dim = describe.embedding_dim(c)
-        return Encoder(c.config, weights, c.normalize, dim, self.special.sample, c.include_prompt)
+        return Encoder(
+            c.config,
+            weights,
+            c.normalize,
+            dim,
+            self.special.sample,
+            c.include_prompt,
+            calibrated=lambda: self.calibration,
+        )
 
 
 def wanted(options: ExportOptions) -> tuple[tuple[Format, Precision], ...]:

@@ -11,7 +11,6 @@ from embedding_export.errors import ExportError
 from embedding_export.litert.file import LitertFile
 from embedding_export.litert.ops import Lengths, LitertOps, Names
 from embedding_export.litert.storage import LitertStorage
-from embedding_export.weights.calibration import calibrate
 from embedding_export.weights.eight_bits import EightBits
 from embedding_export.weights.encoder import Encoder
 from embedding_export.weights.precisions import LitertRow
@@ -55,7 +54,7 @@ def write_litert(
     config = encoder.config
     matrices = None
     if row.attention.type == "int8":
-        seen = calibrate(config, encoder.weights, encoder.sample)
+        seen = encoder.calibration()
         matrices = EightBits(config, encoder.weights, seen, lambda name: row.format(name).type == "int8")
     scratch = path.with_name(path.name + ".weights")
     try:

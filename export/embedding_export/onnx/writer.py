@@ -16,7 +16,6 @@ from embedding_export.onnx.ops import OnnxOps
 from embedding_export.onnx.scores import Int8Scores
 from embedding_export.onnx.storage import Float16, Float32
 from embedding_export.weights.balancing import balance_heads
-from embedding_export.weights.calibration import calibrate
 from embedding_export.weights.encoder import Encoder
 from embedding_export.weights.precisions import PRECISIONS, PrecisionRow
 
@@ -54,12 +53,12 @@ def _emit(encoder: Encoder, graph: OnnxGraph, row: PrecisionRow) -> None:
     config, weights = encoder.config, encoder.weights
     if row.storage == "int8":
         table = Int4(graph, weights, row.table == "q4_0", row.table == "int4") if row.table else None
-        int8 = Int8Ops(graph, config, weights, calibrate(config, weights, encoder.sample), table)
+        int8 = Int8Ops(graph, config, weights, encoder.calibration(), table)
         int8.pools_prompt(encoder.include_prompt)
         int8.finish(*encode(int8, config, weights.dense, encoder.normalize))
         return
     if row.storage in ("int4", "q4_0"):
-        seen = calibrate(config, weights, encoder.sample)
+        seen = encoder.calibration()
         heads = balance_heads(config, seen)
         storage = Int4(graph, weights, row.storage == "q4_0")
         ops = OnnxOps(graph, config, weights, storage, Int8Scores(graph, seen, heads), heads)
