@@ -74,7 +74,7 @@ def _of_bundle(machine: Machine, bundle: BundleState) -> list[str]:
     precision = chosen.key.split("/")[1]
     if precision in ("fp32", "fp16"):
         found.append(
-            f"{precision} is the slow and large one. Faster and smaller: export-embedding CHECKPOINT BUNDLE "
+            f"{precision} is the slowest and largest precision. Faster and smaller: export-embedding CHECKPOINT BUNDLE "
             "--add --precision int8"
         )
     for graph in bundle.graphs:

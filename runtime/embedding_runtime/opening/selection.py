@@ -40,7 +40,9 @@ def choose_graph(manifest: Manifest, format: str | None, precision: str | None) 
     for graph in found:
         if usable(graph.format):
             return graph
-    raise EngineError(f"No engine that is here runs a graph of this bundle. {_how_to_get_one(found)}")
+    raise EngineError(
+        f"None of the installed engines can run a graph of this bundle. {_how_to_get_one(found)}"
+    )
 
 
 def _how_to_get_one(graphs: list[Graph]) -> str:

@@ -384,4 +384,4 @@ def test_usage(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert compare.main([str(tiny_bundle)]) == 2
     assert "--output DIR" in capsys.readouterr().err
     assert compare.main(["--output", "somewhere"]) == 2
-    assert "Compare what?" in capsys.readouterr().err
+    assert "Give one or more bundles" in capsys.readouterr().err

@@ -117,7 +117,7 @@ def test_temperature_clock_and_throttling(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("status", "errors", "expected"),
     [
-        (-9, "", ("out of memory", "killed by the system, as it does to who takes its last memory")),
+        (-9, "", ("out of memory", "killed by the system, most likely for using too much memory")),
         (-6, "x\nGGML_ASSERT(a) failed\nfoot", ("crashed", "SIGABRT; GGML_ASSERT(a) failed")),
         (1, "Traceback\nMemoryError", ("out of memory", "MemoryError")),
         (1, "embedding_runtime.errors.BundleError: no bundle", ("refused", "no bundle")),

@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None, left_out: Mapping[str, str] = _NOTHING) 
     options = _parser().parse_args(arguments)
     try:
         if options.output is None:
-            raise InputError("Where to? Give a folder for the results with --output DIR.")
+            raise InputError("--output DIR is required: the folder for the results.")
         if options.merge:
             return _merge(options.merge, options.output)
         return _compare(options, ["compare-embedding", *arguments], left_out)
@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None, left_out: Mapping[str, str] = _NOTHING) 
 
 def _compare(options: argparse.Namespace, command: list[str], left_out: Mapping[str, str]) -> int:
     if not options.bundles:
-        raise InputError("Compare what? Give one or more bundles, or --merge FILES.")
+        raise InputError("Give one or more bundles, or --merge FILES.")
     bundles = compare_systems.read_bundles(options.bundles)
     texts = corpus.read(options.corpus) if options.corpus else None
     cache = options.output.absolute() / _CACHE

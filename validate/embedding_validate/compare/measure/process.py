@@ -210,7 +210,7 @@ def explained(status: int, errors: str) -> tuple[str, str]:
     if any(word in errors for word in _MEMORY_WORDS):
         return ("out of memory", last)
     if status == -signal.SIGKILL:
-        return ("out of memory", "killed by the system, as it does to who takes its last memory")
+        return ("out of memory", "killed by the system, most likely for using too much memory")
     if status < 0:
         return ("crashed", f"{signal.Signals(-status).name}; {last}")
     kind, _, message = last.partition(": ")

@@ -63,7 +63,7 @@ def read_bundles(paths: Sequence[Path]) -> list[Bundle]:
     manifests = [load_manifest(path) for path in paths]
     names = [path.resolve().name for path in paths]
     if len(set(names)) < len(names):
-        raise InputError(f"Two of the bundles have one name: {', '.join(names)}. Rename a folder.")
+        raise InputError(f"Two bundles have the same name: {', '.join(names)}. Rename a folder.")
     if len({m.architecture.vocab_size for m in manifests}) > 1:
         raise InputError(
             "The bundles have different vocabularies, and one text has other token ids in each. Compare "
