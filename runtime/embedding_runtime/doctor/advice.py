@@ -74,8 +74,8 @@ def _of_bundle(machine: Machine, bundle: BundleState) -> list[str]:
     precision = chosen.key.split("/")[1]
     if precision in ("fp32", "fp16"):
         found.append(
-            f"{precision} is the slowest and largest precision. Faster and smaller: export-embedding CHECKPOINT BUNDLE "
-            "--add --precision int8"
+            f"{precision} is among the slowest and largest precisions. Faster and smaller: export-embedding "
+            "CHECKPOINT BUNDLE --add --precision int8"
         )
     for graph in bundle.graphs:
         how = f'--precision {graph.key.split("/")[1]}, or format="{graph.key.split("/")[0]}" in Python'
