@@ -21,7 +21,7 @@ from embedding_export.architectures.ops import DenseStage
 from embedding_export.onnx.graph import MICROSOFT, OnnxGraph
 from embedding_export.onnx.ops import OnnxOps
 from embedding_export.onnx.scores import Int8Scores
-from embedding_export.onnx.storage import Float32, Storage, output_name
+from embedding_export.onnx.storage import Storage, output_name
 from embedding_export.weights import quantize
 from embedding_export.weights.balancing import balance_heads
 from embedding_export.weights.calibration import Calibration
@@ -57,7 +57,6 @@ class Int8:
         """`table` stores the table otherwise."""
         self._table = table
         self._g, self._weights, self._matrices = graph, weights, matrices
-        self._dense = Float32(graph, weights)
         self._zeros = ""
 
     def look_up(self, weight: str, ids: str) -> str:
@@ -77,7 +76,12 @@ class Int8:
         return self._g.node("Mul", rows, self._g.node("Gather", scale, ids))
 
     def multiply(self, x: str, weight: str) -> str:
-        return self._dense.multiply(x, weight)
+        """In float32, each text by itself: engines sum one row in another order than several."""
+        g, values = self._g, self._weights.tensors[weight].array().T
+        stored = g.weight(weight, np.float32, values.shape, [values])
+        column = g.node("Unsqueeze", x, g.ints(-1))  # [B, in, 1]
+        products = g.node("MatMul", g.node("Transpose", stored, perm=[1, 0]), column)  # [B, out, 1]
+        return g.node("Squeeze", products, g.ints(-1), out=output_name(weight))
 
     def quantize(self, x: str, width: int) -> tuple[str, str]:
         """uint8 codes [B, S, width] and scales [B, S, 1] of x, row by row."""

@@ -27,6 +27,10 @@ BLOCK_LOCAL_ABOVE = 512
 CHUNK = 128
 
 
+# Tokens that mean pooling sums as one run.
+POOLED_RUN = 64
+
+
 class OnnxOps:
     """Emits the forward pass into `graph`; the inputs are `input_ids` and `attention_mask`, int64 [B, S]."""
 
@@ -95,9 +99,14 @@ class OnnxOps:
         return self.g.node("Add", x, update, out=name)
 
     def mean_pool(self, x: str) -> str:
+        """Filled up with zeros to whole runs of tokens: engines sum in runs, which S then does not change."""
         g = self.g
-        weights = g.node("Unsqueeze", self._token_mask, self.g.ints(1))
-        total = g.node("Squeeze", g.node("MatMul", weights, x), self.g.ints(1))
+        length = g.node("Shape", x, start=1, end=2)
+        missing = g.node("Mod", g.node("Neg", length), g.ints(POOLED_RUN))  # of the divisor's sign: 0 and up
+        zeros = g.ints(0)
+        x = g.node("Pad", x, g.node("Concat", g.ints(0, 0, 0, 0), missing, zeros, axis=0))  # [B, S', H]
+        mask = g.node("Pad", self._token_mask, g.node("Concat", g.ints(0, 0, 0), missing, axis=0))  # [B, S']
+        total = g.node("Squeeze", g.node("MatMul", g.node("Unsqueeze", mask, g.ints(1)), x), g.ints(1))
         count = g.node("ReduceSum", self._token_mask, self.g.ints(1), keepdims=1)
         return g.node("Div", total, g.node("Max", count, self._float(1e-9)), out="mean_pooling")
 

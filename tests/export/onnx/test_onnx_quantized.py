@@ -109,6 +109,17 @@ def test_a_text_does_not_know_its_company(wide: Checkpoint, precision: Precision
         np.testing.assert_allclose(padded[: len(text)], alone, rtol=0, atol=tolerance)
 
 
+@pytest.mark.parametrize("precision", ["int8", "int8_q4"])
+def test_a_vector_does_not_know_its_batch(wide: Checkpoint, precision: Precision, tmp_path: Path) -> None:
+    """Bit by bit, the Dense stages too: one row and several are summed alike."""
+    path = written.write(wide, tmp_path, precision)
+    texts = written.texts(wide, [1, 2, 5, 16, 17, 40, 64, 65, 129])
+    batch = written.run(path, texts)
+    for i, text in enumerate(texts):
+        np.testing.assert_array_equal(written.run(path, [text])[0], batch[i])
+    np.testing.assert_array_equal(written.run(path, texts[2:5]), batch[2:5])
+
+
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_company_of_any_length(checkpoint: Checkpoint, precision: Precision, tmp_path: Path) -> None:
     """Beyond BLOCK_LOCAL_ABOVE tokens attention is summed in another order."""
