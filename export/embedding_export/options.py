@@ -21,7 +21,7 @@ class ExportOptions:
     name of the published files.
     """
 
-    precisions: tuple[Precision, ...]
+    precisions: tuple[Precision, ...] = ("int8",)
     formats: tuple[Format, ...] = ("onnx",)
     buckets: tuple[int, ...] = BUCKETS
     litert_single: int | None = None

@@ -65,7 +65,7 @@ def test_a_precision_that_no_format_offers(
 ) -> None:
     assert export(tmp_path / "bundle", "--format", "litert", "--precision", "fp16") == 1
     said = capsys.readouterr().err
-    assert "litert has no precision 'fp16'; it has fp32, int8, mixed, int4" in said
+    assert "litert has no precision 'fp16'; it has fp32, int8, int8_q4, mixed, int4" in said
     assert "LiteRT widens float16 weights, and int8 ones that are weight-only, to float32" in said
     assert "reading" not in said
     assert list(tmp_path.iterdir()) == []

