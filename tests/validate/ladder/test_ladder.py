@@ -99,6 +99,7 @@ def test_the_command(
     assert fp32.quality[0].cosine_min > 0.999999 > int8.quality[0].cosine_min
     assert fp32.quality[0].sts == reference.quality[0].sts
     assert all(r.cost.median_ms["16"] > 0 for r in found.rungs)
+    assert fp32.cost.bytes is not None and int8.cost.bytes is not None
     assert fp32.cost.bytes > int8.cost.bytes > 100_000
     text = capsys.readouterr().out
     assert text == page.page(found) == (out / "ladder.md").read_text(encoding="utf-8")

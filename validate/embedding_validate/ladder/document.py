@@ -20,7 +20,7 @@ class Cost:
     None where it was not measured; `noisy` names the lengths whose times something disturbed.
     """
 
-    bytes: int
+    bytes: int | None
     first_load_s: float | None
     load_s: float | None
     anonymous_mb: float | None

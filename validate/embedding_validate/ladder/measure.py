@@ -110,11 +110,13 @@ def _verdict(manifest: Manifest, name: str) -> str:
 
 
 def _cost(run: dict[str, Any], name: str, threads: int) -> Cost:
+    if name not in figures.systems(run):
+        return Cost(None, None, None, None, None, {}, ())
     memory, opening = figures.memory(run, name), figures.opening(run, name, threads) or {}
     cases = [c for c in figures.cases(run, name, threads) if c["status"] == MEASURED and c["batch"] == 1]
     megabytes = {kind: kb / 1024 for kind, kb in memory.items()}
     return Cost(
-        bytes=int(figures.graph_bytes(run, name) or 0),
+        bytes=figures.graph_bytes(run, name),
         first_load_s=opening.get("first_s"),
         load_s=figures.warm_load(run, name),
         anonymous_mb=megabytes.get("anonymous_peak"),

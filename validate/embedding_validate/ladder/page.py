@@ -64,7 +64,7 @@ def cost(ladder: Ladder) -> str:
     rows = [
         [
             r.name,
-            number(r.cost.bytes / 1e6),
+            number(_megabytes(r)),
             *map(number, (r.cost.first_load_s, r.cost.load_s, r.cost.anonymous_mb, r.cost.mapped_mb)),
             r.verdict,
         ]
@@ -95,12 +95,16 @@ def _summary(rung: Rung) -> list[str]:
     first, last = rung.quality[0], rung.quality[-1]
     return [
         rung.name,
-        *map(number, (rung.cost.bytes / 1e6, rung.cost.anonymous_mb, rung.cost.load_s)),
+        *map(number, (_megabytes(rung), rung.cost.anonymous_mb, rung.cost.load_s)),
         f"{_four(first.sts)} / {_four(last.sts)}",
         f"{_four(first.ndcg_10)} / {_four(last.ndcg_10)}",
         f"{first.cosine_mean:.5f}",
         f"{first.cosine_min:.5f}",
     ]
+
+
+def _megabytes(rung: Rung) -> float | None:
+    return rung.cost.bytes / 1e6 if rung.cost.bytes else None
 
 
 def _four(value: float | None) -> str:
