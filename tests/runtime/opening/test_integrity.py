@@ -357,7 +357,7 @@ def test_a_format_without_an_engine(bundle: Path, monkeypatch: pytest.MonkeyPatc
     told = engines.unfit("litert") or "pip install 'embedding-edge[litert]' (for litert/fp32)"
     with pytest.raises(EngineError, match=re.escape(told)):
         Embedder(bundle, format="litert")
-    with pytest.raises(EngineError, match="No engine"):
+    with pytest.raises(EngineError, match="None of the installed engines"):
         Embedder(bundle)
     with pytest.raises(InputError, match="it has: litert/fp32"):
         Embedder(bundle, format="onnx")
