@@ -5,6 +5,8 @@ from embedding_validate.ladder.document import Ladder, Rung
 from embedding_validate.ladder.quality import Quality
 
 NOISY = "*"
+# The lengths whose times the summary shows: a query's, and a paragraph's.
+_SHOWN = ("64", "256")
 
 
 def page(ladder: Ladder) -> str:
@@ -25,8 +27,8 @@ def page(ladder: Ladder) -> str:
 
 
 def readme(ladder: Ladder) -> str:
-    """What README shows: a sentence, the summary, and times."""
-    return "\n\n".join([sentence(ladder), summary(ladder), times(ladder)]) + "\n"
+    """What README shows: a sentence and the summary."""
+    return "\n\n".join([sentence(ladder), summary(ladder)]) + "\n"
 
 
 def sentence(ladder: Ladder) -> str:
@@ -52,7 +54,8 @@ def quality(ladder: Ladder) -> str:
 
 def summary(ladder: Ladder) -> str:
     """A row for every graph: what it costs, and what it is worth at full dim and at the smallest."""
-    head = ["", "MB", "own MB", "load s", "STS", "nDCG@10", "mean cosine", "least cosine"]
+    times = [f"ms, {length} tokens" for length in _SHOWN]
+    head = ["", "MB", "own MB", "load s", *times, "STS", "nDCG@10", "mean cosine", "least cosine"]
     first, last = ladder.rungs[0].quality[0].dim, ladder.rungs[0].quality[-1].dim
     both = [f"{name}, {first} / {last}" if name in ("STS", "nDCG@10") else name for name in head]
     return grid(both, [_summary(r) for r in ladder.rungs])
@@ -96,6 +99,7 @@ def _summary(rung: Rung) -> list[str]:
     return [
         rung.name,
         *map(number, (_megabytes(rung), rung.cost.anonymous_mb, rung.cost.load_s)),
+        *(_time(rung, length) for length in _SHOWN),
         f"{_four(first.sts)} / {_four(last.sts)}",
         f"{_four(first.ndcg_10)} / {_four(last.ndcg_10)}",
         f"{first.cosine_mean:.5f}",
