@@ -131,9 +131,10 @@ class TableTokenizer:
         return self._pieces[token_id].decode()
 
     def _checked(self, text: str, allow_special: bool) -> str:
+        text = checked_text(text)
         if allow_special:
-            check_rows(checked_text(text), self._info.without_row)
-        return checked_text(text)
+            check_rows(text, self._info.without_row)
+        return text
 
     def _expanded(self, text: str) -> str:
         """`text`; where tokens are looked for in the lowered text, with `İ` as two characters, as it lowers.

@@ -209,7 +209,7 @@ def _bundle(bundle: Bundle) -> Json:
         "weights_sha256": source.weights_sha256,
         "space_id": bundle.manifest.space_id,
         "parameters": architecture.parameters,
-        "random_weights": bundle.manifest.source.random_weights,
+        "random_weights": source.random_weights,
         "dim": bundle.manifest.embedding_dim,
     }
 

@@ -13,12 +13,11 @@ from embedding_runtime.bundle import Manifest, load_manifest
 from embedding_validate.compare import cli as compare
 from embedding_validate.compare.document import figures
 from embedding_validate.compare.document import store as compare_store
-from embedding_validate.compare.document.case import MEASURED
 from embedding_validate.ladder.document import Cost, Ladder, Rung
 from embedding_validate.ladder.quality import Embedded, Quality, Vectors, embed, measure
 from embedding_validate.ladder.sets import SEARCH_LICENCE, SEARCH_SOURCE, Pairs, Search
 from embedding_validate.machine import machine, versions
-from embedding_validate.reference.reference import Reference
+from embedding_validate.reference.reference import use_reference
 
 REFERENCE = "torch fp32"
 LENGTHS = (16, 64, 256, 512, 2048)
@@ -34,7 +33,10 @@ def measure_quality(
     manifest = load_manifest(bundle)
     dims = sorted(manifest.dims, reverse=True)
     say(f"embedding with the reference of {checkpoint.source.name}")
-    base = _of_reference(checkpoint, pairs, search)
+    base = use_reference(
+        checkpoint,
+        lambda reference: embed(lambda t, p: reference.encode(t, prompt_name=p), pairs, search),
+    )
     found = {REFERENCE: _at_dims(base, base, dims, pairs)}
     for graph in manifest.graphs:
         say(f"embedding with {graph.key}")
@@ -85,12 +87,6 @@ def assemble(
     )
 
 
-def _of_reference(checkpoint: Checkpoint, pairs: Pairs | None, search: Search) -> Embedded:
-    """Its memory is given back before graphs are opened."""
-    reference = Reference.load(checkpoint)
-    return embed(lambda texts, prompt: reference.encode(texts, prompt_name=prompt), pairs, search)
-
-
 def _at_dims(
     found: Embedded, base: Embedded, dims: Sequence[int], pairs: Pairs | None
 ) -> tuple[Quality, ...]:
@@ -113,7 +109,7 @@ def _cost(run: dict[str, Any], name: str, threads: int) -> Cost:
     if name not in figures.systems(run):
         return Cost(None, None, None, None, None, {}, ())
     memory, opening = figures.memory(run, name), figures.opening(run, name, threads) or {}
-    cases = [c for c in figures.cases(run, name, threads) if c["status"] == MEASURED and c["batch"] == 1]
+    cases = [c for c in figures.cases(run, name, threads) if c["batch"] == 1]
     megabytes = {kind: kb / 1024 for kind, kb in memory.items()}
     return Cost(
         bytes=figures.graph_bytes(run, name),

@@ -1,10 +1,10 @@
 """The ladder as Markdown: a page of its own, and the part of it that README shows."""
 
 from embedding_validate.compare.report.grid import NONE, grid, number
+from embedding_validate.compare.report.text import NOISY
 from embedding_validate.ladder.document import Ladder, Rung
 from embedding_validate.ladder.quality import Quality
 
-NOISY = "*"
 # The lengths whose times the summary shows: a query's, and a paragraph's.
 _SHOWN = ("64", "256")
 

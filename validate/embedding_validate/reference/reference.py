@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,7 @@ PACKAGES = ("sentence-transformers", "transformers", "torch", "tokenizers")
 _DOCUMENT_NAMES = ("document", "passage", "corpus")
 
 Floats = NDArray[np.float32]
+T = TypeVar("T")
 
 
 def unavailable() -> str | None:
@@ -78,12 +79,21 @@ def ask(
     Raises:
         ReferenceLoadError: as `Reference.load`.
     """
+    return use_reference(checkpoint, lambda reference: reference.answer(choose(reference), progress))
+
+
+def use_reference(checkpoint: "Checkpoint", use: "Callable[[Reference], T]") -> T:
+    """What `use` makes of a checkpoint's reference; its memory is given back.
+
+    Raises:
+        ReferenceLoadError: as `Reference.load`.
+    """
     reference = Reference.load(checkpoint)
-    answers = reference.answer(choose(reference), progress)
+    found = use(reference)
     del reference
     gc.collect()  # torch's modules stand in cycles
     give_back_memory()
-    return answers
+    return found
 
 
 class Reference:
