@@ -14,15 +14,29 @@ from standin_tokenizer import MEDIA, TURNS, media_ids
 Layout = Literal["published", "composite", "text"]
 
 STAGES = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))
-# The first model's prompts, one of them changed, and six more.
-PROMPTS_2 = PROMPTS | {
-    "Summarization": "task: sentence similarity | query: ",
-    "CodeRetrieval": "task: code retrieval | query: ",
-    "Document": "title: none | text: ",
+_SEARCH, _DOCUMENT = PROMPTS["query"], PROMPTS["document"]
+_CODE, _SIMILAR = "task: code retrieval | query: ", "task: sentence similarity | query: "
+PROMPTS_2 = {
+    "query": _SEARCH,
+    "document": _DOCUMENT,
+    "BitextMining": _SEARCH,
+    "CodeRetrieval": _CODE,
+    "Clustering": PROMPTS["Clustering"],
+    "Classification": PROMPTS["Classification"],
+    "Document": _DOCUMENT,
     "FactChecking": "task: fact checking | query: ",
+    "InstructionRetrieval": _CODE,
+    "MultilabelClassification": PROMPTS["Classification"],
+    "PairClassification": _SIMILAR,
     "QuestionAnswering": "task: question answering | query: ",
-    "SearchQuery": "task: search result | query: ",
-    "SentenceSimilarity": "task: sentence similarity | query: ",
+    "Reranking": _SEARCH,
+    "Retrieval": _SEARCH,
+    "Retrieval-query": _SEARCH,
+    "Retrieval-document": _DOCUMENT,
+    "SearchQuery": _SEARCH,
+    "SentenceSimilarity": _SIMILAR,
+    "STS": _SIMILAR,
+    "Summarization": _SIMILAR,
 }
 TEMPLATE = (
     "{%- for m in messages -%}{%- if m['content'] is string -%}{{ m['content'] }}{%- else -%}"

@@ -161,7 +161,8 @@ class Weights:
         """The weight of a norm, which multiplies as it is."""
         leaf, spread = _leaf(name), np.exp(NORM_SPREAD * noise)
         if leaf in ("q_norm", "k_norm"):
-            return spread * np.float32(np.sqrt(self.shape.logit_spread / np.sqrt(len(noise))))
+            even: Array = spread * np.float32(np.sqrt(self.shape.logit_spread / np.sqrt(len(noise))))
+            return even
         if leaf.startswith("post_"):
             return self._gain_of_writer(name, noise)
         gain: Array = 1 + NORM_SPREAD * noise

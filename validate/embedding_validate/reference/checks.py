@@ -34,6 +34,43 @@ def require_bidirectional(transformer: Any) -> None:
         )
 
 
+def require_weights(transformer: Any, checkpoint: "Checkpoint") -> None:
+    """Every weight of the reference must be the checkpoint's, by its name and its first row.
+
+    transformers fills what it does not find in the files with random numbers, and only warns: so it does with
+    all of them where the class is another than the one that saved them.
+    """
+    import torch
+
+    from embedding_export.files.safetensors import read_weights
+
+    wanted = {_bare(name): value for name, value in transformer.state_dict().items()}
+    tensors = read_weights(checkpoint.path, lambda name: _bare(name) not in wanted)
+    found = {_bare(name): tensor for name, tensor in tensors.items()}
+
+    def is_other(name: str, value: torch.Tensor) -> bool:
+        if name not in found or found[name].shape != tuple(value.shape):
+            return True
+        row = torch.from_numpy(found[name].rows(0, 1).copy())
+        return not torch.equal(value[:1].float(), row.to(value.dtype).float())
+
+    if others := [name for name, value in wanted.items() if is_other(name, value)]:
+        raise ReferenceLoadError(
+            f"The reference was loaded as {type(transformer).__name__}, and {len(others)} of its "
+            f"{len(wanted)} weights are not those of {checkpoint.path}, such as {others[0]}: transformers fills what it "
+            "does not find with random numbers, and only warns. Either config.json names another class than "
+            "the one that saved the weights, or the versions are not the pinned ones: pip install "
+            "'embedding-edge[validate]'"
+        )
+
+
+def _bare(name: str) -> str:
+    """A tensor's name without what a class that holds the encoder puts before it."""
+    for prefix in ("model.", "language_model."):
+        name = name.removeprefix(prefix)
+    return name
+
+
 def require_layers(transformer: Any, checkpoint: "Checkpoint") -> None:
     """The reference's layers must be local and global where the checkpoint's are, with the same window."""
     config = checkpoint.config
