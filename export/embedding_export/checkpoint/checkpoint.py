@@ -83,7 +83,7 @@ def load_checkpoint(
     Raises:
         CheckpointError: missing, damaged, inconsistent, or of a kind that is not supported.
     """
-    where = locate(name_or_path, revision)
+    where = locate(name_or_path, revision, lambda file: read_encoder_config(file, sliding_window))
     folder = where.folder
     _refuse_adapter(folder)
     config, window = read_encoder_config(folder / "config.json", sliding_window)

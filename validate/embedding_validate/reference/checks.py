@@ -57,10 +57,10 @@ def require_weights(transformer: Any, checkpoint: "Checkpoint") -> None:
     if others := [name for name, value in wanted.items() if is_other(name, value)]:
         raise ReferenceLoadError(
             f"The reference was loaded as {type(transformer).__name__}, and {len(others)} of its "
-            f"{len(wanted)} weights are not those of {checkpoint.path}, such as {others[0]}: transformers fills what it "
-            "does not find with random numbers, and only warns. Either config.json names another class than "
-            "the one that saved the weights, or the versions are not the pinned ones: pip install "
-            "'embedding-edge[validate]'"
+            f"{len(wanted)} weights are not those of {checkpoint.path}, such as {others[0]}: transformers "
+            "fills what it does not find with random numbers, and only warns. Either config.json names "
+            "another class than the one that saved the weights, or the versions are not the pinned ones: "
+            "pip install 'embedding-edge[validate]'"
         )
 
 
