@@ -90,8 +90,8 @@ def read_text_config(folder: Path, max_position_embeddings: int, asked: int | No
         )
     if asked is not None and not LEAST <= asked <= length:
         raise CheckpointError(
-            f"A length of {asked} tokens was asked for (--max-length); expected {LEAST} to {length}, the most "
-            f"that {folder} takes."
+            f"A length of {asked} tokens was asked for (--max-length); expected {LEAST} to {length}, the "
+            f"most that {folder} takes."
         )
     if asked is None and length > USUAL:
         notes += (f"texts of up to {USUAL} tokens; --max-length takes up to {length}",)
