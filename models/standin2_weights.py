@@ -17,8 +17,9 @@ import standin_likeness as likeness
 from numpy.typing import NDArray
 from standin_weights import BLOCK_ELEMENTS, GATE_LEAN, NORM_SPREAD, Array
 
-# Root mean square that each of a layer's three updates has: in the first layer, and relative to the stream.
-FIRST_UPDATE, UPDATE = 60.0, 0.28
+# Root mean square that each of a layer's three updates has: in the first layer, and relative to the stream,
+# the larger the further small scalars have brought it below its level, up to so much.
+FIRST_UPDATE, UPDATE, LARGEST_UPDATE, LEVEL = 60.0, 0.28, 0.5, 130.0
 # Scalars: of most layers, and of one in eight.
 SCALARS, SMALL_SCALARS = (0.84, 1.0), (0.3, 0.5)
 # Peaks on `<bos>` and `<eos>` after the first layer, the last but two, and the last.
@@ -251,7 +252,8 @@ class Weights:
         stream, peak = likeness.ROW_NORM, 0.0
         steady, marker = likeness.STEADY * root, likeness.MARKER * root
         for i, scalar in enumerate(self._scalars):
-            update = FIRST_UPDATE if i == 0 else UPDATE * stream
+            share = min(UPDATE * max(1.0, float(np.sqrt(LEVEL / stream))), LARGEST_UPDATE)
+            update = FIRST_UPDATE if i == 0 else share * stream
             reads = [float(np.sqrt(stream**2 + n * update**2)) for n in range(4)]
             target = self._target(i) / scalar
             gain = (target - peak) / written
