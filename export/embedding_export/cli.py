@@ -128,7 +128,8 @@ def _parser() -> argparse.ArgumentParser:
         type=_ints,
         default=BUCKETS,
         metavar="LIST",
-        help=f"the lengths that a LiteRT file is made for (default: {','.join(map(str, BUCKETS))})",
+        help=f"the lengths that a LiteRT file is made for (default: {','.join(map(str, BUCKETS))}, as far as "
+        "the bundle reads)",
     )
     p.add_argument(
         "--litert-single",
