@@ -3,7 +3,9 @@
 A library may attend causally, or over another window, without a word: versions are not asked, behaviour is.
 """
 
+from collections.abc import Set
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedding_runtime.errors import EmbeddingError
@@ -42,17 +44,12 @@ def require_weights(transformer: Any, checkpoint: "Checkpoint") -> None:
     """
     import torch
 
-    from embedding_export.files.safetensors import read_weights
-
     wanted = {_bare(name): value for name, value in transformer.state_dict().items()}
-    tensors = read_weights(checkpoint.path, lambda name: _bare(name) not in wanted)
-    found = {_bare(name): tensor for name, tensor in tensors.items()}
+    found = _first_rows(checkpoint.path, wanted.keys())
 
     def is_other(name: str, value: torch.Tensor) -> bool:
-        if name not in found or found[name].shape != tuple(value.shape):
-            return True
-        row = torch.from_numpy(found[name].rows(0, 1).copy())
-        return not torch.equal(value[:1].float(), row.to(value.dtype).float())
+        shape, row = found.get(name, (None, value[:1]))
+        return shape != tuple(value.shape) or not torch.equal(value[:1].float(), row.to(value.dtype).float())
 
     if others := [name for name, value in wanted.items() if is_other(name, value)]:
         raise ReferenceLoadError(
@@ -62,6 +59,21 @@ def require_weights(transformer: Any, checkpoint: "Checkpoint") -> None:
             "another class than the one that saved the weights, or the versions are not the pinned ones: "
             "pip install 'embedding-edge[validate]'"
         )
+
+
+def _first_rows(folder: Path, wanted: Set[str]) -> "dict[str, tuple[tuple[int, ...], torch.Tensor]]":
+    """Shape and first row of the tensors of a folder's weights that are `wanted`, by bare name."""
+    from safetensors import safe_open
+
+    single = folder / "model.safetensors"
+    found = {}
+    for path in [single] if single.exists() else sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118
+                if _bare(name) in wanted:
+                    part = file.get_slice(name)
+                    found[_bare(name)] = tuple(part.get_shape()), part[:1]
+    return found
 
 
 def _bare(name: str) -> str:
