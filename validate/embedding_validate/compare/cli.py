@@ -38,6 +38,7 @@ from embedding_validate.files import plain, replace_text
 from embedding_validate.machine import machine, versions
 
 _CACHE = "cache"
+REFUSED, INTERRUPTED = 2, 130  # exit statuses
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
@@ -56,10 +57,10 @@ def main(argv: list[str] | None = None, left_out: Mapping[str, str] = _NOTHING) 
         return _compare(options, ["compare-embedding", *arguments], left_out)
     except EmbeddingError as e:
         _say(f"compare-embedding: error: {e}")
-        return 2
+        return REFUSED
     except OSError as e:
         _say(f"compare-embedding: error: {e.strerror or e}{f' ({e.filename})' if e.filename else ''}")
-        return 2
+        return REFUSED
 
 
 def _compare(options: argparse.Namespace, command: list[str], left_out: Mapping[str, str]) -> int:
@@ -87,7 +88,7 @@ def _compare(options: argparse.Namespace, command: list[str], left_out: Mapping[
     except KeyboardInterrupt:
         _say(f"interrupted; go on with: {shlex.join([*command, '--resume'])}")
         _show(options.output, {"schema_version": compare_store.SCHEMA_VERSION, "runs": [store.run]})
-        return 130
+        return INTERRUPTED
     _show(options.output, compare_store.load(options.output / compare_store.JSON))
     return 1 if compare_text.ours_failed(store.run) else 0
 
