@@ -119,7 +119,7 @@ def test_what_the_comparison_refuses_ends_the_command(
     arguments = [str(bundle), "--reference", str(tiny_checkpoint), "--output", str(out), *wrong]
     assert cli.main(arguments) == 2
     said = capsys.readouterr().err
-    assert "compare-embedding: error: " in said
+    assert "embedding-ladder: error: " in said
     assert "embedding with" not in said
     assert not (out / "ladder.json").exists()
 

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from embedding_runtime.errors import EmbeddingError
+from embedding_runtime.console import run_command
 
 LENGTHS = "16,64,256,512,2048"
 
@@ -12,17 +12,11 @@ LENGTHS = "16,64,256,512,2048"
 def main(argv: list[str] | None = None) -> int:
     """Run the command; 0 measured, 1 a graph failed or is wrong, 2 usage or input, 130 interrupted."""
     options = _parser().parse_args(argv)
-    try:
-        return _run(options)
-    except EmbeddingError as e:
-        _say(f"error: {e}")
-        return 2
-    except OSError as e:
-        _say(f"error: {e.strerror or e}{f' ({e.filename})' if e.filename else ''}")
-        return 2
-    except KeyboardInterrupt:
-        _say("interrupted; --resume goes on with the times that are measured")
-        return 130
+    return run_command(
+        "embedding-ladder",
+        lambda: _run(options),
+        on_interrupt=lambda: "interrupted; --resume goes on with the times that are measured",
+    )
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from embedding_export.checkpoint.checkpoint import Checkpoint
-from embedding_runtime import Embedder, InputError
+from embedding_runtime import Embedder
 from embedding_runtime.bundle import Manifest, load_manifest
+from embedding_runtime.console import INTERRUPTED
 from embedding_validate.compare import cli as compare
 from embedding_validate.compare.document import figures
 from embedding_validate.compare.document import store as compare_store
@@ -57,16 +58,12 @@ def measure_cost(
     """The comparison's run of every graph and the reference; see `compare`.
 
     Raises:
-        InputError: the comparison refused its input; it has said why.
-        KeyboardInterrupt: it was interrupted.
+        EmbeddingError: as `compare`.  KeyboardInterrupt: it was interrupted.
     """
     arguments = [str(bundle), "--reference", str(checkpoint), "--output", str(output)]
     arguments += ["--threads", str(threads), "--lengths", lengths]
-    status = compare.main([*arguments, "--resume"] if resume else arguments)
-    if status == compare.INTERRUPTED:
+    if compare.compare([*arguments, "--resume"] if resume else arguments) == INTERRUPTED:
         raise KeyboardInterrupt
-    if status == compare.REFUSED:
-        raise InputError("the times could not be measured, for the reason above; nothing else was done")
     run: dict[str, Any] = compare_store.load(output / compare_store.JSON)["runs"][0]
     return run
 
