@@ -20,6 +20,7 @@ from embedding_validate.reference.reference import load_model
 TEXTS = [
     "",
     "red",
+    "an <|image|> and <|audio|>",
     " two  spaces\nand a line",
     "你好 \U0001f469 é",
     "Which planet is red? " * 9,
