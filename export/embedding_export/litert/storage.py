@@ -134,8 +134,7 @@ class LitertStorage:
             if weight in matrices.seen.moments:
                 yield matrices.int4_symmetric(weight, block)
             else:
-                counts = matrices.importance()
-                yield from (quantize.int4_symmetric(v, block, counts) for v in row_blocks(tensor))
+                yield from (quantize.int4_symmetric(values, block) for values in row_blocks(tensor))
 
         def codes() -> Iterator[NDArray[np.uint8]]:
             for found in rounded():

@@ -214,7 +214,7 @@ _LITERT_INT8_RECIPE = {
     "turning": TURNING,
     "dense": "folded, float32",
 }
-_LITERT_TABLE_SCALES = "float16 scales of least squared error by what the matrices make of a channel"
+_LITERT_TABLE_SCALES = "float16 scales of least squared error"
 _LITERT_INT4_TABLE = f"4 bits, symmetric, blocks of 32, {_LITERT_TABLE_SCALES}"
 
 # The first ai-edge-litert whose CompiledModel takes options for the CPU.
