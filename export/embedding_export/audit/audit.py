@@ -61,7 +61,7 @@ CLIPPED = {
 SMALLEST_ERROR = {"q4_0": 2.0**-21}
 # Of a row whose errors are made good in 4 bits, and of the mean row: the root mean square of its errors in
 # steps, and how far the factor by which it fits the checkpoint's may be from 1.
-ROW_ERROR, ROW_FACTOR = 1.5, 0.15
+ROW_ERROR, ROW_FACTOR = 2.0, 0.15
 MEAN_ERROR, MEAN_FACTOR = 0.6, 0.05
 # How far an int8 scale may be from a row's largest magnitude over 127, relatively, and for rows of zeros.
 SCALE_TOLERANCE, SMALLEST_SCALE = 1e-5, 2e-30
@@ -208,7 +208,8 @@ def _fits(grid: Grid, want: NDArray[Any]) -> NDArray[np.bool_]:
     errors = np.sqrt(np.square(steps).mean(axis=1, keepdims=True))
     energy = np.square(want).sum(axis=1, keepdims=True)
     excess = ((grid.values - want) * want).sum(axis=1, keepdims=True)
-    rows = (errors <= ROW_ERROR) & (np.abs(excess) <= ROW_FACTOR * energy)
+    chance = 2 * np.sqrt(np.square(grid.step * want).sum(axis=1, keepdims=True))  # what single errors may add
+    rows = (errors <= ROW_ERROR) & (np.abs(excess) <= ROW_FACTOR * energy + chance)
     return np.asarray(
         rows & (errors.mean() <= MEAN_ERROR) & (np.abs(excess.sum()) <= MEAN_FACTOR * energy.sum())
     )
