@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST = 4000, MAX_LENGTH = 600 };
+enum { MOST = 4000, MAX_LENGTH = 600, LARGEST_ID = 1 << 21 };
 static unsigned long opened, encoded, refused;
 
 static const char *const TEXTS[] = {
@@ -31,6 +31,9 @@ static void encode(const embedding_tokenizer *tokenizer, const char *bytes, size
         embedding_tokenizer_encode(tokenizer, &input, ids, MAX_LENGTH, &count, &truncated, &error);
     if ((status == EMBEDDING_TOKENIZER_OK) != (count >= 2))
         abort();
+    for (size_t i = 0; i < count; i++)
+        if (ids[i] < 0 || ids[i] >= LARGEST_ID)
+            abort();
     if (status == EMBEDDING_TOKENIZER_OK)
         encoded++;
     else
@@ -112,10 +115,14 @@ static void damage_sections(uint8_t *table, size_t size)
         uint8_t *p = table + (at & ~(size_t)3);
         if (p + 4 > table + size)
             continue;
-        switch (draw(4)) {
+        switch (draw(5)) {
         case 0: store(p, edges[draw(sizeof edges / sizeof *edges)]); break;
         case 1: store(p, load(p) + (uint32_t)draw(5) - 2); break;
         case 2: store(p, load(p) ^ 1u << draw(32)); break;
+        case 3: /* neighbours by the same number, so that their differences stay */
+            for (uint32_t more = edges[draw(sizeof edges / sizeof *edges)]; p + 4 <= table + size && draw(200); p += 4)
+                store(p, load(p) + more);
+            break;
         default: store(p, load(table + header + (draw(rest - 4) & ~(uint64_t)3)));
         }
     }

@@ -136,6 +136,17 @@ def test_added_words_are_found_where_the_library_finds_them(
         assert differences(words, programs("encode_cases", *flags), texts) == []
 
 
+def test_nothing_begins_inside_a_control_token_that_is_text(
+    tiny_checkpoint: Path, programs: Callable[..., Path], tmp_path: Path
+) -> None:
+    more = [{"content": content, "normalized": False} for content in ("os", "os>x", "s><e")]
+    file = with_tokens(tiny_checkpoint, tmp_path / "tokenizer.json", False, *more)
+    texts = ["<bos>", "<bos>x", "os>x", "<bos><eos>x", "a<bos>os", "<eos", "cosx"]
+    both = Both(file, tmp_path / "x.table")
+    assert both.expected("os>x")[1:-1] != both.expected("<bos>x")[-2:-1]
+    assert differences(both, programs("encode_cases"), 8 * texts) == []
+
+
 @pytest.mark.parametrize("block", [8, 37, 256])
 def test_long_words_however_small_the_blocks(tiny: Both, block: int, programs: Callable[..., Path]) -> None:
     texts = [*LONG.values(), *(a + b for a in LONG.values() for b in LONG.values())]
@@ -202,6 +213,12 @@ def swapped(old: str, new: str) -> Callable[[str], str]:
     return change
 
 
+def fewer(section: str) -> Callable[[str], str]:
+    """A header whose section has one item less than the file."""
+    pattern = rf'(?<="{section}":{{"type":"I","offset":)(\d+,"count":)(\d+)'
+    return lambda header: re.sub(pattern, lambda m: f"{m[1]}{int(m[2]) - 1}", header)
+
+
 def flipped(raw: bytes, at: int) -> bytes:
     return raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :]
 
@@ -231,6 +248,14 @@ REFUSED: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "a field twice": (
         lambda raw: with_header(raw, swapped('"bos_id":2', '"eos_id":2')),
         NOT_UNDERSTOOD,
+    ),
+    "slots that are no power of two": (
+        lambda raw: with_header(raw, fewer("piece_slots")),
+        "4 .* sizes that are not a table's",
+    ),
+    "fewer tokens than nodes": (
+        lambda raw: with_header(raw, fewer("added_token"))[:-4],
+        "4 .* sizes that are not a table's",
     ),
     "a large id": (
         lambda raw: with_header(raw, lambda h: re.sub(r'"bos_id":2(.*?) {6}', r'"bos_id":2097152\1', h)),
