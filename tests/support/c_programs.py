@@ -26,6 +26,10 @@ class Case(NamedTuple):
     allow_special: bool = False
     prompt: str | bytes = ""
 
+    def joined(self) -> str:
+        """Prompt and text as one, where they are text."""
+        return "".join(part if isinstance(part, str) else part.decode() for part in (self.prompt, self.text))
+
 
 class Answer(NamedTuple):
     """What the reader says of a case: 0 and the ids, or the error's number."""

@@ -89,7 +89,7 @@ def differences(both: Both, program: Path, texts: list[str]) -> list[tuple[Case,
     cases = [Case(t, draw.choice(LENGTHS), draw.random() < 0.5, draw.choice(PROMPTS)) for t in texts]
     wrong = []
     for case, answer in zip(cases, encoded(program, both.path, cases, both.info.do_lower_case), strict=True):
-        whole = both.expected(f"{case.prompt}{case.text}", allow_special=case.allow_special)
+        whole = both.expected(case.joined(), allow_special=case.allow_special)
         length = case.max_length or len(whole)
         longer = len(whole) > length
         ids = [*whole[: length - 1], whole[-1]] if longer else whole
@@ -187,7 +187,7 @@ def test_a_limit_without_room_is_refused(tiny: Both, programs: Callable[..., Pat
 
 def test_ids_are_the_runtimes(demo: Both, programs: Callable[..., Path]) -> None:
     cases = [Case(text, 40, special) for text in texts_for(demo, 300) for special in (False, True)]
-    wanted = [demo.table.encode(str(c.text), 40, allow_special=c.allow_special) for c in cases]
+    wanted = [demo.table.encode(c.joined(), 40, allow_special=c.allow_special) for c in cases]
     assert [answer.ids for answer in encoded(programs("encode_cases"), demo.path, cases)] == wanted
 
 
@@ -325,3 +325,15 @@ def test_the_conformance_file_is_reproduced(tiny_bundle: Path, programs: Callabl
     found = encoded(programs("encode_cases"), tiny_bundle / "tokenizer.table", cases)
     assert [answer.ids for answer in found] == [row["ids"] for row in rows]
     assert any(answer.truncated for answer in found)
+
+
+def test_the_pages_program_gives_the_ids(demo: Both, tmp_path: Path) -> None:
+    page = (READER.parent / "README.md").read_text(encoding="utf-8")
+    (tmp_path / "ids.c").write_text(re.findall(r"```c\n(.*?)```", page, re.S)[0], encoding="utf-8")
+    program = compiled(tmp_path / "ids", tmp_path / "ids.c", READER)
+    prompt, text = "task: search result | query: ", "Which planet is red?"
+    done = subprocess.run([program, demo.path, prompt, text], capture_output=True, text=True)
+    assert done.stdout.split() == list(map(str, demo.expected(prompt + text)))
+    done = subprocess.run([program, demo.path, prompt, "word " * 3000], capture_output=True, text=True)
+    assert done.stdout.endswith(" 1 (the text is longer than the model reads)\n")
+    assert subprocess.run([program, tmp_path / "none", prompt, text], capture_output=True).returncode == 1
