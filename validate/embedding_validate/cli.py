@@ -8,23 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from embedding_runtime.bundle import Source
-from embedding_runtime.errors import EmbeddingError, InputError
+from embedding_runtime.console import run_command
+from embedding_runtime.errors import InputError
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; 0 passed, 1 something fell short, 2 usage or input, 130 interrupted."""
+    """Run the command; 0 passed, 1 something or a disk failed, 2 usage or input, 130 interrupted."""
     options = _parser().parse_args(argv)
-    try:
-        return _run(options)
-    except KeyboardInterrupt:
-        _say("validate-embedding: interrupted")
-        return 130
-    except EmbeddingError as e:
-        _say(f"validate-embedding: error: {e}")
-        return 2
-    except OSError as e:
-        _say(f"validate-embedding: error: {e.strerror or e}{f' ({e.filename})' if e.filename else ''}")
-        return 2
+    return run_command("validate-embedding", lambda: _run(options))
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -215,7 +206,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="validate-embedding",
         description="Compare every graph of a bundle with sentence-transformers on its checkpoint, and write "
         "the verdict into the bundle as parity.json.",
-        epilog="Exit status: 0 passed, 1 something fell short, 2 usage or input.",
+        epilog="Exit status: 0 passed, 1 something fell short or a disk failed, 2 usage or input, "
+        "130 interrupted.",
     )
     what = p.add_mutually_exclusive_group(required=True)
     what.add_argument("bundle", metavar="BUNDLE", type=Path, nargs="?", help="the bundle's folder")
