@@ -624,7 +624,7 @@ static uint32_t highest_rank(reading *r, uint32_t *ids, size_t count)
 static void find_candidates(merging *m, size_t longer_than)
 {
     reading *r = m->r;
-    size_t start = r->starts[m->border], end = start, longest = r->t->figure[LONGEST];
+    size_t start = r->starts[m->border], end = start, longest = (size_t)r->t->figure[LONGEST];
     uint32_t *symbols = r->characters, *scratch = symbols + longest;
     for (size_t count = 0; count < longest && end < m->stop; count++) {
         size_t size = char_bytes(r->normal[end]);
@@ -721,7 +721,7 @@ static void run(merging *m)
 
 static bool make_room(reading *r, size_t symbols)
 {
-    size_t longest = r->t->figure[LONGEST];
+    size_t longest = (size_t)r->t->figure[LONGEST];
     if (!r->candidates && !(reserve(r, &r->candidates, longest + 1, sizeof *r->candidates) &&
                             reserve(r, &r->characters, 2 * longest, sizeof *r->characters)))
         return false;
@@ -787,7 +787,7 @@ static void emit_words(reading *r, size_t start, size_t stop)
     size_t block = few ? BYTES_PER_TOKEN * r->limit : EMBEDDING_TOKENIZER_BLOCK;
     block = block < SMALLEST_BLOCK ? SMALLEST_BLOCK : block;
     while (!r->full && !broken(r)) {
-        fill(r, start + block + 4 * r->t->figure[LONGEST]);
+        fill(r, start + block + 4 * (size_t)r->t->figure[LONGEST]);
         size_t known = stop < r->length ? stop : r->length;
         if (start >= known || broken(r))
             return;

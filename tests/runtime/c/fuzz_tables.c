@@ -46,18 +46,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static char run[MOST];
     embedding_tokenizer_error error;
-    embedding_tokenizer *tokenizer = embedding_tokenizer_open_memory(data, size, (int)(size & 1), &error);
-    if (!tokenizer)
-        return 0;
-    opened++;
-    embedding_tokenizer_verify(tokenizer, &error);
-    for (int special = 0; special < 2; special++) {
+    for (int way = 0; way < 2; way++) { /* as it is written, and lowered with control tokens */
+        embedding_tokenizer *tokenizer = embedding_tokenizer_open_memory(data, size, way, &error);
+        if (!tokenizer)
+            return 0;
+        opened++;
+        embedding_tokenizer_verify(tokenizer, &error);
         for (size_t i = 0; i < sizeof TEXTS / sizeof *TEXTS; i++)
-            encode(tokenizer, TEXTS[i], strlen(TEXTS[i]), special);
-        memset(run, "a \n<"[size % 4], sizeof run);
-        encode(tokenizer, run, sizeof run, special);
+            encode(tokenizer, TEXTS[i], strlen(TEXTS[i]), way);
+        memset(run, "a \n<"[opened % 4], sizeof run);
+        encode(tokenizer, run, sizeof run, way);
+        embedding_tokenizer_close(tokenizer);
     }
-    embedding_tokenizer_close(tokenizer);
     return 0;
 }
 
@@ -91,6 +91,17 @@ static uint32_t crc32(const uint8_t *p, size_t size)
     return ~c;
 }
 
+/* The other version, or the other way to cut words: as good a table, whose other paths are damaged then. */
+static void turn(uint8_t *table)
+{
+    uint32_t size = load(table + 12);
+    table[8] = (uint8_t)(1 + draw(2));
+    for (uint8_t *p = table + 20; p + 8 < table + 20 + size; p++)
+        if (!memcmp(p, "\"cuts\":", 7))
+            p[7] = (uint8_t)('0' + draw(2));
+    store(table + 16, crc32(table + 20, size));
+}
+
 /* Another digit, or another character, somewhere in the header; its checksum is made right again. */
 static void damage_header(uint8_t *table)
 {
@@ -109,7 +120,7 @@ static void damage_sections(uint8_t *table, size_t size)
 {
     static const uint32_t edges[] = {0, 1, UINT32_MAX, INT32_MAX, 1u << 31, 1u << 30, 1u << 21, (1u << 21) - 1, 4096};
     size_t header = 20 + load(table + 12), rest = size - header;
-    for (uint64_t times = 1 + draw(400); times; times--) {
+    for (uint64_t times = 1 + draw(1 + draw(400)); times; times--) {
         size_t from_end = draw(2) ? draw(rest) : draw(1 + draw(1 + draw(rest)));
         size_t at = draw(2) ? size - 1 - from_end : header + from_end;
         uint8_t *p = table + (at & ~(size_t)3);
@@ -155,6 +166,8 @@ int main(int count, char **arguments)
         size_t kept = kind ? size : draw(draw(2) ? size : 2048);
         uint8_t *table = malloc(kept ? kept : 1);
         memcpy(table, good, kept);
+        if (kind)
+            turn(table);
         if (kind == 1 || kind == 2)
             damage_header(table);
         else if (kind > 2)

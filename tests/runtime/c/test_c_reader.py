@@ -24,7 +24,7 @@ from embedding_runtime.tokenizers.unicode_lower import lower
 DEMO = Path(__file__).parents[3] / "models" / "demo" / "tokenizer.json"
 PROMPTS = ("", "", "task: search result | query: ", "title: none | text:", "<bo", "a", "▁ ")
 LENGTHS = (None, None, 2, 3, 8, 33, 512)
-INVALID_UTF8, INVALID_ARGUMENT = 5, 6
+INVALID_UTF8, INVALID_ARGUMENT, NO_MEMORY = 5, 6, 7
 NOT_UNDERSTOOD = "4 .* does not understand, near its byte"
 LONG = {
     "a run": "a" * 1500,
@@ -285,7 +285,7 @@ def test_no_damaged_table_is_read_outside_of_itself(
     name: str, programs: Callable[..., Path], request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     both: Both = request.getfixturevalue(name)
-    program = programs("fuzz_tables")
+    program = programs("fuzz_tables", "-DEMBEDDING_TOKENIZER_BLOCK=24")
     if not has_sanitizers(program.parent):
         pytest.skip("cc has no AddressSanitizer here: nobody would see a read outside of a table")
     done = subprocess.run([program, both.path, "1", "1500"], capture_output=True, text=True, timeout=300)
@@ -294,18 +294,34 @@ def test_no_damaged_table_is_read_outside_of_itself(
     assert min(opened, gave_ids, refused) > 100
 
 
-def small_heap() -> None:
-    """Less memory than the demo's table has bytes; mapped files do not count."""
-    resource.setrlimit(resource.RLIMIT_DATA, (700_000, 700_000))
+def small_heap(most: int) -> Callable[[], None]:
+    """For a process that may take so many bytes of memory; mapped files do not count."""
+    return lambda: resource.setrlimit(resource.RLIMIT_DATA, (most, most))
 
 
 def test_opening_takes_no_memory_that_grows_with_the_table(demo: Both, programs: Callable[..., Path]) -> None:
     assert demo.path.stat().st_size > 1_000_000
     program = programs("encode_cases", "-O2")
     case = struct.pack("=4I", 0, 5, 64, 0) + b"hello"
-    done = subprocess.run([program, demo.path, "0"], input=case, capture_output=True, preexec_fn=small_heap)
+    less = small_heap(700_000)
+    done = subprocess.run([program, demo.path, "0"], input=case, capture_output=True, preexec_fn=less)
     assert done.returncode == 0, done.stderr
     assert float(done.stderr.split()[0]) < 0.002  # seconds to open; 0.0002 when measured
+
+
+def test_a_lack_of_memory_is_told(demo: Both, programs: Callable[..., Path]) -> None:
+    case = struct.pack("=4I", 0, 3_000_000, 500_000, 0) + b"a" * 3_000_000
+    found = []
+    for most in (7_000_000, 100_000_000):
+        done = subprocess.run(
+            [programs("encode_cases", "-O2"), demo.path, "0"],
+            input=case,
+            capture_output=True,
+            preexec_fn=small_heap(most),
+        )
+        found.append(struct.unpack_from("=3i", done.stdout))
+    assert found[0] == (NO_MEMORY, 0, 0)
+    assert found[1][0] == 0 < found[1][2]
 
 
 @pytest.mark.parametrize("part", ["word ", "a", "ab", " ", "İ", "\U00010348"])
