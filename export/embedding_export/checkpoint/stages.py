@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from embedding_export.architectures.ops import DenseStage
+from embedding_export.architectures.interface.ops import DenseStage
 from embedding_export.errors import CheckpointError
 from embedding_export.files.json_files import read_fields, read_fields_if_present, read_json
 
