@@ -56,7 +56,10 @@ def _run(options: argparse.Namespace) -> int:
     started = time.monotonic()
     _say(f"reading {options.checkpoint}")
     checkpoint = load_checkpoint(
-        options.checkpoint, revision=options.revision, sliding_window=options.sliding_window
+        options.checkpoint,
+        revision=options.revision,
+        sliding_window=options.sliding_window,
+        max_length=options.max_length,
     )
     for note in checkpoint.source.notes:
         _say(f"note: {note}")
@@ -110,7 +113,8 @@ def _parser() -> argparse.ArgumentParser:
         type=_ints,
         default=BUCKETS,
         metavar="LIST",
-        help=f"the lengths that a LiteRT file is made for (default: {','.join(map(str, BUCKETS))})",
+        help=f"the lengths that a LiteRT file is made for (default: {','.join(map(str, BUCKETS))}, as far as "
+        "the bundle reads)",
     )
     p.add_argument(
         "--litert-single",
@@ -131,6 +135,12 @@ def _parser() -> argparse.ArgumentParser:
         "text file; several joined by +",
     )
     p.add_argument("--revision", help="commit, tag or branch of a hub id")
+    p.add_argument(
+        "--max-length",
+        type=int,
+        metavar="N",
+        help="tokens of a text that are read (default: as many as the model takes, or 2048 if it takes more)",
+    )
     p.add_argument(
         "--sliding-window",
         type=int,

@@ -28,7 +28,7 @@ def _run(options: argparse.Namespace) -> int:
         raise InputError("--golden and --examples need a bundle, with its prompts and tokenizer.")
     own = texts.read(options.texts) if options.texts else None
     stored = _stored(options)
-    checkpoint: Any = None if stored else _checkpoint(options)
+    checkpoint: Any = None if stored else _checkpoint(options, manifest)
     source = (stored or checkpoint).source
     if manifest:
         _require_same_weights(manifest.source, source)
@@ -62,7 +62,8 @@ def _stored(options: argparse.Namespace) -> Any:
     return reference_file.load(Path(options.reference))
 
 
-def _checkpoint(options: argparse.Namespace) -> Any:
+def _checkpoint(options: argparse.Namespace, manifest: Any) -> Any:
+    """The checkpoint, its texts as long as the bundle's."""
     try:
         from embedding_export.checkpoint.checkpoint import load_checkpoint
     except ImportError as e:
@@ -70,7 +71,10 @@ def _checkpoint(options: argparse.Namespace) -> Any:
             f"{e.name} is not installed. Install it with: pip install 'embedding-edge[validate]'"
         ) from e
     return load_checkpoint(
-        options.reference, revision=options.revision, sliding_window=options.sliding_window
+        options.reference,
+        revision=options.revision,
+        sliding_window=options.sliding_window,
+        max_length=manifest.max_seq_length if manifest else None,
     )
 
 

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
+from embedding_export.architectures.interface.figures import Figures
 from embedding_export.checkpoint.checkpoint import Checkpoint
 from embedding_export.errors import ExportError
-from embedding_runtime.bundle import Architecture, FileRecord, Graph, Stage
+from embedding_runtime.bundle import Architecture, FileRecord, GlobalLayers, Graph, Stage
 
-# Matryoshka dimensions that EmbeddingGemma was trained for (its model card), for hidden size 768.
+# Matryoshka dimensions that both EmbeddingGemmas were trained for (their model cards), for vectors of 768.
 MRL_DIMS = (768, 512, 256, 128)
 
 
@@ -36,7 +37,15 @@ def architecture(checkpoint: Checkpoint) -> Architecture:
         vocab_size=c.vocab_size,
         layer_types=c.layer_types,
         window=c.window,
+        global_layers=_global_layers(c),
     )
+
+
+def _global_layers(config: Figures) -> GlobalLayers | None:
+    near, far = config.local_layer, config.global_layer
+    if (near.kv_heads, near.head_dim) == (far.kv_heads, far.head_dim):
+        return None
+    return GlobalLayers(far.kv_heads, far.head_dim)
 
 
 def stages(checkpoint: Checkpoint) -> tuple[Stage, ...]:

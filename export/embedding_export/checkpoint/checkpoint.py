@@ -76,22 +76,28 @@ class Checkpoint:
 
 
 def load_checkpoint(
-    name_or_path: str | Path, *, revision: str | None = None, sliding_window: int | None = None
+    name_or_path: str | Path,
+    *,
+    revision: str | None = None,
+    sliding_window: int | None = None,
+    max_length: int | None = None,
 ) -> Checkpoint:
     """Read a folder, or a hub id `organisation/name` at `revision`, and check it completely.
 
-    `sliding_window` says what `config.json` should have said (512, not 257), where that is in doubt. Every
-    byte of the weights is read once (hash, finite values); anonymous memory stays small.
+    `sliding_window` says what `config.json` should have said (512, not 257), where that is in doubt.
+    `max_length` is how many tokens of a text are to be read: None is the model's own number, or 2,048 of one
+    that takes more. Every byte of the weights is read once (hash, finite values); anonymous memory stays
+    small.
 
     Raises:
         CheckpointError: missing, damaged, inconsistent, or of a kind that is not supported.
     """
-    where = locate(name_or_path, revision)
+    where = locate(name_or_path, revision, lambda file: read_figures(file, sliding_window))
     folder = where.folder
     _refuse_adapter(folder)
     config, repairs = read_figures(folder / "config.json", sliding_window)
     stages = read_stages(folder, config.output_size)
-    text = read_text_config(folder, config.max_position_embeddings)
+    text = read_text_config(folder, config.max_position_embeddings, max_length)
     prompts = read_prompt_config(folder)
     tokenizer = TokenizerFile.read(find_tokenizer(folder), config.vocab_size, lower=text.do_lower_case)
     check_case(folder, tokenizer.data.get("normalizer"), text.do_lower_case)

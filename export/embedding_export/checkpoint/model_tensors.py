@@ -29,7 +29,15 @@ def read_model_tensors(
     """
     architecture, specs = architecture_of(config), tensor_specs(config)
     found: dict[str, Tensor] = {}
-    for name, tensor in read_weights(folder).items():
+    left_out: dict[str, dict[str, None]] = {}  # by reason, the names in order
+
+    def is_left_out(name: str) -> bool:
+        canonical = architecture.canonical_name(name)
+        if why := architecture.left_out(canonical):
+            left_out.setdefault(why, {})[canonical] = None
+        return why is not None
+
+    for name, tensor in read_weights(folder, is_left_out).items():
         canonical = architecture.canonical_name(name)
         if canonical in found:
             raise CheckpointError(
@@ -37,9 +45,6 @@ def read_model_tensors(
                 "one that is meant, or fetch the checkpoint again."
             )
         found[canonical] = tensor
-    reasons = {name: architecture.left_out(name) for name in found}
-    notes = tuple(f"{name} left out: {why}" for name, why in reasons.items() if why is not None)
-    found = {name: tensor for name, tensor in found.items() if reasons[name] is None}
     _refuse_difference(folder, {name: spec.shape for name, spec in specs.items()}, found)
     tensors = {n: dataclasses.replace(found[n], name=n, offset=spec.offset) for n, spec in specs.items()}
     for stage, path in zip(stages.dense, stages.dense_folders, strict=True):
@@ -48,7 +53,15 @@ def read_model_tensors(
         shapes: Shapes = {"linear.weight": (stage.out_features, stage.in_features)}
         _refuse_difference(path, shapes | dict.fromkeys(list(names)[1:], (stage.out_features,)), part)
         tensors |= {new: dataclasses.replace(part[old], name=new) for old, new in names.items()}
-    return tensors, notes
+    return tensors, tuple(f"{_parts(list(names))} left out: {why}" for why, names in left_out.items())
+
+
+def _parts(names: list[str]) -> str:
+    """A tensor by its name; of many, the parts of the model that they belong to."""
+    if len(names) == 1:
+        return names[0]
+    parts = sorted({name.partition(".")[0] for name in names})
+    return f"{', '.join(parts)} ({len(names)} tensors)"
 
 
 def _refuse_difference(folder: Path, expected: Shapes, found: Mapping[str, Tensor]) -> None:
