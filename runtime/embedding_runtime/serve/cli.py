@@ -68,7 +68,9 @@ def _settings(arguments: argparse.Namespace, token: str | None) -> Settings:
     limits = Limits(
         arguments.max_body, arguments.max_texts, arguments.max_tokens, arguments.max_queue, arguments.timeout
     )
-    threads = arguments.threads or max(1, resolve_threads(None) // arguments.workers)
+    threads = resolve_threads(arguments.threads)
+    if arguments.threads is None:
+        threads = max(1, threads // arguments.workers)
     choice = Choice(arguments.format, arguments.precision, threads)
     return Settings(arguments.bundle, choice, arguments.overflow, arguments.batch_size, limits, token)
 

@@ -12,6 +12,7 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import wait
@@ -162,10 +163,10 @@ class _Workers:
         """Have them end what they began; a second signal does not wait."""
         for process in self._running:
             process.terminate()
-        left = self._settings.limits.seconds + _GRACE_SECONDS
-        while any(process.is_alive() for process in self._running) and stop.count < 2 and left > 0:
-            wait([process.sentinel for process in self._running if process.is_alive()], _LOOK_SECONDS)
-            left -= _LOOK_SECONDS
+        until = time.monotonic() + self._settings.limits.seconds + _GRACE_SECONDS
+        for process in self._running:
+            while process.is_alive() and stop.count < 2 and time.monotonic() < until:
+                process.join(_LOOK_SECONDS)
         for process in self._running:
             process.kill()
             process.join()
