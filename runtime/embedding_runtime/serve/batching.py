@@ -1,8 +1,9 @@
 """Texts of all requests, run together: one thread that always has the engine work on a full batch.
 
-A batch is the text whose turn it is and those that wait and are nearest to it in length, so that little is
-padding and nobody waits for ever; requests take turns. Nothing is waited for: what came in while the engine
-ran is what the next batch is made of. A text's vector does not depend on its batch; see `Graph.bit_stable`.
+A batch is the text whose turn it is and those that wait and have its very number of tokens; requests take
+turns, so that nobody waits for ever. Nothing is waited for: what came in while the engine ran is what the
+next batch is made of. Without padding an engine sums over a text what it sums where the text is alone; padded
+to another length, ONNX Runtime's sum over tokens changes in the last bit.
 """
 
 import threading
@@ -21,8 +22,6 @@ from embedding_runtime.errors import EmbeddingError
 from embedding_runtime.vectors import Floats
 
 Run = Callable[[list[NDArray[np.int32]], list[int]], Floats]
-# Of a batch's padded tokens at most this share is padding.
-_MOST_PADDING = 0.2
 
 
 @dataclass(eq=False)
@@ -86,12 +85,12 @@ class Queue:
             self._turns.remove(job)
 
     def take(self) -> list[Waiting]:
-        """At most `batch_size` sequences of `TOKEN_BUDGET` padded tokens, or a longer one alone."""
+        """Sequences of one length: at most `batch_size` of them and `TOKEN_BUDGET` tokens, or one alone."""
         if not self._turns:
             return []
         job = self._turns.popleft()
         start = bisect_left(self._sorted, next(iter(job.waiting.values())))
-        first, last = self._around(start)
+        first, last = self._alike(start)
         batch = self._sorted[first:last]
         del self._sorted[first:last]
         for entry in batch:
@@ -102,25 +101,13 @@ class Queue:
             self._turns.append(job)
         return batch
 
-    def _around(self, start: int) -> tuple[int, int]:
-        """The neighbours of an entry that fit into one batch with it, nearest in length first."""
-        entries, first, last = self._sorted, start, start + 1
-        own = tokens = entries[start].length
-        while last - first < self._batch_size:
-            steps = []
-            if first > 0:
-                steps.append((own - entries[first - 1].length, first - 1, first - 1, last))
-            if last < len(entries):
-                steps.append((entries[last].length - own, last, first, last + 1))
-            for _, added, low, high in sorted(steps):
-                padded = (high - low) * entries[high - 1].length
-                held = tokens + entries[added].length
-                if padded <= TOKEN_BUDGET and padded - held <= _MOST_PADDING * padded:
-                    first, last, tokens = low, high, held
-                    break
-            else:
-                break
-        return first, last
+    def _alike(self, start: int) -> tuple[int, int]:
+        """Where the entries of an entry's very length stand, as many with it as fit into a batch."""
+        length = self._sorted[start].length
+        first, last = (bisect_left(self._sorted, (least,)) for least in (length, length + 1))
+        count = max(1, min(self._batch_size, TOKEN_BUDGET // length))
+        first = max(first, min(start, last - count))
+        return first, min(last, first + count)
 
 
 class Batcher:

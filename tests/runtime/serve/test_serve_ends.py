@@ -109,7 +109,7 @@ def test_a_token_from_the_environment_or_a_file(served_bundle: Path, tmp_path: P
             "": 401,
             "Bearer sécret": 401,
         }.items():
-            headers = {"authorization": header.encode()} if header else {}
+            headers = [(b"authorization", header.encode())] if header else []
             for path in ("v1/models", "metrics", "v1/other"):
                 found = httpx.get(f"{service.url}/{path}", headers=headers).status_code
                 assert found == (404 if status == 200 and path == "v1/other" else status), header
