@@ -56,6 +56,14 @@ def test_a_short_request_does_not_wait_for_a_long_one() -> None:
     assert {entry.job for entry in queue.take()} == {large}
 
 
+def test_a_turn_is_one_among_equal_lengths_too() -> None:
+    queue, large, small = Queue(2), job(*[10] * 9), job(10)
+    queue.add(large)
+    queue.add(small)
+    assert [entry.job for entry in queue.take()] == [large, large]
+    assert small in {entry.job for entry in queue.take()}
+
+
 def test_equal_lengths_of_several_requests_share_a_batch() -> None:
     queue = Queue(3)
     for lengths in ((10, 100), (100, 10), (100, 10), (10, 9)):

@@ -44,14 +44,20 @@ def head(length: int) -> str:
 
 
 def test_a_client_that_hangs_up_frees_its_place(service: Running) -> None:
-    body = json.dumps(slow()).encode()
+    """And what it asked for is not computed for nobody."""
+    body = json.dumps(slow(700)).encode()
     cancelled = service.metric('embedding_requests_total{status="499"}')
+    before = service.metric("embedding_tokens_total")
     connection = raw(service.url, head(len(body)), body)
     service.until(UNANSWERED, 400)
     connection.close()
     service.until(UNANSWERED, 0, seconds=3)
     assert service.metric('embedding_requests_total{status="499"}') == cancelled + 1
     assert service.post(input="a").status_code == 200
+    done = service.metric("embedding_tokens_total")
+    time.sleep(0.5)
+    assert service.metric("embedding_tokens_total") == done
+    assert done - before < 400 * 702
 
 
 def test_a_client_that_hangs_up_in_its_body(service: Running) -> None:
@@ -97,6 +103,13 @@ def test_a_body_that_is_too_large_is_answered(service: Running, declared: bool) 
     assert service.post(input="a").status_code == 200
 
 
+def test_a_client_that_sends_all_before_it_reads_gets_its_answer(service: Running) -> None:
+    body = b'{"input": "' + b"a" * 20_000_000 + b'"}'
+    with raw(service.url, head(len(body)), body) as connection:
+        answer = b"".join(iter(lambda: connection.recv(10_000), b""))
+    assert answer.startswith(b"HTTP/1.1 413")
+
+
 def test_bodies_together_have_a_bound(served_bundle: Path) -> None:
     with serving(served_bundle, "--max-body", 1000) as service:
         held = [raw(service.url, head(1000), b"{") for _ in range(8)]
@@ -125,16 +138,22 @@ def test_time_is_up(served_bundle: Path) -> None:
 
 
 def test_a_slow_reader_is_cut_off(served_bundle: Path) -> None:
-    with serving(served_bundle, "--timeout", 3) as service:
-        body = json.dumps({"input": ["a"] * 2000}).encode()
+    """One that reads a little all the time."""
+    with serving(served_bundle, "--timeout", 8, "--max-texts", 12_000) as service:
+        body = json.dumps({"input": ["a"] * 12_000}).encode()
         host, port = service.url.removeprefix("http://").split(":")
         with socket.socket() as reader:
             reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             reader.connect((host, int(port)))
             reader.sendall(head(len(body)).replace("\n", "\r\n").encode() + b"\r\n\r\n" + body)
-            service.until(UNANSWERED, 2000)
+            service.until(UNANSWERED, 12_000)
+            started, found = time.monotonic(), 0
             assert service.post(input="a").status_code == 200, "others are answered meanwhile"
-            service.until(UNANSWERED, 0, seconds=10)
+            while service.metric(UNANSWERED):
+                found += len(reader.recv(1000))
+                assert time.monotonic() < started + 20
+                time.sleep(0.05)
+        assert 0 < found < 12_000 * 64
         assert service.post(input="a").status_code == 200
 
 
