@@ -5,9 +5,10 @@ checkpoint (transformers 4.57, sentence-transformers 5.1); `transformers-5` is w
 6.2 writes on transformers 5.23 when it saves the same model: `<mask>` is special from then on.
 """
 
+import dataclasses
 from typing import Any, Literal
 
-from standin_tokenizer import IMAGE, SPECIAL, added_tokens
+from standin_tokenizer import GEMMA_3, IMAGE, Names, added_tokens
 from standin_weights import Shape
 
 Dialect = Literal["transformers-4", "transformers-5"]
@@ -48,14 +49,14 @@ STAGES = (
     ("3_Dense", "Dense"),
     ("4_Normalize", "Normalize"),
 )
-_NEW_MODULES = {
+NEW_MODULES = {
     "Transformer": "sentence_transformers.base.modules.transformer.Transformer",
     "Pooling": "sentence_transformers.sentence_transformer.modules.pooling.Pooling",
     "Dense": "sentence_transformers.base.modules.dense.Dense",
     "Normalize": "sentence_transformers.base.modules.normalize.Normalize",
 }
 # What a stage reads and writes, where the newer layout says it.
-_VECTOR = {"module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding"}
+VECTOR = {"module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding"}
 
 
 def documents(shape: Shape, dialect: Dialect, dtype: str) -> dict[str, Any]:
@@ -81,7 +82,7 @@ def documents(shape: Shape, dialect: Dialect, dtype: str) -> dict[str, Any]:
         "tokenizer_config.json": _tokenizer(shape, newer),
     }
     if newer:
-        return files | {"4_Normalize/config.json": _VECTOR}
+        return files | {"4_Normalize/config.json": VECTOR}
     return files | {
         "added_tokens.json": {IMAGE["image_token"]: shape.vocab},
         "generation_config.json": {"cache_implementation": "hybrid", "transformers_version": "4.57.0.dev0"},
@@ -89,9 +90,11 @@ def documents(shape: Shape, dialect: Dialect, dtype: str) -> dict[str, Any]:
     }
 
 
-def special_tokens(dialect: Dialect) -> frozenset[str]:
-    """What the tokenizer's files call special."""
-    return SPECIAL | {"<mask>"} if dialect == "transformers-5" else SPECIAL
+def token_names(dialect: Dialect) -> Names:
+    """The tokenizer's added tokens, and what its files call special."""
+    if dialect == "transformers-5":
+        return dataclasses.replace(GEMMA_3, special=GEMMA_3.special | {"<mask>"})
+    return GEMMA_3
 
 
 def _encoder(shape: Shape, newer: bool, dtype: str) -> dict[str, Any]:
@@ -141,7 +144,7 @@ def _rope(newer: bool) -> dict[str, Any]:
 
 def _modules(newer: bool) -> list[dict[str, Any]]:
     types = {
-        kind: _NEW_MODULES[kind] if newer else f"sentence_transformers.models.{kind}" for _, kind in STAGES
+        kind: NEW_MODULES[kind] if newer else f"sentence_transformers.models.{kind}" for _, kind in STAGES
     }
     return [
         {"idx": i, "name": str(i), "path": folder, "type": types[kind]}
@@ -168,7 +171,7 @@ def _dense(inputs: int, outputs: int, newer: bool) -> dict[str, Any]:
         "bias": False,
         "activation_function": "torch.nn.modules.linear.Identity",
     }
-    return stage | _VECTOR if newer else stage
+    return stage | VECTOR if newer else stage
 
 
 def _transformer(shape: Shape, newer: bool) -> dict[str, Any]:
@@ -203,7 +206,7 @@ def _tokenizer(shape: Shape, newer: bool) -> dict[str, Any]:
     if newer:
         names = {"mask_token": "<mask>", "model_specific_special_tokens": IMAGE}
         return config | names | {"backend": "tokenizers"}
-    added = {str(token.pop("id")): token for token in added_tokens(shape.vocab)}
+    added = {str(token.pop("id")): token for token in added_tokens(shape.vocab, GEMMA_3)}
     return config | {
         "add_bos_token": True,
         "add_eos_token": True,

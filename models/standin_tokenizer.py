@@ -1,4 +1,4 @@
-"""A byte-fallback BPE tokenizer of Gemma 3's construction, synthesised from a seed.
+"""A byte-fallback BPE tokenizer of Gemma 3's and 4's construction, synthesised from a seed.
 
 Knows nothing of weights or models, and of language no more than an alphabet per script and a short list
 of English words: pieces of several characters come from a seeded closure in which a new piece is always
@@ -21,8 +21,34 @@ LEADING_UNUSED = 99
 # Of 262,144 entries: reserved ones at the table's end, and merges.
 TRAILING_UNUSED, MERGES, ENTRIES = 6_143, 514_906, 262_144
 
+# Where the second model's media tokens begin among the reserved ones at the end.
+MEDIA_AT = 2_879
+
 IMAGE = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}
-SPECIAL = frozenset({"<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>", *IMAGE.values()})
+MEDIA = {
+    "image_token": "<|image|>",
+    "audio_token": "<|audio|>",
+    "eoi_token": "<image|>",
+    "eoa_token": "<audio|>",
+    "video_token": "<|video|>",
+    "boi_token": "<|image>",
+    "boa_token": "<|audio>",
+}
+TURNS = {
+    "std_token": "<|tool>",
+    "etd_token": "<tool|>",
+    "stc_token": "<|tool_call>",
+    "etc_token": "<tool_call|>",
+    "str_token": "<|tool_response>",
+    "etr_token": "<tool_response|>",
+    "escape_token": '<|"|>',
+    "think_token": "<|think|>",
+    "soc_token": "<|channel>",
+    "eoc_token": "<channel|>",
+    "sot_token": "<|turn>",
+    "eot_token": "<turn|>",
+}
+_ENDS = frozenset({"<pad>", "<eos>", "<bos>", "<unk>"})
 
 _BLOCK_TAGS = "table caption thead tbody tfoot tr th td h1 h2 h3 h4 h5 h6 blockquote"
 _INLINE_TAGS = "strong em b i u s sub sup code a img p ul ol li br hr div span pre"
@@ -52,6 +78,39 @@ class Script:
     share: float
     most: int = 14_000
 
+
+@dataclass(frozen=True)
+class Names:
+    """What a generation of Gemma's tokenizers calls its added tokens.
+
+    Attributes:
+        special: those that are flagged so.
+        leading: by id, in place of reserved ones at the table's head.
+        borders: the two before the reserved ones at its end; `inside` follow among these.
+        past: the one with the id past the table.
+    """
+
+    special: frozenset[str]
+    leading: dict[int, str]
+    borders: tuple[str, str]
+    inside: tuple[str, ...]
+    past: str | None
+
+
+GEMMA_3 = Names(
+    _ENDS | {"<start_of_turn>", "<end_of_turn>", *IMAGE.values()},
+    {105: "<start_of_turn>", 106: "<end_of_turn>"},
+    (IMAGE["boi_token"], IMAGE["eoi_token"]),
+    (),
+    IMAGE["image_token"],
+)
+GEMMA_4 = Names(
+    _ENDS | {"<mask>", *MEDIA.values(), *TURNS.values()},
+    dict(zip((*range(46, 53), 98, 100, 101, 105, 106), TURNS.values(), strict=True)),
+    (MEDIA["boi_token"], MEDIA["boa_token"]),
+    tuple(MEDIA.values())[:5],
+    None,
+)
 
 SCRIPTS = (
     Script("latin", ((0x61, 0x7A), (0x41, 0x5A)), 34),
@@ -95,51 +154,64 @@ SCRIPTS = (
 )
 
 
-def write(path: Path, vocab_size: int, seed: int, special: frozenset[str] = SPECIAL) -> None:
-    """Write a tokenizer.json to `path`: `vocab_size` entries, and one added token with the id past them.
+def write(path: Path, vocab_size: int, seed: int, names: Names = GEMMA_3) -> None:
+    """Write a tokenizer.json to `path`: `vocab_size` entries, and the added token with the id past them.
 
     Raises ValueError when `vocab_size` leaves no room for pieces beside the fixed entries and characters.
     """
-    vocabulary, merged = _vocabulary(vocab_size, seed)
+    vocabulary, merged = _vocabulary(vocab_size, seed, names)
     most = vocab_size * MERGES // ENTRIES
     merges = _without_spare(list(_merges(vocabulary, merged)), most)
-    document = _document(vocabulary, merges) | {"added_tokens": added_tokens(vocab_size, special)}
+    document = _document(vocabulary, merges) | {"added_tokens": added_tokens(vocab_size, names)}
     path.write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
 
 
-def added_tokens(vocab_size: int, special: frozenset[str] = SPECIAL) -> list[dict[str, Any]]:
-    """The added tokens of a table of `vocab_size` entries in order of id; those in `special` are special."""
-    leading, trailing = _leading(), _trailing(vocab_size)
+def added_tokens(vocab_size: int, names: Names) -> list[dict[str, Any]]:
+    """The added tokens of a table of `vocab_size` entries in order of id."""
+    leading, trailing = _leading(names), _trailing(vocab_size, names)
     ids = [*range(len(leading)), *range(vocab_size - len(trailing), vocab_size + 1)]
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    past = [names.past] if names.past else []
     return [
-        {"id": i, "content": token, **flags, "special": token in special}
-        for i, token in zip(ids, [*leading, *trailing, IMAGE["image_token"]], strict=True)
+        {"id": i, "content": token, **flags, "special": token in names.special}
+        for i, token in zip(ids, [*leading, *trailing, *past], strict=False)
     ]
 
 
-def _leading() -> list[str]:
+def media_ids(vocab_size: int) -> dict[str, int]:
+    """The ids of `MEDIA` in the second model's table of `vocab_size` entries."""
+    ids = {token["content"]: int(token["id"]) for token in added_tokens(vocab_size, GEMMA_4)}
+    return {role: ids[token] for role, token in MEDIA.items()}
+
+
+def _leading(names: Names) -> list[str]:
     """The added tokens at the table's head."""
     control = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "[multimodal]"]
     unused = [f"<unused{i}>" for i in range(LEADING_UNUSED)]
     newlines = ["\n" * n for n in range(1, LONGEST_RUN + 1)]
     spaces = [SPACE * n for n in range(2, LONGEST_RUN + 1)]
     tags = [f"<{tag}>" for tag in _TAGS] + [f"</{tag}>" for tag in _TAGS]
-    return [*control, *unused, "<start_of_turn>", "<end_of_turn>", *newlines, *spaces, *tags]
+    head = [*control, *unused, "", ""]
+    for i, token in names.leading.items():
+        head[i] = token
+    return [*head, *newlines, *spaces, *tags]
 
 
-def _trailing(vocab_size: int) -> list[str]:
+def _trailing(vocab_size: int, names: Names) -> list[str]:
     """The added tokens at its end."""
     tabs = ["\t" * n for n in range(1, LONGEST_RUN + 1)]
     unused = round(vocab_size * TRAILING_UNUSED / ENTRIES)
     reserved = [f"<unused{LEADING_UNUSED + i}>" for i in range(unused)]
-    return [*tabs, IMAGE["boi_token"], IMAGE["eoi_token"], *reserved]
+    start = round(unused * MEDIA_AT / TRAILING_UNUSED)
+    reserved[start : start + len(names.inside)] = names.inside
+    return [*tabs, *names.borders, *reserved]
 
 
-def _vocabulary(vocab_size: int, seed: int) -> tuple[list[str], list[str]]:
+def _vocabulary(vocab_size: int, seed: int, names: Names) -> tuple[list[str], list[str]]:
     """All entries in order of id, and those among them that merges make, in order of rank."""
     rng = np.random.default_rng([seed, 1])
-    fixed, trailing = _leading() + [f"<0x{byte:02X}>" for byte in range(256)], _trailing(vocab_size)
+    fixed = _leading(names) + [f"<0x{byte:02X}>" for byte in range(256)]
+    trailing = _trailing(vocab_size, names)
     # A small table takes a few characters of each script and leaves the rest to byte fallback.
     most = 45 if vocab_size < 65_536 else 14_000
     alphabets = [_alphabet(script, most, rng) for script in SCRIPTS]

@@ -50,17 +50,19 @@ TOP_LEVEL = {
     "tests",
     "validate",
 }
+_INTERFACE = "embedding_export.architectures.interface"
 # What validate may use of export, and the one file in which a heavy library may be imported.
 VALIDATE_MAY_IMPORT = {
     "embedding_export.audit.audit",
     "embedding_export.checkpoint.checkpoint",
     "embedding_export.audit.dequantized",
-    "embedding_export.architectures.encoder",
-    "embedding_export.architectures.encoder_config",
+    "embedding_export.architectures.registry",
+    f"{_INTERFACE}.figures",
+    f"{_INTERFACE}.ops",
+    f"{_INTERFACE}.tensors",
     "embedding_export.errors",
     "embedding_export.weights.folding",
     "embedding_export.onnx.reader",
-    "embedding_export.architectures.ops",
     "embedding_export.audit.read_eight_bits",
     "embedding_export.weights.stored",
     "embedding_export.files.tokenizer_file",
@@ -68,6 +70,8 @@ VALIDATE_MAY_IMPORT = {
 }
 # Imports against the direction of a package's folders: none.
 LATE: tuple[tuple[str, str], ...] = ()
+# Where architectures are named beside their own folders.
+KNOWS_ARCHITECTURES = {m for m in MODULES if m.rpartition(".")[0] == "embedding_export.architectures"}
 # Modules in a folder.
 WIDEST = 12
 ONLY_IN = {
@@ -216,6 +220,14 @@ def _circle(graph: Mapping[str, set[str]]) -> tuple[str, ...]:
         return found
 
     return next(filter(None, (visit(node, ()) for node in sorted(graph))), ())
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if not m.startswith("embedding_runtime")])
+def test_only_an_architecture_knows_its_tensors(module: str) -> None:
+    """What a tensor is for is asked of the registry, not read out of its name."""
+    of_an_architecture = re.match(r"embedding_export\.architectures\.(?!interface)\w+\.", module)
+    named = re.findall(r"self_attn|layernorm|[a-z]_norm\.weight|gemma3", MODULES[module].read_text("utf-8"))
+    assert of_an_architecture or module in KNOWS_ARCHITECTURES or named == []
 
 
 def test_no_folder_is_too_wide() -> None:

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import signal
 import sys
 import time
 import typing
@@ -10,32 +9,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from embedding_export.errors import AuditError, ExportError, ParityError
 from embedding_export.options import BUCKETS
 from embedding_runtime.bundle import Format, Manifest, Precision
-from embedding_runtime.console import show
-from embedding_runtime.errors import EmbeddingError, EngineError
-
-# A check or the writing failed: exit status 1. Other errors are about what was given: 2.
-FAILURES = (AuditError, EngineError, ExportError, ParityError)
+from embedding_runtime.console import run_command, show
+from embedding_runtime.errors import EngineError
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; 0 exported, 1 a check failed or writing did, 2 usage or input, 130 interrupted."""
     options = _parser().parse_args(argv)
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        return _run(options)
-    except KeyboardInterrupt:
-        print("export-embedding: interrupted, nothing was written", file=sys.stderr)
-        return 130
-    except EmbeddingError as e:
-        print(f"export-embedding: error: {e}", file=sys.stderr)
-        return 1 if isinstance(e, FAILURES) else 2
-    except OSError as e:
-        where = f" ({e.filename})" if e.filename else ""
-        print(f"export-embedding: error: {e.strerror or e}{where}; nothing was written", file=sys.stderr)
-        return 1
+    return run_command(
+        "export-embedding",
+        lambda: _run(options),
+        on_interrupt=lambda: "interrupted, nothing was written",
+        on_disk_error=lambda: "nothing was written",
+    )
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -48,12 +36,9 @@ def _run(options: argparse.Namespace) -> int:
 
         reporter = _reporter()
     except ImportError as e:
-        print(
-            f"export-embedding: error: {e.name} is not installed. "
-            "Install it with: pip install 'embedding-edge[export]'",
-            file=sys.stderr,
-        )
-        return 2
+        raise EngineError(
+            f"{e.name} is not installed. Install it with: pip install 'embedding-edge[export]'"
+        ) from None
     existing: Existing = "extend" if options.add else "replace" if options.overwrite else "refuse"
     export_options = ExportOptions(
         precisions=options.precision,
@@ -71,7 +56,10 @@ def _run(options: argparse.Namespace) -> int:
     started = time.monotonic()
     _say(f"reading {options.checkpoint}")
     checkpoint = load_checkpoint(
-        options.checkpoint, revision=options.revision, sliding_window=options.sliding_window
+        options.checkpoint,
+        revision=options.revision,
+        sliding_window=options.sliding_window,
+        max_length=options.max_length,
     )
     for note in checkpoint.source.notes:
         _say(f"note: {note}")
@@ -125,7 +113,8 @@ def _parser() -> argparse.ArgumentParser:
         type=_ints,
         default=BUCKETS,
         metavar="LIST",
-        help=f"the lengths that a LiteRT file is made for (default: {','.join(map(str, BUCKETS))})",
+        help=f"the lengths that a LiteRT file is made for (default: {','.join(map(str, BUCKETS))}, as far as "
+        "the bundle reads)",
     )
     p.add_argument(
         "--litert-single",
@@ -146,6 +135,12 @@ def _parser() -> argparse.ArgumentParser:
         "text file; several joined by +",
     )
     p.add_argument("--revision", help="commit, tag or branch of a hub id")
+    p.add_argument(
+        "--max-length",
+        type=int,
+        metavar="N",
+        help="tokens of a text that are read (default: as many as the model takes, or 2048 if it takes more)",
+    )
     p.add_argument(
         "--sliding-window",
         type=int,
@@ -235,11 +230,6 @@ def _verdict(manifest: Manifest, bundle: Path, seconds: float) -> list[str]:
         elif parity.reason:
             lines[-1] += f" ({parity.reason})"
     return lines
-
-
-def _interrupt(*_: object) -> None:
-    """A termination signal cleans up as Ctrl-C does."""
-    raise KeyboardInterrupt
 
 
 def _say(line: str) -> None:

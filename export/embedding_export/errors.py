@@ -10,10 +10,16 @@ class CheckpointError(EmbeddingError):
 class ExportError(EmbeddingError):
     """The bundle cannot be written: the target, the disk, or an option stands in the way."""
 
+    exit_status = 1
+
 
 class AuditError(EmbeddingError):
     """A written graph does not hold the checkpoint's weights."""
 
+    exit_status = 1
+
 
 class ParityError(EmbeddingError):
     """A written bundle does not give the reference's vectors."""
+
+    exit_status = 1

@@ -35,7 +35,6 @@ from embedding_export.tokenizer.table import build_table
 from embedding_export.tokenizer.trimming import trimmed
 from embedding_runtime.bundle import (
     MANIFEST,
-    SCHEMA_VERSION,
     Graph,
     Manifest,
     Parity,
@@ -192,12 +191,13 @@ def _finish(
         )
     companions.write_notices(checkpoint, folder, [g.key for g in graphs])
     (folder / MANIFEST).unlink(missing_ok=True)
+    architecture = describe.architecture(checkpoint)
     manifest = Manifest(
-        schema_version=SCHEMA_VERSION,
+        schema_version=architecture.schema_version,
         space_id=describe.space_id(checkpoint, folder / tokenizer.file),
         source=checkpoint.source,
         versions=describe.versions(graphs),
-        architecture=describe.architecture(checkpoint),
+        architecture=architecture,
         stages=describe.stages(checkpoint),
         max_seq_length=checkpoint.max_seq_length,
         embedding_dim=describe.embedding_dim(checkpoint),

@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 
 from embedding_runtime.errors import BundleError
 
-SCHEMA_VERSION = 1
+# What a bundle of EmbeddingGemma has, and what one has whose global layers have a shape of their own, as
+# EmbeddingGemma 2's have: versions that do not know such a model refuse it by this number.
+SCHEMA_VERSION, SHAPES_SCHEMA_VERSION = 1, 2
 MANIFEST = "manifest.json"
 
 Format = Literal["onnx", "litert"]
@@ -43,8 +45,20 @@ class Source:
 
 
 @dataclass(frozen=True)
+class GlobalLayers:
+    """What global layers have in place of the figures of local ones."""
+
+    num_key_value_heads: int
+    head_dim: int
+
+
+@dataclass(frozen=True)
 class Architecture:
-    """Figures of the encoder; `window` is the largest |i - j| that a local layer attends over."""
+    """Figures of the encoder; `window` is the largest |i - j| that a local layer attends over.
+
+    `global_layers` None says that all layers have the same shape; `per_layer_size` is the width of what each
+    layer reads of the embeddings by a gate of its own (None: it reads nothing).
+    """
 
     model_type: str
     parameters: int
@@ -57,6 +71,14 @@ class Architecture:
     vocab_size: int
     layer_types: tuple[Literal["local", "global"], ...]
     window: int
+    global_layers: GlobalLayers | None = None
+    per_layer_size: int | None = None
+
+    @property
+    def schema_version(self) -> int:
+        """What a manifest of such a model says: the first version that can describe it."""
+        own = self.global_layers is not None or self.per_layer_size is not None
+        return SHAPES_SCHEMA_VERSION if own else SCHEMA_VERSION
 
 
 @dataclass(frozen=True)
@@ -206,8 +228,12 @@ class Manifest:
     include_prompt: bool = True
 
     def to_json(self) -> str:
-        """The manifest as it stands in the bundle."""
-        return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
+        """The manifest as it stands in the bundle; of the first schema without what came with the second."""
+        data = dataclasses.asdict(self)
+        if self.schema_version == SCHEMA_VERSION:
+            for name in ("global_layers", "per_layer_size"):
+                del data["architecture"][name]
+        return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str, where: str = MANIFEST) -> "Manifest":
@@ -224,16 +250,19 @@ class Manifest:
                 f"{where} is not valid JSON ({e}). The bundle is damaged: export it again."
             ) from e
         found = data.get("schema_version") if isinstance(data, dict) else None
-        if found != SCHEMA_VERSION:
+        if type(found) is not int or not SCHEMA_VERSION <= found <= SHAPES_SCHEMA_VERSION:
+            newer = type(found) is int and found > SHAPES_SCHEMA_VERSION
             raise BundleError(
-                f"{where} has schema_version {found!r}; this version reads {SCHEMA_VERSION}. "
-                + (
-                    "Upgrade embedding-edge."
-                    if isinstance(found, int) and found > SCHEMA_VERSION
-                    else "Export the bundle again."
-                )
+                f"{where} has schema_version {found!r}; this version reads {SCHEMA_VERSION} to "
+                f"{SHAPES_SCHEMA_VERSION}. "
+                + ("Upgrade embedding-edge." if newer else "Export the bundle again.")
             )
         manifest: Manifest = _decode(cls, data, where)
+        if manifest.architecture.schema_version != found:
+            raise BundleError(
+                f"{where} has schema_version {found}, and an architecture that is written with "
+                f"{manifest.architecture.schema_version}. The bundle is damaged: export it again."
+            )
         _check_paths(manifest, where)
         return manifest
 

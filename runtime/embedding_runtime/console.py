@@ -1,9 +1,17 @@
-"""What commands print for people and programs, whatever standard output is. Knows nothing of its content."""
+"""How commands print and end, whatever standard output is. Knows nothing of what they do."""
 
 import codecs
 import json
 import os
+import signal
 import sys
+from collections.abc import Callable
+from types import FrameType
+
+from embedding_runtime.errors import EmbeddingError
+
+DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
+"""Exit statuses: all is well; a check, an engine or a disk failed; what was given cannot be used; Ctrl-C."""
 
 _ESCAPED = "embedding_runtime.escaped"
 
@@ -28,6 +36,43 @@ def show(text: str) -> None:
         encoding = sys.stdout.encoding or "utf-8"
         sys.stdout.write(text.encode(encoding, _ESCAPED).decode(encoding))
         sys.stdout.flush()
+
+
+def run_command(
+    name: str,
+    run: Callable[[], int],
+    *,
+    on_interrupt: Callable[[], str] = lambda: "interrupted",
+    on_disk_error: Callable[[], str] = lambda: "",
+) -> int:
+    """Run a command's body and give its exit status; what ended it is said on standard error.
+
+    A termination signal ends it as Ctrl-C does. `on_interrupt` says what an interruption leaves behind,
+    `on_disk_error` what a failed read or write does.
+    """
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return run()
+    except KeyboardInterrupt:
+        status, line = INTERRUPTED, on_interrupt()
+    except BrokenPipeError:
+        abandon()
+        status, line = FAILED, "error: the reader of the output went away"
+    except EmbeddingError as e:
+        status, line = e.exit_status, f"error: {e}"
+    except OSError as e:
+        where = f" ({e.filename})" if e.filename else ""
+        left = on_disk_error()
+        status, line = FAILED, f"error: {e.strerror or e}{where}{f'; {left}' if left else ''}"
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    sys.stderr.write(f"{name}: {line}\n")
+    sys.stderr.flush()
+    return status
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def abandon() -> None:

@@ -1,8 +1,16 @@
 """Errors and warnings raised on purpose; each message says what was found, what was expected, what to do."""
 
+from typing import ClassVar
+
 
 class EmbeddingError(Exception):
-    """Base of all errors raised on purpose by the runtime, the exporter and the validator."""
+    """Base of all errors raised on purpose by the runtime, the exporter and the validator.
+
+    `exit_status` is that of a command that ends with the error: 2 where what was given cannot be used, 1
+    where a check or the machine failed.
+    """
+
+    exit_status: ClassVar[int] = 2
 
 
 class BundleError(EmbeddingError):
@@ -11,6 +19,8 @@ class BundleError(EmbeddingError):
 
 class EngineError(EmbeddingError):
     """The inference engine is missing, too old, closed, or failed on a graph."""
+
+    exit_status = 1
 
 
 class InputError(EmbeddingError, ValueError):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from embedding_runtime import Embedder
-from embedding_runtime.bundle import GoldenVector, Manifest, load_manifest
+from embedding_runtime.bundle import GlobalLayers, GoldenVector, Manifest, load_manifest
 from embedding_runtime.errors import BundleError
 
 
@@ -52,11 +52,25 @@ def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "advice"), [(2, "Upgrade"), (0, "Export"), ("1", "Export"), (None, "Export")]
+    ("version", "advice"),
+    [(3, "Upgrade"), (0, "Export"), ("1", "Export"), (True, "Export"), (None, "Export")],
 )
 def test_another_schema_is_refused(data: dict[str, Any], version: Any, advice: str) -> None:
-    with pytest.raises(BundleError, match=f"reads 1.*{advice}"):
+    with pytest.raises(BundleError, match=f"reads 1 to 2.*{advice}"):
         Manifest.from_json(json.dumps({**data, "schema_version": version}))
+
+
+def test_layers_of_another_shape_have_a_schema_of_their_own(data: dict[str, Any]) -> None:
+    """A version that knows the first schema alone refuses it by its number, and reads all others as ever."""
+    own = {"global_layers": {"num_key_value_heads": 1, "head_dim": 512}, "per_layer_size": 256}
+    assert data["schema_version"] == 1 and not own.keys() & data["architecture"].keys()
+    second = data | {"schema_version": 2, "architecture": data["architecture"] | own}
+    manifest = Manifest.from_json(json.dumps(second))
+    assert manifest.architecture.global_layers == GlobalLayers(1, 512)
+    assert json.loads(manifest.to_json()) == second
+    for wrong in (second | {"schema_version": 1}, data | {"schema_version": 2}):
+        with pytest.raises(BundleError, match=r"has schema_version \d, and an architecture"):
+            Manifest.from_json(json.dumps(wrong))
 
 
 def test_unknown_and_missing_fields_are_named(data: dict[str, Any]) -> None:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from embedding_export import pipeline
-from embedding_export.architectures import encoder
-from embedding_export.architectures.encoder_config import EncoderConfig
+from embedding_export.architectures import registry
+from embedding_export.architectures.interface.figures import Figures
 from embedding_export.bundle import companions, graphs
 from embedding_export.files.tokenizer_json import UnsupportedTokenizer
 from embedding_export.onnx import ops as onnx_ops
@@ -23,13 +23,13 @@ from embedding_export.weights.folding import ArrayWeight, Weights
 Patch = pytest.MonkeyPatch
 
 
-def with_config(change: Callable[[EncoderConfig], dict[str, Any]]) -> Callable[[Patch], None]:
+def with_config(change: Callable[[Figures], dict[str, Any]]) -> Callable[[Patch], None]:
     """The forward pass is emitted for another configuration."""
 
     def plant(patch: Patch) -> None:
-        true = encoder.encode
+        true = registry.encode
 
-        def encode(ops: Any, config: EncoderConfig, dense: Any, normalize: bool) -> Any:
+        def encode(ops: Any, config: Figures, dense: Any, normalize: bool) -> Any:
             return true(ops, dataclasses.replace(config, **change(config)), dense, normalize)
 
         patch.setattr(to_onnx, "encode", encode)
@@ -37,7 +37,20 @@ def with_config(change: Callable[[EncoderConfig], dict[str, Any]]) -> Callable[[
     return plant
 
 
-def _swap_first_layer_type(config: EncoderConfig) -> dict[str, Any]:
+def with_window(change: Callable[[int], int]) -> Callable[[Patch], None]:
+    """The forward pass is emitted for local layers of another window."""
+    return with_config(lambda c: {"local_layer": dataclasses.replace(c.local_layer, window=change(c.window))})
+
+
+def _swap_bases(config: Figures) -> dict[str, Any]:
+    local, wide = config.local_layer, config.global_layer
+    return {
+        "local_layer": dataclasses.replace(local, rope_theta=wide.rope_theta),
+        "global_layer": dataclasses.replace(wide, rope_theta=local.rope_theta),
+    }
+
+
+def _swap_first_layer_type(config: Figures) -> dict[str, Any]:
     other = "global" if config.layer_types[0] == "local" else "local"
     return {"layer_types": (other, *config.layer_types[1:])}
 
@@ -107,7 +120,7 @@ def _no_head_norm(patch: Patch) -> None:
     patch.setattr(
         OnnxOps,
         "head_norm",
-        lambda self, x, weight, scale: self.g.node("Mul", x, self.g.constant(np.array(scale, np.float32))),
+        lambda self, x, weight, scale, _: self.g.node("Mul", x, self.g.constant(np.array(scale, np.float32))),
     )
 
 
@@ -120,7 +133,7 @@ def _plain_gelu(patch: Patch) -> None:
 
 
 def _no_dense(patch: Patch) -> None:
-    true = encoder.encode
+    true = registry.encode
     patch.setattr(to_onnx, "encode", lambda ops, config, dense, normalize: true(ops, config, (), normalize))
 
 
@@ -175,11 +188,9 @@ def _no_prompt(patch: Patch) -> None:
 
 FAULTS: dict[str, Callable[[Patch], None]] = {
     "causal mask": _causal,
-    "window off by one": with_config(lambda c: {"window": c.window - 1}),
-    "window halved": with_config(lambda c: {"window": c.window // 2}),
-    "RoPE bases swapped": with_config(
-        lambda c: {"rope_theta_local": c.rope_theta_global, "rope_theta_global": c.rope_theta_local}
-    ),
+    "window off by one": with_window(lambda window: window - 1),
+    "window halved": with_window(lambda window: window // 2),
+    "RoPE bases swapped": with_config(_swap_bases),
     "one layer's type swapped": with_config(_swap_first_layer_type),
     "table scale missing": _unscaled_table,
     "w for 1 + w": with_weights(_w_for_one_plus_w),

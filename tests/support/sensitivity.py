@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import written
 
-from embedding_export.architectures import encoder
+from embedding_export.architectures import registry
 from embedding_export.audit.audit import differences
 from embedding_export.audit.dequantized import dequantized
 from embedding_export.checkpoint.checkpoint import Checkpoint, load_checkpoint
@@ -55,6 +55,16 @@ def _scaled(name: str) -> Callable[[Checkpoint, float], Planted]:
     return plant
 
 
+def _w_scaled(name: str) -> Callable[[Checkpoint, float], Planted]:
+    """Of a gain, 1 + w."""
+
+    def plant(c: Checkpoint, size: float) -> Planted:
+        values = 1 + (c.tensors[name].array() - 1) * np.float32(1 + size)
+        return Planted(written.with_tensors(c, {name: values}))
+
+    return plant
+
+
 def _one_row(name: str) -> Callable[[Checkpoint, float], Planted]:
     def plant(c: Checkpoint, size: float) -> Planted:
         values = np.array(c.tensors[name].array())
@@ -71,21 +81,25 @@ def _config(field: str) -> Callable[[Checkpoint, float], Planted]:
     return plant
 
 
+def _local_base(c: Checkpoint, size: float) -> Planted:
+    return Planted(c, lambda x: written.with_local(x, rope_theta=x.local_layer.rope_theta * (1 + size)))
+
+
 def _window(c: Checkpoint, size: float) -> Planted:
-    return Planted(c, lambda x: dataclasses.replace(x, window=x.window + round(size)))
+    return Planted(c, lambda x: written.with_local(x, window=x.window + round(size)))
 
 
 # What is multiplied by 1 + size (the window: grows by size).
 ERRORS: dict[str, Callable[[Checkpoint, float], Planted]] = {
     "gate projection": _scaled(f"{LAYER}mlp.gate_proj.weight"),
-    "w of a norm": _scaled(f"{LAYER}input_layernorm.weight"),
+    "w of a norm": _w_scaled(f"{LAYER}input_layernorm.weight"),
     "table": _scaled("embed_tokens.weight"),
     "one row of a value projection": _one_row(f"{LAYER}self_attn.v_proj.weight"),
     "output projection": _scaled(f"{LAYER}self_attn.o_proj.weight"),
     "down projection": _scaled(f"{LAYER}mlp.down_proj.weight"),
     "query projection": _scaled(f"{LAYER}self_attn.q_proj.weight"),
     "last Dense": _scaled("dense.1.weight"),
-    "RoPE base, computed": _config("rope_theta_local"),
+    "RoPE base, computed": _local_base,
     "epsilon of the norms, computed": _config("rms_norm_eps"),
     "window, computed": _window,
 }
@@ -93,7 +107,7 @@ ERRORS: dict[str, Callable[[Checkpoint, float], Planted]] = {
 
 @contextmanager
 def _graph(planted: Planted, precision: Precision) -> Iterator[Path]:
-    true = encoder.encode
+    true = registry.encode
 
     def encode(ops: Any, config: Any, dense: Any, normalize: bool) -> Any:
         return true(ops, planted.config(config), dense, normalize)

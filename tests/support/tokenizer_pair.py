@@ -40,7 +40,7 @@ class Both:
 
     def __init__(self, tokenizer_json: Path | TokenizerFile, out: Path) -> None:
         file = tokenizer_json if isinstance(tokenizer_json, TokenizerFile) else TokenizerFile(tokenizer_json)
-        self.source = file.pairs
+        self.source, self.added = file.pairs, file.data["added_tokens"]
         self.built = build_table(file, out)
         self.path = out
         self.info = TokenizerInfo(

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from embedding_export.architectures.encoder import encode
-from embedding_export.architectures.encoder_config import EncoderConfig
+from embedding_export.architectures.interface.figures import Figures
+from embedding_export.architectures.registry import encode
 from embedding_export.bundle import describe
 from embedding_export.checkpoint.checkpoint import Checkpoint
 from embedding_export.onnx.writer import write_onnx
@@ -32,7 +32,8 @@ def write(checkpoint: Checkpoint, folder: Path, precision: Precision) -> Path:
     dim = describe.embedding_dim(checkpoint)
     path = folder / row.onnx_file
     sample = tuple(tuple(t.tolist()) for t in texts(checkpoint, [50, 20]))
-    encoder = Encoder(checkpoint.config, weights, checkpoint.normalize, dim, sample)
+    longest = checkpoint.max_seq_length
+    encoder = Encoder(checkpoint.config, weights, checkpoint.normalize, dim, longest, sample)
     write_onnx(encoder, path, lambda _: None, row)
     return path
 
@@ -64,7 +65,7 @@ def reference(checkpoint: Checkpoint, weights: Weights, text: Ids) -> Floats:
     return forward(checkpoint.config, weights, text, checkpoint.normalize)
 
 
-def forward(config: EncoderConfig, weights: Weights, text: Ids, normalize: bool) -> Floats:
+def forward(config: Figures, weights: Weights, text: Ids, normalize: bool) -> Floats:
     """The same for any shape of model."""
     ids = torch.from_numpy(text[None])
     ops = TorchOps(config, weights, ids, torch.ones_like(ids))
@@ -73,11 +74,18 @@ def forward(config: EncoderConfig, weights: Weights, text: Ids, normalize: bool)
     return np.asarray(vector[0].numpy(), np.float32)
 
 
-def with_key_heads(config: EncoderConfig, weights: Weights) -> Weights:
-    """Random key and value matrices for as many key heads as `config` says."""
-    rng = np.random.default_rng(config.num_key_value_heads)
-    shape = (config.num_key_value_heads * config.head_dim, config.hidden_size)
+def with_local(config: Figures, **changes: Any) -> Figures:
+    """Other local layers."""
+    return replace(config, local_layer=replace(config.local_layer, **changes))
+
+
+def with_key_heads(config: Figures, weights: Weights, count: int) -> tuple[Figures, Weights]:
+    """So many key heads in every layer, and random key and value matrices for them."""
+    rng = np.random.default_rng(count)
+    shape = (count * config.local_layer.head_dim, config.hidden_size)
+    config = with_local(config, kv_heads=count)
+    config = replace(config, global_layer=replace(config.global_layer, kv_heads=count))
     tensors = dict(weights.tensors)
     for name in [n for n in tensors if ".k_proj." in n or ".v_proj." in n]:
         tensors[name] = ArrayWeight(rng.standard_normal(shape).astype(np.float32) / np.float32(8))
-    return Weights(tensors, weights.dense)
+    return config, Weights(tensors, weights.dense)

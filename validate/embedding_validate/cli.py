@@ -8,23 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from embedding_runtime.bundle import Source
-from embedding_runtime.errors import EmbeddingError, InputError
+from embedding_runtime.console import run_command
+from embedding_runtime.errors import InputError
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; 0 passed, 1 something fell short, 2 usage or input, 130 interrupted."""
+    """Run the command; 0 passed, 1 something or a disk failed, 2 usage or input, 130 interrupted."""
     options = _parser().parse_args(argv)
-    try:
-        return _run(options)
-    except KeyboardInterrupt:
-        _say("validate-embedding: interrupted")
-        return 130
-    except EmbeddingError as e:
-        _say(f"validate-embedding: error: {e}")
-        return 2
-    except OSError as e:
-        _say(f"validate-embedding: error: {e.strerror or e}{f' ({e.filename})' if e.filename else ''}")
-        return 2
+    return run_command("validate-embedding", lambda: _run(options))
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -37,7 +28,7 @@ def _run(options: argparse.Namespace) -> int:
         raise InputError("--golden and --examples need a bundle, with its prompts and tokenizer.")
     own = texts.read(options.texts) if options.texts else None
     stored = _stored(options)
-    checkpoint: Any = None if stored else _checkpoint(options)
+    checkpoint: Any = None if stored else _checkpoint(options, manifest)
     source = (stored or checkpoint).source
     if manifest:
         _require_same_weights(manifest.source, source)
@@ -71,7 +62,8 @@ def _stored(options: argparse.Namespace) -> Any:
     return reference_file.load(Path(options.reference))
 
 
-def _checkpoint(options: argparse.Namespace) -> Any:
+def _checkpoint(options: argparse.Namespace, manifest: Any) -> Any:
+    """The checkpoint, its texts as long as the bundle's."""
     try:
         from embedding_export.checkpoint.checkpoint import load_checkpoint
     except ImportError as e:
@@ -79,7 +71,10 @@ def _checkpoint(options: argparse.Namespace) -> Any:
             f"{e.name} is not installed. Install it with: pip install 'embedding-edge[validate]'"
         ) from e
     return load_checkpoint(
-        options.reference, revision=options.revision, sliding_window=options.sliding_window
+        options.reference,
+        revision=options.revision,
+        sliding_window=options.sliding_window,
+        max_length=manifest.max_seq_length if manifest else None,
     )
 
 
@@ -215,7 +210,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="validate-embedding",
         description="Compare every graph of a bundle with sentence-transformers on its checkpoint, and write "
         "the verdict into the bundle as parity.json.",
-        epilog="Exit status: 0 passed, 1 something fell short, 2 usage or input.",
+        epilog="Exit status: 0 passed, 1 something fell short or a disk failed, 2 usage or input, "
+        "130 interrupted.",
     )
     what = p.add_mutually_exclusive_group(required=True)
     what.add_argument("bundle", metavar="BUNDLE", type=Path, nargs="?", help="the bundle's folder")

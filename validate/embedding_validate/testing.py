@@ -66,7 +66,7 @@ def _with_checkpoint(bundle: Path, checkpoint: str, own: Sequence[str] | None) -
     from embedding_validate.reference.reference import Reference
 
     manifest = load_manifest(bundle)
-    loaded = Reference.load(load_checkpoint(checkpoint))
+    loaded = Reference.load(load_checkpoint(checkpoint, max_length=manifest.max_seq_length))
     answers = loaded.answer(_probes(loaded, own, probes.buckets(manifest.graphs)))
     return parity.check(
         bundle,

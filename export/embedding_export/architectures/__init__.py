@@ -1,1 +1,1 @@
-"""The model: its configuration, and its forward pass written once."""
+"""The models that can be exported: a folder for each, and a registry that finds the one of a checkpoint."""

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embedding_export.architectures.ops import DenseStage
+from embedding_export.architectures.interface.ops import DenseStage
+from embedding_export.architectures.interface.tensors import TABLE, norm_takers
+from embedding_export.architectures.registry import tensor_specs
 from embedding_export.audit.dequantized import read_graph
 from embedding_export.audit.read_eight_bits import (
     moved_as_stored,
-    norm_before,
     read_head_factors,
     read_norm_factors,
 )
@@ -24,7 +25,7 @@ from embedding_export.checkpoint.checkpoint import Checkpoint
 from embedding_export.errors import AuditError
 from embedding_export.files.tensors import Tensor
 from embedding_export.weights.folding import Weight, Weights, as_stored, folded
-from embedding_export.weights.stored import TABLE, Grid, StoredWeight, norm_scale
+from embedding_export.weights.stored import Grid, StoredWeight
 
 # Rows of a tensor compared at a time.
 ROWS = 4096
@@ -58,8 +59,6 @@ SMALLEST_ERROR = {"q4_0": 2.0**-21}
 SCALE_TOLERANCE, SMALLEST_SCALE = 1e-5, 2e-30
 # Largest relative error of a folded Dense product: one rounding to float32, summed over at most 3,072 terms.
 FOLD_TOLERANCE = 1e-5
-# Norms whose heads are multiplied with each other.
-QUERIES, KEYS = ".q_norm.weight", ".k_norm.weight"
 # Vectors that a folded matrix and the stages it stands for must map alike.
 PROBES = 8
 
@@ -115,7 +114,7 @@ def differences(path: Path, checkpoint: Checkpoint) -> tuple[int, list[Differenc
     weights = as_stored(checkpoint) if unfolded else folded(checkpoint)
     found = [] if unfolded else _fold_faults(weights, checkpoint)
     tensors = dict(weights.tensors)
-    tensors |= moved_as_stored(stored, weights.tensors)
+    tensors |= moved_as_stored(stored, weights.tensors, tensor_specs(checkpoint.config))
     for name, tensor in tensors.items():
         if name not in stored:
             found.append(Difference(name, "is missing"))
@@ -138,8 +137,8 @@ def _difference(
         return Difference(name, f"is stored as {kind}, which has no error bound")
 
     def wanted(start: int, stop: int) -> NDArray[np.float32]:
-        want = tensor.rows(start, stop)
-        return _gain(name, want, graph, checkpoint) if name.endswith("norm.weight") else want
+        want, spec = tensor.rows(start, stop), tensor_specs(checkpoint.config).get(name)
+        return _gain(name, want, graph, checkpoint) if spec and spec.role == "gain" else want
 
     worst = [0.0, 0.0]
     for start in range(0, stored.shape[0], ROWS):
@@ -161,18 +160,19 @@ def _kind(name: str, stored: StoredWeight, checkpoint: Checkpoint) -> str:
 
 
 def _gain(
-    name: str, w: NDArray[np.float32], graph: Mapping[str, StoredWeight], checkpoint: Checkpoint
+    name: str, read: NDArray[np.float32], graph: Mapping[str, StoredWeight], checkpoint: Checkpoint
 ) -> NDArray[np.float32]:
     """What a norm should multiply by, by the factors that were moved to where its channels are taken."""
-    gain = (1.0 + w) * np.float32(norm_scale(name, checkpoint))
-    if any(norm_before(n) == name for n, weight in graph.items() if weight.kind == "int8"):
+    specs = tensor_specs(checkpoint.config)
+    gain = read * np.float32(specs[name].scale)
+    if any(graph[taker].kind == "int8" for taker in norm_takers(specs).get(name, ()) if taker in graph):
         return gain / read_norm_factors(graph, name, gain)
-    if name.endswith((QUERIES, KEYS)):
-        queries = name.replace(KEYS, QUERIES)
-        q_gain = (1.0 + checkpoint.tensors[queries].array()) * np.float32(norm_scale(queries, checkpoint))
-        factors = read_head_factors(graph, queries, q_gain)
-        return gain / factors if name == queries else gain * factors
-    return gain
+    queries = next((q for q, spec in specs.items() if spec.keys and name in (q, spec.keys)), None)
+    if queries is None:
+        return gain
+    q_gain = checkpoint.tensors[queries].array() * np.float32(specs[queries].scale)
+    factors = read_head_factors(graph, queries, q_gain)
+    return gain / factors if name == queries else gain * factors
 
 
 def _excess(grid: Grid, want: NDArray[Any], kind: str) -> tuple[float, float] | None:

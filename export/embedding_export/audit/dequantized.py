@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from embedding_export.architectures.ops import DenseStage
+from embedding_export.architectures.interface.ops import DenseStage
+from embedding_export.architectures.registry import tensor_specs
 from embedding_export.audit.read_eight_bits import straight
 from embedding_export.checkpoint.checkpoint import Checkpoint
 from embedding_export.weights.folding import ArrayWeight, Weight, Weights
-from embedding_export.weights.stored import StoredWeight, norm_scale
+from embedding_export.weights.stored import StoredWeight
 
 
 def read_graph(path: Path) -> dict[str, StoredWeight]:
@@ -32,17 +33,17 @@ def read_graph(path: Path) -> dict[str, StoredWeight]:
 
 
 def dequantized(path: Path, checkpoint: Checkpoint) -> Weights:
-    """The graph's own weights as a checkpoint would hold them, float32, norms as the w of 1 + w.
+    """The graph's own weights as a checkpoint's tensors are read, float32.
 
     The reference given these weights must reproduce the graph; what is turned is turned back. The Dense
     stages are the stored ones, folded or not.
     """
-    stored = read_graph(path)
+    stored, specs = read_graph(path), tensor_specs(checkpoint.config)
     tensors: dict[str, Weight] = {}
     for name, weight in stored.items():
-        if name.endswith("norm.weight"):
-            scale = np.float32(norm_scale(name, checkpoint))
-            tensors[name] = ArrayWeight(np.asarray(weight.array() / scale - np.float32(1), np.float32))
+        if name in specs and specs[name].role == "gain":
+            gain = weight.array() / np.float32(specs[name].scale)
+            tensors[name] = ArrayWeight(np.asarray(gain, np.float32))
         else:
             tensors[name] = ArrayWeight(straight(weight.array(), weight.turned)) if weight.turned else weight
     return Weights(tensors, _stages(stored, checkpoint))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from embedding_export.architectures.interface.tensors import Specs
 from embedding_export.weights.folding import Weight
 from embedding_export.weights.stored import GIVES_TURNED, TAKES_TURNED, StoredWeight
 
@@ -61,7 +62,7 @@ def straight(values: Floats, turned: str) -> Floats:
 
 
 def read_norm_factors(stored: Mapping[str, StoredWeight], name: str, gain: Floats) -> Floats:
-    """By which powers of two a norm's `gain` (1 + w) was divided; 1 where it was by something else."""
+    """By which powers of two a norm's `gain` was divided; 1 where it was by something else."""
     if name not in stored or stored[name].shape != gain.shape:
         return np.ones_like(gain)
     found = stored[name].array()
@@ -77,22 +78,15 @@ def read_head_factors(stored: Mapping[str, StoredWeight], name: str, gain: Float
     return factors if np.array_equal(a, b) else np.ones_like(gain)
 
 
-def moved_as_stored(stored: Mapping[str, StoredWeight], tensors: Mapping[str, Weight]) -> dict[str, Weight]:
+def moved_as_stored(
+    stored: Mapping[str, StoredWeight], tensors: Mapping[str, Weight], specs: Specs
+) -> dict[str, Weight]:
     """The encoder's int8 matrices as this graph should hold them, by factors read where channels are made."""
     found: dict[str, Weight] = {}
-    for name in (n for n in tensors if n in stored and stored[n].kind == "int8" and n.startswith("layers.")):
-        norm, columns = norm_before(name), np.ones(1, np.float32)
-        if norm is not None:
-            columns = read_norm_factors(stored, norm, np.asarray(1.0 + tensors[norm].array(), np.float32))
-        found[name] = Moved(tensors[name], columns, stored[name].turned)
+    for name, spec in specs.items():
+        if spec.role == "matrix" and name in stored and stored[name].kind == "int8":
+            columns = np.ones(1, np.float32)
+            if spec.norm is not None:
+                columns = read_norm_factors(stored, spec.norm, tensors[spec.norm].array())
+            found[name] = Moved(tensors[name], columns, stored[name].turned)
     return found
-
-
-def norm_before(matrix: str) -> str | None:
-    """The norm whose channels a matrix takes; none for those that take values or products."""
-    layer = ".".join(matrix.split(".")[:2])
-    if matrix.endswith((".q_proj.weight", ".k_proj.weight", ".v_proj.weight")):
-        return f"{layer}.input_layernorm.weight"
-    if matrix.endswith((".gate_proj.weight", ".up_proj.weight")):
-        return f"{layer}.pre_feedforward_layernorm.weight"
-    return None

@@ -32,7 +32,7 @@ def write_client_files(checkpoint: Checkpoint, bundle: Path, onnx_files: dict[st
 
     config.json gains `transformers.js_config`: `use_external_data_format`, by which transformers.js learns
     that a graph's weights lie in `<graph>_data`, and `dtype`, the graph it takes by default, where it knows
-    one. A repaired value (`sliding_window`) is written as repaired.
+    one. A repaired value is written as repaired.
     """
     for source in checkpoint.client_files:
         changed = checkpoint.tokenizer.client_json(source)
@@ -43,8 +43,7 @@ def write_client_files(checkpoint: Checkpoint, bundle: Path, onnx_files: dict[st
         else:
             write_text(bundle / source.name, changed)
     config: dict[str, Any] = json.loads((checkpoint.path / "config.json").read_text(encoding="utf-8"))
-    if checkpoint.config_overrides:  # a repaired window, which transformers reads as 2 * window from a file
-        config["sliding_window"] = 2 * checkpoint.config.window
+    config |= checkpoint.client_config
     config["vocab_size"] = checkpoint.config.vocab_size
     if names := sorted(Path(f).name for f in onnx_files):
         known = [dtype for name, dtype in _CLIENT_DTYPES.items() if name in names]

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
+from embedding_export.architectures.interface.figures import Figures
 from embedding_export.checkpoint.checkpoint import Checkpoint
 from embedding_export.errors import ExportError
-from embedding_runtime.bundle import Architecture, FileRecord, Graph, Stage
+from embedding_runtime.bundle import Architecture, FileRecord, GlobalLayers, Graph, Stage
 
-# Matryoshka dimensions that EmbeddingGemma was trained for (its model card), for hidden size 768.
+# Matryoshka dimensions that both EmbeddingGemmas were trained for (their model cards), for vectors of 768.
 MRL_DIMS = (768, 512, 256, 128)
 
 
@@ -25,18 +26,26 @@ def architecture(checkpoint: Checkpoint) -> Architecture:
     """The encoder's figures; `parameters` counts every tensor of the checkpoint, Dense stages included."""
     c = checkpoint.config
     return Architecture(
-        model_type="gemma3_text",
+        model_type=c.model_type,
         parameters=sum(int(np.prod(t.shape)) for t in checkpoint.tensors.values()),
         hidden_size=c.hidden_size,
         intermediate_size=c.intermediate_size,
-        num_hidden_layers=c.num_hidden_layers,
-        num_attention_heads=c.num_attention_heads,
-        num_key_value_heads=c.num_key_value_heads,
-        head_dim=c.head_dim,
+        num_hidden_layers=len(c.layer_types),
+        num_attention_heads=c.local_layer.heads,
+        num_key_value_heads=c.local_layer.kv_heads,
+        head_dim=c.local_layer.head_dim,
         vocab_size=c.vocab_size,
         layer_types=c.layer_types,
         window=c.window,
+        global_layers=_global_layers(c),
     )
+
+
+def _global_layers(config: Figures) -> GlobalLayers | None:
+    near, far = config.local_layer, config.global_layer
+    if (near.kv_heads, near.head_dim) == (far.kv_heads, far.head_dim):
+        return None
+    return GlobalLayers(far.kv_heads, far.head_dim)
 
 
 def stages(checkpoint: Checkpoint) -> tuple[Stage, ...]:
@@ -50,7 +59,7 @@ def stages(checkpoint: Checkpoint) -> tuple[Stage, ...]:
 
 def embedding_dim(checkpoint: Checkpoint) -> int:
     """Length of the sentence embedding."""
-    return checkpoint.dense[-1].out_features if checkpoint.dense else checkpoint.config.hidden_size
+    return checkpoint.dense[-1].out_features if checkpoint.dense else checkpoint.config.output_size
 
 
 def dims(checkpoint: Checkpoint, asked: tuple[int, ...] | None) -> tuple[int, ...]:

@@ -30,8 +30,9 @@ TEXTS = (
     "\U0001f469\u200d\U0001f4bb e\u0301 \u00e9 \ue000 \x00",
     "<bos> <eos> <pad> are text \u2581\u2581 too",
 )
-# Lengths of the golden vectors' inputs; the last passes the local layers' window, or nearly so.
+# Lengths of the golden vectors' inputs; the last passes the local layers' window, by at least so many tokens.
 LENGTHS = (1, 24, 301)
+BEYOND_WINDOW = 45
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,9 @@ def golden_vectors(session: Session, checkpoint: Checkpoint, longest: int) -> tu
     """Run a written graph, which takes up to `longest` tokens, on seeded ids of a few lengths, unpadded."""
     rng = np.random.default_rng(0)
     found = []
-    for length in (n for n in LENGTHS if n <= longest):
+    *short, last = LENGTHS
+    lengths = (*short, max(last, checkpoint.config.window + BEYOND_WINDOW))
+    for length in (n for n in lengths if n <= longest):
         ids = rng.integers(5, checkpoint.config.vocab_size, (1, length), dtype=np.int64)
         (vectors,) = session.run(ids, np.ones_like(ids), ("sentence_embedding",))
         found.append(GoldenVector.of(ids[0].tolist(), vectors[0]))

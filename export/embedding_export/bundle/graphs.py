@@ -63,6 +63,7 @@ class Source:
             weights,
             c.normalize,
             dim,
+            c.max_seq_length,
             self.special.sample,
             c.include_prompt,
             calibrated=lambda: self.calibration,

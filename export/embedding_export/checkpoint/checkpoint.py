@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from embedding_export.architectures.encoder_config import EncoderConfig, read_encoder_config
-from embedding_export.architectures.ops import DenseStage
+from embedding_export.architectures.interface.figures import Figures
+from embedding_export.architectures.interface.ops import DenseStage
+from embedding_export.architectures.registry import read_figures
 from embedding_export.checkpoint.model_tensors import read_model_tensors
 from embedding_export.checkpoint.stages import Stages, read_stages
 from embedding_export.checkpoint.text_config import (
@@ -48,14 +49,15 @@ _QAT = re.compile(r"qat[-_.](q\d+_\d+)", re.IGNORECASE)
 class Checkpoint:
     """Everything the exporter needs to know; no weight is in memory until a tensor is read.
 
-    `config_overrides` is what the reference must be given as `config_kwargs` where the window was repaired.
-    `tensors` holds exactly the tensors of the model, by canonical name; linears are [out, in], norms the raw
-    w of 1 + w.
+    Where config.json was repaired, `config_overrides` is what the reference must be given as `config_kwargs`,
+    and `client_config` what the config.json for other clients must say instead.
+    `tensors` holds exactly the tensors of the model, by canonical name; linears are [out, in], gains what
+    norms multiply by.
     """
 
     path: Path
     source: Source
-    config: EncoderConfig
+    config: Figures
     dense: tuple[DenseStage, ...]
     normalize: bool
     include_prompt: bool
@@ -69,26 +71,33 @@ class Checkpoint:
     client_files: tuple[Path, ...]
     license_files: tuple[Path, ...]
     config_overrides: dict[str, Any]
+    client_config: dict[str, Any]
     tensors: Mapping[str, Tensor]
 
 
 def load_checkpoint(
-    name_or_path: str | Path, *, revision: str | None = None, sliding_window: int | None = None
+    name_or_path: str | Path,
+    *,
+    revision: str | None = None,
+    sliding_window: int | None = None,
+    max_length: int | None = None,
 ) -> Checkpoint:
     """Read a folder, or a hub id `organisation/name` at `revision`, and check it completely.
 
-    `sliding_window` says what `config.json` should have said (512, not 257), where that is in doubt. Every
-    byte of the weights is read once (hash, finite values); anonymous memory stays small.
+    `sliding_window` says what `config.json` should have said (512, not 257), where that is in doubt.
+    `max_length` is how many tokens of a text are to be read: None is the model's own number, or 2,048 of one
+    that takes more. Every byte of the weights is read once (hash, finite values); anonymous memory stays
+    small.
 
     Raises:
         CheckpointError: missing, damaged, inconsistent, or of a kind that is not supported.
     """
-    where = locate(name_or_path, revision)
+    where = locate(name_or_path, revision, lambda file: read_figures(file, sliding_window))
     folder = where.folder
     _refuse_adapter(folder)
-    config, window = read_encoder_config(folder / "config.json", sliding_window)
-    stages = read_stages(folder, config.hidden_size)
-    text = read_text_config(folder, config.max_position_embeddings)
+    config, repairs = read_figures(folder / "config.json", sliding_window)
+    stages = read_stages(folder, config.output_size)
+    text = read_text_config(folder, config.max_position_embeddings, max_length)
     prompts = read_prompt_config(folder)
     tokenizer = TokenizerFile.read(find_tokenizer(folder), config.vocab_size, lower=text.do_lower_case)
     check_case(folder, tokenizer.data.get("normalizer"), text.do_lower_case)
@@ -100,7 +109,7 @@ def load_checkpoint(
         weights_sha256=weights,
         dtype="+".join(sorted({t.dtype for t in tensors.values()})),
         qat=_qat(where.name, folder / "config.json"),
-        notes=window.notes + text.notes + _tokens_left_out(tokenizer, config.vocab_size) + left_out,
+        notes=repairs.notes + text.notes + _tokens_left_out(tokenizer, config.vocab_size) + left_out,
         random_weights=read_fields(folder / "config.json").boolean("random_weights", False),
     )
     return Checkpoint(
@@ -119,14 +128,15 @@ def load_checkpoint(
         tokenizer=tokenizer,
         client_files=tuple(folder / n for n in _CLIENT_FILES if (folder / n).is_file()),
         license_files=tuple(p for p in sorted(folder.iterdir()) if p.is_file() and _LICENSE.match(p.name)),
-        config_overrides=dict(window.overrides),
+        config_overrides=dict(repairs.overrides),
+        client_config=dict(repairs.client_config),
         tensors=tensors,
     )
 
 
-def _truncate_dim(prompts: PromptConfig, stages: Stages, config: EncoderConfig) -> int | None:
+def _truncate_dim(prompts: PromptConfig, stages: Stages, config: Figures) -> int | None:
     """The stored one where it shortens vectors: the reference takes a larger one for all components."""
-    full = stages.dense[-1].out_features if stages.dense else config.hidden_size
+    full = stages.dense[-1].out_features if stages.dense else config.output_size
     dim = prompts.truncate_dim
     return dim if dim is not None and dim < full else None
 

@@ -1,13 +1,14 @@
 """Holds a folder to the tensors that the model must have, by name and shape: all of them, and no others.
 
-Knows the names of the files' tensors; nothing of what is computed with them.
+What they are called and what they are for is the architecture's business.
 """
 
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-from embedding_export.architectures.encoder_config import EncoderConfig
+from embedding_export.architectures.interface.figures import Figures
+from embedding_export.architectures.registry import architecture_of, tensor_specs
 from embedding_export.checkpoint.stages import Stages
 from embedding_export.errors import CheckpointError
 from embedding_export.files.safetensors import read_weights
@@ -15,63 +16,52 @@ from embedding_export.files.tensors import Tensor
 
 Shapes = dict[str, tuple[int, ...]]
 
-_PREFIX = "model."  # written where the checkpoint was saved from a causal language model's class
-_LM_HEAD = "lm_head.weight"
-
 
 def read_model_tensors(
-    folder: Path, config: EncoderConfig, stages: Stages
+    folder: Path, config: Figures, stages: Stages
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Every tensor of encoder and dense stages by canonical name, and notes on what was left out.
+
+    Gains are read as what norms multiply by, whatever the files hold.
 
     Raises:
         CheckpointError: a tensor is missing, left over, double, or of the wrong shape; or a file is damaged.
     """
+    architecture, specs = architecture_of(config), tensor_specs(config)
     found: dict[str, Tensor] = {}
-    for name, tensor in read_weights(folder).items():
-        canonical = name.removeprefix(_PREFIX)
+    left_out: dict[str, dict[str, None]] = {}  # by reason, the names in order
+
+    def is_left_out(name: str) -> bool:
+        canonical = architecture.canonical_name(name)
+        if why := architecture.left_out(canonical):
+            left_out.setdefault(why, {})[canonical] = None
+        return why is not None
+
+    for name, tensor in read_weights(folder, is_left_out).items():
+        canonical = architecture.canonical_name(name)
         if canonical in found:
             raise CheckpointError(
-                f"{tensor.file} has {canonical} twice, with and without {_PREFIX} before it. Keep the one "
-                "that is meant, or fetch the checkpoint again."
+                f"{tensor.file} has {canonical} twice, as {found[canonical].name} and as {name}. Keep the "
+                "one that is meant, or fetch the checkpoint again."
             )
-        found[canonical] = dataclasses.replace(tensor, name=canonical)
-    head = found.pop(_LM_HEAD, None)
-    expected = encoder_shapes(config)
-    _refuse_difference(folder, expected, found)
-    tensors = {name: found[name] for name in expected}
+        found[canonical] = tensor
+    _refuse_difference(folder, {name: spec.shape for name, spec in specs.items()}, found)
+    tensors = {n: dataclasses.replace(found[n], name=n, offset=spec.offset) for n, spec in specs.items()}
     for stage, path in zip(stages.dense, stages.dense_folders, strict=True):
         names = {"linear.weight": stage.weight} | ({"linear.bias": stage.bias} if stage.bias else {})
         part = read_weights(path)
         shapes: Shapes = {"linear.weight": (stage.out_features, stage.in_features)}
         _refuse_difference(path, shapes | dict.fromkeys(list(names)[1:], (stage.out_features,)), part)
         tensors |= {new: dataclasses.replace(part[old], name=new) for old, new in names.items()}
-    return tensors, (f"{_LM_HEAD} left out: an embedding does not use it",) if head else ()
+    return tensors, tuple(f"{_parts(list(names))} left out: {why}" for why, names in left_out.items())
 
 
-def encoder_shapes(config: EncoderConfig) -> Shapes:
-    """Canonical name and shape of every tensor of the encoder; linears are [out, in]."""
-    hidden, inner, head = config.hidden_size, config.intermediate_size, config.head_dim
-    queries, keys = config.num_attention_heads * head, config.num_key_value_heads * head
-    layer: Shapes = {
-        "self_attn.q_proj": (queries, hidden),
-        "self_attn.k_proj": (keys, hidden),
-        "self_attn.v_proj": (keys, hidden),
-        "self_attn.o_proj": (hidden, queries),
-        "self_attn.q_norm": (head,),
-        "self_attn.k_norm": (head,),
-        "input_layernorm": (hidden,),
-        "post_attention_layernorm": (hidden,),
-        "pre_feedforward_layernorm": (hidden,),
-        "post_feedforward_layernorm": (hidden,),
-        "mlp.gate_proj": (inner, hidden),
-        "mlp.up_proj": (inner, hidden),
-        "mlp.down_proj": (hidden, inner),
-    }
-    shapes: Shapes = {"embed_tokens.weight": (config.vocab_size, hidden), "norm.weight": (hidden,)}
-    for i in range(config.num_hidden_layers):
-        shapes |= {f"layers.{i}.{name}.weight": shape for name, shape in layer.items()}
-    return shapes
+def _parts(names: list[str]) -> str:
+    """A tensor by its name; of many, the parts of the model that they belong to."""
+    if len(names) == 1:
+        return names[0]
+    parts = sorted({name.partition(".")[0] for name in names})
+    return f"{', '.join(parts)} ({len(names)} tensors)"
 
 
 def _refuse_difference(folder: Path, expected: Shapes, found: Mapping[str, Tensor]) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from embedding_export.architectures.ops import DenseStage
+from embedding_export.architectures.interface.ops import DenseStage
 from embedding_export.errors import CheckpointError
 from embedding_export.files.json_files import read_fields, read_fields_if_present, read_json
 
@@ -42,8 +42,8 @@ class Stages:
     include_prompt: bool = True
 
 
-def read_stages(folder: Path, hidden_size: int) -> Stages:
-    """Read the stages of a checkpoint whose encoder gives vectors of `hidden_size`.
+def read_stages(folder: Path, output_size: int) -> Stages:
+    """Read the stages of a checkpoint whose encoder gives vectors of `output_size`.
 
     Raises:
         CheckpointError: an unknown stage, another order than Transformer, Pooling, any number of Dense,
@@ -64,13 +64,13 @@ def read_stages(folder: Path, hidden_size: int) -> Stages:
         )
     folders = tuple(path for kind, path in modules if kind == "Dense")
     modules = [module for module in modules if module[0] != "Dropout"]
-    include_prompt = _read_pooling(modules[1][1] / "config.json", hidden_size)
+    include_prompt = _read_pooling(modules[1][1] / "config.json", output_size)
     normalize = modules[-1][0] == "Normalize"
     if normalize:
         _check_names(modules[-1][1] / "config.json")
     dense: list[DenseStage] = []
     for i, path in enumerate(folders):
-        dense.append(_read_dense(path / "config.json", i, dense[-1].out_features if dense else hidden_size))
+        dense.append(_read_dense(path / "config.json", i, dense[-1].out_features if dense else output_size))
     return Stages(tuple(dense), folders, normalize, include_prompt)
 
 
@@ -109,7 +109,7 @@ def _module(file: Path, entry: dict[str, Any]) -> tuple[str, Path]:
     return kind[1], file.parent / path
 
 
-def _read_pooling(file: Path, hidden_size: int) -> bool:
+def _read_pooling(file: Path, output_size: int) -> bool:
     """Whether a prompt's tokens are part of the mean."""
     fields = read_fields(file)
     flags = {k: v for k, v in fields.values.items() if k.startswith(_LEGACY_POOLING)}
@@ -124,8 +124,8 @@ def _read_pooling(file: Path, hidden_size: int) -> bool:
         {"word_embedding_dimension", "embedding_dimension", "pooling_mode", "include_prompt", *flags}
     )
     size_key = "embedding_dimension" if "embedding_dimension" in fields.values else "word_embedding_dimension"
-    if fields.integer(size_key) != hidden_size:
-        raise fields.wrong(size_key, f"{hidden_size}, the encoder's hidden_size")
+    if fields.integer(size_key) != output_size:
+        raise fields.wrong(size_key, f"{output_size}, the size of the encoder's vectors")
     return fields.boolean("include_prompt", True)
 
 

@@ -5,8 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from embedding_export.checkpoint.chat_template import check_chat_template
 from embedding_export.errors import CheckpointError
 from embedding_export.files.json_files import Fields, read_fields_if_present
+
+# What EmbeddingGemma 2 is made for (its card); its config.json speaks of 262,144 positions.
+LONGEST = 8_192
+# <bos>, one token of text and <eos>.
+LEAST = 3
+# What a bundle takes where nothing else is asked for: the first model's length.
+USUAL = 2_048
 
 SimilarityName = Literal["cosine", "dot", "euclidean", "manhattan"]
 
@@ -52,28 +60,43 @@ class PromptConfig:
     truncate_dim: int | None
 
 
-def read_text_config(folder: Path, max_position_embeddings: int) -> TextConfig:
+def read_text_config(folder: Path, max_position_embeddings: int, asked: int | None = None) -> TextConfig:
     """Read `sentence_bert_config.json`; the length falls back to that of `tokenizer_config.json`.
 
+    `asked` shortens it; of a model that takes more, None asks for `USUAL`.
+
     Raises:
-        CheckpointError: a setting that changes how text is read and is not supported.
+        CheckpointError: a setting that changes how text is read and is not supported, or a length that the
+            model does not take.
     """
     fields = read_fields_if_present(folder / "sentence_bert_config.json")
     _refuse_special(fields)
+    if "message" in fields.nested("modality_config").values:
+        check_chat_template(folder)
     notes: tuple[str, ...] = ()
+    most = min(max_position_embeddings, LONGEST)
     if fields.values.get("max_seq_length") is None:
-        length = min(_tokenizer_length(folder), max_position_embeddings)
+        length = min(_tokenizer_length(folder), most)
     else:
         length = fields.integer("max_seq_length")
-    if length > max_position_embeddings:
-        notes = (f"max_seq_length {length} reduced to {max_position_embeddings}, the encoder's positions",)
-        length = max_position_embeddings
+    if length > most:
+        why = "the encoder's positions" if most < LONGEST else "the most that a bundle takes"
+        notes = (f"max_seq_length {length} reduced to {most}, {why}",)
+        length = most
     if length < 2:
         raise CheckpointError(
             f"{fields.file}: texts may have {length} tokens; expected 2 or more, <bos> and <eos> among them. "
             "Correct max_seq_length."
         )
-    return TextConfig(length, fields.boolean("do_lower_case", False), notes)
+    if asked is not None and not LEAST <= asked <= length:
+        raise CheckpointError(
+            f"A length of {asked} tokens was asked for (--max-length); expected {LEAST} to {length}, the "
+            f"most that {folder} takes."
+        )
+    if asked is None and length > USUAL:
+        notes += (f"texts of up to {USUAL} tokens; --max-length takes up to {length}",)
+        asked = USUAL
+    return TextConfig(asked or length, fields.boolean("do_lower_case", False), notes)
 
 
 def read_prompt_config(folder: Path) -> PromptConfig:

@@ -1,14 +1,17 @@
 """From what the user typed to a local folder; the only module that knows the hub, imported lazily."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from embedding_export.errors import CheckpointError
 
+_CONFIG = "config.json"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _FILES = [
     "*.json",
+    "*.jinja",
     "*.safetensors",
     "*.model",
     "README.md",
@@ -30,8 +33,15 @@ class Location:
     revision: str | None
 
 
-def locate(name_or_path: str | Path, revision: str | None = None) -> Location:
+def locate(
+    name_or_path: str | Path,
+    revision: str | None = None,
+    check_config: Callable[[Path], object] = lambda _: None,
+) -> Location:
     """Find a checkpoint: an existing folder wins, else a hub id `organisation/name` is fetched.
+
+    `check_config` is given the path of `config.json` before anything else is fetched, and raises where the
+    rest is not worth its gigabytes; not called where there is no such file.
 
     Raises:
         CheckpointError: neither of both, a revision given for a folder, or the hub does not deliver.
@@ -50,9 +60,9 @@ def locate(name_or_path: str | Path, revision: str | None = None) -> Location:
     if not isinstance(name_or_path, str) or not _HUB_ID.fullmatch(name_or_path) or ".." in name_or_path:
         raise CheckpointError(
             f"No such folder: {name_or_path}. Expected a sentence-transformers folder, or a hub id such as "
-            "google/embeddinggemma-300m."
+            "google/embeddinggemma-300m or google/embeddinggemma-2."
         )
-    folder = _download(name_or_path, revision)
+    folder = _download(name_or_path, revision, check_config)
     return Location(folder, name_or_path, folder.name)
 
 
@@ -73,7 +83,7 @@ def _local(path: Path) -> Location:
     return Location(path, path.name, None)
 
 
-def _download(hub_id: str, revision: str | None) -> Path:
+def _download(hub_id: str, revision: str | None, check_config: Callable[[Path], object]) -> Path:
     try:
         import huggingface_hub
         from huggingface_hub import errors
@@ -82,12 +92,21 @@ def _download(hub_id: str, revision: str | None) -> Path:
             f"No such folder: {hub_id}. To fetch it as a hub id: pip install 'embedding-edge[export]'"
         ) from e
     where = hub_id if revision is None else f"{hub_id} at revision {revision}"
-    try:
+
+    def fetch(files: list[str], commit: str | None) -> Path:
         return Path(
             huggingface_hub.snapshot_download(
-                hub_id, revision=revision, allow_patterns=_FILES, ignore_patterns=_OTHER_FORMATS
+                hub_id, revision=commit, allow_patterns=files, ignore_patterns=_OTHER_FORMATS
             )
         )
+
+    try:
+        small = fetch([_CONFIG], revision)
+        if (small / _CONFIG).exists():
+            check_config(small / _CONFIG)
+        return fetch(_FILES, small.name)  # the same commit, whatever happens in between
+    except CheckpointError:
+        raise
     except errors.GatedRepoError as e:
         raise CheckpointError(
             f"{hub_id} is gated, and this account may not read it. Accept its terms on the model's page, "

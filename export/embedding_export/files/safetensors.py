@@ -6,6 +6,7 @@ of the tensors, without holes or overlaps (documentation of safetensors, "Format
 
 import json
 import mmap
+from collections.abc import Callable
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -21,19 +22,24 @@ _CONVERT = (
 )
 
 
-def read_weights(folder: Path) -> dict[str, Tensor]:
-    """Map every tensor of a folder, by its name in the file.
+def _is_nothing(_name: str) -> bool:
+    return False
 
-    Precedence as in transformers: `model.safetensors`, then `model.safetensors.index.json` and its shards.
+
+def read_weights(folder: Path, left_out: Callable[[str], bool] = _is_nothing) -> dict[str, Tensor]:
+    """Map every tensor of a folder, by its name in the file, but for those that are `left_out`.
+
+    These may have any type and no axis: nothing of them is looked at but where they lie. Precedence as in
+    transformers: `model.safetensors`, then `model.safetensors.index.json` and its shards.
 
     Raises:
         CheckpointError: no weights, weights in another format, or a damaged or inconsistent file.
     """
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if single.exists():
-        return read_safetensors(single)
+        return read_safetensors(single, left_out)
     if index.exists():
-        return _read_shards(index)
+        return _read_shards(index, left_out)
     if found := sorted(
         p.name for pattern in ("*.bin", "*.pt", "*.h5", "*.gguf") for p in folder.glob(pattern)
     ):
@@ -48,8 +54,8 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     )
 
 
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Map the tensors of one safetensors file.
+def read_safetensors(path: Path, left_out: Callable[[str], bool] = _is_nothing) -> dict[str, Tensor]:
+    """Map the tensors of one safetensors file, but for those that are `left_out`.
 
     Raises:
         CheckpointError: missing, truncated, damaged, or a dtype other than F32, BF16 and F16.
@@ -61,14 +67,14 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path} cannot be opened ({e}). Fetch the file again.") from e
     header, data = _read_header(path, mapping)
     tensors, end = {}, 0
-    for begin, stop, name, tensor in sorted(_entries(path, header, data, mapping), key=lambda e: e[:3]):
-        if begin != end or stop - begin != tensor.nbytes:
-            raise _damaged(
-                path,
-                f"{name} takes bytes {begin} to {stop}, but should begin at {end} and take {tensor.nbytes} "
-                f"for {tensor.dtype} {list(tensor.shape)}",
-            )
-        tensors[name], end = tensor, stop
+    for begin, stop, name, entry in sorted(_entries(path, header), key=lambda e: e[:3]):
+        tensor = None if left_out(name) else _tensor(path, name, entry, data + begin, mapping)
+        told = f" and take {tensor.nbytes} for {tensor.dtype} {list(tensor.shape)}" if tensor else ""
+        if begin != end or stop - begin < 0 or (tensor and stop - begin != tensor.nbytes):
+            raise _damaged(path, f"{name} takes bytes {begin} to {stop}, but should begin at {end}{told}")
+        end = stop
+        if tensor:
+            tensors[name] = tensor
     if data + end != len(mapping):
         raise _damaged(path, f"it has {len(mapping):,} bytes where its header promises {data + end:,}")
     return tensors
@@ -89,10 +95,8 @@ def _read_header(path: Path, mapping: mmap.mmap) -> tuple[dict[str, Any], int]:
     return header, 8 + size
 
 
-def _entries(
-    path: Path, header: dict[str, Any], data: int, mapping: mmap.mmap
-) -> list[tuple[int, int, str, Tensor]]:
-    """Every tensor with the range of its bytes, as the header claims it, not yet checked against the file."""
+def _entries(path: Path, header: dict[str, Any]) -> list[tuple[int, int, str, dict[str, Any]]]:
+    """Every tensor's range of bytes, name and entry, as the header claims it: the file may differ."""
     entries = []
     for name, entry in header.items():
         if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
@@ -100,19 +104,22 @@ def _entries(
         shape, offsets = entry["shape"], entry["data_offsets"]
         if not _naturals(shape) or not _naturals(offsets) or len(offsets) != 2:
             raise _damaged(path, f"{name} has shape {str(shape)[:80]} and bytes {str(offsets)[:80]}")
-        if str(entry["dtype"]) not in _DTYPES:
-            raise CheckpointError(
-                f"{path}: tensor {name} has dtype {entry['dtype']}; expected F32, BF16 or F16. Quantized "
-                "weights cannot be exported: use the checkpoint they were made from."
-            )
-        if not shape:
-            raise CheckpointError(f"{path}: tensor {name} is a scalar, which no part of this model has.")
-        tensor = Tensor(name, tuple(shape), _DTYPES[entry["dtype"]], path, data + offsets[0], mapping)
-        entries.append((offsets[0], offsets[1], name, tensor))
+        entries.append((offsets[0], offsets[1], name, entry))
     return entries
 
 
-def _read_shards(index: Path) -> dict[str, Tensor]:
+def _tensor(path: Path, name: str, entry: dict[str, Any], start: int, mapping: mmap.mmap) -> Tensor:
+    if str(entry["dtype"]) not in _DTYPES:
+        raise CheckpointError(
+            f"{path}: tensor {name} has dtype {entry['dtype']}; expected F32, BF16 or F16. Quantized "
+            "weights cannot be exported: use the checkpoint they were made from."
+        )
+    if not entry["shape"]:
+        raise CheckpointError(f"{path}: tensor {name} is a scalar, which no part of this model has.")
+    return Tensor(name, tuple(entry["shape"]), _DTYPES[entry["dtype"]], path, start, mapping)
+
+
+def _read_shards(index: Path, left_out: Callable[[str], bool]) -> dict[str, Tensor]:
     weight_map = read_fields(index).nested("weight_map").values
     files = sorted(set(map(str, weight_map.values())))
     if not files or any(PurePath(f).name != f or "\\" in f for f in files):
@@ -122,8 +129,8 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
         )
     tensors: dict[str, Tensor] = {}
     for file in files:
-        shard = read_safetensors(index.parent / file)
-        promised = {name for name, where in weight_map.items() if where == file}
+        shard = read_safetensors(index.parent / file, left_out)
+        promised = {name for name, where in weight_map.items() if where == file and not left_out(name)}
         if differing := sorted(promised ^ set(shard)):
             raise CheckpointError(
                 f"{index.parent / file} does not hold the tensors that {index.name} promises; they differ in "

@@ -4,7 +4,7 @@ import hashlib
 import math
 import mmap
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +25,8 @@ _BLOCK_BYTES = 4 << 20
 class Tensor:
     """One tensor of at least one axis; nothing is read before it is asked for.
 
-    `start` is where its bytes (little-endian, row-major) begin in the mapped file.
+    `start` is where its bytes (little-endian, row-major) begin in the mapped file; `offset` is added to every
+    value as it is read, in float32, for files that hold a tensor less a constant.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Tensor:
     file: Path
     start: int
     mapping: mmap.mmap
+    offset: float = field(default=0.0, kw_only=True)
 
     @property
     def nbytes(self) -> int:
@@ -43,7 +45,7 @@ class Tensor:
     def rows(self, start: int, stop: int) -> NDArray[np.float32]:
         """Rows `start` … `stop` - 1 of the first axis, float32, read-only.
 
-        A view of the file where that stores float32, else a new array.
+        A view of the file where that stores float32 and there is no offset, else a new array.
 
         Raises:
             IndexError: rows outside the tensor.
@@ -58,11 +60,13 @@ class Tensor:
         else:
             values = raw.view("<f4") if self.dtype == "float32" else raw.view("<f2").astype("<f4")
         values = values.reshape(stop - start, *self.shape[1:])
+        if self.offset:
+            values = values + np.float32(self.offset)
         values.flags.writeable = False
         return values
 
     def array(self) -> NDArray[np.float32]:
-        """The whole tensor as float32, read-only; a view of the file where that stores float32."""
+        """The whole tensor as float32, read-only; a view of the file where `rows` gives one."""
         return self.rows(0, self.shape[0])
 
     def row_ranges(self, block_bytes: int = _BLOCK_BYTES) -> Iterator[tuple[int, int]]:

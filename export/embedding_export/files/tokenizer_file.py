@@ -33,6 +33,15 @@ CONTROL_TOKENS = frozenset(
         "<image_soft_token>",
     }
 )
+# Those of Gemma 4's, which EmbeddingGemma 2 has: for media, turns and tools. They are entries of its
+# vocabulary; added to another's they are its owner's tokens.
+NEWER_CONTROL_TOKENS = frozenset(
+    {
+        *("<|image|>", "<|audio|>", "<|video|>", "<|image>", "<image|>", "<|audio>", "<audio|>"),
+        *("<|turn>", "<turn|>", "<|channel>", "<channel|>", "<|think|>", '<|"|>'),
+        *("<|tool>", "<tool|>", "<|tool_call>", "<tool_call|>", "<|tool_response>", "<tool_response|>"),
+    }
+)
 _ABOUT_TOKENS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
 
@@ -164,7 +173,9 @@ class TokenizerFile:
         return [t for t in self._read().get("added_tokens") or [] if t["content"] not in self.without_row]
 
     def _is_control(self, token: dict[str, Any]) -> bool:
-        return token["special"] and (token["content"] in CONTROL_TOKENS or token["content"] in self._ends)
+        content = token["content"]
+        newer = content in NEWER_CONTROL_TOKENS and content in self._read()["model"]["vocab"]
+        return token["special"] and (newer or content in CONTROL_TOKENS or content in self._ends)
 
     @cached_property
     def _ends(self) -> frozenset[str]:

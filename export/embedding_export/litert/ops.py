@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from embedding_export.architectures.encoder_config import EncoderConfig
-from embedding_export.architectures.ops import DenseStage
-from embedding_export.architectures.rope import rope_tables
+from embedding_export.architectures.interface.figures import Figures, Layer
+from embedding_export.architectures.interface.ops import DenseStage
+from embedding_export.architectures.interface.rope import rope_tables
 from embedding_export.litert.file import BOOL, INT32, Signature, Value
 from embedding_export.litert.storage import FULLY_CONNECTED_VERSION, LitertStorage
 from embedding_export.weights.turning import turn
@@ -48,7 +48,7 @@ class LitertOps:
     def __init__(
         self,
         signature: Signature,
-        config: EncoderConfig,
+        config: Figures,
         storage: LitertStorage,
         lengths: Lengths,
         names: Names,
@@ -56,7 +56,7 @@ class LitertOps:
         self.s, self.config, self._storage, self._names = signature, config, storage, names
         self.length, self._longest = lengths.bucket, lengths.longest
         self._biases: dict[int | None, Value] = {}
-        self._turns: dict[float, Value] = {}
+        self._turns: dict[tuple[float, int], Value] = {}
         self._tokens = signature.input(names.input, (1, self.length), INT32)
         pad = signature.constant(np.array([lengths.pad_id], np.int32))
         real = signature.op("NOT_EQUAL", [self._tokens, pad], (1, self.length), kind=BOOL)
@@ -74,35 +74,34 @@ class LitertOps:
     def rms_norm(self, x: Value, weight: str) -> Value:
         return self._norm(x, weight, 1.0)
 
-    def head_norm(self, x: Value, weight: str, scale: float) -> Value:
-        heads = self._reshape(x, self.length, -1, self.config.head_dim)
+    def head_norm(self, x: Value, weight: str, scale: float, layer: Layer) -> Value:
+        heads = self._reshape(x, self.length, -1, layer.head_dim)
         return self._norm(heads, weight, scale)
 
-    def rope(self, x: Value, theta: float) -> Value:
+    def rope(self, x: Value, layer: Layer) -> Value:
         """Pairs from the halves of each head, turned by 2 x 2 matrices: a product with both rows, and a sum.
 
         Swapping the halves and adding two products is the same in more operators, and with few tokens it is
         their number that costs: the engine's threads wait for one another after each.
         """
-        if theta not in self._turns:
-            self._turns[theta] = self._turn(theta)
+        key = layer.rope_theta, layer.head_dim
+        if key not in self._turns:
+            self._turns[key] = self._turn(*key)
         pairs = self._reshape(x, *x.shape[:2], 1, 2, -1)
-        turned = self._reduce("SUM", self._times(pairs, self._turns[theta]), 3)
+        turned = self._reduce("SUM", self._times(pairs, self._turns[key]), 3)
         return self._reshape(turned, *x.shape)
 
-    def attention(self, q: Value, k: Value, v: Value, window: int | None) -> Value:
-        c = self.config
-        group = c.num_attention_heads // c.num_key_value_heads
-        side = self._side(window)
+    def attention(self, q: Value, k: Value, v: Value, layer: Layer) -> Value:
+        side = self._side(layer.window)
         blocks, block = (self.length // CHUNK, CHUNK) if side else (1, self.length)
-        queries = self._queries(q, blocks, group)
-        keys, values = (self._keys(self._reshape(x, self.length, -1), blocks, side) for x in (k, v))
+        queries = self._queries(q, blocks, layer)
+        keys, values = (self._keys(self._reshape(x, self.length, -1), blocks, side, layer) for x in (k, v))
         rows, wide = queries.shape[-2], keys.shape[-2]
-        scores = self._product(queries, keys, transpose=True)
-        split = self._reshape(scores, *scores.shape[:-2], block, group, wide)
-        attended = self._softmax(self._add(split, self._bias(window, blocks, side)))
+        scores = self._product(queries, keys, transpose=True)  # [blocks, KV, block * group, keys]
+        split = self._reshape(scores, *scores.shape[:-2], block, layer.group, wide)
+        attended = self._softmax(self._add(split, self._bias(layer.window, blocks, side)))
         out = self._product(self._reshape(attended, *scores.shape[:-2], rows, wide), values)
-        return self._join_heads(out, group)
+        return self._join_heads(out, layer)
 
     def gelu_gate(self, gate: Value, up: Value) -> Value:
         return self._times(self.s.op("GELU", [gate], gate.shape, approximate=True), up)
@@ -148,13 +147,13 @@ class LitertOps:
         side = -(-window // CHUNK) if window is not None else 0
         return side if (2 * side + 1) * CHUNK < self.length and self.length % CHUNK == 0 else 0
 
-    def _turn(self, theta: float) -> Value:
+    def _turn(self, theta: float, head_dim: int) -> Value:
         """What turns each pair at each position, ((cos, -sin), (sin, cos)): [S, 1, 2, 2, D / 2].
 
         All buckets cut theirs from one table of cosines and one of sines, which keeps the file small.
         """
-        shape = (self.length, 1, 1, 1, self.config.head_dim // 2)
-        tables = rope_tables(theta, self.config.head_dim, self._longest)
+        shape = (self.length, 1, 1, 1, head_dim // 2)
+        tables = rope_tables(theta, head_dim, self._longest)
         cos, sin = (self.s.constant(t[:, None, None, None]) for t in tables)
         if self.length < self._longest:
             first, size = self.s.ints(*[0] * len(shape)), self.s.ints(*shape)
@@ -162,17 +161,17 @@ class LitertOps:
         minus = self._mul(sin, np.array([-1], np.float32))
         return self._concat([self._concat([cos, minus], 3), self._concat([sin, cos], 3)], 2)
 
-    def _queries(self, q: Value, blocks: int, group: int) -> Value:
+    def _queries(self, q: Value, blocks: int, layer: Layer) -> Value:
         """[S, N, D] as [blocks, KV, block * group, D]: queries of one key head stand together."""
-        kv, d = self.config.num_key_value_heads, self.config.head_dim
+        kv, d = layer.kv_heads, layer.head_dim
         if kv == 1:
             return self._reshape(q, blocks, 1, -1, d)
-        q = self._reshape(q, blocks, self.length // blocks, kv, group * d)
+        q = self._reshape(q, blocks, self.length // blocks, kv, layer.group * d)
         return self._reshape(self._transpose(q, 0, 2, 1, 3), blocks, kv, -1, d)
 
-    def _keys(self, x: Value, blocks: int, side: int) -> Value:
+    def _keys(self, x: Value, blocks: int, side: int, layer: Layer) -> Value:
         """[S, KV * D] as [blocks, KV, keys, D]: a block's own tokens and `side` blocks on either side."""
-        kv, d = self.config.num_key_value_heads, self.config.head_dim
+        kv, d = layer.kv_heads, layer.head_dim
         if side:
             x = self._around(x, blocks, side)
         if kv == 1:
@@ -211,10 +210,10 @@ class LitertOps:
         missing = self.s.op("SUB", [self.s.constant(np.ones(1, np.float32)), mask], mask.shape)
         return self._reshape(self._mul(missing, np.array([NEG])), blocks, 1, 1, 1, -1)
 
-    def _join_heads(self, out: Value, group: int) -> Value:
-        kv, d = self.config.num_key_value_heads, self.config.head_dim
-        if kv > 1:
-            out = self._reshape(out, out.shape[0], kv, -1, group * d)
+    def _join_heads(self, out: Value, layer: Layer) -> Value:
+        """[blocks, KV, block * group, D] as [S, N * D]."""
+        if layer.kv_heads > 1:
+            out = self._reshape(out, out.shape[0], layer.kv_heads, -1, layer.group * layer.head_dim)
             out = self._transpose(out, 0, 2, 1, 3)
         return self._reshape(out, self.length, -1)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from embedding_export.litert.file import LitertFile, Signature, Stored, Value
 from embedding_export.weights import quantize
-from embedding_export.weights.eight_bits import TURNED_AS_IT_RUNS, EightBits, stored_name
+from embedding_export.weights.eight_bits import EightBits
 from embedding_export.weights.folding import Weights, row_blocks
 from embedding_export.weights.precisions import LitertFormat
 
@@ -55,7 +55,8 @@ class LitertStorage:
 
     def turns(self, weight: str) -> bool:
         """Whether a matrix takes inputs that the graph turns."""
-        return weight.endswith(TURNED_AS_IT_RUNS) and self._formats(weight).type == "int8"
+        int8 = self._formats(weight).type == "int8"
+        return int8 and self._matrices is not None and self._matrices.turns_input(weight)
 
     def multiply(self, signature: Signature, x: Value, weight: str) -> Value:
         """`x @ W.T` for float32 x [S, in] and W [out, in]: float32 [S, out]."""
@@ -66,9 +67,9 @@ class LitertStorage:
         return signature.op("FULLY_CONNECTED", inputs, shape, version, keepNumDims=True)
 
     def gain(self, signature: Signature, weight: str, scale: float) -> Value:
-        """What a norm multiplies by: (1 + w) times `scale`, float32."""
+        """What a norm multiplies by, times `scale`, float32."""
         if weight not in self._stored:
-            values = (1.0 + self._weights.tensors[weight].array()) * np.float32(scale)
+            values = self._weights.tensors[weight].array() * np.float32(scale)
             self._stored[weight] = self._vector(weight, values / self._gains.get(weight, np.float32(1)))
         return signature.use(self._stored[weight])
 
@@ -112,7 +113,9 @@ class LitertStorage:
     def _int8(self, weight: str) -> Stored:
         assert self._matrices is not None
         rows = self._matrices.codes(weight)
-        stored = self._file.weight(stored_name(weight), np.int8, rows.codes.shape, [rows.codes])
+        stored = self._file.weight(
+            self._matrices.stored_name(weight), np.int8, rows.codes.shape, [rows.codes]
+        )
         return replace(stored, scales=rows.scales)
 
     def _int4(self, weight: str, block: int) -> Stored:

@@ -6,14 +6,14 @@ Knows nothing of bundles or manifests; `pipeline` places and records the file.
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from embedding_export.architectures.encoder import encode
+from embedding_export.architectures.registry import encode, tensor_specs
 from embedding_export.errors import ExportError
 from embedding_export.litert.file import LitertFile
 from embedding_export.litert.ops import Lengths, LitertOps, Names
 from embedding_export.litert.storage import LitertStorage
 from embedding_export.weights.eight_bits import EightBits
 from embedding_export.weights.encoder import Encoder
-from embedding_export.weights.precisions import LitertRow
+from embedding_export.weights.precisions import LitertFormat, LitertRow
 
 NAMES = Names("embed_{}", "tokens", "sentence_embedding")
 # What the converter of the published single-length files calls a signature, its input and its output.
@@ -52,15 +52,20 @@ def write_litert(
         ExportError: the weights do not fit one file.
     """
     config = encoder.config
+    parts = {name: spec.part for name, spec in tensor_specs(config).items()}
+
+    def formats(name: str) -> LitertFormat:
+        return row.format(parts.get(name))
+
     matrices = None
     if row.attention.type == "int8":
         seen = encoder.calibration()
-        matrices = EightBits(config, encoder.weights, seen, lambda name: row.format(name).type == "int8")
+        matrices = EightBits(config, encoder.weights, seen, lambda name: formats(name).type == "int8")
     scratch = path.with_name(path.name + ".weights")
     try:
         with scratch.open("w+b") as data:
             file = LitertFile(data, progress)
-            storage = LitertStorage(file, encoder.weights, row.format, matrices)
+            storage = LitertStorage(file, encoder.weights, formats, matrices)
             for length in lengths:
                 signature = file.signature(names.signature.format(length.bucket))
                 ops = LitertOps(signature, config, storage, length, names)

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from embedding_export.architectures.encoder_config import EncoderConfig
-from embedding_export.architectures.ops import DenseStage
+from embedding_export.architectures.interface.figures import Layer
+from embedding_export.architectures.interface.ops import DenseStage
+from embedding_export.architectures.registry import tensor_specs
 from embedding_export.onnx.graph import MICROSOFT, OnnxGraph
 from embedding_export.onnx.ops import OnnxOps
 from embedding_export.onnx.scores import Int8Scores
@@ -25,7 +26,8 @@ from embedding_export.onnx.storage import Storage, output_name
 from embedding_export.weights import quantize
 from embedding_export.weights.balancing import balance_heads
 from embedding_export.weights.calibration import Calibration
-from embedding_export.weights.eight_bits import TURNED_AS_IT_RUNS, EightBits, stored_name
+from embedding_export.weights.eight_bits import EightBits
+from embedding_export.weights.encoder import Encoder
 from embedding_export.weights.folding import Weight, Weights, row_blocks
 from embedding_export.weights.turning import turn
 
@@ -105,13 +107,14 @@ class Int8:
 
     def product(self, codes: str, weight: str) -> str:
         """(codes - 128) @ W.T, without the rows' scales."""
-        stored = f"{stored_name(weight)}:int8"
+        name = self._matrices.stored_name(weight)
+        stored = f"{name}:int8"
         if not self._g.has(stored):
             rows = self._matrices.codes(weight)
             self._g.weight(stored, np.int8, rows.codes.T.shape, [rows.codes.T])
-            self._g.weight(f"{stored_name(weight)}:scale", np.float32, rows.scales.shape, [rows.scales])
+            self._g.weight(f"{name}:scale", np.float32, rows.scales.shape, [rows.scales])
         one, zero = self._constant(np.float32(1)), self._constant(np.uint8(ACTIVATION_ZERO))
-        operands = (codes, stored, one, f"{stored_name(weight)}:scale", zero)
+        operands = (codes, stored, one, f"{name}:scale", zero)
         return self._g.node("MatMulIntegerToFloat", *operands, domain=MICROSOFT, out=output_name(weight))
 
     def _zero(self, scale: str) -> str:
@@ -131,17 +134,17 @@ class Int8Ops:
     def __init__(
         self,
         graph: OnnxGraph,
-        config: EncoderConfig,
-        weights: Weights,
+        encoder: Encoder,
         seen: Calibration,
         table: Storage | None = None,
     ) -> None:
         """`seen`: what activations are like; `table` stores the table of embeddings, if not as int8."""
-        self.g, self.config, self.weights = graph, config, weights
-        matrices, heads = EightBits(config, weights, seen), balance_heads(config, seen)
-        self._int8 = Int8(graph, weights, matrices, table)
-        scores = Int8Scores(graph, seen, heads)
-        self._float = OnnxOps(graph, config, weights, self._int8, scores, {**matrices.gains, **heads})
+        self.g, self.config, self.weights = graph, encoder.config, encoder.weights
+        self._matrices = EightBits(encoder.config, encoder.weights, seen)
+        self._int8 = Int8(graph, encoder.weights, self._matrices, table)
+        heads = balance_heads(encoder.config, seen)
+        scores, gains = Int8Scores(graph, seen, heads), {**self._matrices.gains, **heads}
+        self._float = OnnxOps(graph, encoder, self._int8, scores, gains)
 
     def embedding(self, weight: str, scale: float) -> Scaled:
         return Scaled(self._float.embedding(weight, scale))
@@ -149,7 +152,7 @@ class Int8Ops:
     def linear(self, x: Scaled, *weights: str) -> tuple[Scaled, ...]:
         """One quantization of x serves all weights."""
         name, width = x.name, self.weights.tensors[weights[0]].shape[1]
-        if weights[0].endswith(TURNED_AS_IT_RUNS):
+        if self._matrices.turns_input(weights[0]):
             name = self._int8.turn(name, width)
         codes, scale = self._int8.quantize(name, width)
         return tuple(Scaled(self._int8.product(codes, w), (scale, *x.scales)) for w in weights)
@@ -158,26 +161,22 @@ class Int8Ops:
         """The scale is multiplied back: nothing bounds these rows from below, and epsilon must count."""
         return Scaled(self._float.rms_norm(self._settled(x), weight))
 
-    def head_norm(self, x: Scaled, weight: str, scale: float) -> Scaled:
-        name = x.name if self._cancels(weight) else self._settled(x)
-        return Scaled(self._float.head_norm(name, weight, scale))
+    def head_norm(self, x: Scaled, weight: str, scale: float, layer: Layer) -> Scaled:
+        name = x.name if self._cancels(weight, layer) else self._settled(x)
+        return Scaled(self._float.head_norm(name, weight, scale, layer))
 
-    def rope(self, x: Scaled, theta: float) -> Scaled:
-        return Scaled(self._float.rope(x.name, theta))
+    def rope(self, x: Scaled, layer: Layer) -> Scaled:
+        return Scaled(self._float.rope(x.name, layer))
 
-    def attention(self, q: Scaled, k: Scaled, v: Scaled, window: int | None) -> Scaled:
+    def attention(self, q: Scaled, k: Scaled, v: Scaled, layer: Layer) -> Scaled:
         """Probabilities and values stay float32."""
-        return Scaled(self._float.attention(q.name, k.name, self._settled(v), window))
+        return Scaled(self._float.attention(q.name, k.name, self._settled(v), layer))
 
     def gelu_gate(self, gate: Scaled, up: Scaled) -> Scaled:
         return Scaled(self._float.gelu_gate(self._settled(gate), up.name), up.scales)
 
     def residual(self, x: Scaled, update: Scaled, name: str) -> Scaled:
         return Scaled(self._float.residual(self._settled(x), self._settled(update), name))
-
-    def pools_prompt(self, included: bool) -> None:
-        """As `OnnxOps.pools_prompt`."""
-        self._float.pools_prompt(included)
 
     def mean_pool(self, x: Scaled) -> Scaled:
         return Scaled(self._float.mean_pool(self._settled(x)))
@@ -201,16 +200,19 @@ class Int8Ops:
             factor = self.g.node("Mul", factor, other)
         return self.g.node("Mul", x.name, factor)
 
-    def _cancels(self, head_norm: str) -> bool:
+    def _cancels(self, head_norm: str, layer: Layer) -> bool:
         """Whether the rows that `head_norm` will norm are surely large against its epsilon."""
-        layer, kind = head_norm.split(".self_attn.")
-        matrix = self.weights.tensors[f"{layer}.self_attn.{kind[0]}_proj.weight"]
-        norm = self.weights.tensors[f"{layer}.input_layernorm.weight"]
-        smallest = _mean_squares(matrix, norm, self.config.head_dim).min()
+        specs = tensor_specs(self.config)
+        matrix = specs[head_norm].matrix
+        norm = None if matrix is None else specs[matrix].norm
+        if matrix is None or norm is None:
+            return False
+        tensors = self.weights.tensors
+        smallest = _mean_squares(tensors[matrix], tensors[norm], layer.head_dim).min()
         return bool(smallest > CANCELS_ABOVE * self.config.rms_norm_eps / 1e-6)
 
 
 def _mean_squares(matrix: Weight, norm: Weight, head_dim: int) -> NDArray[np.float32]:
     """Per head, the expected mean square of `matrix` times a normed vector of random direction."""
-    expected = np.square(matrix.array() * (1.0 + norm.array())).sum(1)
+    expected = np.square(matrix.array() * norm.array()).sum(1)
     return np.asarray(expected.reshape(-1, head_dim).mean(1), np.float32)

@@ -10,13 +10,13 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from embedding_export.architectures.encoder_config import EncoderConfig
-from embedding_export.architectures.ops import DenseStage
-from embedding_export.architectures.rope import rope_tables
+from embedding_export.architectures.interface.figures import Layer
+from embedding_export.architectures.interface.ops import DenseStage
+from embedding_export.architectures.interface.rope import rope_tables
 from embedding_export.onnx.graph import MICROSOFT, OnnxGraph
 from embedding_export.onnx.scores import Int8Scores
 from embedding_export.onnx.storage import Storage
-from embedding_export.weights.folding import Weights
+from embedding_export.weights.encoder import Encoder
 
 # Added to the scores of masked keys: far below any score, yet finite, so that a row with no key at all stays
 # finite.
@@ -37,8 +37,7 @@ class OnnxOps:
     def __init__(
         self,
         graph: OnnxGraph,
-        config: EncoderConfig,
-        weights: Weights,
+        encoder: Encoder,
         storage: Storage,
         int8_scores: Int8Scores | None = None,
         gains: Mapping[str, NDArray[np.float32]] | None = None,
@@ -47,16 +46,15 @@ class OnnxOps:
         their length: for storages that round activations, which would make much of a different last digit.
         `gains` divides what a norm multiplies by (see `balancing`).
         """
-        self.g, self.config, self.weights, self._storage = graph, config, weights, storage
+        self.g, self._storage = graph, storage
+        self.config, self.weights = encoder.config, encoder.weights
+        self._positions = _positions(encoder.max_seq_length)
         self._int8_scores, self._gains = int8_scores, gains or {}
-        self._blocks = _Blocks(graph, config, whole=int8_scores is not None)
+        self._blocks = _Blocks(graph, encoder.config.window, whole=int8_scores is not None)
         self._biases: dict[int | None, str] = {}
-        self._shapes: dict[int | None, tuple[str, str]] = {}
+        self._shapes: dict[Layer, tuple[str, str]] = {}
         self._token_mask = graph.node("Cast", self._blocks.mask, to=1)
-
-    def pools_prompt(self, included: bool) -> None:
-        """Whether tokens that have 2 in the mask, a prompt's, are part of the mean; attention reads them."""
-        if not included:
+        if not encoder.include_prompt:  # tokens of a prompt have 2 in the mask: attention alone reads them
             pooled = self.g.node("Equal", self._blocks.mask, self.g.ints(1))
             self._token_mask = self.g.node("Cast", pooled, to=1)
 
@@ -70,27 +68,27 @@ class OnnxOps:
     def rms_norm(self, x: str, weight: str) -> str:
         return self._norm(x, weight, 1.0, weight.removesuffix(".weight"))
 
-    def head_norm(self, x: str, weight: str, scale: float) -> str:
-        heads = self.g.node("Reshape", x, self.g.ints(0, 0, -1, self.config.head_dim))
+    def head_norm(self, x: str, weight: str, scale: float, layer: Layer) -> str:
+        heads = self.g.node("Reshape", x, self.g.ints(0, 0, -1, layer.head_dim))
         normed = self._norm(heads, weight, scale, weight.removesuffix(".weight"))
         joined = self.g.node("Reshape", normed, self.g.ints(0, 0, -1))
         if self._int8_scores:
             self._int8_scores.normed(joined, weight)
         return joined
 
-    def rope(self, x: str, theta: float) -> str:
-        cos, sin = rope_tables(theta, self.config.head_dim, self.config.max_position_embeddings)
+    def rope(self, x: str, layer: Layer) -> str:
+        cos, sin = rope_tables(layer.rope_theta, layer.head_dim, self._positions)
         tables = self.g.constant(cos), self.g.constant(sin)
         turned = self.g.node("RotaryEmbedding", x, self.g.ints(0), *tables, domain=MICROSOFT)
         if self._int8_scores:
             self._int8_scores.turned(turned, x)
         return turned
 
-    def attention(self, q: str, k: str, v: str, window: int | None) -> str:
+    def attention(self, q: str, k: str, v: str, layer: Layer) -> str:
         if self._int8_scores:
-            codes = self._scored(*self._int8_scores.quantized(q, k), window)
-            return self._attend(self._int8_scores.product(codes, q, k), v, window)
-        return self._attend(self.g.node("MatMul", *self._scored(q, k, window)), v, window)
+            codes = self._scored(*self._int8_scores.quantized(q, k), layer)
+            return self._attend(self._int8_scores.product(codes, q, k), v, layer)
+        return self._attend(self.g.node("MatMul", *self._scored(q, k, layer)), v, layer)
 
     def gelu_gate(self, gate: str, up: str) -> str:
         return self.g.node("Mul", self.g.node("Gelu", gate, approximate="tanh"), up)
@@ -129,63 +127,62 @@ class OnnxOps:
 
     def _norm(self, x: str, weight: str, scale: float, out: str) -> str:
         if not self.g.has(weight):
-            values = (1.0 + self.weights.tensors[weight].array()) * np.float32(scale)
+            values = self.weights.tensors[weight].array() * np.float32(scale)
             values = values / self._gains.get(weight, np.float32(1))
             self.g.weight(weight, np.float32, values.shape, [values])
         return self.g.node(
             "SimplifiedLayerNormalization", x, weight, out=out, axis=-1, epsilon=self.config.rms_norm_eps
         )
 
-    def _scored(self, q: str, k: str, window: int | None) -> tuple[str, str]:
+    def _scored(self, q: str, k: str, layer: Layer) -> tuple[str, str]:
         """Queries [B, blocks, KV, block * group, D] and keys [B, blocks, KV, D, keys], of whatever type.
 
         Queries that share a key head stand together: their product is one GEMM per block.
         """
-        group = self.config.num_attention_heads // self.config.num_key_value_heads
-        k = self.g.node("Transpose", self._keys(k, window), perm=[0, 1, 2, 4, 3])
-        return self._queries(q, window, group), k
+        k = self.g.node("Transpose", self._keys(k, layer), perm=[0, 1, 2, 4, 3])
+        return self._queries(q, layer), k
 
-    def _attend(self, scores: str, v: str, window: int | None) -> str:
+    def _attend(self, scores: str, v: str, layer: Layer) -> str:
         """softmax(scores) v, masked; scores are the product of what `_scored` gives."""
-        g, c = self.g, self.config
-        group = c.num_attention_heads // c.num_key_value_heads
-        v = self._keys(v, window)
-        bias = self._bias(window)
-        if window not in self._shapes:  # layers of one kind have the same
+        g = self.g
+        v = self._keys(v, layer)
+        bias = self._bias(layer.window)
+        if layer not in self._shapes:  # layers of one kind have the same
             shape = g.node("Shape", scores)
             keys = g.node("Slice", shape, self.g.ints(4), self.g.ints(5), self.g.ints(0))
-            split = g.node("Concat", self.g.ints(0, 0, c.num_key_value_heads, -1, group), keys, axis=0)
-            self._shapes[window] = shape, split
-        shape, split = self._shapes[window]
+            split = g.node("Concat", self.g.ints(0, 0, layer.kv_heads, -1, layer.group), keys, axis=0)
+            self._shapes[layer] = shape, split
+        shape, split = self._shapes[layer]  # the second: [B, blocks, KV, block, group, keys]
         scores = g.node("Add", g.node("Reshape", scores, split), bias)
         weights = g.node("Reshape", g.node("Softmax", scores, axis=-1), shape)
         out = g.node("MatMul", weights, v)
-        return self._join_heads(out, group)
+        return self._join_heads(out, layer)
 
-    def _queries(self, q: str, window: int | None, group: int) -> str:
-        kv, d = self.config.num_key_value_heads, self.config.head_dim
-        blocks = self._blocks.count if window is not None else self.g.ints(1)
+    def _queries(self, q: str, layer: Layer) -> str:
+        """[B, S, N * D] as [B, blocks, KV, block * group, D]."""
+        kv, d = layer.kv_heads, layer.head_dim
+        blocks = self._blocks.count if layer.window is not None else self.g.ints(1)
         if kv == 1:  # heads lie beside each other within a token already
             tail = self.g.ints(1, -1, d)
             return self.g.node("Reshape", q, self.g.node("Concat", self.g.ints(0), blocks, tail, axis=0))
-        shape = self.g.node("Concat", self.g.ints(0), blocks, self.g.ints(-1, kv, group * d), axis=0)
+        shape = self.g.node("Concat", self.g.ints(0), blocks, self.g.ints(-1, kv, layer.group * d), axis=0)
         q = self.g.node("Transpose", self.g.node("Reshape", q, shape), perm=[0, 1, 3, 2, 4])
         return self.g.node("Reshape", q, self.g.ints(0, 0, kv, -1, d))
 
-    def _join_heads(self, out: str, group: int) -> str:
-        kv, d = self.config.num_key_value_heads, self.config.head_dim
-        if kv > 1:
-            out = self.g.node("Reshape", out, self.g.ints(0, 0, kv, -1, group * d))
+    def _join_heads(self, out: str, layer: Layer) -> str:
+        """[B, blocks, KV, block * group, D] as [B, S, N * D]."""
+        if layer.kv_heads > 1:
+            wide = layer.group * layer.head_dim
+            out = self.g.node("Reshape", out, self.g.ints(0, 0, layer.kv_heads, -1, wide))
             out = self.g.node("Transpose", out, perm=[0, 1, 3, 2, 4])
-        shape = self.g.node(
-            "Concat", self.g.ints(0), self._blocks.padded, self.g.ints(kv * group * d), axis=0
-        )
+        width = self.g.ints(layer.heads * layer.head_dim)
+        shape = self.g.node("Concat", self.g.ints(0), self._blocks.padded, width, axis=0)
         return self.g.node("Reshape", out, shape)
 
-    def _keys(self, x: str, window: int | None) -> str:
+    def _keys(self, x: str, layer: Layer) -> str:
         """Keys or values [B, S, KV * D] as [B, blocks, KV, keys, D]."""
-        kv, d = self.config.num_key_value_heads, self.config.head_dim
-        if window is not None:
+        kv, d = layer.kv_heads, layer.head_dim
+        if layer.window is not None:
             x = self.g.node("Gather", x, self._blocks.key_index, axis=1)
         else:
             x = self.g.node("Unsqueeze", x, self.g.ints(1))
@@ -208,6 +205,13 @@ class OnnxOps:
         return self.g.constant(np.array(value, np.float32))
 
 
+def _positions(max_seq_length: int) -> int:
+    """Positions that rotations are stored for: the longest text's tokens and those that fill its blocks."""
+    if max_seq_length <= BLOCK_LOCAL_ABOVE:
+        return max_seq_length
+    return -(-max_seq_length // CHUNK) * CHUNK
+
+
 class _Blocks:
     """How the tokens are cut into blocks for local attention, computed in the graph from the input's length.
 
@@ -217,7 +221,7 @@ class _Blocks:
     at a multiple of CHUNK: engines sum over keys in runs of 128, which then are the same whatever S.
     """
 
-    def __init__(self, graph: OnnxGraph, config: EncoderConfig, whole: bool) -> None:
+    def __init__(self, graph: OnnxGraph, window: int, whole: bool) -> None:
         self.g = graph
         node, ints = graph.node, graph.ints
         self.length = node("Shape", "input_ids", start=1, end=2, out="length")
@@ -228,7 +232,7 @@ class _Blocks:
         equal = node("Div", node("Add", self.length, one_less), self.count)
         self._block = node("Where", single, self.length, ints(CHUNK)) if whole else equal
         self.padded = node("Mul", self.count, self._block, out="padded_length")
-        side = -(-config.window // CHUNK) * CHUNK if whole else config.window
+        side = -(-window // CHUNK) * CHUNK if whole else window
         self._side = node("Where", single, ints(0), ints(side), out="side")
         pads = node("Concat", ints(0, 0, 0), node("Sub", self.padded, self.length), axis=0)
         self.ids = node("Pad", "input_ids", pads)

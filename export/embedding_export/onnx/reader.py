@@ -15,7 +15,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from embedding_export.weights.stored import TABLE, Grid, StoredWeight, int8_weight, plain_weight, split_name
+from embedding_export.architectures.interface.tensors import TABLE
+from embedding_export.weights.stored import Grid, StoredWeight, int8_weight, plain_weight, split_name
 from embedding_runtime.engines.onnx_links import data_beside
 
 BLOCK = 32

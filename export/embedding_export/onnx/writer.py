@@ -8,7 +8,7 @@ from pathlib import Path
 
 from onnx import TensorProto, helper
 
-from embedding_export.architectures.encoder import encode
+from embedding_export.architectures.registry import encode
 from embedding_export.onnx.graph import MICROSOFT, OnnxGraph
 from embedding_export.onnx.int4 import Int4
 from embedding_export.onnx.int8 import Int8Ops
@@ -39,7 +39,7 @@ def write_onnx(
         _emit(encoder, graph, row)
     inputs = [helper.make_tensor_value_info(n, TensorProto.INT64, list(SEQUENCE)) for n in INPUTS]
     shapes: tuple[list[str | int | None], ...] = (
-        ["batch", "sequence", encoder.config.hidden_size],
+        ["batch", "sequence", encoder.config.output_size],
         ["batch", encoder.embedding_dim],
     )
     outputs = [
@@ -53,17 +53,15 @@ def _emit(encoder: Encoder, graph: OnnxGraph, row: PrecisionRow) -> None:
     config, weights = encoder.config, encoder.weights
     if row.storage == "int8":
         table = Int4(graph, weights, row.table == "q4_0", row.table == "int4") if row.table else None
-        int8 = Int8Ops(graph, config, weights, encoder.calibration(), table)
-        int8.pools_prompt(encoder.include_prompt)
+        int8 = Int8Ops(graph, encoder, encoder.calibration(), table)
         int8.finish(*encode(int8, config, weights.dense, encoder.normalize))
         return
     if row.storage in ("int4", "q4_0"):
         seen = encoder.calibration()
         heads = balance_heads(config, seen)
         storage = Int4(graph, weights, row.storage == "q4_0")
-        ops = OnnxOps(graph, config, weights, storage, Int8Scores(graph, seen, heads), heads)
+        ops = OnnxOps(graph, encoder, storage, Int8Scores(graph, seen, heads), heads)
     else:
         plain = Float16(graph, weights) if row.storage == "float16" else Float32(graph, weights)
-        ops = OnnxOps(graph, config, weights, plain)
-    ops.pools_prompt(encoder.include_prompt)
+        ops = OnnxOps(graph, encoder, plain)
     ops.finish(*encode(ops, config, weights.dense, encoder.normalize))

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from embedding_export.architectures.interface.tensors import TABLE
 from embedding_export.checkpoint.checkpoint import Checkpoint
 from embedding_export.files.tensors import Tensor
 from embedding_export.tokenizer.alphabet import Trimmed, trim
 
-TABLE = "embed_tokens.weight"
 TOKENIZER_CONFIG, SENTENCEPIECE = "tokenizer_config.json", "tokenizer.model"
 
 

@@ -13,7 +13,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from embedding_export.architectures.encoder_config import EncoderConfig
+from embedding_export.architectures.interface.figures import Figures
+from embedding_export.architectures.interface.tensors import norm_takers
+from embedding_export.architectures.registry import tensor_specs
 from embedding_export.weights.calibration import Calibration, Heads
 from embedding_export.weights.folding import Weight, Weights
 
@@ -31,7 +33,7 @@ SPREADS = np.logspace(0, 1.3, 40)
 @dataclass(frozen=True)
 class Balanced:
     """`weights` to store, whose columns were multiplied by `columns`, by the matrix; `gains` divides what a
-    norm multiplies by (1 + w), by the norm's name."""
+    norm multiplies by, by the norm's name."""
 
     weights: Weights
     gains: Mapping[str, Floats]
@@ -56,36 +58,26 @@ class _Moved:
         return self.rows(0, self.shape[0])
 
 
-def balance(
-    config: EncoderConfig, weights: Weights, seen: Calibration, int8: Callable[[str], bool]
-) -> Balanced:
+def balance(config: Figures, weights: Weights, seen: Calibration, int8: Callable[[str], bool]) -> Balanced:
     """Factors between each norm and the matrices that take what it gives, where these are `int8`."""
     tensors = dict(weights.tensors)
     gains: dict[str, Floats] = {}
     columns: dict[str, Floats] = {}
-    for i in range(config.num_hidden_layers):
-        attn, mlp = f"layers.{i}.self_attn", f"layers.{i}.mlp"
-        qkv = [f"{attn}.{n}_proj.weight" for n in "qkv"]
-        gate_up = [f"{mlp}.{n}_proj.weight" for n in ("gate", "up")]
-        for norm, takers in (
-            (f"layers.{i}.input_layernorm.weight", qkv),
-            (f"layers.{i}.pre_feedforward_layernorm.weight", gate_up),
-        ):
-            if not int8(takers[0]):
-                continue
+    for norm, takers in norm_takers(tensor_specs(config)).items():
+        if int8(takers[0]):
             gains[norm] = _factors(seen.inputs[norm], [weights.tensors[t].array() for t in takers])
             columns |= dict.fromkeys(takers, gains[norm])
     tensors |= {name: _Moved(tensors[name], factors) for name, factors in columns.items()}
     return Balanced(replace(weights, tensors=tensors), gains, columns)
 
 
-def balance_heads(config: EncoderConfig, seen: Calibration) -> dict[str, Floats]:
-    """What to divide the head norms' (1 + w) by, for scores from codes of one scale each: float32 [D]."""
+def balance_heads(config: Figures, seen: Calibration) -> dict[str, Floats]:
+    """What to divide the head norms' gains by, for scores from codes of one scale each: float32 [D]."""
     gains: dict[str, Floats] = {}
-    for i in range(config.num_hidden_layers):
-        queries, keys = (f"layers.{i}.self_attn.{n}_norm.weight" for n in "qk")
-        factors = np.tile(_head_factors(seen.heads[queries], seen.heads[keys]), 2)
-        gains |= {queries: np.float32(1) / factors, keys: factors}
+    for queries, spec in tensor_specs(config).items():
+        if spec.keys is not None:
+            factors = np.tile(_head_factors(seen.heads[queries], seen.heads[spec.keys]), 2)
+            gains |= {queries: np.float32(1) / factors, spec.keys: factors}
     return gains
 
 

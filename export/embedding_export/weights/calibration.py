@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from embedding_export.architectures.encoder import encode
-from embedding_export.architectures.encoder_config import EncoderConfig
-from embedding_export.architectures.ops import DenseStage
-from embedding_export.architectures.rope import rope_tables
+from embedding_export.architectures.interface.figures import Figures, Layer
+from embedding_export.architectures.interface.ops import DenseStage
+from embedding_export.architectures.interface.rope import rope_tables
+from embedding_export.architectures.registry import encode
 from embedding_export.weights.folding import Weights
 
 Floats = NDArray[np.float32]
@@ -42,7 +42,7 @@ class Calibration:
     heads: dict[str, Heads] = field(default_factory=dict)
 
 
-def calibrate(config: EncoderConfig, weights: Weights, texts: Sequence[Sequence[int]]) -> Calibration:
+def calibrate(config: Figures, weights: Weights, texts: Sequence[Sequence[int]]) -> Calibration:
     """Run the encoder over token ids of some texts; one matrix at a time is in memory.
 
     Raises:
@@ -62,7 +62,7 @@ class _Watched:
 
     def __init__(
         self,
-        config: EncoderConfig,
+        config: Figures,
         weights: Weights,
         ids: NDArray[np.int64],
         lengths: Sequence[int],
@@ -85,33 +85,21 @@ class _Watched:
         self._seen.inputs[weight] = self._norm(x[self._rows], weight)
         return self._norm(x, weight)
 
-    def head_norm(self, x: Floats, weight: str, scale: float) -> Floats:
-        normed = self._norm(self._heads(x), weight) * np.float32(scale)
-        pairs = np.hypot(*np.split(normed, 2, axis=-1)).reshape(-1, self._config.head_dim // 2)
+    def head_norm(self, x: Floats, weight: str, scale: float, layer: Layer) -> Floats:
+        normed = self._norm(_heads(x, layer), weight) * np.float32(scale)
+        pairs = np.hypot(*np.split(normed, 2, axis=-1)).reshape(-1, layer.head_dim // 2)
         self._seen.heads[weight] = Heads(pairs.max(axis=0), np.square(pairs).mean(axis=0))
         return normed.reshape(x.shape)
 
-    def rope(self, x: Floats, theta: float) -> Floats:
+    def rope(self, x: Floats, layer: Layer) -> Floats:
         positions = np.concatenate([np.arange(len(t)) for t in self._texts])
-        cos, sin = (t[positions, None] for t in rope_tables(theta, self._config.head_dim, len(x)))
-        a, b = np.split(self._heads(x), 2, axis=-1)
+        cos, sin = (t[positions, None] for t in rope_tables(layer.rope_theta, layer.head_dim, len(x)))
+        a, b = np.split(_heads(x, layer), 2, axis=-1)
         turned = np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
         return np.asarray(turned.reshape(x.shape), np.float32)
 
-    def attention(self, q: Floats, k: Floats, v: Floats, window: int | None) -> Floats:
-        return np.concatenate([self._attend(q[t], k[t], v[t], window) for t in self._texts])
-
-    def _attend(self, q: Floats, k: Floats, v: Floats, window: int | None) -> Floats:
-        group = self._config.num_attention_heads // self._config.num_key_value_heads
-        query, key, value = (self._heads(x).swapaxes(0, 1) for x in (q, k, v))
-        key, value = (np.repeat(x, group, axis=0) for x in (key, value))
-        scores = query @ key.swapaxes(1, 2)
-        position = np.arange(len(q))
-        if window is not None:
-            scores[:, np.abs(position[:, None] - position) > window] = -np.inf
-        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        weights /= weights.sum(axis=-1, keepdims=True)
-        return np.asarray((weights @ value).swapaxes(0, 1).reshape(len(q), -1), np.float32)
+    def attention(self, q: Floats, k: Floats, v: Floats, layer: Layer) -> Floats:
+        return np.concatenate([_attend(q[t], k[t], v[t], layer) for t in self._texts])
 
     def gelu_gate(self, gate: Floats, up: Floats) -> Floats:
         inner = np.sqrt(2 / np.pi) * (gate + 0.044715 * gate**3)
@@ -132,7 +120,22 @@ class _Watched:
     def _norm(self, x: Floats, weight: str) -> Floats:
         mean_square = np.square(x).mean(axis=-1, keepdims=True)
         normed = x / np.sqrt(mean_square + np.float32(self._config.rms_norm_eps))
-        return np.asarray(normed * (1 + self._weights.tensors[weight].array()), np.float32)
+        return np.asarray(normed * self._weights.tensors[weight].array(), np.float32)
 
-    def _heads(self, x: Floats) -> Floats:
-        return x.reshape(len(x), -1, self._config.head_dim)
+
+def _heads(x: Floats, layer: Layer) -> Floats:
+    """[tokens, heads * D] as [tokens, heads, D]."""
+    return x.reshape(len(x), -1, layer.head_dim)
+
+
+def _attend(q: Floats, k: Floats, v: Floats, layer: Layer) -> Floats:
+    """`Ops.attention` of one text: [tokens, heads * D] each."""
+    query, key, value = (_heads(x, layer).swapaxes(0, 1) for x in (q, k, v))  # [heads, tokens, D]
+    key, value = (np.repeat(x, layer.group, axis=0) for x in (key, value))
+    scores = query @ key.swapaxes(1, 2)
+    position = np.arange(len(q))
+    if layer.window is not None:
+        scores[:, np.abs(position[:, None] - position) > layer.window] = -np.inf
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    weights /= weights.sum(axis=-1, keepdims=True)
+    return np.asarray((weights @ value).swapaxes(0, 1).reshape(len(q), -1), np.float32)

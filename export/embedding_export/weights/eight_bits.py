@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from embedding_export.architectures.encoder_config import EncoderConfig
+from embedding_export.architectures.interface.figures import Figures
+from embedding_export.architectures.interface.tensors import Turning
+from embedding_export.architectures.registry import tensor_specs
 from embedding_export.weights.balancing import balance
 from embedding_export.weights.calibration import Calibration
 from embedding_export.weights.compensation import compensated_int8
@@ -15,29 +17,34 @@ from embedding_export.weights.folding import Weight, Weights
 from embedding_export.weights.quantize import Floats, Int8Rows
 from embedding_export.weights.turning import GivesTurned, TakesTurned, turned
 
-# The inputs of down projections are sparse, with other channels large for every token: they are turned as a
-# graph runs. Values are turned by their own matrix, for nothing.
-TURNED_AS_IT_RUNS = ".down_proj.weight"
-TAKES_TURNED = (TURNED_AS_IT_RUNS, ".o_proj.weight")
-GIVES_TURNED = ".v_proj.weight"
+_TAKING: tuple[Turning, ...] = ("turned_as_it_runs", "takes_turned")
 
 
 class EightBits:
-    """`gains` divides what a norm multiplies by (1 + w), by the norm's name."""
+    """`gains` divides what a norm multiplies by, by the norm's name.
+
+    The inputs of down projections are sparse, with other channels large for every token: they are turned as a
+    graph runs. Values are turned by their own matrix, for nothing. Which matrices these are, the architecture
+    says.
+    """
 
     def __init__(
         self,
-        config: EncoderConfig,
+        config: Figures,
         weights: Weights,
         seen: Calibration,
         int8: Callable[[str], bool] = lambda name: True,
     ) -> None:
         """`int8`: which matrices are, by name; others stay as they are."""
+        self._turning: dict[str, Turning] = {
+            name: spec.turning for name, spec in tensor_specs(config).items() if spec.turning is not None
+        }
         balanced = balance(config, weights, seen, int8)
         self.gains: Mapping[str, Floats] = balanced.gains
         self._moments, self._columns = seen.moments, balanced.columns
         self._tensors: dict[str, Weight] = {
-            name: _turned(name, tensor) for name, tensor in balanced.weights.tensors.items()
+            name: _turned(tensor, self._turning.get(name))
+            for name, tensor in balanced.weights.tensors.items()
         }
 
     def codes(self, weight: str) -> Int8Rows:
@@ -45,19 +52,23 @@ class EightBits:
         moments = self._moments[weight]
         if weight in self._columns:
             moments = moments / np.outer(self._columns[weight], self._columns[weight])
-        if weight.endswith(TAKES_TURNED):
+        if self._turning.get(weight) in _TAKING:
             moments = turned(np.ascontiguousarray(turned(moments).T))
         return compensated_int8(self._tensors[weight].array(), moments)
 
+    def turns_input(self, weight: str) -> bool:
+        """Whether a matrix takes inputs that the graph turns."""
+        return self._turning.get(weight) == "turned_as_it_runs"
 
-def stored_name(weight: str) -> str:
-    """What a file calls a matrix's codes: how it is turned is part of the name."""
-    if weight.endswith(TAKES_TURNED):
-        return f"{weight}:takes_turned"
-    return f"{weight}:gives_turned" if weight.endswith(GIVES_TURNED) else weight
+    def stored_name(self, weight: str) -> str:
+        """What a file calls a matrix's codes: how it is turned is part of the name."""
+        turning = self._turning.get(weight)
+        if turning in _TAKING:
+            return f"{weight}:takes_turned"
+        return weight if turning is None else f"{weight}:{turning}"
 
 
-def _turned(name: str, weight: Weight) -> Weight:
-    if name.endswith(TAKES_TURNED):
+def _turned(weight: Weight, turning: Turning | None) -> Weight:
+    if turning in _TAKING:
         return TakesTurned(weight)
-    return GivesTurned(weight) if name.endswith(GIVES_TURNED) else weight
+    return weight if turning is None else GivesTurned(weight)

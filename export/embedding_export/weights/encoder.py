@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from embedding_export.architectures.encoder_config import EncoderConfig
+from embedding_export.architectures.interface.figures import Figures
 from embedding_export.weights.calibration import Calibration, calibrate
 from embedding_export.weights.folding import Weights
 
@@ -12,13 +12,16 @@ from embedding_export.weights.folding import Weights
 class Encoder:
     """What every format is built from; `sample` is texts' token ids for int8 and int4 to see activations.
 
+    No text is longer than `max_seq_length` tokens.
+
     `calibrated` gives what was seen of them, where several graphs share it.
     """
 
-    config: EncoderConfig
+    config: Figures
     weights: Weights
     normalize: bool
     embedding_dim: int
+    max_seq_length: int
     sample: tuple[tuple[int, ...], ...] = ()
     include_prompt: bool = True
     calibrated: Callable[[], Calibration] | None = None

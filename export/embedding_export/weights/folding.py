@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from embedding_export.architectures.ops import DenseStage
+from embedding_export.architectures.interface.ops import DenseStage
 from embedding_export.checkpoint.checkpoint import Checkpoint
 
 # Rows of a table held in memory at a time.

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from embedding_export.architectures.interface.tensors import Part
 from embedding_runtime.bundle import Format, Precision
 
 Storage = Literal["float32", "float16", "int8", "int4", "q4_0"]
@@ -168,13 +169,10 @@ class LitertRow:
     golden_tolerance: dict[str, float]
     bit_stable: bool | None = None
 
-    def format(self, name: str) -> LitertFormat:
-        """The format of a matrix or table by its canonical name."""
-        if name.startswith("dense."):
-            return LitertFormat("float32")
-        if ".self_attn." in name:
-            return self.attention
-        return self.mlp if ".mlp." in name else self.table
+    def format(self, part: Part | None) -> LitertFormat:
+        """The format of the matrices or the table of a part; what belongs to none is float32."""
+        formats = {"attention": self.attention, "feed-forward": self.mlp, "table": self.table}
+        return formats.get(part or "", LitertFormat("float32"))
 
 
 _F32, _I8 = LitertFormat("float32"), LitertFormat("int8")

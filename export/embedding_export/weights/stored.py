@@ -7,9 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embedding_export.checkpoint.checkpoint import Checkpoint
-
-TABLE = "embed_tokens.weight"
 # What a stored matrix's name says of its inputs or outputs, behind a colon.
 TAKES_TURNED, GIVES_TURNED = "takes_turned", "gives_turned"
 # float16 keeps 11 significant bits, and below 2^-14 multiples of 2^-24.
@@ -36,7 +33,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class StoredWeight:
-    """One weight of a graph in the checkpoint's orientation: linears [out, in]; norms as stored, 1 + w."""
+    """One weight of a graph in the checkpoint's orientation: linears [out, in]."""
 
     kind: str
     shape: tuple[int, ...]
@@ -59,11 +56,6 @@ def split_name(stored: str) -> tuple[str, str]:
     """A tensor's canonical name, and how it is turned, of the name that it is stored under."""
     name, _, turned = stored.partition(":")
     return (name, turned) if turned in (TAKES_TURNED, GIVES_TURNED) else (stored, "")
-
-
-def norm_scale(name: str, checkpoint: Checkpoint) -> float:
-    """What a stored norm carries beside 1 + w: queries are scaled in their norm."""
-    return checkpoint.config.attention_scale if name.endswith("q_norm.weight") else 1.0
 
 
 def plain_weight(values: Array) -> StoredWeight:

@@ -2,11 +2,10 @@
 
 import argparse
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from embedding_runtime.console import abandon, show
+from embedding_runtime.console import run_command, show
 from embedding_runtime.doctor.advice import MB, advice, problems
 from embedding_runtime.doctor.bundle import BundleState, examine_bundle
 from embedding_runtime.doctor.machine import Machine, examine_machine
@@ -17,15 +16,7 @@ SCHEMA_VERSION = 1
 def main(argv: list[str] | None = None) -> int:
     """Run the command: 0 all is well, 1 something is wrong, 2 usage, 130 interrupted."""
     options = _parser().parse_args(argv)
-    try:
-        return _run(options)
-    except KeyboardInterrupt:
-        sys.stderr.write("embedding-doctor: interrupted\n")
-        return 130
-    except BrokenPipeError:
-        abandon()
-        sys.stderr.write("embedding-doctor: error: the reader of the output went away\n")
-        return 1
+    return run_command("embedding-doctor", lambda: _run(options))
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -3,7 +3,6 @@
 import argparse
 import hashlib
 import json
-import signal
 import sys
 import warnings
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from embedding_runtime.console import abandon, show
+from embedding_runtime.console import run_command, show
 from embedding_runtime.embed_text.arguments import parser
 from embedding_runtime.embed_text.files.parquet_writer import ParquetWriter, spool
 from embedding_runtime.embed_text.files.text_source import open_source
@@ -28,12 +27,10 @@ from embedding_runtime.encoding.options import Options
 from embedding_runtime.encoding.progress import Progress
 from embedding_runtime.encoding.stream import TOKEN_BUDGET, WINDOW_BATCHES, WINDOW_CHARACTERS
 from embedding_runtime.engines.registry import check_engine_version
-from embedding_runtime.errors import EmbeddingError, InputError
+from embedding_runtime.errors import InputError
 from embedding_runtime.machine.cpu import cpu_fingerprint
 from embedding_runtime.machine.threads import resolve_threads
-from embedding_runtime.serve import cli as service
-
-_INTERRUPTED = 130
+from embedding_runtime.serve.command import cli as service
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -42,24 +39,17 @@ def main(argv: list[str] | None = None) -> int:
     if service.is_meant(given):
         return service.main(given[1:])
     arguments = parser().parse_args(given)
-    try:
-        with _terminable(), _warnings_told():
-            return _run(arguments)
-    except KeyboardInterrupt:
-        _say(f"interrupted; the rows written so far are complete{_resumable(arguments)}")
-        return _INTERRUPTED
-    except BrokenPipeError:
-        abandon()
-        _say("error: the reader of the output went away")
-        return 1
-    except EmbeddingError as e:
-        _say(f"error: {e}")
-        return 2 if isinstance(e, InputError) else 1
-    except OSError as e:
-        where = f" ({e.filename})" if e.filename else ""
-        kept = f"the rows written so far are complete{_resumable(arguments)}"
-        _say(f"error: {e.strerror or e}{where}; {kept}")
-        return 1
+
+    def kept() -> str:
+        return f"the rows written so far are complete{_resumable(arguments)}"
+
+    with _warnings_told():
+        return run_command(
+            "embed-text",
+            lambda: _run(arguments),
+            on_interrupt=lambda: f"interrupted; {kept()}",
+            on_disk_error=kept,
+        )
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -225,20 +215,6 @@ def _finish(arguments: argparse.Namespace, job: Job) -> None:
         )
         + "\n"
     )
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """A termination signal ends the run as Ctrl-C does."""
-    before = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 @contextmanager

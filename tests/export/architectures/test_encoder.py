@@ -10,10 +10,10 @@ import torch
 import written
 from numpy.typing import NDArray
 
-from embedding_export.architectures.encoder import encode
-from embedding_export.architectures.encoder_config import EncoderConfig
-from embedding_export.architectures.ops import DenseStage
-from embedding_export.architectures.rope import rope_tables
+from embedding_export.architectures.interface.figures import Figures
+from embedding_export.architectures.interface.ops import DenseStage
+from embedding_export.architectures.interface.rope import rope_tables
+from embedding_export.architectures.registry import encode
 from embedding_export.checkpoint.checkpoint import Checkpoint, load_checkpoint
 from embedding_export.onnx.ops import BLOCK_LOCAL_ABOVE
 from embedding_export.onnx.writer import write_onnx
@@ -31,21 +31,21 @@ def checkpoint(tiny_checkpoint: Path) -> Checkpoint:
     return load_checkpoint(tiny_checkpoint)
 
 
-def _session(config: EncoderConfig, weights: Weights, folder: Path) -> OnnxSession:
+def _session(config: Figures, weights: Weights, folder: Path, longest: int = 2048) -> OnnxSession:
     path = folder / "model.onnx"
     dim = weights.dense[-1].out_features if weights.dense else config.hidden_size
-    write_onnx(Encoder(config, weights, True, dim), path, lambda _: None)
+    write_onnx(Encoder(config, weights, True, dim, longest), path, lambda _: None)
     return OnnxSession(path, 1)
 
 
-def _batch(config: EncoderConfig, lengths: list[int]) -> tuple[Array, Array]:
+def _batch(config: Figures, lengths: list[int]) -> tuple[Array, Array]:
     """Random ids, right-padded; the mask says where they end."""
     rng = np.random.default_rng(sum(lengths))
     mask = (np.arange(max(lengths)) < np.array(lengths)[:, None]).astype(np.int64)
     return rng.integers(5, config.vocab_size, mask.shape) * mask, mask
 
 
-def _torch(config: EncoderConfig, weights: Weights, ids: Array, mask: Array) -> tuple[Floats, ...]:
+def _torch(config: Figures, weights: Weights, ids: Array, mask: Array) -> tuple[Floats, ...]:
     ops = TorchOps(config, weights, torch.from_numpy(ids), torch.from_numpy(mask))
     with torch.no_grad():
         return tuple(t.numpy() for t in encode(ops, config, weights.dense, True))
@@ -70,7 +70,7 @@ def test_onnx_equals_torch(checkpoint: Checkpoint, lengths: list[int], tmp_path:
 
 @pytest.mark.parametrize("window", [1, 3, 200, 600, 5000])
 def test_any_window(checkpoint: Checkpoint, window: int, tmp_path: Path) -> None:
-    config = dataclasses.replace(checkpoint.config, window=window)
+    config = written.with_local(checkpoint.config, window=window)
     session = _session(config, folded(checkpoint), tmp_path)
     ids, mask = _batch(config, [900, 530])
     (vectors,) = session.run(ids, mask, ("sentence_embedding",))
@@ -80,8 +80,7 @@ def test_any_window(checkpoint: Checkpoint, window: int, tmp_path: Path) -> None
 @pytest.mark.parametrize("heads", [2, 4])
 def test_several_key_heads(checkpoint: Checkpoint, heads: int, tmp_path: Path) -> None:
     """Other Gemma 3 sizes share a key head among fewer queries."""
-    config = dataclasses.replace(checkpoint.config, num_key_value_heads=heads)
-    weights = written.with_key_heads(config, folded(checkpoint))
+    config, weights = written.with_key_heads(checkpoint.config, folded(checkpoint), heads)
     session = _session(config, weights, tmp_path)
     for lengths in ([20, 7], [600, 520]):
         ids, mask = _batch(config, lengths)

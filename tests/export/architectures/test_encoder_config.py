@@ -8,7 +8,8 @@ import pytest
 from edits import ABSENT, Fields, change, reference
 from transformers import AutoConfig
 
-from embedding_export.architectures.encoder_config import EncoderConfig, read_encoder_config
+from embedding_export.architectures.interface.figures import Figures
+from embedding_export.architectures.registry import read_figures
 from embedding_export.checkpoint.checkpoint import Checkpoint, load_checkpoint
 from embedding_export.errors import CheckpointError
 
@@ -44,18 +45,22 @@ READ: dict[str, Fields] = {
 @pytest.mark.parametrize("case", READ)
 def test_keys_are_read_as_transformers_reads_them(editable: Path, case: str) -> None:
     change(editable / "config.json", NO_ROPE | READ[case])
-    ours, window = read_encoder_config(editable / "config.json")
+    ours, repairs = read_figures(editable / "config.json")
     theirs = AutoConfig.from_pretrained(editable)
-    assert window.overrides == {}
+    assert repairs.overrides == {}
     names = {"local": "sliding_attention", "global": "full_attention"}
     assert [names[kind] for kind in ours.layer_types] == theirs.layer_types
     assert ours.window + 1 == theirs.sliding_window
-    assert ours.rope_theta_global == theirs.rope_parameters["full_attention"]["rope_theta"]
-    assert ours.rope_theta_local == theirs.rope_parameters["sliding_attention"]["rope_theta"]
+    assert ours.global_layer.rope_theta == theirs.rope_parameters["full_attention"]["rope_theta"]
+    assert ours.local_layer.rope_theta == theirs.rope_parameters["sliding_attention"]["rope_theta"]
+    assert ours.global_layer.window is None
+    for layer in (ours.local_layer, ours.global_layer):
+        found = (layer.heads, layer.kv_heads, layer.head_dim)
+        assert found == (theirs.num_attention_heads, theirs.num_key_value_heads, theirs.head_dim)
     assert ours.attention_scale == theirs.query_pre_attn_scalar**-0.5
-    same = {f.name for f in dataclasses.fields(EncoderConfig)} & set(theirs.to_dict()) - {"layer_types"}
+    same = {f.name for f in dataclasses.fields(Figures)} & set(theirs.to_dict()) - {"layer_types"}
     assert {n: getattr(ours, n) for n in same} == {n: getattr(theirs, n) for n in same}
-    assert len(same) == 9
+    assert len(same) == 6
 
 
 def _about_windows(checkpoint: Checkpoint) -> tuple[str, ...]:
@@ -89,13 +94,13 @@ def test_other_halved_windows_are_refused_unless_told(editable: Path, found: int
 @pytest.mark.parametrize("found", [2, 4, 16, 64, 128, 256, 258, 510, 512, 514, 1024, 4096])
 def test_even_windows_are_genuine(editable: Path, found: int) -> None:
     change(editable / "config.json", {"sliding_window": found})
-    config, window = read_encoder_config(editable / "config.json")
-    assert (config.window, window.overrides, window.notes) == (found // 2, {}, ())
+    config, repairs = read_figures(editable / "config.json")
+    assert (config.window, repairs.overrides, repairs.notes) == (found // 2, {}, ())
 
 
 def test_257_can_be_meant(editable: Path) -> None:
     change(editable / "config.json", {"sliding_window": 257})
-    assert read_encoder_config(editable / "config.json", 257)[0].window == 128
+    assert read_figures(editable / "config.json", 257)[0].window == 128
 
 
 @pytest.mark.parametrize("asked", [1, 0, -512])

@@ -28,8 +28,11 @@ SETTINGS = (
 def test_the_stand_in_is_read_as_it_was_written(tiny_checkpoint: Path) -> None:
     checkpoint = load_checkpoint(tiny_checkpoint)
     written = json.loads((tiny_checkpoint / "config.json").read_text())
-    for name in ("hidden_size", "intermediate_size", "num_attention_heads", "head_dim", "num_hidden_layers"):
+    for name in ("hidden_size", "intermediate_size", "vocab_size", "rms_norm_eps"):
         assert getattr(checkpoint.config, name) == written[name]
+    assert len(checkpoint.config.layer_types) == written["num_hidden_layers"]
+    for layer in checkpoint.config.layers:
+        assert (layer.heads, layer.head_dim) == (written["num_attention_heads"], written["head_dim"])
     assert checkpoint.config.window == written["sliding_window"] // 2
     assert checkpoint.config.attention_scale == written["query_pre_attn_scalar"] ** -0.5
     assert [(s.in_features, s.out_features) for s in checkpoint.dense] == [(64, 160), (160, 64)]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import standin
 import torch
 from edits import ABSENT, Fields, change, reference
 from sentence_transformers import SentenceTransformer
@@ -14,6 +15,7 @@ from sentence_transformers.base.modules import Dense
 from sentence_transformers.sentence_transformer.modules import Pooling
 
 from embedding_export.checkpoint.checkpoint import load_checkpoint
+from embedding_export.checkpoint.stages import Stages, read_stages
 from embedding_export.errors import CheckpointError
 
 Modules = list[dict[str, Any]]
@@ -64,6 +66,14 @@ def test_no_dense_at_all_is_read(editable: Path) -> None:
     checkpoint = load_checkpoint(editable)
     assert (checkpoint.dense, checkpoint.normalize) == ((), False)
     assert not [name for name in checkpoint.tensors if name.startswith("dense")]
+
+
+def test_an_encoder_that_projects_is_pooled_at_its_own_size(tmp_path: Path) -> None:
+    """EmbeddingGemma 2 has no Dense stage, and vectors of another size than its hidden states."""
+    standin.write(tmp_path / "it", standin.Options(model="embeddinggemma-2"))
+    assert read_stages(tmp_path / "it", 112) == Stages((), (), normalize=True)
+    with pytest.raises(CheckpointError, match="embedding_dimension is 112; expected 64, the size of the enc"):
+        read_stages(tmp_path / "it", 64)
 
 
 FLAGS = {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False, "pooling_mode_lasttoken": False}

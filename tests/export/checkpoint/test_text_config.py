@@ -38,6 +38,40 @@ def test_a_length_beyond_the_positions_is_cut_and_noted(editable: Path) -> None:
     assert "max_seq_length 4096 reduced to 2048, the encoder's positions" in checkpoint.source.notes
 
 
+def long_model(folder: Path) -> Path:
+    """One of 262,144 positions and without a length of its own, as EmbeddingGemma 2 says of itself."""
+    change(folder / "config.json", {"max_position_embeddings": 262_144})
+    change(folder / OWN, {"max_seq_length": ABSENT})
+    change(folder / "tokenizer_config.json", {"model_max_length": 1e30})
+    return folder
+
+
+def test_a_long_model_reads_the_usual_length_and_more_if_asked(editable: Path) -> None:
+    usual = load_checkpoint(long_model(editable))
+    assert usual.max_seq_length == 2_048
+    assert "texts of up to 2048 tokens; --max-length takes up to 8192" in usual.source.notes
+    assert load_checkpoint(editable, max_length=8_192).max_seq_length == 8_192
+    change(editable / OWN, {"max_seq_length": 9_000})
+    longest = load_checkpoint(editable, max_length=8_192)
+    assert "max_seq_length 9000 reduced to 8192, the most that a bundle takes" in longest.source.notes
+
+
+@pytest.mark.parametrize("asked", [0, 2, -5, 8_193])
+def test_a_length_that_the_model_does_not_take_is_refused(editable: Path, asked: int) -> None:
+    with pytest.raises(CheckpointError, match=rf"{asked} tokens was asked for .* expected 3 to 8192"):
+        load_checkpoint(long_model(editable), max_length=asked)
+
+
+def test_a_text_that_goes_through_a_template_has_it_checked(editable: Path) -> None:
+    forward = {"method": "forward", "method_output_name": "last_hidden_state"}
+    change(editable / OWN, {"modality_config": {"text": forward, "message": forward}})
+    with pytest.raises(CheckpointError, match=r"has no chat_template\.jinja"):
+        load_checkpoint(editable)
+    (editable / "chat_template.jinja").write_text("{{ messages[-1].content[0].text }}")
+    with pytest.raises(CheckpointError, match="expected the two joined"):
+        load_checkpoint(editable)
+
+
 PROMPTS: dict[str, Fields] = {
     "none": {"prompts": ABSENT},
     "empty": {"prompts": {}},

@@ -29,11 +29,14 @@ NO_REVISION = (404, "RevisionNotFound", "Invalid rev id")
 
 PROGRAM = """
 import json, sys
+from embedding_export.checkpoint.checkpoint import load_checkpoint
 from embedding_export.errors import CheckpointError
 from embedding_export.files.hub import locate
 told = []
 for name, revision in json.loads(sys.argv[1]):
     try:
+        if name == "org/other-model":
+            load_checkpoint(name, revision=revision)
         where = locate(name, revision)
         told.append([str(where.folder), where.name, where.revision])
     except CheckpointError as error:
@@ -43,10 +46,14 @@ print(json.dumps(told))
 
 
 class Hub(ThreadingHTTPServer):
-    """Serves `folder` as the repository org/open; org/gated lists its files but does not give them."""
+    """Serves `folder` as the repository org/open; org/gated lists its files but does not give them.
+
+    org/other-model has the same files but another config.json. `given` are the paths of what was fetched.
+    """
 
     folder: Path
     tokens: set[str | None]
+    given: set[str]
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -79,7 +86,12 @@ class Handler(BaseHTTPRequestHandler):
     def answer_file(self, path: list[str], body: bool) -> None:
         if path[:2] == ["org", "gated"]:
             return self.refuse(*GATED)
-        return self.send((self.server.folder / "/".join(path[4:])).read_bytes(), body)
+        content = (self.server.folder / "/".join(path[4:])).read_bytes()
+        if path[1] == "other-model" and path[4:] == ["config.json"]:
+            content = json.dumps(json.loads(content) | {"model_type": "gemma3n_text"}).encode()
+        if body:
+            self.server.given.add("/".join(path))
+        return self.send(content, body)
 
     def listing(self) -> list[dict[str, Any]]:
         files = sorted(p for p in self.server.folder.rglob("*") if p.is_file())
@@ -116,8 +128,8 @@ def hub(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     """A hub with the tiny stand-in, and files in it that an export has no use for."""
     server = Hub(("127.0.0.1", 0), Handler)
     server.folder = Path(shutil.copytree(tiny_checkpoint, tmp_path_factory.mktemp("hub") / "open"))
-    server.tokens = set()
-    for name in ("README.md", "pytorch_model.bin", "LICENSE", "onnx/config.json"):
+    server.tokens, server.given = set(), set()
+    for name in ("README.md", "chat_template.jinja", "pytorch_model.bin", "LICENSE", "onnx/config.json"):
         (server.folder / name).parent.mkdir(exist_ok=True)
         (server.folder / name).write_text("text")
     thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -160,6 +172,7 @@ def test_a_repository_is_fetched_pinned_and_then_found_without_network(hub: Hub,
         "model.safetensors",
         "2_Dense/model.safetensors",
         "LICENSE",
+        "chat_template.jinja",
         "tokenizer.json",
     }
     assert not files & {"pytorch_model.bin", "onnx/config.json"}
@@ -173,6 +186,13 @@ def test_a_repository_is_fetched_pinned_and_then_found_without_network(hub: Hub,
     offline = ask(address(hub), tmp_path, *names, HF_HUB_OFFLINE="1")
     assert offline[:2] == [[str(folder), "org/open", COMMIT]] * 2
     assert "org/other is no folder, is not complete in the local cache, and cannot be fetched" in offline[2]
+
+
+def test_another_model_is_refused_before_its_weights_are_fetched(hub: Hub, tmp_path: Path) -> None:
+    (told,) = ask(address(hub), tmp_path, ("org/other-model", None))
+    assert "config.json: model_type is 'gemma3n_text'" in told
+    given = {path.rpartition("/")[2] for path in hub.given if path.startswith("org/other-model/")}
+    assert given == {"config.json"}
 
 
 def test_refusals_say_what_to_do(hub: Hub, tmp_path: Path) -> None:

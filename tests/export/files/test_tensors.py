@@ -201,6 +201,21 @@ def test_a_damaged_file_is_named(tmp_path: Path, fault: str) -> None:
     assert str(path) in str(error.value)
 
 
+def test_what_is_left_out_is_not_looked_at(tmp_path: Path) -> None:
+    """A scalar and an unknown type are refused where they are used; a hole is one wherever it is."""
+    others = {"tower.bound": entry(8, 12, []), "tower.codes": entry(12, 15, [3], "F8_E4M3")}
+    content = {"a": entry(0, 8)} | others | {"b": entry(15, 23)}
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(packed(content, bytes(23)))
+    with pytest.raises(CheckpointError, match=r"tower\.bound is a scalar"):
+        read_weights(tmp_path)
+    assert set(read_weights(tmp_path, lambda name: name.startswith("tower."))) == {"a", "b"}
+    for wrong in (entry(15, 14, []), entry(13, 14, [])):
+        path.write_bytes(packed(content | {"tower.codes": wrong}, bytes(23)))
+        with pytest.raises(CheckpointError, match="should begin at"):
+            read_weights(tmp_path, lambda name: name.startswith("tower."))
+
+
 @given(st.data())
 @settings(max_examples=300, deadline=None)
 def test_any_change_of_the_header_is_refused_or_harmless(

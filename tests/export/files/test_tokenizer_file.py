@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import standin_tokenizer
 import torch
 from conftest import assumed
 from fine_tunes import Change, special, tuned
@@ -15,7 +16,7 @@ from tokenizers import AddedToken
 
 from embedding_export.checkpoint.checkpoint import load_checkpoint
 from embedding_export.errors import CheckpointError, ParityError
-from embedding_export.files.tokenizer_file import TokenizerFile
+from embedding_export.files.tokenizer_file import NEWER_CONTROL_TOKENS, TokenizerFile
 from embedding_export.options import ExportOptions
 from embedding_export.pipeline import export_bundle
 from embedding_runtime import Embedder, InputError
@@ -58,6 +59,21 @@ def add_past_the_table(folder: Path) -> None:
     )
     edited(folder / "special_tokens_map.json", lambda t: t.update(image_token=SOFT))
     (folder / "added_tokens.json").write_text(json.dumps({SOFT: size}))
+
+
+def test_media_tokens_control_the_model_that_has_them(tmp_path: Path, editable: Path) -> None:
+    """They are text unless allowed; one that is added to the first model's vocabulary is its owner's."""
+    standin_tokenizer.write(tmp_path / "tokenizer.json", 4_096, 0, standin_tokenizer.GEMMA_4)
+    second = TokenizerFile.read(tmp_path / "tokenizer.json", 4_096)
+    ends = {"<pad>", "<eos>", "<bos>", "<unk>"}
+    assert set(second.control_tokens) == ends | NEWER_CONTROL_TOKENS
+    assert len(NEWER_CONTROL_TOKENS) == 19
+    assert (second.owner_tokens, second.without_row) == (("<mask>",), ())
+    edited(
+        editable / "tokenizer.json", lambda t: t["added_tokens"].append(token("<|image|>", rows(editable)))
+    )
+    first = TokenizerFile.read(editable / "tokenizer.json")
+    assert "<|image|>" in first.owner_tokens and "<|image|>" not in first.control_tokens
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
-from embedding_export.architectures.encoder_config import EncoderConfig
+from embedding_export.architectures.interface.figures import Figures
 from embedding_export.audit.audit import audit_graph
 from embedding_export.audit.dequantized import dequantized
 from embedding_export.checkpoint.checkpoint import Checkpoint, load_checkpoint
@@ -38,7 +38,7 @@ def checkpoint(tiny_checkpoint: Path) -> Checkpoint:
 
 
 def _write(
-    config: EncoderConfig,
+    config: Figures,
     weights: Weights,
     path: Path,
     buckets: Sequence[int],
@@ -46,7 +46,7 @@ def _write(
     normalize: bool = True,
 ) -> Path:
     dim = weights.dense[-1].out_features if weights.dense else config.hidden_size
-    encoder = Encoder(config, weights, normalize, dim, (tuple(range(5, 55)),))
+    encoder = Encoder(config, weights, normalize, dim, max(buckets), (tuple(range(5, 55)),))
     lengths = [Lengths(b, max(buckets), 0) for b in buckets]
     write_litert(encoder, path, LITERT[precision], lengths, lambda _: None)
     return path
@@ -60,7 +60,7 @@ def _vectors(path: Path, bucket: int, texts: Sequence[NDArray[np.int64]]) -> Flo
 
 
 def _expected(
-    config: EncoderConfig, weights: Weights, texts: Sequence[NDArray[np.int64]], normalize: bool = True
+    config: Figures, weights: Weights, texts: Sequence[NDArray[np.int64]], normalize: bool = True
 ) -> Floats:
     return np.stack([written.forward(config, weights, text, normalize) for text in texts])
 
@@ -77,7 +77,7 @@ def test_every_bucket_equals_torch(checkpoint: Checkpoint, bucket: int, tmp_path
 @pytest.mark.parametrize("window", [1, 3, CHUNK, CHUNK + 1, 256, 600, 5000])
 @pytest.mark.parametrize("bucket", [40, LONG])
 def test_any_window(checkpoint: Checkpoint, window: int, bucket: int, tmp_path: Path) -> None:
-    config = dataclasses.replace(checkpoint.config, window=window)
+    config = written.with_local(checkpoint.config, window=window)
     path = _write(config, folded(checkpoint), tmp_path / "m.tflite", [bucket])
     texts = written.texts(checkpoint, [bucket - 7, bucket])
     expected = _expected(config, as_stored(checkpoint), texts)
@@ -87,8 +87,7 @@ def test_any_window(checkpoint: Checkpoint, window: int, bucket: int, tmp_path: 
 @pytest.mark.parametrize("heads", [2, 4])
 @pytest.mark.parametrize("bucket", [40, LONG])
 def test_several_key_heads(checkpoint: Checkpoint, heads: int, bucket: int, tmp_path: Path) -> None:
-    config = dataclasses.replace(checkpoint.config, num_key_value_heads=heads)
-    weights = written.with_key_heads(config, folded(checkpoint))
+    config, weights = written.with_key_heads(checkpoint.config, folded(checkpoint), heads)
     texts = written.texts(checkpoint, [bucket - 5, bucket])
     path = _write(config, weights, tmp_path / "m.tflite", [bucket])
     np.testing.assert_allclose(_vectors(path, bucket, texts), _expected(config, weights, texts), atol=2e-6)

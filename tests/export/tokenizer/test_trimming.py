@@ -8,11 +8,12 @@ import pytest
 from tokenizers import Tokenizer
 
 from embedding_export import cli
+from embedding_export.architectures.interface.tensors import TABLE
 from embedding_export.checkpoint.checkpoint import load_checkpoint
 from embedding_export.errors import ExportError
 from embedding_export.options import ExportOptions
 from embedding_export.pipeline import export_bundle
-from embedding_export.tokenizer.trimming import TABLE, TensorRows
+from embedding_export.tokenizer.trimming import TensorRows
 from embedding_runtime import Embedder
 from embedding_runtime.bundle import load_manifest
 from embedding_validate.gate import parity_gate

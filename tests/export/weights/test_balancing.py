@@ -1,5 +1,6 @@
 """Balancing, turning and compensation change the rounding and nothing else, help, and hide no fault."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import standin
 import torch
 import written
 
-from embedding_export.architectures.encoder import encode
+from embedding_export.architectures.interface.figures import Layer
+from embedding_export.architectures.registry import encode, tensor_specs
 from embedding_export.audit import read_eight_bits
 from embedding_export.audit.audit import audit_graph
 from embedding_export.checkpoint.checkpoint import Checkpoint, load_checkpoint
@@ -54,9 +56,9 @@ class _Torch(TorchOps):
             self.seen.inputs[weight] = normed[0].numpy()
         return normed
 
-    def head_norm(self, x: torch.Tensor, weight: str, scale: float) -> torch.Tensor:
-        normed = super().head_norm(x, weight, scale)
-        pairs = normed.reshape(-1, 2, self.config.head_dim // 2).norm(dim=1)
+    def head_norm(self, x: torch.Tensor, weight: str, scale: float, layer: Layer) -> torch.Tensor:
+        normed = super().head_norm(x, weight, scale, layer)
+        pairs = normed.reshape(-1, 2, layer.head_dim // 2).norm(dim=1)
         self.seen.heads[weight] = Heads(pairs.amax(0).numpy(), pairs.square().mean(0).numpy())
         return normed
 
@@ -81,13 +83,13 @@ def test_calibration_sees_what_the_encoder_computes(outliers: Checkpoint) -> Non
     for name, heads in seen.heads.items():
         largest = np.max([f.heads[name].largest for f in found], axis=0)
         np.testing.assert_allclose(heads.largest, largest, rtol=1e-3)
-    assert len(seen.moments) == 7 * outliers.config.num_hidden_layers
+    assert len(seen.moments) == 7 * len(outliers.config.layer_types)
 
 
 def test_factors_are_powers_of_two_and_move_outliers(outliers: Checkpoint) -> None:
     weights = as_stored(outliers)
     balanced = balance(outliers.config, weights, _seen(outliers, [60]), lambda name: True)
-    assert len(balanced.gains) == 2 * outliers.config.num_hidden_layers
+    assert len(balanced.gains) == 2 * len(outliers.config.layer_types)
     for gain in balanced.gains.values():
         assert (np.frexp(gain)[0] == 0.5).all()
         # The stand-in's four, 20 times as large, of which one may be where peaks are weighed down.
@@ -164,9 +166,8 @@ def test_what_each_step_is_worth(outliers: Checkpoint, tmp_path: Path, monkeypat
     audit_graph(path, outliers)
     whole = _loss(outliers, path)
     with monkeypatch.context() as patch:
-        patch.setattr(eight_bits, "TAKES_TURNED", ())
-        patch.setattr(eight_bits, "GIVES_TURNED", ("none",))
-        patch.setattr("embedding_export.onnx.int8.TURNED_AS_IT_RUNS", "none")
+        specs = {n: replace(s, turning=None) for n, s in tensor_specs(outliers.config).items()}
+        patch.setattr(eight_bits, "tensor_specs", lambda _: specs)
         straight = written.write(outliers, tmp_path, "int8")
         audit_graph(straight, outliers)
         assert _loss(outliers, straight) > 1.2 * whole
@@ -206,7 +207,7 @@ def test_heads_that_are_shared_on_one_side_alone_are_refused(
 def test_a_matrix_that_is_not_turned_as_it_says_is_refused(
     outliers: Checkpoint, tmp_path: Path, monkeypatch: Patch
 ) -> None:
-    monkeypatch.setattr(eight_bits, "_turned", lambda name, weight: weight)
+    monkeypatch.setattr(eight_bits, "_turned", lambda weight, turning: weight)
     path = written.write(outliers, tmp_path, "int8")
     with pytest.raises(AuditError, match="steps of its scale"):
         audit_graph(path, outliers)
@@ -215,7 +216,7 @@ def test_a_matrix_that_is_not_turned_as_it_says_is_refused(
 def test_a_norm_is_off_by_no_other_factor(outliers: Checkpoint, tmp_path: Path) -> None:
     path = written.write(outliers, tmp_path, "int8")
     name = "layers.1.input_layernorm.weight"
-    changed = {name: 1.1 * (1 + outliers.tensors[name].array()) - 1}
+    changed = {name: 1.1 * outliers.tensors[name].array()}
     with pytest.raises(AuditError, match=r"layers\.1\.self_attn"):
         audit_graph(path, written.with_tensors(outliers, changed))
 

@@ -8,13 +8,13 @@ import onnx
 import pytest
 import written
 
+from embedding_export.architectures.interface.tensors import TABLE
 from embedding_export.audit.audit import audit_graph
 from embedding_export.bundle import describe
 from embedding_export.checkpoint.checkpoint import load_checkpoint
 from embedding_export.onnx.reader import read_stored
 from embedding_export.weights.precisions import PRECISIONS, precision_row
 from embedding_export.weights.quantize import q4_0_blocks
-from embedding_export.weights.stored import TABLE
 from embedding_runtime.bundle import Precision
 
 

@@ -226,9 +226,9 @@ def test_usage(
 def test_missing_bundle_and_missing_input(tiny_bundle: Path, tmp_path: Path, capfd: Captured) -> None:
     out = tmp_path / "kept.npy"
     out.write_text("kept")
-    assert main([str(tmp_path / "nowhere"), str(out)]) == 1
+    assert main([str(tmp_path / "nowhere"), str(out)]) == 2
     assert "is not a folder" in capfd.readouterr().err
-    assert main([str(tiny_bundle / "manifest.json"), str(out)]) == 1
+    assert main([str(tiny_bundle / "manifest.json"), str(out)]) == 2
     assert "manifest.json is not a folder" in capfd.readouterr().err
     assert main([str(tiny_bundle), str(tmp_path / "nothing"), "-o", str(out)]) == 2
     assert "No such file" in capfd.readouterr().err

@@ -154,14 +154,14 @@ def test_no_token_is_not_an_empty_one(
 def test_a_bundle_that_does_not_open_ends_the_service(tmp_path: Path, count: str) -> None:
     command = [*COMMAND, "serve", str(tmp_path), "--port", "0", "--workers", count]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.startswith("embed-text: error: ") and "no manifest.json" in done.stderr
 
 
 def test_a_port_that_is_taken(served_bundle: Path, capsys: Captured) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        assert main(["serve", str(served_bundle), "--port", port]) == 1
+        assert main(["serve", str(served_bundle), "--port", port]) == 2
     assert f"127.0.0.1:{port}" in capsys.readouterr().err
 
 
@@ -171,7 +171,7 @@ def test_a_bundle_may_be_called_serve(
     """`embed-text serve texts.txt` embeds with that bundle; `embed-text serve FOLDER` serves the folder."""
     monkeypatch.chdir(tmp_path)
     Path("texts.txt").write_text("the red planet\n")
-    assert main(["serve", "texts.txt"]) == 1
+    assert main(["serve", "texts.txt"]) == 2
     assert "texts.txt is not a folder" in capsys.readouterr().err
     Path("serve").symlink_to(served_bundle)
     assert main(["serve", "texts.txt", "-o", "out.jsonl", "--threads", "1"]) == 0
@@ -189,6 +189,6 @@ def test_a_bundle_may_be_called_serve(
 def test_what_is_missing_is_named(
     served_bundle: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("embedding_runtime.serve.cli.find_spec", lambda name: None)
+    monkeypatch.setattr("embedding_runtime.serve.command.cli.find_spec", lambda name: None)
     assert main(["serve", str(served_bundle)]) == 1
     assert "pip install 'embedding-edge[serve]'" in capsys.readouterr().err

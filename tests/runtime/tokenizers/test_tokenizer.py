@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import standin_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizer_pair import SHARED, Both, from_pieces, lines
@@ -28,6 +29,14 @@ def tiny(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Bot
 
 
 @pytest.fixture(scope="session")
+def second(tmp_path_factory: pytest.TempPathFactory) -> Both:
+    """The tokenizer of EmbeddingGemma 2's stand-in."""
+    folder = tmp_path_factory.mktemp("tables")
+    standin_tokenizer.write(folder / "tokenizer.json", 4_096, 0, standin_tokenizer.GEMMA_4)
+    return Both(folder / "tokenizer.json", folder / "second.table")
+
+
+@pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Both:
     if not SHARED.is_file():
         pytest.skip("the full-size shared tokenizer is not beside this checkout")
@@ -39,7 +48,7 @@ def full_standin(full_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
     return Both(full_checkpoint / "tokenizer.json", tmp_path_factory.mktemp("tables") / "full.table")
 
 
-@pytest.fixture(params=["tiny", pytest.param("shared", marks=pytest.mark.full)])
+@pytest.fixture(params=["tiny", "second", pytest.param("shared", marks=pytest.mark.full)])
 def both(request: pytest.FixtureRequest) -> Both:
     found: Both = request.getfixturevalue(request.param)
     return found
@@ -82,6 +91,23 @@ PARTS = (
 @given(parts=st.lists(st.sampled_from(PARTS)))
 def test_ids_around_added_tokens(tiny: Both, parts: list[str]) -> None:
     tiny.check("".join(parts))
+
+
+MEDIA = ("<|image|>", "<|video|>", "<|audio>", "<image|>", "<|turn>", '<|"|>', "<|", "|>", "image")
+
+
+@settings(max_examples=300, deadline=None)
+@given(parts=st.lists(st.sampled_from(PARTS + MEDIA)))
+def test_ids_around_media_tokens(second: Both, parts: list[str]) -> None:
+    second.check("".join(parts))
+
+
+def test_media_tokens_are_text_unless_allowed(second: Both) -> None:
+    for token in (*standin_tokenizer.MEDIA.values(), *standin_tokenizer.TURNS.values()):
+        (media,) = [t["id"] for t in second.added if t["content"] == token]
+        text = f"a {token} b"
+        assert media not in second.table.encode(text)
+        assert media in second.table.encode(text, allow_special=True)
 
 
 TRICKY = {

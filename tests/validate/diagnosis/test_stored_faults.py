@@ -9,6 +9,8 @@ import planted
 import pytest
 import written
 
+from embedding_export.architectures.interface.tensors import TensorSpec
+from embedding_export.architectures.registry import tensor_specs
 from embedding_export.audit.audit import Difference, differences
 from embedding_export.checkpoint.checkpoint import Checkpoint, load_checkpoint
 from embedding_export.weights.stored import Grid
@@ -28,6 +30,9 @@ NAMES = {
 }
 
 
+_GAIN = {"x.weight": TensorSpec((64,), "gain", "head", offset=1.0)}
+
+
 @pytest.fixture(scope="module")
 def checkpoint(tiny_checkpoint: Path) -> Checkpoint:
     return load_checkpoint(tiny_checkpoint)
@@ -40,7 +45,7 @@ def test_a_planted_fault_is_named(
     precision, plant = planted.FAULTS[fault]
     plant(monkeypatch)
     _, found = differences(written.write(checkpoint, tmp_path, precision), checkpoint)
-    findings = stored_faults.findings(found)
+    findings = stored_faults.findings(found, tensor_specs(checkpoint.config))
     assert len(findings) == 1
     assert findings[0].name.startswith(f"stored weights: {NAMES[fault.partition(': ')[2]]}")
     assert "steps of its scale" in findings[0].evidence
@@ -48,7 +53,7 @@ def test_a_planted_fault_is_named(
 
 def test_a_sound_graph_has_none(checkpoint: Checkpoint, tmp_path: Path) -> None:
     _, found = differences(written.write(checkpoint, tmp_path, "int8"), checkpoint)
-    assert stored_faults.findings(found) == []
+    assert stored_faults.findings(found, tensor_specs(checkpoint.config)) == []
 
 
 def _stored(values: np.ndarray, want: np.ndarray, step: float, name: str = "x.weight") -> Difference:
@@ -76,19 +81,29 @@ def test_other_mistakes() -> None:
         (gain * 2, gain, "all values x 2"),
         (gain[::-1], gain, "other values"),
     ):
-        (finding,) = stored_faults.findings([_stored(values, right, 0.01)])
+        (finding,) = stored_faults.findings([_stored(values, right, 0.01)], _GAIN)
         assert finding.name == f"stored weights: {expected} (x.weight)"
 
 
-def test_nothing_is_said_of_what_a_wrong_norm_hides() -> None:
+def test_a_gain_without_offset_is_told_apart() -> None:
+    gain = np.linspace(0.5, 1.5, 64)
+    plain = {"x.weight": TensorSpec((64,), "gain", "head")}
+    (finding,) = stored_faults.findings([_stored(gain + 1, gain, 0.01)], plain)
+    assert finding.name == "stored weights: 1 + w instead of w (x.weight)"
+    (finding,) = stored_faults.findings([_stored(gain - 1, gain, 0.01)], plain)
+    assert finding.name == "stored weights: other values (x.weight)"
+
+
+def test_nothing_is_said_of_what_a_wrong_norm_hides(checkpoint: Checkpoint) -> None:
     """An int8 graph's matrices are read by factors that the norm before them carries."""
     want = np.ones((40, 64))
     norm = _stored(want[0] * 2, want[0], 0.01, "layers.0.input_layernorm.weight")
-    matrix = _stored(want * 3, want, 0.01, "layers.0.self_attn.q_proj.weight")
-    names = [f.name for f in stored_faults.findings([norm, matrix])]
+    matrices = [_stored(want * 3, want, 0.01, f"layers.0.self_attn.{n}_proj.weight") for n in "qo"]
+    specs = tensor_specs(checkpoint.config)
+    names = [f.name for f in stored_faults.findings([norm, *matrices], specs)]
     assert names == ["stored weights: all values x 2 (layers.0.input_layernorm.weight)"]
 
 
 def test_a_missing_tensor() -> None:
-    (finding,) = stored_faults.findings([Difference("norm.weight", "is missing")])
+    (finding,) = stored_faults.findings([Difference("norm.weight", "is missing")], {})
     assert finding.name == "stored weights: missing (norm.weight)"

@@ -1,6 +1,7 @@
 """The ladder: its sets, its figures, and the command on a tiny bundle."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from embedding_export.checkpoint.checkpoint import load_checkpoint
 from embedding_export.options import ExportOptions
 from embedding_export.pipeline import export_bundle
 from embedding_runtime import InputError
+from embedding_runtime.bundle import Parity
+from embedding_validate.compare import cli as compare
 from embedding_validate.ladder import cli, document, page, publish, sets
 from embedding_validate.ladder.quality import Embedded, measure
 from embedding_validate.ladder.sets import Pairs
@@ -105,6 +108,51 @@ def test_the_command(
     assert text == page.page(found) == (out / "ladder.md").read_text(encoding="utf-8")
     assert "| onnx/int8 | 32 |" in text
     assert str(tmp_path) not in (out / "ladder.json").read_text()
+
+
+@pytest.mark.parametrize("wrong", [["--lengths", "many"], ["--lengths", "99999"], ["--resume"]])
+def test_what_the_comparison_refuses_ends_the_command(
+    tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: list[str]
+) -> None:
+    bundle, out = tmp_path / "bundle", tmp_path / "out"
+    export_bundle(load_checkpoint(tiny_checkpoint), bundle, ExportOptions(precisions=("fp32",)), assumed)
+    arguments = [str(bundle), "--reference", str(tiny_checkpoint), "--output", str(out), *wrong]
+    assert cli.main(arguments) == 2
+    said = capsys.readouterr().err
+    assert "embedding-ladder: error: " in said
+    assert "embedding with" not in said
+    assert not (out / "ladder.json").exists()
+
+
+def test_an_interrupted_comparison_interrupts_the_command(
+    tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle, out = tmp_path / "bundle", tmp_path / "out"
+    export_bundle(load_checkpoint(tiny_checkpoint), bundle, ExportOptions(precisions=("fp32",)), assumed)
+    monkeypatch.setattr(compare, "_measure", raise_interrupt)
+    assert cli.main([str(bundle), "--reference", str(tiny_checkpoint), "--output", str(out)]) == 130
+    assert "--resume goes on" in capsys.readouterr().err
+    assert not (out / "ladder.json").exists()
+
+
+def raise_interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_graph_that_is_wrong_is_named_and_the_status_says_so(
+    tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle, out = tmp_path / "bundle", tmp_path / "out"
+    manifest = export_bundle(
+        load_checkpoint(tiny_checkpoint), bundle, ExportOptions(precisions=("fp32",), dims=(64,)), assumed
+    )
+    failed = tuple(replace(g, parity=Parity("failed", "another model")) for g in manifest.graphs)
+    (bundle / "manifest.json").write_text(replace(manifest, graphs=failed).to_json())
+    monkeypatch.setattr(sets, "numpy_search", lambda: sets.Search(("add", "cut"), ("Adds.", "Cuts.")))
+    arguments = [str(bundle), "--reference", str(tiny_checkpoint), "--output", str(out), "--lengths", "8"]
+    assert cli.main(arguments) == 1
+    assert "failed: onnx/fp32: failed its comparison: another model" in capsys.readouterr().err
+    assert document.load(out / "ladder.json").rungs[1].verdict == "failed"
 
 
 def test_a_damaged_document_is_refused(tmp_path: Path) -> None:

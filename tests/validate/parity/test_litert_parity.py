@@ -10,10 +10,12 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
+import written
 from ai_edge_litert.interpreter import Interpreter
 from conftest import assumed, gate_answers
 
-from embedding_export.architectures import encoder
+from embedding_export.architectures import registry
+from embedding_export.architectures.interface.figures import Layer
 from embedding_export.checkpoint.checkpoint import load_checkpoint
 from embedding_export.errors import ParityError
 from embedding_export.litert import ops as litert_ops
@@ -80,7 +82,7 @@ def test_rounding_is_the_engines(
     x[1], x[2], x[3] = np.abs(x[1]) + 3, -np.abs(x[2]), np.zeros(128)
     x[4, 7] = 40
     tensors = {"w": ArrayWeight(weights)}
-    config = dataclasses.replace(load_checkpoint(tiny_checkpoint).config, num_hidden_layers=0)
+    config = dataclasses.replace(load_checkpoint(tiny_checkpoint).config, layer_types=())
     seen = Calibration(moments={"w": np.eye(128, dtype=np.float32)})
     matrices = EightBits(config, Weights(tensors, ()), seen)
     with (tmp_path / "weights").open("w+b") as data:
@@ -126,10 +128,10 @@ def test_a_fault_is_named(
     tiny_checkpoint: Path, answers: Answers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By vectors alone, on the file's own int8 weights."""
-    true, checkpoint = encoder.encode, load_checkpoint(tiny_checkpoint)
+    true, checkpoint = registry.encode, load_checkpoint(tiny_checkpoint)
 
     def encode(ops: Any, config: Any, dense: Any, normalize: bool) -> Any:
-        return true(ops, dataclasses.replace(config, window=config.window - 1), dense, normalize)
+        return true(ops, written.with_local(config, window=config.window - 1), dense, normalize)
 
     monkeypatch.setattr(to_litert, "encode", encode)
     options = ExportOptions(precisions=("int8",), formats=("litert",), buckets=BUCKETS)
@@ -162,8 +164,9 @@ def _narrow_window(length: int) -> Callable[[pytest.MonkeyPatch], None]:
     """In one length, local layers attend to the token itself alone; padding is masked as it should."""
     true = litert_ops.LitertOps.attention
 
-    def planted(self: litert_ops.LitertOps, q: Value, k: Value, v: Value, window: int | None) -> Value:
-        return true(self, q, k, v, 0 if window and self.length == length else window)
+    def planted(self: litert_ops.LitertOps, q: Value, k: Value, v: Value, layer: Layer) -> Value:
+        narrow = layer.window is not None and self.length == length
+        return true(self, q, k, v, dataclasses.replace(layer, window=0) if narrow else layer)
 
     return lambda patch: patch.setattr(litert_ops.LitertOps, "attention", planted)
 

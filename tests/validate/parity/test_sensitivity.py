@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import sensitivity
-from faulty_exports import with_config, with_weights
+from faulty_exports import with_weights, with_window
 
 from embedding_export.bundle import graphs
 from embedding_export.checkpoint.checkpoint import load_checkpoint
@@ -25,6 +25,13 @@ def _scaled(name: str, factor: float) -> Callable[[Patch], None]:
     return with_weights(lambda tensors: {name: ArrayWeight(tensors[name].array() * np.float32(factor))})
 
 
+def _w_scaled(name: str, factor: float) -> Callable[[Patch], None]:
+    """Of a gain, 1 + w."""
+    return with_weights(
+        lambda tensors: {name: ArrayWeight(1 + (tensors[name].array() - 1) * np.float32(factor))}
+    )
+
+
 def _one_row(name: str, factor: float) -> Callable[[Patch], None]:
     def change(tensors: dict[str, Any]) -> dict[str, Any]:
         values = np.array(tensors[name].array())
@@ -36,11 +43,11 @@ def _one_row(name: str, factor: float) -> Callable[[Patch], None]:
 
 SEEN = {
     "gate x 1.02": _scaled("layers.1.mlp.gate_proj.weight", 1.02),
-    "w of a norm x 1.02": _scaled("layers.2.input_layernorm.weight", 1.02),
+    "w of a norm x 1.02": _w_scaled("layers.2.input_layernorm.weight", 1.02),
     "table x 1.02": _scaled("embed_tokens.weight", 1.02),
     "value x 1.02 in one row": _one_row("layers.0.self_attn.v_proj.weight", 1.02),
-    "window one too narrow": with_config(lambda c: {"window": c.window - 1}),
-    "window one too wide": with_config(lambda c: {"window": c.window + 1}),
+    "window one too narrow": with_window(lambda window: window - 1),
+    "window one too wide": with_window(lambda window: window + 1),
 }
 # The norm that follows takes any common factor away: only the weight audit sees these.
 UNSEEN = {

@@ -16,8 +16,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from embedding_runtime.console import INTERRUPTED, run_command
 from embedding_runtime.doctor.machine import examine_machine
-from embedding_runtime.errors import EmbeddingError, InputError
+from embedding_runtime.errors import InputError
 from embedding_validate.compare.corpus import corpus
 from embedding_validate.compare.corpus import run as corpus_run
 from embedding_validate.compare.corpus.corpus import Corpus
@@ -42,24 +43,26 @@ _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 def main(argv: list[str] | None = None, left_out: Mapping[str, str] = _NOTHING) -> int:
-    """Run the command; 0 done, 1 a graph failed or is wrong, 2 usage or input, 130 interrupted.
+    """Run the command; 0 done, 1 a graph or a disk failed, 2 usage or input, 130 interrupted.
 
     `left_out` names systems that a caller could not get ready, with the reasons; the results repeat it.
     """
     arguments = sys.argv[1:] if argv is None else argv
+    return run_command("compare-embedding", lambda: compare(arguments, left_out))
+
+
+def compare(arguments: list[str], left_out: Mapping[str, str] = _NOTHING) -> int:
+    """The command's body, and its status; what `main` says of an error is raised.
+
+    Raises:
+        EmbeddingError: the input or an option cannot be used.  OSError: a file cannot be read or written.
+    """
     options = _parser().parse_args(arguments)
-    try:
-        if options.output is None:
-            raise InputError("--output DIR is required: the folder for the results.")
-        if options.merge:
-            return _merge(options.merge, options.output)
-        return _compare(options, ["compare-embedding", *arguments], left_out)
-    except EmbeddingError as e:
-        _say(f"compare-embedding: error: {e}")
-        return 2
-    except OSError as e:
-        _say(f"compare-embedding: error: {e.strerror or e}{f' ({e.filename})' if e.filename else ''}")
-        return 2
+    if options.output is None:
+        raise InputError("--output DIR is required: the folder for the results.")
+    if options.merge:
+        return _merge(options.merge, options.output)
+    return _compare(options, ["compare-embedding", *arguments], left_out)
 
 
 def _compare(options: argparse.Namespace, command: list[str], left_out: Mapping[str, str]) -> int:
@@ -87,7 +90,7 @@ def _compare(options: argparse.Namespace, command: list[str], left_out: Mapping[
     except KeyboardInterrupt:
         _say(f"interrupted; go on with: {shlex.join([*command, '--resume'])}")
         _show(options.output, {"schema_version": compare_store.SCHEMA_VERSION, "runs": [store.run]})
-        return 130
+        return INTERRUPTED
     _show(options.output, compare_store.load(options.output / compare_store.JSON))
     return 1 if compare_text.ours_failed(store.run) else 0
 
@@ -258,8 +261,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="compare-embedding",
         description="Measure the graphs of bundles on this machine, each case in a fresh process: size, "
         "loading, latency, memory, accuracy. Writes compare.json, compare.md and compare.html.",
-        epilog="Exit status: 0 done, 1 a graph of a bundle failed or is wrong, 2 usage or input, "
-        "130 interrupted.",
+        epilog="Exit status: 0 done, 1 a graph of a bundle failed or is wrong, or a disk failed, "
+        "2 usage or input, 130 interrupted.",
     )
     p.add_argument("bundles", metavar="BUNDLE", nargs="*", type=Path, help="folders of export-embedding")
     p.add_argument("--output", metavar="DIR", type=Path, help="folder for the results")

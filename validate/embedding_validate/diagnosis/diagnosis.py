@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from embedding_export.architectures.registry import residuals, tensor_specs
 from embedding_export.audit.audit import differences
 from embedding_export.checkpoint.checkpoint import Checkpoint
 from embedding_export.errors import AuditError
@@ -168,7 +169,8 @@ class _Diagnosis:
         if known or not (self.subject.ours and self.subject.same_weights):
             return []
         try:
-            return stored_faults.findings(differences(self.subject.path, self.subject.checkpoint)[1])
+            found = differences(self.subject.path, self.subject.checkpoint)[1]
+            return stored_faults.findings(found, tensor_specs(self.subject.checkpoint.config))
         except AuditError as e:
             return [Finding("stored weights cannot be read", str(e), None, None)]
 
@@ -285,15 +287,15 @@ class _Diagnosis:
             return finding("other checkpoint", evidence, None, "exported from other weights")
         if deviation is None:
             return finding("no known fault", evidence, None, "no layer was found that differs")
-        layers = range(len(self.interpreter.sound.config.layer_types))
+        config = self.interpreter.sound.config
+        where = next(r for r in residuals(config) if r.name == deviation.name)
         swaps = {
-            f"layers {deviation.layer} and {j} exchanged": partial(self._swapped, deviation.layer, j)
-            for j in layers
-            if j != deviation.layer
+            f"layers {where.layer} and {j} exchanged": partial(self._swapped, where.layer, j)
+            for j in range(len(config.layer_types))
+            if j != where.layer
         }
-        half = "attention" if deviation.name.endswith("attention") else "feed-forward"
         return best(swaps, evidence) or finding(
-            f"layer {deviation.layer} differs from its {half} block on",
+            f"layer {where.layer} differs from its {where.part} block on",
             evidence,
             None,
             f"relative error {deviation.error:.1e} there, {deviation.error_before:.1e} before it",

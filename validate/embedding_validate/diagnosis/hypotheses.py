@@ -11,17 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from embedding_export.architectures.encoder_config import EncoderConfig
-from embedding_export.architectures.ops import DenseStage
+from embedding_export.architectures.interface.figures import Figures, Layer
+from embedding_export.architectures.interface.ops import DenseStage
+from embedding_export.architectures.registry import tensor_specs
 from embedding_validate.forward.interpreter import Model
-from embedding_validate.forward.torch_ops import NEG, TorchOps
+from embedding_validate.forward.torch_ops import NEG, TorchOps, heads
 
 Fault = Callable[[Model], Model]
 
 
-def alone(config: EncoderConfig, dense: Sequence[DenseStage]) -> Mapping[str, Fault]:
+def alone(config: Figures, dense: Sequence[DenseStage]) -> Mapping[str, Fault]:
     """Faults that show on one text alone, by name; those that change nothing on this model are left out."""
-    layers = range(config.num_hidden_layers)
+    layers = range(len(config.layer_types))
+    window, near, far = config.window, config.local_layer.rope_theta, config.global_layer.rope_theta
+    head_dim, offset = config.global_layer.head_dim, tensor_specs(config)[_final_norm(config)].offset
     faults: dict[str, Fault] = {
         **({"all Dense stages missing": _stages(())} if dense else {}),
         **({"only the first Dense stage": _stages(dense[:1])} if len(dense) > 1 else {}),
@@ -29,25 +32,23 @@ def alone(config: EncoderConfig, dense: Sequence[DenseStage]) -> Mapping[str, Fa
         "not normalised": lambda m: replace(m, normalize=False),
         "normalised, though the checkpoint does not": lambda m: replace(m, normalize=True),
         "causal attention": _ops(_Causal),
-        "window off by one (too narrow)": _config(window=config.window - 1),
-        "window off by one (too wide)": _config(window=config.window + 1),
-        "window halved": _config(window=config.window // 2),
-        "window doubled (sliding_window taken as the distance)": _config(window=config.window * 2),
-        "window ignored": _config(window=config.max_position_embeddings),
-        "RoPE bases swapped": _config(
-            rope_theta_local=config.rope_theta_global, rope_theta_global=config.rope_theta_local
-        ),
-        "global RoPE base everywhere": _config(rope_theta_local=config.rope_theta_global),
-        "local RoPE base everywhere": _config(rope_theta_global=config.rope_theta_local),
+        "window off by one (too narrow)": _windowed(window - 1),
+        "window off by one (too wide)": _windowed(window + 1),
+        "window halved": _windowed(window // 2),
+        "window doubled (sliding_window taken as the distance)": _windowed(window * 2),
+        "window ignored": _windowed(None),
+        "RoPE bases swapped": _bases(far, near),
+        "global RoPE base everywhere": _bases(far, far),
+        "local RoPE base everywhere": _bases(near, near),
         "all layers local": _config(layer_types=("local",) * len(layers)),
         "all layers global": _config(layer_types=("global",) * len(layers)),
         **{f"type of layer {i} swapped": _config(layer_types=_flipped(config, i)) for i in layers},
         "table scale missing": _ops(_Unscaled),
-        "norms multiply by w instead of 1 + w": _ops(_PlainNorm),
+        f"norms multiply by {'w instead of 1 + w' if offset else '1 + w instead of w'}": _ops(_OtherOffset),
         "final norm missing": _ops(_NoFinalNorm),
         "q and k norms missing": _ops(_NoHeadNorm),
         "attention scale missing": _config(attention_scale=1.0),
-        "attention scale from the head dimension": _config(attention_scale=config.head_dim**-0.5),
+        "attention scale from the head dimension": _config(attention_scale=head_dim**-0.5),
         "exact gelu instead of tanh": _ops(_ExactGelu),
         "pooling takes the first token": _ops(_FirstToken),
         "pooling takes the last token": _ops(_LastToken),
@@ -71,6 +72,28 @@ def _config(**changes: Any) -> Fault:
     return lambda m: replace(m, config=replace(m.config, **changes))
 
 
+def _windowed(window: int | None) -> Fault:
+    return lambda m: replace(
+        m, config=replace(m.config, local_layer=replace(m.config.local_layer, window=window))
+    )
+
+
+def _bases(near: float, far: float) -> Fault:
+    """RoPE's base in local layers, and in global ones."""
+
+    def fault(model: Model) -> Model:
+        local, wide = model.config.local_layer, model.config.global_layer
+        local, wide = replace(local, rope_theta=near), replace(wide, rope_theta=far)
+        return replace(model, config=replace(model.config, local_layer=local, global_layer=wide))
+
+    return fault
+
+
+def _final_norm(config: Figures) -> str:
+    """The gain behind the last layer, by name."""
+    return next(n for n, s in tensor_specs(config).items() if (s.role, s.part) == ("gain", "head"))
+
+
 def _ops(kind: type[TorchOps]) -> Fault:
     return lambda m: replace(m, ops=kind)
 
@@ -79,22 +102,22 @@ def _stages(dense: Sequence[DenseStage]) -> Fault:
     return lambda m: replace(m, dense=tuple(dense))
 
 
-def _flipped(config: EncoderConfig, layer: int) -> tuple[str, ...]:
+def _flipped(config: Figures, layer: int) -> tuple[str, ...]:
     other = {"local": "global", "global": "local"}
     return tuple(other[t] if i == layer else t for i, t in enumerate(config.layer_types))
 
 
 class _Causal(TorchOps):
-    def attention(self, q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, layer: Layer) -> Tensor:
         position = torch.arange(q.shape[1])
-        return _attend(self, (q, k, v), window, position[:, None] >= position[None, :])
+        return _attend(self, (q, k, v), layer, position[:, None] >= position[None, :])
 
 
 class _UnmaskedAttention(TorchOps):
-    def attention(self, q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, layer: Layer) -> Tensor:
         mask, self.mask = self.mask, torch.ones_like(self.mask)
         try:
-            return super().attention(q, k, v, window)
+            return super().attention(q, k, v, layer)
         finally:
             self.mask = mask
 
@@ -113,19 +136,22 @@ class _Unscaled(TorchOps):
         return super().embedding(weight, 1.0)
 
 
-class _PlainNorm(TorchOps):
+class _OtherOffset(TorchOps):
+    """Takes the files' w for what norms multiply by, or 1 + w where it is w that they multiply by."""
+
     def rms_norm(self, x: Tensor, weight: str) -> Tensor:
         normed = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.config.rms_norm_eps)
-        return normed * self._weight(weight)
+        offset = tensor_specs(self.config)[weight].offset
+        return normed * (self._weight(weight) - offset if offset else self._weight(weight) + 1.0)
 
 
 class _NoFinalNorm(TorchOps):
     def rms_norm(self, x: Tensor, weight: str) -> Tensor:
-        return x if weight == "norm.weight" else super().rms_norm(x, weight)
+        return x if weight == _final_norm(self.config) else super().rms_norm(x, weight)
 
 
 class _NoHeadNorm(TorchOps):
-    def head_norm(self, x: Tensor, weight: str, scale: float) -> Tensor:
+    def head_norm(self, x: Tensor, weight: str, scale: float, layer: Layer) -> Tensor:
         return x * scale
 
 
@@ -145,31 +171,29 @@ class _LastToken(TorchOps):
 
 
 class _PairedRope(TorchOps):
-    def rope(self, x: Tensor, theta: float) -> Tensor:
-        heads = self._heads(x)
-        order = torch.cat([torch.arange(0, heads.shape[-1], 2), torch.arange(1, heads.shape[-1], 2)])
-        turned = self._heads(super().rope(heads[..., order].flatten(2), theta))
+    def rope(self, x: Tensor, layer: Layer) -> Tensor:
+        order = torch.cat([torch.arange(0, layer.head_dim, 2), torch.arange(1, layer.head_dim, 2)])
+        turned = heads(super().rope(heads(x, layer)[..., order].flatten(2), layer), layer)
         return turned[..., order.argsort()].flatten(2)
 
 
 class _ReshapedKeys(TorchOps):
     """As converters do that take a transpose of keys with a single head for a change of shape alone."""
 
-    def attention(self, q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
-        keys = self._heads(k).transpose(1, 2)
-        batch, heads, tokens, size = keys.shape
-        taken = keys.reshape(batch, heads, size, tokens).transpose(2, 3)
-        return super().attention(q, taken.transpose(1, 2).flatten(2), v, window)
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, layer: Layer) -> Tensor:
+        keys = heads(k, layer).transpose(1, 2)
+        batch, count, tokens, size = keys.shape
+        taken = keys.reshape(batch, count, size, tokens).transpose(2, 3)
+        return super().attention(q, taken.transpose(1, 2).flatten(2), v, layer)
 
 
-def _attend(ops: TorchOps, qkv: tuple[Tensor, ...], window: int | None, also: Tensor) -> Tensor:
+def _attend(ops: TorchOps, qkv: tuple[Tensor, ...], layer: Layer, also: Tensor) -> Tensor:
     """`TorchOps.attention` with a further condition [S, S] on which keys a query sees."""
-    q, k, v = (ops._heads(x).transpose(1, 2) for x in qkv)
-    group = ops.config.num_attention_heads // ops.config.num_key_value_heads
-    k, v = (x.repeat_interleave(group, dim=1) for x in (k, v))
+    q, k, v = (heads(x, layer).transpose(1, 2) for x in qkv)
+    k, v = (x.repeat_interleave(layer.group, dim=1) for x in (k, v))
     allowed = ops.mask[:, None, None, :].bool() & also
-    if window is not None:
+    if layer.window is not None:
         position = torch.arange(q.shape[2])
-        allowed = allowed & ((position[:, None] - position[None, :]).abs() <= window)
+        allowed = allowed & ((position[:, None] - position[None, :]).abs() <= layer.window)
     scores = (q @ k.transpose(2, 3)).masked_fill(~allowed, NEG)
     return (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)

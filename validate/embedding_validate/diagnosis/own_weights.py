@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from embedding_export.architectures.interface.tensors import Part
+from embedding_export.architectures.registry import tensor_specs
 from embedding_export.audit.dequantized import dequantized
 from embedding_export.checkpoint.checkpoint import Checkpoint
 from embedding_export.weights.folding import Weights, as_stored
@@ -23,12 +25,8 @@ from embedding_validate.parity.execution import Halves, as_computed, complete
 from embedding_validate.parity.results import Finding
 from embedding_validate.runners.calls import Floats
 
-# Parts whose rounding can be told apart: within each, factors that were moved between tensors cancel.
-_PARTS: dict[str, tuple[str, ...]] = {
-    "the table": ("embed_tokens",),
-    "attention": ("input_layernorm", "self_attn", "post_attention_layernorm"),
-    "feed-forward": ("pre_feedforward_layernorm", "mlp", "post_feedforward_layernorm"),
-}
+# Within a part, factors that were moved between tensors cancel: its rounding can be told apart.
+_PART_NAMES: dict[Part, str] = {"table": "the table"}
 
 
 @dataclass(frozen=True)
@@ -63,16 +61,14 @@ class OwnWeights:
     def beyond_class(self, evidence: Sequence[Evidence]) -> Finding:
         """Every weight is the nearest that its format has: say which part's rounding costs how much."""
         stored, true = dequantized(self.path, self.checkpoint), as_stored(self.checkpoint)
-        said = []
-        for part, marks in _PARTS.items():
-            mixed = {
-                n: stored.tensors[n] if n in stored.tensors and any(m in n for m in marks) else t
-                for n, t in true.tensors.items()
-            }
+        specs, said = tensor_specs(self.checkpoint.config), []
+        for part in dict.fromkeys(spec.part for spec in specs.values() if spec.part != "head"):
+            own = {n for n, spec in specs.items() if spec.part == part and n in stored.tensors}
+            mixed = {n: stored.tensors[n] if n in own else t for n, t in true.tensors.items()}
             weights = replace(true, tensors=mixed)
             interpreter = Interpreter(self.checkpoint.config, weights, self.checkpoint.normalize)
             vectors = [(self._vector(interpreter, interpreter.sound, e), e.expected) for e in evidence]
-            said.append(f"{part} {min(metrics.cosine(*pair) for pair in vectors):.4f}")
+            said.append(f"{_PART_NAMES.get(part, part)} {min(metrics.cosine(*pair) for pair in vectors):.4f}")
         return finding(
             "quantization error beyond its class",
             evidence,
@@ -122,4 +118,4 @@ class OwnWeights:
         if worst.update_error <= limit:
             return finding(name, evidence, None, "what differs lies behind the last layer")
         error = f"relative error of what it adds {worst.update_error:.1e}, by its own weights and rounding"
-        return finding(f"{worst.half} differs", evidence, None, error)
+        return finding(f"{worst.residual} differs", evidence, None, error)

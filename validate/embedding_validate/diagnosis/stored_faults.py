@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from embedding_export.architectures.interface.tensors import Specs
 from embedding_export.audit.audit import Difference
 from embedding_export.weights.stored import Grid
 from embedding_validate.parity.results import Finding
@@ -46,16 +47,16 @@ class _Tensor:
         return bool(near.mean() >= _MOST)
 
 
-def findings(differences: Sequence[Difference]) -> list[Finding]:
-    """A finding for each mistake, with the tensors that it fits.
+def findings(differences: Sequence[Difference], specs: Specs) -> list[Finding]:
+    """A finding for each mistake, with the tensors that it fits; `specs` says what tensors are for.
 
     An int8 graph's matrices are read by factors that its norms carry: where a norm is wrong, nothing is said
     of the matrices behind it.
     """
     wrong = {d.name for d in differences}
     by_name: dict[str, list[Difference]] = {}
-    for difference in (d for d in differences if _norm_before(d.name) not in wrong):
-        by_name.setdefault(_name(difference), []).append(difference)
+    for difference in (d for d in differences if _norm_before(d.name, specs) not in wrong):
+        by_name.setdefault(_name(difference, specs), []).append(difference)
     return [_finding(name, found) for name, found in by_name.items()]
 
 
@@ -66,15 +67,16 @@ def _finding(name: str, found: Sequence[Difference]) -> Finding:
     return Finding(f"stored weights: {name} ({tensors}{more})", f"{len(found)} tensors; {first}", None, None)
 
 
-def _norm_before(name: str) -> str:
-    """The norm whose channels a matrix takes, itself or by way of another matrix; "" for other tensors."""
-    for part, norm in ((".self_attn.", ".input_layernorm."), (".mlp.", ".pre_feedforward_layernorm.")):
-        if part in name and "norm" not in name:
-            return name.partition(part)[0] + norm + "weight"
-    return ""
+def _norm_before(name: str, specs: Specs) -> str | None:
+    """The norm whose channels a matrix takes, itself or by way of another matrix; None for other tensors."""
+    spec = specs.get(name)
+    if spec is None or spec.role != "matrix":
+        return None
+    beside = (s.norm for s in specs.values() if (s.layer, s.part) == (spec.layer, spec.part))
+    return spec.norm or next((norm for norm in beside if norm is not None), None)
 
 
-def _name(difference: Difference) -> str:
+def _name(difference: Difference, specs: Specs) -> str:
     if difference.stored is None or difference.wanted is None:
         return difference.words.removeprefix("is ")
     rows = min(_ROWS, difference.stored.shape[0])
@@ -82,13 +84,21 @@ def _name(difference: Difference) -> str:
     if rows < difference.stored.shape[0] and tensor.explains(tensor.want):
         return "quantization error beyond its class"  # in rows that are not looked at
     if tensor.want.ndim < 2:
-        if np.allclose(tensor.found, tensor.want - 1, atol=1e-6):
-            return "w instead of 1 + w"
-        return _factor(tensor) or "other values"
+        spec = specs.get(difference.name)
+        return (_gain(tensor, spec.offset) if spec else None) or _factor(tensor) or "other values"
     for name, mistake in _MISTAKES.items():
         if mistake(tensor):
             return name
     return _rows(tensor) or _factor(tensor) or "quantization error beyond its class"
+
+
+def _gain(tensor: _Tensor, offset: float) -> str | None:
+    """What another model's norms make of the files' w: `offset` is what this one adds to it."""
+    if offset and np.allclose(tensor.found, tensor.want - offset, atol=1e-6):
+        return "w instead of 1 + w"
+    if not offset and np.allclose(tensor.found, tensor.want + 1, atol=1e-6):
+        return "1 + w instead of w"
+    return None
 
 
 def _factor(tensor: _Tensor) -> str | None:

@@ -8,9 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from embedding_export.architectures.encoder import encode
-from embedding_export.architectures.encoder_config import EncoderConfig
-from embedding_export.architectures.ops import DenseStage
+from embedding_export.architectures.interface.figures import Figures
+from embedding_export.architectures.interface.ops import DenseStage
+from embedding_export.architectures.interface.tensors import layer_prefix
+from embedding_export.architectures.registry import encode
 from embedding_export.checkpoint.checkpoint import Checkpoint
 from embedding_export.weights.folding import Weights, as_stored
 from embedding_validate.forward.lean_weights import LeanWeights
@@ -24,7 +25,7 @@ Ids = Sequence[int]
 class Model:
     """A forward pass: figures, stages, and the interpreter that runs it."""
 
-    config: EncoderConfig
+    config: Figures
     dense: tuple[DenseStage, ...]
     normalize: bool
     ops: type[TorchOps] = TorchOps
@@ -33,7 +34,7 @@ class Model:
 class Interpreter:
     """Weights in memory (float32, the table aside), to run sound and faulty models on."""
 
-    def __init__(self, config: EncoderConfig, weights: Weights, normalize: bool) -> None:
+    def __init__(self, config: Figures, weights: Weights, normalize: bool) -> None:
         self._weights = LeanWeights(weights)
         self.sound = Model(config, weights.dense, normalize)
 
@@ -52,7 +53,8 @@ class Interpreter:
 
     def exchanged(self, first: int, second: int) -> "Interpreter":
         """The same with the weights of two layers exchanged."""
-        swap = {f"layers.{first}.": f"layers.{second}.", f"layers.{second}.": f"layers.{first}."}
+        one, two = layer_prefix(first), layer_prefix(second)
+        swap = {one: two, two: one}
         other = object.__new__(Interpreter)
         other.sound, other._weights = self.sound, self._weights.renamed(swap)
         return other

@@ -1,10 +1,9 @@
 """What an ONNX graph has inside, and the first place that differs: its named residuals.
 
-Works on graphs that our exporter built, which name the residual after each half of a layer. Needs onnx.
+Works on graphs that our exporter built, which name the residual after each part of a layer. Needs onnx.
 """
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,8 @@ from embedding_runtime.machine.threads import available_cpus
 
 Floats = NDArray[np.float32]
 
-_RESIDUAL = re.compile(r"embeddings|layers\.\d+\.(attention|output)")
+# What graphs call the first residual, which no layer has added to.
+EMBEDDINGS = "embeddings"
 
 
 @dataclass(frozen=True)
@@ -27,17 +27,12 @@ class Deviation:
     error: float
     error_before: float
 
-    @property
-    def layer(self) -> int:
-        """The number in `layers.N.attention` or `layers.N.output`."""
-        return int(self.name.split(".")[1])
-
 
 class Layers:
     """A graph that is run with its residuals as outputs; `names` are those it has, in order."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the graph at `path`, set up as the runtime does.
+    def __init__(self, path: Path, names: Collection[str]) -> None:
+        """Open the graph at `path`, set up as the runtime does; `names` are those of residuals.
 
         Raises:
             EngineError: onnxruntime does not load it.
@@ -45,7 +40,7 @@ class Layers:
         import onnx  # not for LiteRT
 
         model = onnx.load(str(path), load_external_data=False)
-        self.names = [n for node in model.graph.node for n in node.output if _RESIDUAL.fullmatch(n)]
+        self.names = [n for node in model.graph.node for n in node.output if n in names]
         for name in self.names:
             model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
         options = session_options(available_cpus())
@@ -65,13 +60,12 @@ def first_deviation(
 
     `expected` maps names to float32 (tokens, hidden), in the order of computation.
     """
-    found, before = Layers(path).run(ids), 0.0
+    found, before = Layers(path, expected).run(ids), 0.0
     for name, values in found.items():
-        if name in expected:
-            error = _relative(values, expected[name])
-            if not error <= bound:
-                return Deviation(name, error, before)
-            before = error
+        error = _relative(values, expected[name])
+        if not error <= bound:
+            return Deviation(name, error, before)
+        before = error
     return None
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from embedding_export.architectures.interface.tensors import TABLE
 from embedding_export.weights.folding import ArrayWeight, Weights
-from embedding_export.weights.stored import TABLE
 
 
 class LeanWeights:

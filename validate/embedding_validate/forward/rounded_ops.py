@@ -1,7 +1,7 @@
 """The forward pass with a quantized graph's own rounding, held against the graph update by update.
 
 Rounding makes much of a different last digit, so that two sound passes drift apart within a few layers. Here
-each half of a layer starts from what the graph itself gave for the half before: what remains is that half's
+each part of a layer starts from what the graph itself gave for the part before: what remains is that part's
 own error. Knows nothing of files, sessions or verdicts.
 """
 
@@ -12,12 +12,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from embedding_export.architectures.encoder_config import EncoderConfig
-from embedding_export.architectures.ops import DenseStage
+from embedding_export.architectures.interface.figures import Figures, Layer
+from embedding_export.architectures.interface.ops import DenseStage
 from embedding_export.audit.dequantized import read_graph
 from embedding_export.audit.read_eight_bits import turning
 from embedding_export.weights.folding import Weights
 from embedding_export.weights.stored import TAKES_TURNED
+from embedding_validate.forward.layers import EMBEDDINGS
 from embedding_validate.forward.torch_ops import TorchOps
 
 INT8_MAX = 127.0
@@ -106,14 +107,14 @@ class TokenOps(TorchOps):
 
 
 class RoundedOps(TorchOps):
-    """Runs each half of a layer from the graph's own residual; `errors` are of what the halves add.
+    """Runs each part of a layer from the graph's own residual; `errors` are of what the parts add.
 
     A relative error is ‖a − b‖ / ‖b‖ for what this pass adds, a, and what the graph added, b.
     """
 
     def __init__(
         self,
-        config: EncoderConfig,
+        config: Figures,
         weights: Weights,
         ids: Tensor,
         given: Mapping[str, Tensor],
@@ -128,16 +129,16 @@ class RoundedOps(TorchOps):
 
     def embedding(self, weight: str, scale: float) -> Tensor:
         rows = super().embedding(weight, scale)
-        return self._held("embeddings", torch.zeros_like(rows), rows)
+        return self._held(EMBEDDINGS, torch.zeros_like(rows), rows)
 
     def linear(self, x: Tensor, *weights: str) -> tuple[Tensor, ...]:
         return super().linear(self._round(x, weights[0]), *weights)
 
-    def attention(self, q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, layer: Layer) -> Tensor:
         """Queries and keys are 8-bit codes: products of whole numbers, exact in float32 at 256 terms."""
         q_scale, k_scale = self._scores.pop(0)
         q_codes, k_codes = ((x / s).round().clamp(-128, 127) for x, s in ((q, q_scale), (k, k_scale)))
-        return super().attention(q_codes * q_scale, k_codes * k_scale, v, window)
+        return super().attention(q_codes * q_scale, k_codes * k_scale, v, layer)
 
     def residual(self, x: Tensor, update: Tensor, name: str) -> Tensor:
         return self._held(name, x, update)

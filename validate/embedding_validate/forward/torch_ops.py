@@ -1,4 +1,4 @@
-"""`Ops` in plain torch: what LiteRT's converter traces, and an aid to find a wrong layer.
+"""`Ops` in plain torch: what graphs are held against, and an aid to find a wrong layer.
 
 Knows nothing of the checkpoint's files: it reads named weights and computes at once, in float32.
 """
@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from embedding_export.architectures.encoder_config import EncoderConfig
-from embedding_export.architectures.ops import DenseStage
+from embedding_export.architectures.interface.figures import Figures, Layer
+from embedding_export.architectures.interface.ops import DenseStage
 from embedding_export.weights.folding import Weights
 
 # Finite, so that a row whose keys are all masked stays finite.
@@ -18,7 +18,7 @@ NEG = -1e9
 class TorchOps:
     """Runs the forward pass for ids and mask, int64 [B, S]; `layers` keeps the named residuals."""
 
-    def __init__(self, config: EncoderConfig, weights: Weights, ids: Tensor, mask: Tensor) -> None:
+    def __init__(self, config: Figures, weights: Weights, ids: Tensor, mask: Tensor) -> None:
         self.config, self.weights, self.ids, self.mask = config, weights, ids, mask
         self.layers: dict[str, Tensor] = {}
 
@@ -30,27 +30,26 @@ class TorchOps:
 
     def rms_norm(self, x: Tensor, weight: str) -> Tensor:
         normed = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.config.rms_norm_eps)
-        return normed * (1.0 + self._weight(weight))
+        return normed * self._weight(weight)
 
-    def head_norm(self, x: Tensor, weight: str, scale: float) -> Tensor:
-        return (self.rms_norm(self._heads(x), weight) * scale).flatten(2)
+    def head_norm(self, x: Tensor, weight: str, scale: float, layer: Layer) -> Tensor:
+        return (self.rms_norm(heads(x, layer), weight) * scale).flatten(2)
 
-    def rope(self, x: Tensor, theta: float) -> Tensor:
-        d = self.config.head_dim
-        frequencies = 1.0 / theta ** (torch.arange(0, d, 2, dtype=torch.float32) / d)
+    def rope(self, x: Tensor, layer: Layer) -> Tensor:
+        d = layer.head_dim
+        frequencies = 1.0 / layer.rope_theta ** (torch.arange(0, d, 2, dtype=torch.float32) / d)
         angles = torch.arange(x.shape[1], dtype=torch.float32)[:, None] * frequencies
         cos, sin = angles.cos()[:, None], angles.sin()[:, None]
-        a, b = self._heads(x).chunk(2, dim=-1)
+        a, b = heads(x, layer).chunk(2, dim=-1)
         return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1).flatten(2)
 
-    def attention(self, q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
-        group = self.config.num_attention_heads // self.config.num_key_value_heads
-        query, key, value = (self._heads(x).transpose(1, 2) for x in (q, k, v))
-        key, value = (x.repeat_interleave(group, dim=1) for x in (key, value))
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, layer: Layer) -> Tensor:
+        query, key, value = (heads(x, layer).transpose(1, 2) for x in (q, k, v))
+        key, value = (x.repeat_interleave(layer.group, dim=1) for x in (key, value))
         allowed = self.mask[:, None, None, :].bool()
-        if window is not None:
+        if layer.window is not None:
             position = torch.arange(q.shape[1])
-            allowed = allowed & ((position[:, None] - position[None, :]).abs() <= window)
+            allowed = allowed & ((position[:, None] - position[None, :]).abs() <= layer.window)
         scores = (query @ key.transpose(2, 3)).masked_fill(~allowed, NEG)
         return (scores.softmax(-1) @ value).transpose(1, 2).flatten(2)
 
@@ -74,10 +73,11 @@ class TorchOps:
     def l2_normalize(self, x: Tensor) -> Tensor:
         return torch.nn.functional.normalize(x, dim=-1)
 
-    def _heads(self, x: Tensor) -> Tensor:
-        """[B, S, heads * D] as [B, S, heads, D]."""
-        return x.reshape(*x.shape[:2], -1, self.config.head_dim)
-
     def _weight(self, name: str) -> Tensor:
         values = np.require(self.weights.tensors[name].array(), requirements="W")  # torch wants to own it
         return torch.from_numpy(values)
+
+
+def heads(x: Tensor, layer: Layer) -> Tensor:
+    """[B, S, heads * D] as [B, S, heads, D]."""
+    return x.reshape(*x.shape[:2], -1, layer.head_dim)

@@ -4,23 +4,19 @@ import argparse
 import sys
 from pathlib import Path
 
-from embedding_runtime.errors import EmbeddingError
+from embedding_runtime.console import run_command
+
+LENGTHS = "16,64,256,512,2048"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; 0 measured, 2 usage or input, 130 interrupted."""
+    """Run the command; 0 measured, 1 a graph failed or is wrong, 2 usage or input, 130 interrupted."""
     options = _parser().parse_args(argv)
-    try:
-        return _run(options)
-    except EmbeddingError as e:
-        _say(f"error: {e}")
-        return 2
-    except OSError as e:
-        _say(f"error: {e.strerror or e}{f' ({e.filename})' if e.filename else ''}")
-        return 2
-    except KeyboardInterrupt:
-        _say("interrupted; --resume goes on with the times that are measured")
-        return 130
+    return run_command(
+        "embedding-ladder",
+        lambda: _run(options),
+        on_interrupt=lambda: "interrupted; --resume goes on with the times that are measured",
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -41,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
         help="lines of score, sentence, sentence, by tabs",
     )
     p.add_argument("--threads", metavar="N", type=int, default=2, help="of the times (default: 2)")
-    p.add_argument("--lengths", metavar="LIST", type=_ints, help="tokens (default: 16,64,256,512,2048)")
+    p.add_argument("--lengths", metavar="LIST", default=LENGTHS, help="tokens (default: %(default)s)")
     p.add_argument("--resume", action="store_true", help="go on with an interrupted run in DIR")
     return p
 
@@ -54,10 +50,9 @@ def _run(options: argparse.Namespace) -> int:
     search = sets.numpy_search()
     checkpoint = load_checkpoint(options.reference)
     options.output.mkdir(parents=True, exist_ok=True)
-    lengths = options.lengths or measure.LENGTHS
     costs = options.output / "times"
     run = measure.measure_cost(
-        options.bundle, checkpoint.path, costs, lengths, options.threads, options.resume
+        options.bundle, checkpoint.path, costs, options.lengths, options.threads, options.resume
     )
     quality = measure.measure_quality(options.bundle, checkpoint, pairs, search, _say)
     named = None if pairs is None else (options.sts.name, pairs)
@@ -66,14 +61,10 @@ def _run(options: argparse.Namespace) -> int:
     text = page.page(ladder)
     (options.output / "ladder.md").write_text(text, encoding="utf-8")
     print(text, end="")
-    return 0
-
-
-def _ints(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(n) for n in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list such as 16,64,256") from None
+    at_fault = measure.graphs_at_fault(run)
+    for line in at_fault:
+        _say(f"failed: {line}")
+    return 1 if at_fault else 0
 
 
 def _say(line: str) -> None:

@@ -10,9 +10,11 @@ import numpy as np
 from embedding_export.checkpoint.checkpoint import Checkpoint
 from embedding_runtime import Embedder
 from embedding_runtime.bundle import Manifest, load_manifest
+from embedding_runtime.console import INTERRUPTED
 from embedding_validate.compare import cli as compare
 from embedding_validate.compare.document import figures
 from embedding_validate.compare.document import store as compare_store
+from embedding_validate.compare.measure.systems import OURS
 from embedding_validate.ladder.document import Cost, Ladder, Rung
 from embedding_validate.ladder.quality import Embedded, Quality, Vectors, embed, measure
 from embedding_validate.ladder.sets import SEARCH_LICENCE, SEARCH_SOURCE, Pairs, Search
@@ -20,7 +22,6 @@ from embedding_validate.machine import machine, versions
 from embedding_validate.reference.reference import use_reference
 
 REFERENCE = "torch fp32"
-LENGTHS = (16, 64, 256, 512, 2048)
 _BATCH = 16
 
 Say = Callable[[str], None]
@@ -40,21 +41,39 @@ def measure_quality(
     found = {REFERENCE: _at_dims(base, base, dims, pairs)}
     for graph in manifest.graphs:
         say(f"embedding with {graph.key}")
-        with Embedder.load(bundle, format=graph.format, precision=graph.precision) as embedder:
+        with Embedder.load(
+            bundle,
+            format=graph.format,
+            precision=graph.precision,
+            allow_failed=True,  # the page names it
+        ) as embedder:
             embedder.truncate_dim = None
             found[graph.key] = _at_dims(embed(_encoder(embedder), pairs, search), base, dims, pairs)
     return found
 
 
 def measure_cost(
-    bundle: Path, checkpoint: Path, output: Path, lengths: Sequence[int], threads: int, resume: bool
+    bundle: Path, checkpoint: Path, output: Path, lengths: str, threads: int, resume: bool
 ) -> dict[str, Any]:
-    """The comparison's run of every graph and the reference; see `compare`."""
+    """The comparison's run of every graph and the reference; see `compare`.
+
+    Raises:
+        EmbeddingError: as `compare`.  KeyboardInterrupt: it was interrupted.
+    """
     arguments = [str(bundle), "--reference", str(checkpoint), "--output", str(output)]
-    arguments += ["--threads", str(threads), "--lengths", ",".join(map(str, lengths))]
-    compare.main([*arguments, "--resume"] if resume else arguments)
+    arguments += ["--threads", str(threads), "--lengths", lengths]
+    if compare.compare([*arguments, "--resume"] if resume else arguments) == INTERRUPTED:
+        raise KeyboardInterrupt
     run: dict[str, Any] = compare_store.load(output / compare_store.JSON)["runs"][0]
     return run
+
+
+def graphs_at_fault(run: dict[str, Any]) -> list[str]:
+    """The graphs of a comparison's run that ended badly or are wrong, each with the reason."""
+    ours = [s["name"] for s in run["systems"] if s["kind"] == OURS]
+    ended = [f"{name}: {f['reason']} ({f['where']})" for name in ours for f in figures.failures(run, name)]
+    wrong = [f"{name}: {why}" for name in ours if (why := figures.wrong(run, name))]
+    return [*ended, *wrong]
 
 
 def assemble(

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import torch
 
-from embedding_export.architectures.encoder import encode
+from embedding_export.architectures.registry import encode, residuals, tensor_specs
 from embedding_export.audit.dequantized import dequantized
 from embedding_export.checkpoint.checkpoint import Checkpoint
 from embedding_export.weights.folding import Weights
 from embedding_runtime.bundle import Graph
 from embedding_runtime.errors import EmbeddingError
 from embedding_validate.forward.interpreter import Ids, Interpreter, Model
-from embedding_validate.forward.layers import Layers
+from embedding_validate.forward.layers import EMBEDDINGS, Layers
 from embedding_validate.forward.lean_weights import LeanWeights
 from embedding_validate.forward.rounded_ops import ROUNDINGS, Products, RoundedOps, Rounding, TokenOps, exact
 from embedding_validate.forward.torch_ops import TorchOps
@@ -41,12 +41,12 @@ class ExecutionError(EmbeddingError):
 class Executed:
     """What a graph should give for one text: its vector, float32 (dim,), from the graph's last residual.
 
-    `update_error` is the largest relative error of what a half of a layer adds, `half` that half's name.
+    `update_error` is the largest relative error of what a part of a layer adds, to the sum called `residual`.
     """
 
     vector: Floats
     update_error: float = 0.0
-    half: str = ""
+    residual: str = ""
 
 
 class Execution:
@@ -115,7 +115,7 @@ def as_computed(model: Model, graph: Graph, path: Path) -> Model:
 
 def complete(weights: Weights, checkpoint: Checkpoint) -> bool:
     """Whether a graph's own weights have all that the forward pass reads before the Dense stages."""
-    return {n for n in checkpoint.tensors if not n.startswith("dense.")} <= weights.tensors.keys()
+    return tensor_specs(checkpoint.config).keys() <= weights.tensors.keys()
 
 
 class Halves:
@@ -129,14 +129,15 @@ class Halves:
         """
         from embedding_export.onnx.reader import score_scales  # needs onnx: not for LiteRT
 
-        self._layers, self._scores = Layers(path), score_scales(path)
+        names = [EMBEDDINGS, *(r.name for r in residuals(checkpoint.config))]
+        self._layers, self._scores = Layers(path, names), score_scales(path)
         self._weights, self._products = LeanWeights(weights), Products.of(path)
         self.sound = Model(checkpoint.config, weights.dense, checkpoint.normalize)
-        count = checkpoint.config.num_hidden_layers
-        if (len(self._layers.names), len(self._scores)) != (1 + 2 * count, count):
+        count = len(checkpoint.config.layer_types)
+        if (len(self._layers.names), len(self._scores)) != (len(names), count):
             raise ExecutionError(
                 f"{path.name} shows {len(self._layers.names)} residuals and {len(self._scores)} int8 scores, "
-                f"not {1 + 2 * count} and {count}. Export the bundle again with this version."
+                f"not {len(names)} and {count}. Export the bundle again with this version."
             )
 
     def executed(self, model: Model, ids: Ids, rounding: Rounding) -> Executed:
@@ -148,8 +149,8 @@ class Halves:
         ops = kind(model.config, weights, at, given, rounded, self._scores)
         with torch.inference_mode():
             _, vector = encode(ops, model.config, model.dense, model.normalize)
-        half = max(ops.errors, key=ops.errors.__getitem__)
-        return Executed(vector[0].numpy(), ops.errors[half], half)
+        worst = max(ops.errors, key=ops.errors.__getitem__)
+        return Executed(vector[0].numpy(), ops.errors[worst], worst)
 
     def rounding(self, ids: Ids, precision: str) -> Rounding:
         """Of a precision's roundings the one that fits a text: the CPU's."""

@@ -105,7 +105,7 @@ class GraphRun:
                 figures = Figures.of(right.vector, self.vectors[name])
                 failures = limits.failures(metrics.norm(right.vector), figures)
                 if limits.update_error is not None and not right.update_error <= limits.update_error:
-                    failures.append(f"{right.half} adds something else (error {right.update_error:.2g})")
+                    failures.append(f"{right.residual} adds something else (error {right.update_error:.2g})")
                 tokens, probe = len(self.answers.by_probe[name].ids), by_id[name]
                 cases.append(
                     Case(name, probe.script, _prompt(probe), EXECUTED, tokens, None, figures, tuple(failures))

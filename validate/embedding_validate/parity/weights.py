@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from embedding_export.architectures.interface.tensors import TABLE
 from embedding_export.audit.audit import Difference, differences
 from embedding_export.checkpoint.checkpoint import Checkpoint
 from embedding_export.errors import AuditError
 from embedding_export.tokenizer.trimming import TensorRows
-from embedding_export.weights.stored import TABLE
 from embedding_runtime.bundle import Graph, Manifest
 from embedding_validate.parity.results import WeightReport
 

@@ -22,7 +22,7 @@ from embedding_runtime.machine.user_cache import cache_folder
 from embedding_validate.probes import lengths, probes, texts
 from embedding_validate.probes.probes import ProbeSet
 from embedding_validate.probes.texts import Text
-from embedding_validate.reference import chunks
+from embedding_validate.reference import chunks, text_only
 from embedding_validate.reference import file as reference_file
 from embedding_validate.reference import reference as reference_module
 from embedding_validate.reference.answers import Answers
@@ -33,7 +33,17 @@ Progress = Callable[[int, int], None]
 # Answers that nobody has asked for this long go when others are kept.
 _KEPT_SECONDS = 30 * 24 * 3600.0
 # Code and data that decide what is asked and how it is answered.
-_CODE = (probes, lengths, chunks, reference_module, reference_file, overflow, tokenizer_file)
+_CODE = (
+    probes,
+    lengths,
+    chunks,
+    reference_module,
+    text_only,
+    reference_file,
+    overflow,
+    tokenizer_file,
+)
+_SMALL = (".json", ".txt", ".model", ".jinja")
 _DATA = (texts.TEXTS, texts.PASSAGES)
 
 
@@ -82,6 +92,7 @@ def _key(checkpoint: Checkpoint, own: Sequence[Text] | None, buckets: tuple[int,
         "source": {k: source[k] for k in ("name", "revision", "weights_sha256", "dtype", "qat", "notes")},
         "files": {f.name: _sha256(f.read_bytes()) for f in _small_files(checkpoint.path)},
         "overrides": checkpoint.config_overrides,
+        "max_seq_length": checkpoint.max_seq_length,
         "own": None if own is None else [asdict(t) for t in own],
         "buckets": buckets,
         "code": {
@@ -95,7 +106,7 @@ def _key(checkpoint: Checkpoint, own: Sequence[Text] | None, buckets: tuple[int,
 
 def _small_files(folder: Path) -> list[Path]:
     """Everything in a checkpoint but its weights, which `weights_sha256` stands for."""
-    return sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix in (".json", ".txt", ".model"))
+    return sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix in _SMALL)
 
 
 def _sha256(data: bytes) -> str:

@@ -3,7 +3,9 @@
 A library may attend causally, or over another window, without a word: versions are not asked, behaviour is.
 """
 
+from collections.abc import Set
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedding_runtime.errors import EmbeddingError
@@ -32,6 +34,53 @@ def require_bidirectional(transformer: Any) -> None:
             "the last. It ignores use_bidirectional_attention; install the pinned version: "
             "pip install 'embedding-edge[validate]'"
         )
+
+
+def require_weights(transformer: Any, checkpoint: "Checkpoint") -> None:
+    """Every weight of the reference must be the checkpoint's, by its name and its first row.
+
+    transformers fills what it does not find in the files with random numbers, and only warns: so it does with
+    all of them where the class is another than the one that saved them.
+    """
+    import torch
+
+    wanted = {_bare(name): value for name, value in transformer.state_dict().items()}
+    found = _first_rows(checkpoint.path, wanted.keys())
+
+    def is_other(name: str, value: torch.Tensor) -> bool:
+        shape, row = found.get(name, (None, value[:1]))
+        return shape != tuple(value.shape) or not torch.equal(value[:1].float(), row.to(value.dtype).float())
+
+    if others := [name for name, value in wanted.items() if is_other(name, value)]:
+        raise ReferenceLoadError(
+            f"The reference was loaded as {type(transformer).__name__}, and {len(others)} of its "
+            f"{len(wanted)} weights are not those of {checkpoint.path}, such as {others[0]}: transformers "
+            "fills what it does not find with random numbers, and only warns. Either config.json names "
+            "another class than the one that saved the weights, or the versions are not the pinned ones: "
+            "pip install 'embedding-edge[validate]'"
+        )
+
+
+def _first_rows(folder: Path, wanted: Set[str]) -> "dict[str, tuple[tuple[int, ...], torch.Tensor]]":
+    """Shape and first row of the tensors of a folder's weights that are `wanted`, by bare name."""
+    from safetensors import safe_open
+
+    single = folder / "model.safetensors"
+    found = {}
+    for path in [single] if single.exists() else sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118
+                if _bare(name) in wanted:
+                    part = file.get_slice(name)
+                    found[_bare(name)] = tuple(part.get_shape()), part[:1]
+    return found
+
+
+def _bare(name: str) -> str:
+    """A tensor's name without what a class that holds the encoder puts before it."""
+    for prefix in ("model.", "language_model."):
+        name = name.removeprefix(prefix)
+    return name
 
 
 def require_layers(transformer: Any, checkpoint: "Checkpoint") -> None:

@@ -13,10 +13,13 @@ import gc
 import importlib
 import importlib.util
 import logging
+import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -26,8 +29,14 @@ from embedding_runtime.machine.process_memory import give_back_memory
 from embedding_validate.probes.probes import TITLE_SLOT, Limits, Probe, ProbeSet
 from embedding_validate.reference import chunks
 from embedding_validate.reference.answers import Answer, Answers
-from embedding_validate.reference.checks import ReferenceLoadError, require_bidirectional, require_layers
+from embedding_validate.reference.checks import (
+    ReferenceLoadError,
+    require_bidirectional,
+    require_layers,
+    require_weights,
+)
 from embedding_validate.reference.chunks import Chunk
+from embedding_validate.reference.text_only import has_processor, write_text_only
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -109,8 +118,9 @@ class Reference:
         """Load sentence-transformers on a checkpoint and make sure that it computes that model.
 
         Raises:
-            ReferenceLoadError: packages missing, the checkpoint does not load, weights not float32, a model
-                that attends causally, with another window, or with other layer types than the checkpoint.
+            ReferenceLoadError: packages missing, the checkpoint does not load, weights not float32 or not the
+                checkpoint's, a model that attends causally, with another window, or with other layer types
+                than the checkpoint.
         """
         require()
         reference = cls(load_model(checkpoint), checkpoint)
@@ -274,7 +284,8 @@ class Reference:
 
     @property
     def _transformer(self) -> Any:
-        return self._model[0].auto_model
+        model = self._model[0].auto_model
+        return getattr(model, "language_model", model)
 
     @contextlib.contextmanager
     def _reading(self, text: str, allow_special: bool = False) -> Iterator[None]:
@@ -305,6 +316,24 @@ class Reference:
         return found
 
 
+@contextlib.contextmanager
+def _loadable(checkpoint: "Checkpoint") -> Iterator[Path]:
+    """The folder to load: the checkpoint's, or where a processor would read its texts a view of it."""
+    from transformers.utils import logging as told
+
+    if not has_processor(checkpoint.path):
+        yield checkpoint.path
+        return
+    before = told.get_verbosity()
+    told.set_verbosity_error()  # type: ignore[no-untyped-call]  # of tensors that are left out
+    try:
+        with tempfile.TemporaryDirectory(prefix="text-only-") as view:
+            write_text_only(checkpoint.path, Path(view))
+            yield Path(view)
+    finally:
+        told.set_verbosity(before)
+
+
 def import_libraries() -> None:
     """Import what `load_model` needs, which takes seconds, so that loading can be timed without it.
 
@@ -320,7 +349,7 @@ def load_model(checkpoint: "Checkpoint", dtype: str = "float32") -> "SentenceTra
     """The bare model on the CPU, unchecked, with whole vectors; `Reference.load` is for comparing results.
 
     Raises:
-        ReferenceLoadError: it does not load, or not in float32.
+        ReferenceLoadError: it does not load, not with the checkpoint's weights, or not in float32.
     """
     import_libraries()
     import torch
@@ -329,13 +358,14 @@ def load_model(checkpoint: "Checkpoint", dtype: str = "float32") -> "SentenceTra
 
     progress.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        model = SentenceTransformer(
-            str(checkpoint.path),
-            device="cpu",
-            local_files_only=True,
-            model_kwargs={"dtype": getattr(torch, dtype)},
-            config_kwargs=dict(checkpoint.config_overrides),
-        )
+        with _loadable(checkpoint) as folder:
+            model = SentenceTransformer(
+                str(folder),
+                device="cpu",
+                local_files_only=True,
+                model_kwargs={"dtype": getattr(torch, dtype)},
+                config_kwargs=dict(checkpoint.config_overrides),
+            )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as e:
         raise ReferenceLoadError(
             f"sentence-transformers {version('sentence-transformers')} cannot load {checkpoint.path} "
@@ -344,6 +374,8 @@ def load_model(checkpoint: "Checkpoint", dtype: str = "float32") -> "SentenceTra
     finally:
         progress.enable_progress_bar()  # type: ignore[no-untyped-call]
     model.truncate_dim = None
+    model.max_seq_length = min(model.max_seq_length or sys.maxsize, checkpoint.max_seq_length)
+    require_weights(model[0].auto_model, checkpoint)
     if dtype != "float32":
         return model.to(getattr(torch, dtype)).eval()  # the stages after the encoder come in float32
     if kinds := {str(p.dtype) for p in model.parameters() if p.dtype != torch.float32}:

@@ -8,23 +8,27 @@ import mmap
 from collections.abc import Iterator
 from pathlib import Path
 
+from embedding_export.architectures.registry import ARCHITECTURES
 from embedding_runtime.bundle import Graph
 
-# A part's name, and what its weights' names hold, in the order that they are asked.
-_PARTS = {"table": "embed_tokens.", "attention": ".self_attn.", "feed-forward": ".mlp.", "Dense": "dense."}
 REST = "rest"
 
 
-def by_part(bundle: Path, graph: Graph, total: int) -> dict[str, int] | None:
+def by_part(bundle: Path, model_type: str, graph: Graph, total: int) -> dict[str, int] | None:
     """Bytes of each part of a graph whose files have `total` bytes; None where its reader is not installed.
 
+    `model_type` is that of the bundle's architecture.
     The rest is what no weight's own bytes account for: norms, constants, structure, conversion tables.
     """
     try:
         found = list((_onnx if graph.format == "onnx" else _litert)(bundle / graph.file))
     except ImportError:
         return None
-    sizes = {part: sum(size for name, size in found if mark in name) for part, mark in _PARTS.items()}
+    sizes = dict.fromkeys(("table", "attention", "feed-forward", "Dense"), 0)
+    for name, size in found:
+        part = "Dense" if name.startswith("dense.") else ARCHITECTURES[model_type].part_of(name)
+        if part is not None:
+            sizes[part] = sizes.get(part, 0) + size
     return {**sizes, REST: total - sum(sizes.values())}
 
 

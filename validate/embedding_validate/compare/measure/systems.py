@@ -118,7 +118,7 @@ def _graph(bundle: Bundle, graph: Graph, cache: Path) -> Candidate:
         "files": sizes,
         "bytes": sum(sizes.values()),
         "tokenizer_bytes": bundle.manifest.files[tokenizer].size,
-        "parts": by_part(bundle.path, graph, sum(sizes.values())),
+        "parts": by_part(bundle.path, bundle.manifest.architecture.model_type, graph, sum(sizes.values())),
         "buckets": list(graph.buckets),
         "parity": parity,
     }

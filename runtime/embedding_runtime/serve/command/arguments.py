@@ -17,8 +17,8 @@ def parser() -> argparse.ArgumentParser:
         prog="embed-text serve",
         description="Answer OpenAI's embeddings requests (POST /v1/embeddings) with a bundle's vectors.",
         epilog=f"Clients must show the token that {TOKEN_VARIABLE} or --token-file holds, if any. "
-        "Ends on SIGTERM or Ctrl-C when what was begun is answered. Exit status: 0 ended so, 1 the bundle "
-        "or the engine failed, 2 usage.",
+        "Ends on SIGTERM or Ctrl-C when what was begun is answered. Exit status: 0 ended so, 1 the "
+        "engine failed, 2 bundle or usage, 130 interrupted before it served.",
     )
     p.add_argument("bundle", metavar="BUNDLE", type=Path, help="a folder written by export-embedding")
     _add_place(p.add_argument_group("where"))

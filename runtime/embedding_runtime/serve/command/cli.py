@@ -9,12 +9,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from embedding_runtime.bundle import MANIFEST
+from embedding_runtime.console import run_command
 from embedding_runtime.encoding.options import check_whole
-from embedding_runtime.errors import EmbeddingError, EngineError, InputError
+from embedding_runtime.errors import EngineError, InputError
 from embedding_runtime.machine.threads import resolve_threads
 from embedding_runtime.opening.open_bundle import Choice
-from embedding_runtime.serve.arguments import TOKEN_VARIABLE, parser
-from embedding_runtime.serve.processes import listen, serve
+from embedding_runtime.serve.command.arguments import TOKEN_VARIABLE, parser
+from embedding_runtime.serve.command.processes import listen, serve
 from embedding_runtime.serve.settings import Limits, Settings
 
 WORD = "serve"
@@ -34,16 +35,9 @@ def is_meant(argv: list[str]) -> bool:
 
 
 def main(argv: list[str]) -> int:
-    """Run the command, without its first word: 0 ended by a signal, 1 the bundle failed, 2 usage."""
+    """Run the command, without its first word; the exit status is 0 where a signal ended it."""
     arguments = parser().parse_args(argv)
-    try:
-        return _run(arguments)
-    except EmbeddingError as e:
-        _say(f"error: {e}")
-        return 2 if isinstance(e, InputError) else 1
-    except OSError as e:
-        _say(f"error: {arguments.host}:{arguments.port}: {e.strerror or e}")
-        return 1
+    return run_command("embed-text", lambda: _run(arguments))
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -51,10 +45,20 @@ def _run(arguments: argparse.Namespace) -> int:
     token = _token(arguments.token_file)
     _check_reach(arguments.host, token)
     settings = _settings(arguments, token)
-    with listen(arguments.host, arguments.port, settings.limits.seconds) as listening:
+    with _listening(arguments, settings.limits.seconds) as listening:
         host, port = listening.getsockname()[:2]
         address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         return serve(settings, listening, arguments.workers, lambda: _say(f"serving {address}/v1"))
+
+
+def _listening(arguments: argparse.Namespace, seconds: float) -> socket.socket:
+    try:
+        return listen(arguments.host, arguments.port, seconds)
+    except OSError as e:
+        raise InputError(
+            f"{arguments.host}:{arguments.port} cannot be listened on ({e.strerror or e}). Choose another "
+            "--port."
+        ) from e
 
 
 def _settings(arguments: argparse.Namespace, token: str | None) -> Settings:

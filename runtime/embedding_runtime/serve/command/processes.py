@@ -20,6 +20,7 @@ from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
 from typing import Any
 
+from embedding_runtime.console import DONE, FAILED
 from embedding_runtime.errors import EmbeddingError
 from embedding_runtime.serve.settings import Settings
 
@@ -66,9 +67,7 @@ def serve(settings: Settings, listening: socket.socket, workers: int, ready: Rea
     """
     _allow_many_files()
     if workers == 1:
-        stop = _Stop()
         _work(settings, listening, ready)
-        stop.restore()
         return 0
     return _Workers(settings, listening, workers).run(ready)
 
@@ -111,7 +110,8 @@ def _work(settings: Settings, listening: socket.socket, ready: Ready) -> None:
         timeout_graceful_shutdown=int(settings.limits.seconds + 1),
     )
     ready()
-    uvicorn.Server(config).run(sockets=[listening])
+    with suppress(KeyboardInterrupt):  # the signal that ended it, passed on when all is answered
+        uvicorn.Server(config).run(sockets=[listening])
 
 
 class _Workers:
@@ -123,7 +123,7 @@ class _Workers:
         self._running: dict[BaseProcess, Event] = {}
 
     def run(self, ready: Ready) -> int:
-        """Keep them running until a signal comes; 1 where one cannot start."""
+        """Keep them running until a signal comes, or one cannot start: its exit status."""
         stop = _Stop()
         with tempfile.TemporaryDirectory(prefix="embed-text-") as counts:
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = counts
@@ -143,7 +143,7 @@ class _Workers:
                     continue
                 del self._running[process]
                 if not started.is_set():
-                    return 1
+                    return process.exitcode or FAILED
                 _logger.warning("worker %s ended (%s); starting another", process.pid, process.exitcode)
                 self._start()
             up = all(started.is_set() for started in self._running.values())
@@ -175,13 +175,18 @@ class _Workers:
 
 def _worker(settings: Settings, listening: socket.socket, started: Any) -> None:
     """The main function of a worker."""
-    _Stop()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; their parent tells them
+    signal.signal(signal.SIGTERM, _leave)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         _work(settings, listening, started.set)
     except EmbeddingError as e:
         _logger.error("embed-text: error: %s", e)
-        sys.exit(1)
+        sys.exit(e.exit_status)
+
+
+def _leave(*_: object) -> None:
+    sys.exit(DONE)
 
 
 def _end_with_parent() -> None:

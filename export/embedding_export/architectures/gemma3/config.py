@@ -4,14 +4,13 @@ Knows nothing of weights, stages or tokenizers. Defaults and derivations are tho
 Gemma3TextConfig (5.23).
 """
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from dataclasses import replace
 
+from embedding_export.architectures.interface.figures import Figures, Layer, LayerType, Repairs
 from embedding_export.errors import CheckpointError
-from embedding_export.files.json_files import Fields, read_fields
+from embedding_export.files.json_files import Fields
 
-LayerType = Literal["local", "global"]
+MODEL_TYPE = "gemma3_text"
 
 _LAYER_TYPES: dict[str, LayerType] = {"sliding_attention": "local", "full_attention": "global"}
 _GENUINE_WINDOW = 512
@@ -28,75 +27,42 @@ _ONLY: tuple[tuple[str, tuple[object, ...], str], ...] = (
 )
 
 
-@dataclass(frozen=True)
-class EncoderConfig:
-    """Figures of the encoder. Local layers attend where |i - j| <= `window`."""
-
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    head_dim: int
-    vocab_size: int
-    layer_types: tuple[LayerType, ...]
-    window: int
-    rope_theta_global: float
-    rope_theta_local: float
-    rms_norm_eps: float
-    attention_scale: float
-    max_position_embeddings: int
-
-
-@dataclass(frozen=True)
-class Window:
-    """The window that local layers use, and how the reference must be told where the config is repaired.
-
-    `overrides` go to the reference as `config_kwargs`. transformers assigns them after it has turned the
-    file's `sliding_window` into its exclusive bound, so the value there is that bound: `reach` + 1.
-    """
-
-    reach: int
-    overrides: dict[str, int]
-    notes: tuple[str, ...]
-
-
-def read_encoder_config(path: Path, sliding_window: int | None = None) -> tuple[EncoderConfig, Window]:
-    """Read `config.json`; `sliding_window` replaces the file's value.
+def read_figures(fields: Fields, sliding_window: int | None = None) -> tuple[Figures, Repairs]:
+    """The encoder's figures; `sliding_window` replaces the file's value.
 
     Raises:
-        CheckpointError: another architecture, a causal model, or a setting that the encoder does not compute.
+        CheckpointError: a causal model, or a setting that the encoder does not compute.
     """
-    fields = read_fields(path)
     _refuse_others(fields)
-    window = repaired_window(fields, sliding_window)
+    window, repairs = repaired_window(fields, sliding_window)
     heads, kv_heads = fields.integer("num_attention_heads", 8), fields.integer("num_key_value_heads", 4)
     if heads % kv_heads:
         raise fields.wrong("num_key_value_heads", f"a divisor of num_attention_heads ({heads})")
     head_dim = fields.integer("head_dim", 256)
     if head_dim % 2:
         raise fields.wrong("head_dim", "an even number (rotary embeddings turn pairs)")
-    config = EncoderConfig(
-        hidden_size=fields.integer("hidden_size", 2304),
+    near = _rope_theta(fields, "sliding_attention", "rope_local_base_freq", 10_000.0)
+    local = Layer(heads, kv_heads, head_dim, window, near)
+    far = _rope_theta(fields, "full_attention", "rope_theta", 1_000_000.0)
+    hidden_size = fields.integer("hidden_size", 2304)
+    figures = Figures(
+        model_type=MODEL_TYPE,
+        hidden_size=hidden_size,
         intermediate_size=fields.integer("intermediate_size", 9216),
-        num_hidden_layers=fields.integer("num_hidden_layers", 26),
-        num_attention_heads=heads,
-        num_key_value_heads=kv_heads,
-        head_dim=head_dim,
+        output_size=hidden_size,
         vocab_size=fields.integer("vocab_size", 262_208),
         layer_types=_layer_types(fields),
-        window=window.reach,
-        rope_theta_global=_rope_theta(fields, "full_attention", "rope_theta", 1_000_000.0),
-        rope_theta_local=_rope_theta(fields, "sliding_attention", "rope_local_base_freq", 10_000.0),
+        local_layer=local,
+        global_layer=replace(local, window=None, rope_theta=far),
         rms_norm_eps=fields.number("rms_norm_eps", 1e-6),
         attention_scale=fields.number("query_pre_attn_scalar", 256) ** -0.5,
         max_position_embeddings=fields.integer("max_position_embeddings", 131_072),
     )
-    return config, window
+    return figures, repairs
 
 
-def repaired_window(fields: Fields, asked: int | None = None) -> Window:
-    """The window rule: |i - j| <= `sliding_window` // 2, with the halving fault of saved configs repaired.
+def repaired_window(fields: Fields, asked: int | None = None) -> tuple[int, Repairs]:
+    """How far local layers attend, `sliding_window` // 2, with the halving fault of saved configs repaired.
 
     transformers before 5.23 saved the value it had converted (512 became 257, then 129, 65 ...), so 2^k + 1
     is suspect: 257 is read as 512, others are refused unless `asked` says what is meant.
@@ -123,20 +89,23 @@ def repaired_window(fields: Fields, asked: int | None = None) -> Window:
     return _window(found, found, "")
 
 
-def _window(found: int, used: int, note: str) -> Window:
-    reach = used // 2
-    if reach == found // 2:
-        return Window(reach, {}, ())
-    return Window(reach, {"sliding_window": reach + 1}, (note,))
+def _window(found: int, used: int, note: str) -> tuple[int, Repairs]:
+    """The window, and how to tell others, where it is not what the file says.
+
+    transformers assigns overrides after it has turned the file's `sliding_window` into its exclusive bound,
+    so the value there is that bound: one more than the window. From a file it reads twice the window.
+    """
+    window = used // 2
+    if window == found // 2:
+        return window, Repairs({}, {}, ())
+    return window, Repairs({"sliding_window": window + 1}, {"sliding_window": 2 * window}, (note,))
 
 
 def _refuse_others(fields: Fields) -> None:
-    model_type = fields.values.get("model_type")
-    if model_type != "gemma3_text" or "text_config" in fields.values:
-        inner = " (a text model wrapped for images)" if "text_config" in fields.values else ""
+    if "text_config" in fields.values:
         raise CheckpointError(
-            f"{fields.file}: model_type is {model_type!r}{inner}; expected 'gemma3_text', the architecture "
-            "of EmbeddingGemma. No other architecture is supported."
+            f"{fields.file}: model_type is {MODEL_TYPE!r} (a text model wrapped for images: it has a "
+            "text_config); expected the figures of a text model themselves."
         )
     if fields.values.get("use_bidirectional_attention") is not True:
         raise CheckpointError(

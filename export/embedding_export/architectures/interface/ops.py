@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
 
+from embedding_export.architectures.interface.figures import Layer
+
 V = TypeVar("V")
 
 
@@ -18,10 +20,11 @@ class DenseStage:
 
 
 class Ops(Protocol[V]):
-    """What the encoder asks of an interpreter; `V` is its handle of a tensor.
+    """What an encoder asks of an interpreter; `V` is its handle of a tensor.
 
-    Shapes: B texts, S tokens, H hidden, N query heads, K key/value heads, D head dimension. Weights are
-    named as in `Checkpoint.tensors`. Padding is on the right, and the interpreter holds ids and mask.
+    Shapes: B texts, S tokens, H hidden; N query heads, K key/value heads and D head dimension are a layer's.
+    Weights are named as in `Checkpoint.tensors`. Padding is on the right, and the interpreter holds ids and
+    mask.
     """
 
     def embedding(self, weight: str, scale: float) -> V:
@@ -31,16 +34,16 @@ class Ops(Protocol[V]):
         """`x @ W.T` for each weight [out, in]: [B, S, out] each."""
 
     def rms_norm(self, x: V, weight: str) -> V:
-        """Root-mean-square norm over the last axis, times (1 + weight)."""
+        """Root-mean-square norm over the last axis, times the gain `weight`."""
 
-    def head_norm(self, x: V, weight: str, scale: float) -> V:
+    def head_norm(self, x: V, weight: str, scale: float, layer: Layer) -> V:
         """`rms_norm` over each head of [B, S, heads * D] separately, times `scale`."""
 
-    def rope(self, x: V, theta: float) -> V:
+    def rope(self, x: V, layer: Layer) -> V:
         """Rotary position embedding (halves rotated) on each head of [B, S, heads * D]."""
 
-    def attention(self, q: V, k: V, v: V, window: int | None) -> V:
-        """softmax(q k^T) v per head, padding masked, within |i - j| <= window if given: [B, S, N * D]."""
+    def attention(self, q: V, k: V, v: V, layer: Layer) -> V:
+        """softmax(q k^T) v per head, padding masked, within the window if there is one: [B, S, N * D]."""
 
     def gelu_gate(self, gate: V, up: V) -> V:
         """tanh-approximated GELU of `gate`, times `up`."""

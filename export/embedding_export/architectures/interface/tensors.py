@@ -1,0 +1,63 @@
+"""What an architecture says of its tensors, so that nobody else reads anything out of their names.
+
+Names are canonical: the table of embeddings is `TABLE`, a layer's tensors begin with `layer_prefix`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+TABLE = "embed_tokens.weight"
+
+Role = Literal["table", "matrix", "gain"]
+Part = Literal["table", "attention", "feed-forward", "head"]
+Turning = Literal["turned_as_it_runs", "takes_turned", "gives_turned"]
+"""How a matrix in 8 bits takes part in turning channels (`weights.turning`): its inputs are turned as a graph
+runs; it takes what another matrix gives turned already; or it is that other matrix."""
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One tensor: what it is for and which others it belongs with.
+
+    A gain is what a norm multiplies by. Files hold it less `offset`, graphs store it times `scale`. A head
+    norm's gain norms what `matrix` gives; that of queries is multiplied with the heads that `keys` gives.
+    A matrix takes what the gain `norm` gives, if channels may be exchanged with it.
+    """
+
+    shape: tuple[int, ...]
+    role: Role
+    part: Part
+    layer: int | None = None
+    offset: float = 0.0
+    scale: float = 1.0
+    matrix: str | None = None
+    keys: str | None = None
+    norm: str | None = None
+    turning: Turning | None = None
+
+
+Specs = Mapping[str, TensorSpec]
+
+
+@dataclass(frozen=True)
+class Residual:
+    """A sum that a layer adds to, by the name it has in graphs: behind which part of which layer."""
+
+    name: str
+    layer: int
+    part: Part
+
+
+def layer_prefix(layer: int) -> str:
+    """What the names of a layer's tensors and residuals begin with."""
+    return f"layers.{layer}."
+
+
+def norm_takers(specs: Specs) -> dict[str, list[str]]:
+    """The matrices that take what a norm gives, by the name of its gain, in the order of computation."""
+    found: dict[str, list[str]] = {}
+    for name, spec in specs.items():
+        if spec.norm is not None:
+            found.setdefault(spec.norm, []).append(name)
+    return found

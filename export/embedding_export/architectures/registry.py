@@ -1,0 +1,91 @@
+"""Finds the architecture of a checkpoint; everybody else asks here what a model's tensors and steps are.
+
+A new architecture is a folder that offers what `Architecture` lists, and a line in `ARCHITECTURES`.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol
+
+from embedding_export.architectures import gemma3
+from embedding_export.architectures.interface.figures import Figures, Repairs
+from embedding_export.architectures.interface.ops import DenseStage, Ops, V
+from embedding_export.architectures.interface.tensors import Part, Residual, Specs, TensorSpec
+from embedding_export.errors import CheckpointError
+from embedding_export.files.json_files import Fields, read_fields
+
+
+class Architecture(Protocol):
+    """What the folder of an architecture offers."""
+
+    def canonical_name(self, name: str) -> str:
+        """What a tensor of the files is called everywhere else."""
+
+    def left_out(self, name: str) -> str | None:
+        """Why the encoder does not use a tensor of the files, by canonical name; None if it should."""
+
+    def read_figures(self, fields: Fields, sliding_window: int | None = None) -> tuple[Figures, Repairs]:
+        """The figures in `config.json`, whose `model_type` is this architecture's.
+
+        Raises:
+            CheckpointError: a setting that the encoder does not compute.
+        """
+
+    def tensor_specs(self, figures: Figures) -> Mapping[str, TensorSpec]:
+        """Every tensor of the encoder by canonical name, in the order of computation within a layer."""
+
+    def residuals(self, figures: Figures) -> tuple[Residual, ...]:
+        """The names that `encode` gives to sums, in the order of computation."""
+
+    def part_of(self, name: str) -> Part | None:
+        """The part that a stored tensor belongs to, by its name in a graph."""
+
+    def encode(
+        self, ops: Ops[V], figures: Figures, dense: Sequence[DenseStage], normalize: bool
+    ) -> tuple[V, V]:
+        """Last hidden state [B, S, output_size] and sentence embedding [B, dim]."""
+
+
+# By `model_type` of config.json.
+ARCHITECTURES: Mapping[str, Architecture] = {"gemma3_text": gemma3}
+
+
+def read_figures(path: Path, sliding_window: int | None = None) -> tuple[Figures, Repairs]:
+    """The figures in a `config.json`; `sliding_window` says what the file should have said.
+
+    Raises:
+        CheckpointError: an architecture that is not known, or a setting that its encoder does not compute.
+    """
+    fields = read_fields(path)
+    model_type = fields.values.get("model_type")
+    known = ARCHITECTURES.get(model_type) if isinstance(model_type, str) else None
+    if known is None:
+        inner = " (a text model wrapped for images)" if "text_config" in fields.values else ""
+        raise CheckpointError(
+            f"{fields.file}: model_type is {model_type!r}{inner}; expected "
+            f"{' or '.join(map(repr, ARCHITECTURES))}, the architecture of EmbeddingGemma. No other "
+            "architecture is supported."
+        )
+    return known.read_figures(fields, sliding_window)
+
+
+def architecture_of(figures: Figures) -> Architecture:
+    """The architecture that `figures` are of."""
+    return ARCHITECTURES[figures.model_type]
+
+
+def residuals(figures: Figures) -> tuple[Residual, ...]:
+    """The names that `encode` gives to sums, in the order of computation."""
+    return architecture_of(figures).residuals(figures)
+
+
+@lru_cache(maxsize=8)
+def tensor_specs(figures: Figures) -> Specs:
+    """Every tensor of the encoder by canonical name; callers must not change it."""
+    return architecture_of(figures).tensor_specs(figures)
+
+
+def encode(ops: Ops[V], figures: Figures, dense: Sequence[DenseStage], normalize: bool) -> tuple[V, V]:
+    """Last hidden state [B, S, output_size] and sentence embedding [B, dim]."""
+    return architecture_of(figures).encode(ops, figures, dense, normalize)
