@@ -1,4 +1,4 @@
-"""`embed-text`: texts from a file or a pipe to vectors in a file or a pipe."""
+"""`embed-text`: texts from a file or a pipe to vectors in a file or a pipe; `serve` is elsewhere."""
 
 import argparse
 import hashlib
@@ -30,11 +30,15 @@ from embedding_runtime.engines.registry import check_engine_version
 from embedding_runtime.errors import InputError
 from embedding_runtime.machine.cpu import cpu_fingerprint
 from embedding_runtime.machine.threads import resolve_threads
+from embedding_runtime.serve.command import cli as service
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command: 0 done, 1 a check, the disk or a pipe failed, 2 usage or input, 130 interrupted."""
-    arguments = parser().parse_args(argv)
+    given = sys.argv[1:] if argv is None else argv
+    if service.is_meant(given):
+        return service.main(given[1:])
+    arguments = parser().parse_args(given)
 
     def kept() -> str:
         return f"the rows written so far are complete{_resumable(arguments)}"
