@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import sys
 import time
 import typing
@@ -13,6 +14,8 @@ from embedding_export.options import BUCKETS
 from embedding_runtime.bundle import Format, Manifest, Precision
 from embedding_runtime.console import run_command, show
 from embedding_runtime.errors import EngineError
+
+_UNITS = {"KB": 1e3, "MB": 1e6, "GB": 1e9}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -50,6 +53,8 @@ def _run(options: argparse.Namespace) -> int:
         client_files=not options.no_client_files,
         alphabet=options.alphabet,
         keep_failed=options.keep_failed,
+        target_cosine=options.target_cosine,
+        max_bytes=options.max_size,
     )
     check_target(options.bundle, existing)
     check_options(export_options)
@@ -93,13 +98,27 @@ def _parser() -> argparse.ArgumentParser:
     )
     p.add_argument("checkpoint", metavar="CHECKPOINT", help="a sentence-transformers folder, or a hub id")
     p.add_argument("bundle", metavar="BUNDLE", type=Path, help="the folder to write")
-    p.add_argument(
+    what = p.add_mutually_exclusive_group()
+    what.add_argument(
         "--precision",
         type=_precisions,
         default=("int8",),
         metavar="LIST",
         help="graphs to write, comma-separated: int8, int8_q4 (8-bit matrices, 4-bit table), int4, fp16 "
         "(onnx only), mixed (litert only), fp32 (default: int8)",
+    )
+    what.add_argument(
+        "--target-cosine",
+        type=float,
+        metavar="C",
+        help="instead of a precision: the smallest onnx graph of 4-bit and 8-bit parts whose mean cosine to "
+        "the float32 model is at least C, such as 0.995, on texts that it was not calibrated on",
+    )
+    p.add_argument(
+        "--max-size",
+        type=_bytes,
+        metavar="SIZE",
+        help="with --target-cosine: refuse a graph that takes more, such as 200MB",
     )
     p.add_argument(
         "--format",
@@ -184,6 +203,13 @@ def _ints(text: str) -> tuple[int, ...]:
         raise argparse.ArgumentTypeError(f"{text!r} is not a list such as 512,256,128") from None
 
 
+def _bytes(text: str) -> int:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(KB|MB|GB)", text, re.IGNORECASE)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 200MB or 0.2GB")
+    return round(float(found[1]) * _UNITS[found[2].upper()])
+
+
 def _reporter() -> Any:
     from tqdm import tqdm
 
@@ -229,6 +255,12 @@ def _verdict(manifest: Manifest, bundle: Path, seconds: float) -> list[str]:
             lines[-1] += f" ({parity.texts} texts, {error}; floors of {parity.floors})"
         elif parity.reason:
             lines[-1] += f" ({parity.reason})"
+        if made := graph.composition:
+            eight = ", ".join(part for part, bits in made.bits.items() if bits == 8) or "none"
+            lines.append(
+                f"    mean cosine {made.cosine_mean:.5f} on {made.texts} texts not calibrated on, "
+                f"{made.target_cosine} wanted; 8 bits in: {eight}"
+            )
     return lines
 
 

@@ -18,7 +18,8 @@ class ExportOptions:
     """What to write: each precision in every format that offers it; how to treat a bundle that is there.
 
     LiteRT files have a signature for each of `buckets`, or with `litert_single` one of that length, under the
-    name of the published files.
+    name of the published files. With `target_cosine` the precision is chosen: the smallest composition of 4
+    and 8 bits that holds this mean cosine to the float32 model, of at most `max_bytes`.
     """
 
     precisions: tuple[Precision, ...] = ("int8",)
@@ -30,3 +31,5 @@ class ExportOptions:
     client_files: bool = True
     alphabet: str | None = None
     keep_failed: Path | None = None
+    target_cosine: float | None = None
+    max_bytes: int | None = None

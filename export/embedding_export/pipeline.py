@@ -18,6 +18,7 @@ from embedding_export.bundle.graphs import (
     Source,
     bytes_needed,
     check_options,
+    choose_composition,
     left_out,
     remove,
     wanted,
@@ -88,9 +89,8 @@ def export_bundle(
             checkpoint, cut = trimmed(checkpoint, options.alphabet, Path(scratch))
             kept_ids = cut.kept
             report.step(cut.summary())
-        before = _existing_graphs(checkpoint, bundle, staging.path, options)
         special = golden_ids(checkpoint)
-        written = _write_graphs(Source(checkpoint, special), staging.path, options, report)
+        before, written = _graphs(Source(checkpoint, special), bundle, staging.path, options, report)
         tokenizer = _write_tokenizer(checkpoint, staging.path, kept_ids, report)
         info = _tokenizer_info(checkpoint, tokenizer, special, options)
         manifest = _finish(checkpoint, staging.path, (*before, *written), info, options)
@@ -109,17 +109,38 @@ def export_bundle(
     return manifest
 
 
-def _write_graphs(source: Source, folder: Path, options: ExportOptions, report: Reporter) -> list[Graph]:
-    """All graphs that are asked for; what they share of `source` is let go of with it, before the gate."""
-    return [write_graph(source, folder, which, options, report) for which in wanted(options)]
+def _graphs(
+    source: Source, bundle: Path, folder: Path, options: ExportOptions, report: Reporter
+) -> tuple[tuple[Graph, ...], list[Graph]]:
+    """Graphs that stay, and all that are asked for; what these share is let go of before the gate."""
+    chosen = None
+    if options.target_cosine is not None:
+        _check_same(source.checkpoint, bundle, options)
+        chosen = choose_composition(source, folder, options, report)
+        options = replace(options, precisions=(chosen.precision,))
+    before = _existing_graphs(source.checkpoint, bundle, folder, options)
+    return before, [write_graph(source, folder, which, options, report, chosen) for which in wanted(options)]
 
 
 def _existing_graphs(
     checkpoint: Checkpoint, bundle: Path, folder: Path, options: ExportOptions
 ) -> tuple[Graph, ...]:
     """Graphs of `bundle` that stay when others are added; one exported anew leaves `folder` first."""
-    if options.existing != "extend":
+    old = _check_same(checkpoint, bundle, options)
+    if old is None:
         return ()
+    for stale in ("parity.json", "parity.html"):
+        (folder / stale).unlink(missing_ok=True)
+    anew = wanted(options)
+    for graph in (g for g in old.graphs if (g.format, g.precision) in anew):
+        remove(graph, folder)
+    return tuple(g for g in old.graphs if (g.format, g.precision) not in anew)
+
+
+def _check_same(checkpoint: Checkpoint, bundle: Path, options: ExportOptions) -> Manifest | None:
+    """The manifest of a bundle that is added to, which must be of these weights and this vocabulary."""
+    if options.existing != "extend":
+        return None
     old = load_manifest(bundle)
     if old.source.weights_sha256 != checkpoint.source.weights_sha256:
         raise ExportError(
@@ -131,12 +152,7 @@ def _existing_graphs(
             f"The bundle's vocabulary is trimmed to {old.tokenizer.alphabet}, this export's to "
             f"{options.alphabet} (None: not trimmed). Give the same --alphabet, or --overwrite."
         )
-    for stale in ("parity.json", "parity.html"):
-        (folder / stale).unlink(missing_ok=True)
-    anew = wanted(options)
-    for graph in (g for g in old.graphs if (g.format, g.precision) in anew):
-        remove(graph, folder)
-    return tuple(g for g in old.graphs if (g.format, g.precision) not in anew)
+    return old
 
 
 def _write_tokenizer(

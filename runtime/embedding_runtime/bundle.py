@@ -157,6 +157,32 @@ class Parity:
 
 
 @dataclass(frozen=True)
+class CurvePoint:
+    """A composition that was weighed: the `part` that has 8 bits here and in all that follow (None: all parts
+    have 4), bytes of graph and weights, the mean cosine estimated on the texts that were calibrated on, and
+    the one measured on others, where it was."""
+
+    part: str | None
+    bytes: int
+    estimated_cosine: float
+    cosine: float | None = None
+
+
+@dataclass(frozen=True)
+class Composition:
+    """The `bits` of each part of a graph that was made for a mean cosine of `target_cosine` to the float32
+    model, the cosines over so many `texts` that were not calibrated on, and what else was weighed, smallest
+    first."""
+
+    target_cosine: float
+    bits: dict[str, int]
+    texts: int
+    cosine_mean: float
+    cosine_min: float
+    curve: tuple[CurvePoint, ...]
+
+
+@dataclass(frozen=True)
 class Graph:
     """One graph: `file` and `external_data` name entries of `Manifest.files`.
 
@@ -166,6 +192,7 @@ class Graph:
     own kernels quantize otherwise on other CPUs; None where nobody has measured it. Such kernels may also
     sum one row in another order than several (onnx/int4 without AVX-512 and VNNI): there a text alone and in
     a batch differ by up to 1e-6 in a component. The hidden states of onnx/int8 never do.
+    `composition` is that of a graph made for a wanted cosine.
     """
 
     format: Format
@@ -184,6 +211,7 @@ class Graph:
     golden_tolerance: dict[str, float]
     parity: Parity
     bit_stable: bool | None = None
+    composition: Composition | None = None
 
     @property
     def key(self) -> str:
@@ -233,6 +261,9 @@ class Manifest:
         if self.schema_version == SCHEMA_VERSION:
             for name in ("global_layers", "per_layer_size"):
                 del data["architecture"][name]
+        for graph in data["graphs"]:
+            if graph["composition"] is None:  # older versions read the bundle too
+                del graph["composition"]
         return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
 
     @classmethod

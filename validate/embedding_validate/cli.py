@@ -89,7 +89,6 @@ def _require_same_weights(bundle: Source, reference: Source) -> None:
 
 def _answers(options: argparse.Namespace, checkpoint: Any, own: Any) -> Any:
     from embedding_runtime.bundle import load_manifest
-    from embedding_validate.probes import probes
     from embedding_validate.reference import cache as reference_cache
     from embedding_validate.reference import file as reference_file
 
@@ -97,7 +96,7 @@ def _answers(options: argparse.Namespace, checkpoint: Any, own: Any) -> Any:
     _say(f"asking the reference of {checkpoint.source.name}")
     graphs = load_manifest(options.bundle).graphs if options.bundle else ()
     answers = reference_cache.answers(
-        checkpoint, own, probes.buckets(graphs), lambda done, total: progress("reference", done, total)
+        checkpoint, own, graphs, lambda done, total: progress("reference", done, total)
     )
     progress.close()
     if options.save:

@@ -37,30 +37,36 @@ def parity_gate(
     from embedding_validate.reference.reference import Reference, ask
 
     @cache
-    def answers(buckets: tuple[int, ...]) -> Answers:
+    def answers(buckets: tuple[int, ...], held_out: bool) -> Answers:
+        def chosen(r: Reference) -> probes.ProbeSet:
+            limits = replace(r.limits, buckets=buckets, held_out=held_out)
+            return probes.short(texts.packaged(), r.prompts, limits, r.count)
+
         return ask(
             checkpoint,
-            lambda r: probes.short(texts.packaged(), r.prompts, replace(r.limits, buckets=buckets), r.count),
+            chosen,
             partial(progress, "reference"),
         )
 
     def judge(bundle: Path) -> dict[str, Parity]:
         manifest = load_manifest(bundle)
-        buckets = probes.buckets(manifest.graphs)
-        return {g.key: judge_graph(bundle, manifest, g, buckets) for g in manifest.graphs}
+        needs = probes.buckets(manifest.graphs), probes.composed(manifest.graphs)
+        return {g.key: judge_graph(bundle, manifest, g, needs) for g in manifest.graphs}
 
     @cache
-    def execution(buckets: tuple[int, ...]) -> "Execution":
+    def execution(needs: tuple[tuple[int, ...], bool]) -> "Execution":
         from embedding_validate.parity.execution import Execution
 
-        return Execution(checkpoint, answers(buckets))
+        return Execution(checkpoint, answers(*needs))
 
-    def judge_graph(bundle: Path, manifest: Manifest, graph: Graph, buckets: tuple[int, ...]) -> Parity:
-        asked = answers(buckets)
+    def judge_graph(
+        bundle: Path, manifest: Manifest, graph: Graph, needs: tuple[tuple[int, ...], bool]
+    ) -> Parity:
+        asked = answers(*needs)
         used = {**versions(), **asked.versions}
         try:
             expected = asked.for_bundle(bundle, manifest)
-            report = check_graph(bundle, graph, expected, progress, execution=execution(buckets))
+            report = check_graph(bundle, graph, expected, progress, execution=execution(needs))
             if report.status == "failed":
                 from embedding_validate.diagnosis.diagnosis import (
                     diagnose_graph,  # torch: not for a plain comparison

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from embedding_runtime.bundle import load_manifest
+from embedding_runtime.bundle import Graph, load_manifest
 from embedding_runtime.errors import InputError
 from embedding_validate.parity import parity
 from embedding_validate.parity.results import Report
@@ -67,7 +67,7 @@ def _with_checkpoint(bundle: Path, checkpoint: str, own: Sequence[str] | None) -
 
     manifest = load_manifest(bundle)
     loaded = Reference.load(load_checkpoint(checkpoint, max_length=manifest.max_seq_length))
-    answers = loaded.answer(_probes(loaded, own, probes.buckets(manifest.graphs)))
+    answers = loaded.answer(_probes(loaded, own, manifest.graphs))
     return parity.check(
         bundle,
         answers,
@@ -76,9 +76,10 @@ def _with_checkpoint(bundle: Path, checkpoint: str, own: Sequence[str] | None) -
     )
 
 
-def _probes(loaded: "Reference", own: Sequence[str] | None, buckets: tuple[int, ...]) -> probes.ProbeSet:
+def _probes(loaded: "Reference", own: Sequence[str] | None, graphs: Sequence[Graph]) -> probes.ProbeSet:
     if own is not None:
         mine = [texts.Text(f"text-{n}", "User", t) for n, t in enumerate(own)]
         return probes.of_texts(mine, loaded.prompts)
-    limits = replace(loaded.limits, buckets=buckets)
+    held_out = probes.composed(graphs)
+    limits = replace(loaded.limits, buckets=probes.buckets(graphs), held_out=held_out)
     return probes.short(texts.packaged(), loaded.prompts, limits, loaded.count)

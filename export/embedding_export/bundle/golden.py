@@ -7,11 +7,11 @@ writing. Whether those vectors are right is the gate's question, not this module
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from embedding_export.checkpoint.checkpoint import Checkpoint
+from embedding_export.composing import held_out_texts
 from embedding_export.errors import CheckpointError
 from embedding_export.weights import calibration_texts
 from embedding_runtime.bundle import GoldenIds, GoldenVector
@@ -64,15 +64,31 @@ def golden_ids(checkpoint: Checkpoint) -> SpecialIds:
         )
     ids = [tuple(tokenizer.encode(t).ids) for t in TEXTS]
     golden = tuple(GoldenIds(t, i) for t, i in zip(TEXTS, ids, strict=True))
-    return SpecialIds(ends[0], ends[1], pad, golden, (*ids, *_sample(tokenizer, checkpoint)))
+    return SpecialIds(ends[0], ends[1], pad, golden, (*ids, *_sample(checkpoint)))
 
 
-def _sample(tokenizer: Any, checkpoint: Checkpoint) -> Iterator[tuple[int, ...]]:
+def held_out_ids(checkpoint: Checkpoint) -> tuple[tuple[int, ...], ...]:
+    """The ids of texts that are not calibrated on, under the checkpoint's prompts in turn; those that it does
+    not read to the end are left out."""
+    prompts = checkpoint.prompts if checkpoint.include_prompt else {}
+    texts = (prompts.get(name or "", "") + text for name, text in held_out_texts.prompted(prompts))
+    ids = (tuple(_ids(checkpoint, text)) for text in texts)
+    return tuple(found for found in ids if len(found) <= checkpoint.max_seq_length)
+
+
+def _ids(checkpoint: Checkpoint, text: str) -> list[int]:
+    """Of a text, control tokens in it taken as text."""
+    tokenizer = checkpoint.tokenizer.library
+    tokenizer.encode_special_tokens = True
+    found: list[int] = tokenizer.encode(text.lower() if checkpoint.do_lower_case else text).ids
+    return found
+
+
+def _sample(checkpoint: Checkpoint) -> Iterator[tuple[int, ...]]:
     """The ids of texts to calibrate on, under the checkpoint's prompts in turn."""
     prompts = dict.fromkeys(["", *checkpoint.prompts.values()])
     for prompt, text in zip(itertools.cycle(prompts), calibration_texts.TEXTS, strict=False):
-        whole = prompt + text
-        yield tuple(tokenizer.encode(whole.lower() if checkpoint.do_lower_case else whole).ids)
+        yield tuple(_ids(checkpoint, prompt + text))
 
 
 def golden_vectors(session: Session, checkpoint: Checkpoint, longest: int) -> tuple[GoldenVector, ...]:

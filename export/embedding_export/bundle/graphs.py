@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from embedding_export.audit.audit import audit_graph
 from embedding_export.bundle import describe
-from embedding_export.bundle.golden import SpecialIds, golden_vectors
+from embedding_export.bundle.golden import SpecialIds, golden_vectors, held_out_ids
 from embedding_export.checkpoint.checkpoint import Checkpoint
 from embedding_export.errors import ExportError
 from embedding_export.options import ExportOptions
@@ -36,6 +37,9 @@ from embedding_runtime.bundle import Format, Graph, Parity, Precision
 from embedding_runtime.engines.onnx_session import OnnxSession
 from embedding_runtime.engines.registry import check_floor
 from embedding_runtime.machine.threads import available_cpus
+
+if TYPE_CHECKING:
+    from embedding_export.composing.choose import Chosen
 
 # The checkpoint whose single-length LiteRT files have a published name.
 PUBLISHED, PUBLISHED_NAME = "google/embeddinggemma-300m", "embeddinggemma-300M"
@@ -92,6 +96,25 @@ def wanted(options: ExportOptions) -> tuple[tuple[Format, Precision], ...]:
     return found
 
 
+def choose_composition(source: Source, folder: Path, options: ExportOptions, report: Reporter) -> "Chosen":
+    """The smallest graph that holds `options.target_cosine`; trials are written below `folder`.
+
+    Raises:
+        ExportError: none does, or none so small, or the checkpoint was trained for a grid of its own.
+    """
+    from embedding_export.composing.choose import Trials, Wanted, choose  # needs onnx
+
+    checkpoint = source.checkpoint
+    if checkpoint.source.qat == "q4_0":
+        raise ExportError(
+            f"{checkpoint.path} was trained for Q4_0, which --precision int4 stores exactly. A composition "
+            "would lose what was trained: leave out --target-cosine."
+        )
+    assert options.target_cosine is not None
+    trials = Trials(source.encoder(True), held_out_ids(checkpoint), folder / "trial", report)
+    return choose(trials, Wanted(options.target_cosine, options.max_bytes))
+
+
 def left_out(options: ExportOptions) -> list[str]:
     """Each format that has no graph of an asked precision, which another one has, and why."""
     asked = [(f, p) for f in options.formats for p in options.precisions]
@@ -115,6 +138,7 @@ def check_options(options: ExportOptions) -> None:
         ExportError: a precision or bucket that cannot be, or onnx is needed and not installed.
         EngineError: an engine is not installed, does not run on this machine, or is too old for a precision.
     """
+    _check_target(options)
     if any(f == "onnx" for f, _ in wanted(options)) and importlib.util.find_spec("onnx") is None:
         raise ExportError("onnx is not installed. Install it with: pip install 'embedding-edge[export]'")
     for format, precision in wanted(options):
@@ -125,29 +149,49 @@ def check_options(options: ExportOptions) -> None:
         raise ExportError("--litert-single is about LiteRT files. Add --format litert.")
 
 
+def _check_target(options: ExportOptions) -> None:
+    target, most = options.target_cosine, options.max_bytes
+    if target is None and most is not None:
+        raise ExportError("--max-size is for a graph that is composed. Add --target-cosine, such as 0.995.")
+    if target is not None and not 0 < target < 1:
+        raise ExportError(f"--target-cosine is {target}; expected a number between 0 and 1, such as 0.995.")
+    if target is not None and options.formats != ("onnx",):
+        raise ExportError(
+            "--target-cosine composes ONNX graphs alone. Leave out --format, and add a LiteRT graph of a "
+            "named precision to the bundle with --add."
+        )
+
+
 def write_graph(
-    source: Source, folder: Path, which: tuple[Format, Precision], options: ExportOptions, report: Reporter
+    source: Source,
+    folder: Path,
+    which: tuple[Format, Precision],
+    options: ExportOptions,
+    report: Reporter,
+    chosen: "Chosen | None" = None,
 ) -> Graph:
-    """Write, audit and describe one graph below `folder`.
+    """Write, audit and describe one graph below `folder`, an ONNX one as it was `chosen`, if so.
 
     Raises:
         AuditError: a stored tensor is not the checkpoint's.  ExportError: the format cannot hold it.
     """
     started = time.monotonic()
     report.step(f"writing {which[0]}/{which[1]}")
-    writer = _write_onnx if which[0] == "onnx" else _write_litert
-    graph, compared = writer(source, folder, which[1], options, report)
+    if which[0] == "onnx":
+        graph, compared = _write_onnx(source, folder, which[1], report, chosen)
+    else:
+        graph, compared = _write_litert(source, folder, which[1], options, report)
     report.step(f"{compared} tensors are the checkpoint's ({time.monotonic() - started:.1f} s)")
     return graph
 
 
 def _write_onnx(
-    source: Source, folder: Path, precision: Precision, options: ExportOptions, report: Reporter
+    source: Source, folder: Path, precision: Precision, report: Reporter, chosen: "Chosen | None"
 ) -> tuple[Graph, int]:
     from embedding_export.onnx.writer import INPUTS, OUTPUTS, write_onnx
 
     checkpoint = source.checkpoint
-    row = precision_row(precision, checkpoint.source.qat)
+    row = chosen.row if chosen else precision_row(precision, checkpoint.source.qat)
     path = _place(folder, "onnx", row.onnx_file)
     total = int(row.bytes_per_parameter * describe.architecture(checkpoint).parameters)
     data = write_onnx(source.encoder(row.fold_dense), path, report.weights(total), row)
@@ -171,6 +215,7 @@ def _write_onnx(
         golden_tolerance=row.golden_tolerance,
         parity=NOT_YET,
         bit_stable=row.bit_stable,
+        composition=chosen.composition if chosen else None,
     )
     return graph, compared
 

@@ -17,7 +17,7 @@ from embedding_export.onnx.scores import Int8Scores
 from embedding_export.onnx.storage import Float16, Float32
 from embedding_export.weights.balancing import balance_heads
 from embedding_export.weights.encoder import Encoder
-from embedding_export.weights.precisions import PRECISIONS, PrecisionRow, late_downs
+from embedding_export.weights.precisions import PRECISIONS, PrecisionRow, matrix_parts
 
 INPUTS = ("input_ids", "attention_mask")
 SEQUENCE = ("batch", "sequence")
@@ -54,9 +54,8 @@ def _emit(encoder: Encoder, graph: OnnxGraph, row: PrecisionRow) -> None:
     if row.storage == "int8":
         four_bits = Int4(graph, weights, encoder.matrices(), row.table_block)
         table = four_bits if row.table == "int4" else Int4(graph, weights, None) if row.table else None
-        specs, kept = tensor_specs(config), late_downs(tensor_specs(config), row.eight_bit_downs)
-        in_four = [n for n, s in specs.items() if s.role == "matrix" and s.part == "feed-forward"]
-        others = {n: four_bits for n in in_four if row.feed_forward == "int4" and n not in kept}
+        parts = matrix_parts(tensor_specs(config))
+        others = {name: four_bits for part in row.four_bits for name in parts.get(part, ())}
         int8 = Int8Ops(graph, encoder, table, others)
         int8.finish(*encode(int8, config, weights.dense, encoder.normalize))
         return

@@ -55,11 +55,11 @@ def calibrate(config: Figures, weights: Weights, texts: Sequence[Sequence[int]])
         raise ValueError("calibration needs tokens")
     seen = Calibration()
     ids = np.array([i for text in texts for i in text])
-    encode(_Watched(config, weights, ids, lengths, seen), config, (), False)
+    encode(Watched(config, weights, ids, lengths, seen), config, (), False)
     return seen
 
 
-class _Watched:
+class Watched:
     """`Ops` for several texts, one behind the other without padding; tensors are [tokens, channels]."""
 
     def __init__(

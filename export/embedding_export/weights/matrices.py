@@ -22,8 +22,8 @@ _TAKING: tuple[Turning, ...] = ("turned_as_it_runs", "takes_turned")
 
 
 class Matrices:
-    """Rounds each matrix of an encoder by what activations were `seen`; 8-bit codes are kept, as several
-    graphs of one export store the same.
+    """Rounds each matrix of an encoder by what activations were `seen`; codes are kept, but for
+    symmetric 4-bit ones, as several graphs of one export store the same.
 
     In 8 bits channels are balanced and turned. The inputs of down projections are sparse, with other channels
     large for every token: they are turned as a graph runs. Values are turned by their own matrix for nothing.
@@ -36,6 +36,7 @@ class Matrices:
             name: spec.turning for name, spec in tensor_specs(config).items() if spec.turning is not None
         }
         self._int8: dict[str, Int8Rows] = {}
+        self._int4: dict[tuple[str, int], Int4Blocks] = {}
 
     @cached_property
     def _balanced(self) -> Balanced:
@@ -60,7 +61,10 @@ class Matrices:
 
     def int4(self, weight: str, block: int) -> Int4Blocks:
         """A matrix in 4 bits with zero points."""
-        return compensated_int4(self._weights.tensors[weight].array(), self.seen.moments[weight], block)
+        if (weight, block) not in self._int4:
+            values, moments = self._weights.tensors[weight].array(), self.seen.moments[weight]
+            self._int4[weight, block] = compensated_int4(values, moments, block)
+        return self._int4[weight, block]
 
     def int4_symmetric(self, weight: str, block: int) -> Int4Symmetric:
         """A matrix in 4 bits without zero points."""

@@ -1,5 +1,6 @@
 """The table of precisions: data, not code."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -17,8 +18,7 @@ class PrecisionRow:
     per kind of CPU ("any" where one figure serves all): the order of summation differs between CPUs, and
     where activations are quantized a different last digit can round to another step, no more.
     `table` is how the table of embeddings is stored where that is not `storage`, in 4 bits `table_block`
-    weights to a scale; `feed_forward` how the matrices there are, but for the down projections of
-    `eight_bit_downs` of the layers, the last ones: of all 4-bit matrices theirs lose most by far.
+    weights to a scale; of `four_bits`, parts by the names that `matrix_parts` gives, matrices have 4 bits.
     `engine_min_version` is the first ONNX Runtime that runs the graph. `bit_stable` is as in `bundle.Graph`,
     measured on x86 with VNNI and on emulated Cortex-A72, Cortex-A76 and Neoverse-V1 (`make test-arm`).
     """
@@ -34,10 +34,13 @@ class PrecisionRow:
     bit_stable: bool | None = True
     table: Storage | None = None
     table_block: int = 32
-    feed_forward: Storage | None = None
-    eight_bit_downs: float = 0.0
+    four_bits: tuple[str, ...] = ()
 
 
+# Parts that may each have 4 bits or 8.
+TABLE_PART = "table"
+THIRDS = ("early", "middle", "late")
+MATRIX_PARTS = ("attention", "gates", "downs")
 ATTENTION = (
     "scores from uint8 queries and int8 keys, static scales, pairs of channels shared by powers of two; "
     "the rest float32"
@@ -129,8 +132,8 @@ PRECISIONS: dict[Precision, PrecisionRow] = {
         bit_stable=False,
         table="int4",
         table_block=64,
-        feed_forward="int4",
-        eight_bit_downs=1 / 3,
+        # Of all 4-bit matrices the late down projections lose most by far.
+        four_bits=(*(f"{third} gates" for third in THIRDS), "early downs", "middle downs"),
     ),
 }
 
@@ -142,8 +145,7 @@ Q4_0 = replace(
     fold_dense=False,
     opset=20,
     table=None,
-    feed_forward=None,
-    eight_bit_downs=0.0,
+    four_bits=(),
     recipe={
         "weights": "Q4_0: 4 bits, blocks of 32, zero point 8, scale = signed largest / -8 in float16",
         "table": "Q4_0",
@@ -152,6 +154,39 @@ Q4_0 = replace(
         "dense": "as in the checkpoint",
     },
 )
+
+
+def matrix_parts(specs: Specs) -> dict[str, tuple[str, ...]]:
+    """The matrices that may have 4 bits, by part: those of attention, gate and up projections (`gates`), and
+    down projections, each of an early, a middle and a late third of the layers, as `late downs`."""
+    layers = 1 + max(spec.layer for spec in specs.values() if spec.layer is not None)
+    late = layers - round(layers / 3)
+    starts = dict(zip(THIRDS, (0, late // 2, late), strict=True))
+    found: dict[str, tuple[str, ...]] = {f"{third} {part}": () for part in MATRIX_PARTS for third in THIRDS}
+    for name, spec in specs.items():
+        if spec.role == "matrix" and spec.layer is not None and spec.part in ("attention", "feed-forward"):
+            third = next(t for t in reversed(THIRDS) if spec.layer >= starts[t])
+            down = "downs" if spec.turning == "turned_as_it_runs" else "gates"
+            found[f"{third} {spec.part if spec.part == 'attention' else down}"] += (name,)
+    return {part: names for part, names in found.items() if names}
+
+
+def composed_row(four_bits: Collection[str]) -> tuple[Precision, PrecisionRow]:
+    """The row of a graph where the table and the parts of `four_bits` have 4 bits and everything else 8, and
+    the precision that it counts as."""
+    matrices = tuple(p for p in four_bits if p != TABLE_PART)
+    precision: Precision = "int4" if matrices else "int8_q4" if four_bits else "int8"
+    row, four = PRECISIONS[precision], PRECISIONS["int4"]
+    if not matrices:
+        return precision, replace(row, table_block=four.table_block) if row.table else row
+    in_four = TABLE_PART in four_bits
+    recipe = {
+        **row.recipe,
+        "weights": f"{', '.join(matrices)}: 4 bits, blocks of 32, uint4 zero points, float32 scales, errors "
+        f"made good on built-in texts; other matrices: {MATRICES}",
+        "table": four.recipe["table"] if in_four else _INT8_RECIPE["table"],
+    }
+    return precision, replace(row, recipe=recipe, table=four.table if in_four else None, four_bits=matrices)
 
 
 def late_downs(specs: Specs, share: float) -> frozenset[str]:
@@ -184,7 +219,7 @@ class LitertFormat:
 class LitertRow:
     """How one precision of the LiteRT format stores each kind of tensor; activations are float32 between
     operators, and int8 inside every product with int8 or int4 weights (XNNPACK, one scale per token).
-    `eight_bit_downs` as in `PrecisionRow`."""
+    Down projections of `eight_bit_downs` of the layers, the last ones, have 8 bits."""
 
     attention: LitertFormat
     mlp: LitertFormat

@@ -18,7 +18,7 @@ from embedding_runtime.machine.cpu import cpu_kind
 from embedding_runtime.machine.device_cache import entries_folder
 from embedding_runtime.machine.process_memory import process_memory
 from embedding_runtime.opening.open_bundle import cache_key
-from embedding_runtime.opening.selection import FORMAT_ORDER, PRECISION_ORDER, check_parity, choose_graph
+from embedding_runtime.opening.selection import FORMAT_ORDER, check_parity, choose_graph, default_precisions
 
 TEXT = "Which planet is known as the Red Planet?"
 SECONDS = 1.0
@@ -140,14 +140,14 @@ def _size(manifest: Manifest, graph: Graph) -> int:
 
 def _why(graph: Graph, chosen: Graph) -> str:
     """In the words of `selection`'s rules: precision first, then format, of engines that are installed."""
-    engine = ENGINES[graph.format].name
+    engine, order = ENGINES[graph.format].name, default_precisions((graph, chosen))
     if unfit(graph.format):
         return f"its engine {engine} does not run on this CPU"
     if not installed(graph.format):
         return f"its engine {engine} is not installed"
     if graph == chosen:
-        return f"the first of {', '.join(PRECISION_ORDER)} that is here with an engine for it"
-    if graph.precision not in PRECISION_ORDER:
+        return f"the first of {', '.join(order)} that is here with an engine for it"
+    if graph.precision not in order:
         return f"{graph.precision} is taken only when asked for"
     if graph.precision == chosen.precision:
         return f"{FORMAT_ORDER[0]} goes before {graph.format} where both engines are installed"

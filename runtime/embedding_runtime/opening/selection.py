@@ -1,6 +1,7 @@
 """Which graph of a bundle to load, and whether its verdict allows it. Opens no graph."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from embedding_runtime.notices import warn
 
 PARITY = "parity.json"
 PARITY_SCHEMA_VERSION = 1
-# Best first; int4 is only ever taken when asked for.
+# Best first; int4 is only ever taken when asked for, or where it was made for a wanted cosine.
 PRECISION_ORDER: tuple[Precision, ...] = ("int8", "int8_q4", "mixed", "fp32", "fp16")
 # Best first, for graphs of one precision on a device that has both engines.
 FORMAT_ORDER: tuple[Format, ...] = ("onnx", "litert")
@@ -20,16 +21,23 @@ FORMAT_ORDER: tuple[Format, ...] = ("onnx", "litert")
 _warned: set[tuple[str, str]] = set()
 
 
+def default_precisions(graphs: Iterable[Graph]) -> tuple[Precision, ...]:
+    """`PRECISION_ORDER`, with an int4 graph that was composed for a wanted cosine before the unquantized."""
+    if not any(g.precision == "int4" and g.composition for g in graphs):
+        return PRECISION_ORDER
+    return (*PRECISION_ORDER[:-2], "int4", *PRECISION_ORDER[-2:])
+
+
 def choose_graph(manifest: Manifest, format: str | None, precision: str | None) -> Graph:
     """The graph for a format and a precision; None takes the best one whose engine is here and runs.
 
-    The precision goes before the format: `PRECISION_ORDER`, then `FORMAT_ORDER`.
+    The precision goes before the format: `default_precisions`, then `FORMAT_ORDER`.
 
     Raises:
         InputError: the bundle has no such graph.
         EngineError: it has, but for an engine that is not installed, or that this CPU cannot run.
     """
-    precisions = PRECISION_ORDER if precision is None else (precision,)
+    precisions = default_precisions(manifest.graphs) if precision is None else (precision,)
     formats = FORMAT_ORDER if format is None else (format,)
     by_key: dict[tuple[str, str], Graph] = {(g.precision, g.format): g for g in manifest.graphs}
     found = [by_key[p, f] for p in precisions for f in formats if (p, f) in by_key]

@@ -103,7 +103,10 @@ def check_graph(
         weights(graph) if weights else None,  # the engine's memory has been given back
         {p.id: p.text for p in answers.probes.probes},
     )
-    return _judged(graph, answers, found, time.monotonic() - started)
+    report = _judged(graph, answers, found, time.monotonic() - started)
+    files = embedder.manifest.files
+    size = sum(files[name].size for name in (graph.file, *graph.external_data))
+    return replace(report, bytes=size, composition=graph.composition)
 
 
 def check_runner(runner: Runner, graph: Graph, answers: Answers, progress: Progress = silent) -> GraphReport:
@@ -123,7 +126,9 @@ def check_runner(runner: Runner, graph: Graph, answers: Answers, progress: Progr
 def _judged(graph: Graph, answers: Answers, found: Found, seconds: float) -> GraphReport:
     """The verdict by the bounds that the reference's checkpoint is held to."""
     random = answers.source.random_weights
-    report = graph_report(graph, bounds(graph.precision, graph.format, random), found, seconds)
+    wanted = {"target_cosine": graph.composition.target_cosine} if graph.composition else {}
+    limits = {**bounds(graph.precision, graph.format, random), **wanted}
+    report = graph_report(graph, limits, found, seconds)
     return replace(report, floors=floors(random))
 
 

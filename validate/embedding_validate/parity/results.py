@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from embedding_runtime.bundle import Parity, Source, Status
+from embedding_runtime.bundle import Composition, Parity, Source, Status
 from embedding_validate.files import plain, replace_text
 from embedding_validate.measures.metrics import Figures, Summary
 from embedding_validate.measures.ranking import Ranking, ScoreShift
@@ -92,7 +92,8 @@ class GraphReport:
 
     `cosine`, `max_abs_error` and `norm_error` sum up all vectors that are the reference's business, and
     `not_finite` counts those with NaN, infinity or another shape; `ids_differ` counts the texts, of
-    `ids_compared`, whose token ids are not the reference's.
+    `ids_compared`, whose token ids are not the reference's. `bytes` are those of the graph and its weights,
+    `composition` is that of a graph that was made for a wanted cosine.
     """
 
     status: Status
@@ -121,6 +122,8 @@ class GraphReport:
     weights: WeightReport | None = None
     findings: tuple[Finding, ...] = ()
     floors: str = FLOORS[0]
+    bytes: int | None = None
+    composition: Composition | None = None
 
     def as_parity(self, versions: dict[str, str]) -> Parity:
         """The short form that the exporter keeps in the manifest."""

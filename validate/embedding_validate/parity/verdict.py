@@ -7,6 +7,8 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from embedding_runtime.bundle import Graph
 from embedding_validate.measures.metrics import summarize
 from embedding_validate.measures.ranking import Ranking, ScoreShift
@@ -20,6 +22,7 @@ from embedding_validate.parity.results import (
     Invariance,
     WeightReport,
 )
+from embedding_validate.probes.probes import HELD_OUT
 from embedding_validate.tutorial.golden import GoldenCase
 
 # Upper ends of the length classes in tokens.
@@ -123,6 +126,13 @@ def _reason(found: Found, thresholds: dict[str, float], buckets: tuple[int, ...]
         if mean and not mean.mean >= least:
             what = " of the execution" if executed else ""
             parts.append(f"the mean cosine{what} {mean.mean:.7f} is below {least}")
+    target = thresholds.get("target_cosine", 0.0)
+    held_out = [c.figures.cosine for c in found.cases if c.script == HELD_OUT and c.check == "alone"]
+    if held_out and not (mean := float(np.mean(held_out))) >= target:
+        parts.append(
+            f"the mean cosine {mean:.7f} of {len(held_out)} texts that it was not calibrated on is below "
+            f"{target}, which it was made for"
+        )
     if found.weights and found.weights.failures:
         wrong = found.weights.failures
         parts.append(f"{len(wrong)} stored tensors are not the checkpoint's: {'; '.join(wrong[:3])}")

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from embedding_export.composing import held_out_texts
 from embedding_runtime.bundle import Graph
 from embedding_validate.probes.lengths import Count, compose
 from embedding_validate.probes.texts import Text, library
@@ -36,6 +37,8 @@ _CHUNK_EDGES = (511, 512, 513, 639, 640, 641, 1023, 1024, 1025)
 _SHORT_CHUNK = 600
 # Texts that overflow into chunks run with max_seq_length lowered to this, and are a few times as long.
 _OVERFLOW_LIMIT, _OVERFLOW_TOKENS = 64, 200
+# The class of texts that a composed graph is judged by.
+HELD_OUT = "Held out"
 _UNSPACED = ("Han", "Japanese", "Thai", "Khmer")
 
 
@@ -72,18 +75,25 @@ class ProbeSet:
 class Limits:
     """What probes must straddle: `window` is the largest |i - j| of local layers (None: there are none).
 
-    `buckets` are the fixed lengths that graphs run at, `added` the tokens that the checkpoint's owner added.
+    `buckets` are the fixed lengths that graphs run at, `added` the tokens that the checkpoint's owner added;
+    `held_out` asks for the texts that show whether a graph holds the cosine it was composed for.
     """
 
     window: int | None
     max_seq_length: int
     buckets: tuple[int, ...] = ()
     added: tuple[str, ...] = ()
+    held_out: bool = False
 
 
 def buckets(graphs: Iterable[Graph]) -> tuple[int, ...]:
     """The fixed lengths of some graphs, ascending."""
     return tuple(sorted({size for graph in graphs for size in graph.buckets}))
+
+
+def composed(graphs: Iterable[Graph]) -> bool:
+    """Whether a graph was composed for a wanted cosine."""
+    return any(graph.composition for graph in graphs)
 
 
 def short(texts: Sequence[Text], prompts: Mapping[str, str], limits: Limits, count: Count) -> ProbeSet:
@@ -97,6 +107,7 @@ def short(texts: Sequence[Text], prompts: Mapping[str, str], limits: Limits, cou
         *_lengths(texts, sizes, limits, count),
         *_prompts(texts, prompts, _PROMPTED[:1]),
         *_chunked(texts, prompts, limits, count)[:2],
+        *_held_out(prompts, limits, count),
     ]
     batches = ((*_BATCH[:3], past_window), ("zh-hans", "ar", "token-pad", "emoji-zwj"))
     return _probe_set("short", found, batches, _BATCH[2:3])
@@ -116,6 +127,7 @@ def full(texts: Sequence[Text], prompts: Mapping[str, str], limits: Limits, coun
         *_prompts(texts, prompts, _PROMPTED),
         *_retrieval(prompts),
         *_chunked(texts, prompts, limits, count),
+        *_held_out(prompts, limits, count),
     ]
     if longest := next((p for p in found if p.id == f"length-{m + 500}"), None):
         found.append(replace(longest, id=f"chunks-{m}", script="Chunks", chunked_at=m))
@@ -243,6 +255,15 @@ def _chunked(texts: Sequence[Text], prompts: Mapping[str, str], limits: Limits, 
     if count(unspaced) > at:
         found.append(replace(plain, id=f"{plain.id}/unspaced", text=unspaced))
     return found
+
+
+def _held_out(prompts: Mapping[str, str], limits: Limits, count: Count) -> list[Probe]:
+    """What the exporter did not calibrate on, as far as it is read to its end."""
+    return [
+        Probe(f"held-out-{n}", HELD_OUT, text, prompt_name=name)
+        for n, (name, text) in enumerate(held_out_texts.prompted(prompts) if limits.held_out else ())
+        if count(prompts.get(name or "", "") + text) <= limits.max_seq_length
+    ]
 
 
 def _pieces(texts: Sequence[Text]) -> list[str]:

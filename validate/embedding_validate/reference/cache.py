@@ -15,7 +15,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from embedding_export.checkpoint.checkpoint import Checkpoint
+from embedding_export.composing import held_out_texts
 from embedding_export.files import tokenizer_file
+from embedding_runtime.bundle import Graph
 from embedding_runtime.encoding import overflow
 from embedding_runtime.errors import InputError
 from embedding_runtime.machine.user_cache import cache_folder
@@ -48,9 +50,10 @@ _DATA = (texts.TEXTS, texts.PASSAGES)
 
 
 def answers(
-    checkpoint: Checkpoint, own: Sequence[Text] | None, buckets: tuple[int, ...], progress: Progress
+    checkpoint: Checkpoint, own: Sequence[Text] | None, graphs: Sequence[Graph], progress: Progress
 ) -> Answers:
-    """Answers to the full set of probes, or to the user's own texts; `progress` gets (done, total).
+    """Answers to the full set of probes, or to the user's own texts, as a bundle's `graphs` need them;
+    `progress` gets (done, total).
 
     Kept ones that cannot be read are computed anew. The reference is let go of before this returns.
 
@@ -58,7 +61,8 @@ def answers(
         ReferenceLoadError: the reference cannot be loaded, or is not the model that the checkpoint describes.
     """
     require()
-    file = cache_folder() / "references" / f"{_key(checkpoint, own, buckets)}.npz"
+    buckets, held_out = probes.buckets(graphs), probes.composed(graphs)
+    file = cache_folder() / "references" / f"{_key(checkpoint, own, buckets, held_out)}.npz"
     with suppress(InputError):
         found = reference_file.load(file)
         with suppress(OSError):
@@ -68,7 +72,7 @@ def answers(
     def choose(reference: Reference) -> ProbeSet:
         if own is not None:
             return probes.of_texts(own, reference.prompts)
-        limits = replace(reference.limits, buckets=buckets)
+        limits = replace(reference.limits, buckets=buckets, held_out=held_out)
         return probes.full(texts.packaged(), reference.prompts, limits, reference.count)
 
     computed = ask(checkpoint, choose, progress)
@@ -85,7 +89,7 @@ def _keep(computed: Answers, file: Path) -> None:
     reference_file.save(computed, file)
 
 
-def _key(checkpoint: Checkpoint, own: Sequence[Text] | None, buckets: tuple[int, ...]) -> str:
+def _key(checkpoint: Checkpoint, own: Sequence[Text] | None, buckets: tuple[int, ...], held_out: bool) -> str:
     """A hash of everything that the answers depend on."""
     source = asdict(checkpoint.source)
     parts = {
@@ -95,6 +99,7 @@ def _key(checkpoint: Checkpoint, own: Sequence[Text] | None, buckets: tuple[int,
         "max_seq_length": checkpoint.max_seq_length,
         "own": None if own is None else [asdict(t) for t in own],
         "buckets": buckets,
+        "held_out": held_out_texts.TEXTS if held_out else None,
         "code": {
             **{module.__name__: _sha256(inspect.getsource(module).encode()) for module in _CODE},
             **{file.name: _sha256(file.read_bytes()) for file in _DATA},

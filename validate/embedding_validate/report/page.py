@@ -9,7 +9,7 @@ from typing import Any
 from embedding_runtime.errors import EmbeddingError, InputError
 from embedding_validate.files import replace_text
 from embedding_validate.parity.results import EXECUTED, PARITY, SCHEMA_VERSION, TOKEN_STATES
-from embedding_validate.report import plots
+from embedding_validate.report import plots, sizes
 from embedding_validate.report.plots import Axis, Point
 
 HTML = "parity.html"
@@ -71,6 +71,7 @@ def render(data: Json) -> str:
             verdict=_verdict(passed),
             sentence=_sentence(graphs, data),
             coarse=_coarse(graphs),
+            sizes=[_drawn(*figure) for figure in sizes.figures(data["graphs"])],
         )
     except (KeyError, UndefinedError) as e:
         raise InputError(f"parity.json lacks a figure ({e}). Run validate-embedding again.") from e
@@ -109,14 +110,12 @@ def _coarse(graphs: list[Json]) -> str:
 
 
 def _graph(key: str, graph: Json) -> Json:
-    from markupsafe import Markup  # comes with jinja2
-
     failures = [c for c in graph["cases"] if c["failures"]]
     golden = [
         {**c, "within": c["found"] is not None and abs(c["found"] - c["printed"]) <= c["tolerance"]}
         for c in graph["golden"]
     ]
-    figures = [{"svg": Markup(svg), "caption": caption} for svg, caption in _figures(key, graph)]
+    figures = [_drawn(*figure) for figure in _figures(key, graph)]
     return {
         **graph,
         "key": key,
@@ -126,6 +125,12 @@ def _graph(key: str, graph: Json) -> Json:
         "changes": _changes(graph["invariance"] or {}),
         "figures": figures,
     }
+
+
+def _drawn(svg: str, caption: str) -> Json:
+    from markupsafe import Markup  # comes with jinja2
+
+    return {"svg": Markup(svg), "caption": caption}
 
 
 def _changes(invariance: Json) -> list[tuple[str, float]]:
@@ -151,6 +156,7 @@ def _figures(key: str, graph: Json) -> list[tuple[str, str]]:
     dims = {n: g for n, g in graph["groups"]["arrangement"].items() if n.startswith("dim")}
     found += [_bars(key, dims, "dimension")] if dims else []
     found += [_scores(key, graph["scores"])] if graph["scores"] else []
+    found += [sizes.curve(key, graph["composition"])] if graph.get("composition") else []
     return found
 
 
