@@ -67,6 +67,7 @@ VALIDATE_MAY_IMPORT = {
     "embedding_export.weights.stored",
     "embedding_export.files.tokenizer_file",
     "embedding_export.tokenizer.trimming",
+    "embedding_export.composing.held_out_texts",
 }
 # Imports against the direction of a package's folders: none.
 LATE: tuple[tuple[str, str], ...] = ()

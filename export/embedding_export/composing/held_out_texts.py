@@ -15,7 +15,7 @@ TEXTS = (
     "A tsunami is a series of long waves that a sudden movement of the sea floor sets off. In deep water "
     "they are hardly a metre high and as fast as an aeroplane; near the coast they slow down and rise. The "
     "first sign is often that the sea draws back. Warning systems compare earthquakes with the pressure at "
-    "buoys, but where the source is close, people must leave for high ground without waiting for an announcement.",
+    "buoys, but where the source is close, people must leave for high ground without waiting for anybody.",
     "Soak the lentils overnight, fry onions and cumin in oil, add both to a litre of stock and let it simmer "
     "for forty minutes. Season with lemon juice and salt before serving.",
     "The parliament rejected the budget by four votes; the government will present a new one in autumn.",

@@ -128,9 +128,9 @@ def _reason(found: Found, thresholds: dict[str, float], buckets: tuple[int, ...]
             parts.append(f"the mean cosine{what} {mean.mean:.7f} is below {least}")
     target = thresholds.get("target_cosine", 0.0)
     held_out = [c.figures.cosine for c in found.cases if c.script == HELD_OUT and c.check == "alone"]
-    if held_out and not (mean := float(np.mean(held_out))) >= target:
+    if held_out and not (held := float(np.mean(held_out))) >= target:
         parts.append(
-            f"the mean cosine {mean:.7f} of {len(held_out)} texts that it was not calibrated on is below "
+            f"the mean cosine {held:.7f} of {len(held_out)} texts that it was not calibrated on is below "
             f"{target}, which it was made for"
         )
     if found.weights and found.weights.failures:

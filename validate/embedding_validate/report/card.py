@@ -8,7 +8,7 @@ _PRECISIONS = {
     "fp16": "float16 weights",
     "int8": "8-bit weights and activations",
     "int8_q4": "8-bit matrices and activations, 4-bit table",
-    "int4": "4-bit weights",
+    "int4": "4-bit and 8-bit weights",
     "mixed": "mixed precision",
 }
 
@@ -29,6 +29,8 @@ def snippet(data: dict[str, Any]) -> str:
         overlap = f"{g['ranking']['top_k_overlap']:.3f}" if g["ranking"] else "-"
         cosines = [f"{g['cosine'][n]:.6f}" if g["cosine"] else "-" for n in ("minimum", "mean")]
         stored = _PRECISIONS.get(g["precision"], g["precision"])
+        if g.get("composition"):
+            stored += f", composed for a mean cosine of {g['composition']['target_cosine']}"
         lines.append(
             f"| {key} | {stored} | {g['status']} | {g['checks']} | {' | '.join(cosines)} | {overlap} |"
         )

@@ -15,7 +15,7 @@ from embedding_validate.report.plots import Axis, Point
 HTML = "parity.html"
 _MOST_FAILURES = 30
 _MOST_BARS = 15
-# Precisions whose loss is shown, and not judged.
+# Precisions whose loss is shown, and not judged but where a graph was made for a wanted cosine.
 FOUR_BITS = ("int4", "mixed")
 # Errors of 0 are drawn here on a log scale.
 _FLOOR = 1e-9
@@ -100,7 +100,8 @@ def _sentence(graphs: list[Json], data: Json) -> str:
 
 def _coarse(graphs: list[Json]) -> str:
     """What a reader must not overlook where 4 bits have passed: how much they lose is not judged."""
-    lossy = [g for g in graphs if g["status"] == "passed" and g["precision"] in FOUR_BITS and g["cosine"]]
+    passed = [g for g in graphs if g["status"] == "passed" and not g.get("composition")]
+    lossy = [g for g in passed if g["precision"] in FOUR_BITS and g["cosine"]]
     means = [f"{g['key']} {_cosine(g['cosine']['mean'])}" for g in lossy]
     return (
         f"What 4 bits lose is shown, not judged; their mean cosine to the reference: {', '.join(means)}."
