@@ -1,6 +1,7 @@
 """Kept answers are used only where everything they depend on is the same."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from embedding_export.checkpoint.checkpoint import load_checkpoint
+from embedding_runtime.bundle import Composition, Graph, load_manifest
 from embedding_validate.probes import lengths, texts
 from embedding_validate.probes.texts import Text
 from embedding_validate.reference import cache as reference_cache
@@ -42,17 +44,27 @@ def test_answers_are_kept(tiny_checkpoint: Path, cache: Path, monkeypatch: pytes
         np.testing.assert_array_equal(second.by_probe[name].vector, answer.vector)
 
 
-@pytest.mark.parametrize("change", ["texts", "prompts", "buckets", "damage", "code", "packaged texts"])
+@pytest.mark.parametrize(
+    "change", ["texts", "prompts", "buckets", "composed", "damage", "code", "packaged texts"]
+)
 def test_other_answers_are_computed(
-    change: str, editable: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    change: str,
+    editable: Path,
+    tiny_bundle: Path,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     _answers(editable)
     own: tuple[Text, ...] = OWN
-    buckets: tuple[int, ...] = ()
+    graphs: tuple[Graph, ...] = ()
+    (graph,) = load_manifest(tiny_bundle).graphs
     if change == "texts":
         own = (*OWN, Text("c", "User", "tide"))
     elif change == "buckets":
-        buckets = (32,)
+        graphs = (replace(graph, buckets=(32,)),)
+    elif change == "composed":
+        graphs = (replace(graph, composition=Composition(0.9, {}, 42, 0.9, 0.9, ())),)
     elif change == "prompts":
         path = editable / "config_sentence_transformers.json"
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -71,7 +83,7 @@ def test_other_answers_are_computed(
         kept.write_bytes(kept.read_bytes()[:-100])
     monkeypatch.setattr(Reference, "load", _refuse)
     with pytest.raises(AssertionError, match="loaded again"):
-        reference_cache.answers(load_checkpoint(editable), own, buckets, lambda _done, _total: None)
+        reference_cache.answers(load_checkpoint(editable), own, graphs, lambda _done, _total: None)
 
 
 def test_a_folder_that_cannot_be_written_is_no_hindrance(
