@@ -85,6 +85,9 @@ class Int8:
         products = g.node("MatMul", g.node("Transpose", stored, perm=[1, 0]), column)  # [B, out, 1]
         return g.node("Squeeze", products, g.ints(-1), out=output_name(weight))
 
+    def multiply_tokens(self, x: str, weight: str) -> str:
+        return self._g.node("MatMul", x, weight)
+
     def quantize(self, x: str, width: int) -> tuple[str, str]:
         """uint8 codes [B, S, width] and scales [B, S, 1] of x, row by row."""
         g = self._g
@@ -157,12 +160,13 @@ class Int8Ops:
         codes, scale = self._int8.quantize(name, width)
         return tuple(Scaled(self._int8.product(codes, w), (scale, *x.scales)) for w in weights)
 
-    def rms_norm(self, x: Scaled, weight: str) -> Scaled:
+    def rms_norm(self, x: Scaled, weight: str, before: float = 1.0) -> Scaled:
         """The scale is multiplied back: nothing bounds these rows from below, and epsilon must count."""
-        return Scaled(self._float.rms_norm(self._settled(x), weight))
+        return Scaled(self._float.rms_norm(self._settled(x), weight, before))
 
-    def head_norm(self, x: Scaled, weight: str, scale: float, layer: Layer) -> Scaled:
-        name = x.name if self._cancels(weight, layer) else self._settled(x)
+    def head_norm(self, x: Scaled, weight: str | None, scale: float, layer: Layer) -> Scaled:
+        cancels = weight is not None and self._cancels(weight, layer)
+        name = x.name if cancels else self._settled(x)
         return Scaled(self._float.head_norm(name, weight, scale, layer))
 
     def rope(self, x: Scaled, layer: Layer) -> Scaled:
@@ -177,6 +181,12 @@ class Int8Ops:
 
     def residual(self, x: Scaled, update: Scaled, name: str) -> Scaled:
         return Scaled(self._float.residual(self._settled(x), self._settled(update), name))
+
+    def scaled(self, x: Scaled, weight: str) -> Scaled:
+        return Scaled(self._float.scaled(self._settled(x), weight))
+
+    def token_states(self, x: Scaled, weight: str) -> Scaled:
+        return Scaled(self._float.token_states(self._settled(x), weight))
 
     def mean_pool(self, x: Scaled) -> Scaled:
         return Scaled(self._float.mean_pool(self._settled(x)))

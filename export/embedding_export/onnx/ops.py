@@ -21,8 +21,8 @@ from embedding_export.weights.encoder import Encoder
 # Added to the scores of masked keys: far below any score, yet finite, so that a row with no key at all stays
 # finite.
 NEG = np.float32(-1e9)
-# Up to this many tokens one block is fastest, beyond it blocks of CHUNK queries (measured on two x86 cores:
-# 64 and 256 are within 7 % of 128).
+# Up to this many tokens, and up to two windows, one block is fastest, beyond it blocks of CHUNK queries
+# (measured on two x86 cores: 64 and 256 are within 7 % of 128).
 BLOCK_LOCAL_ABOVE = 512
 CHUNK = 128
 
@@ -48,7 +48,7 @@ class OnnxOps:
         """
         self.g, self._storage = graph, storage
         self.config, self.weights = encoder.config, encoder.weights
-        self._positions = _positions(encoder.max_seq_length)
+        self._positions = _positions(encoder.max_seq_length, encoder.config.window)
         self._int8_scores, self._gains = int8_scores, gains or {}
         self._blocks = _Blocks(graph, encoder.config.window, whole=int8_scores is not None)
         self._biases: dict[int | None, str] = {}
@@ -65,14 +65,18 @@ class OnnxOps:
     def linear(self, x: str, *weights: str) -> tuple[str, ...]:
         return tuple(self._storage.multiply(x, name) for name in weights)
 
-    def rms_norm(self, x: str, weight: str) -> str:
-        return self._norm(x, weight, 1.0, weight.removesuffix(".weight"))
+    def rms_norm(self, x: str, weight: str, before: float = 1.0) -> str:
+        return self._norm(x, weight, 1.0, self.config.rms_norm_eps / before**2)
 
-    def head_norm(self, x: str, weight: str, scale: float, layer: Layer) -> str:
+    def head_norm(self, x: str, weight: str | None, scale: float, layer: Layer) -> str:
         heads = self.g.node("Reshape", x, self.g.ints(0, 0, -1, layer.head_dim))
-        normed = self._norm(heads, weight, scale, weight.removesuffix(".weight"))
+        if weight is None:
+            gain = self.g.constant(np.full(layer.head_dim, scale, np.float32))
+            normed = self._normed(heads, gain, self.config.rms_norm_eps)
+        else:
+            normed = self._norm(heads, weight, scale, self.config.rms_norm_eps)
         joined = self.g.node("Reshape", normed, self.g.ints(0, 0, -1))
-        if self._int8_scores:
+        if self._int8_scores and weight is not None:
             self._int8_scores.normed(joined, weight)
         return joined
 
@@ -95,6 +99,12 @@ class OnnxOps:
 
     def residual(self, x: str, update: str, name: str) -> str:
         return self.g.node("Add", x, update, out=name)
+
+    def scaled(self, x: str, weight: str) -> str:
+        return self.g.node("Mul", x, self._vector(weight))
+
+    def token_states(self, x: str, weight: str) -> str:
+        return self._storage.multiply_tokens(x, weight)
 
     def mean_pool(self, x: str) -> str:
         """Filled up with zeros to whole runs of tokens: engines sum in runs, which S then does not change."""
@@ -125,14 +135,18 @@ class OnnxOps:
         )
         self.g.node("Identity", vector, out="sentence_embedding")
 
-    def _norm(self, x: str, weight: str, scale: float, out: str) -> str:
+    def _norm(self, x: str, weight: str, scale: float, epsilon: float) -> str:
+        """Its output is named after the gain, where that is used for the first time."""
+        out = None
         if not self.g.has(weight):
+            out = weight.removesuffix(".weight")
             values = self.weights.tensors[weight].array() * np.float32(scale)
             values = values / self._gains.get(weight, np.float32(1))
             self.g.weight(weight, np.float32, values.shape, [values])
-        return self.g.node(
-            "SimplifiedLayerNormalization", x, weight, out=out, axis=-1, epsilon=self.config.rms_norm_eps
-        )
+        return self._normed(x, weight, epsilon, out)
+
+    def _normed(self, x: str, gain: str, epsilon: float, out: str | None = None) -> str:
+        return self.g.node("SimplifiedLayerNormalization", x, gain, out=out, axis=-1, epsilon=epsilon)
 
     def _scored(self, q: str, k: str, layer: Layer) -> tuple[str, str]:
         """Queries [B, blocks, KV, block * group, D] and keys [B, blocks, KV, D, keys], of whatever type.
@@ -205,9 +219,14 @@ class OnnxOps:
         return self.g.constant(np.array(value, np.float32))
 
 
-def _positions(max_seq_length: int) -> int:
+def block_local_above(window: int) -> int:
+    """Up to how many tokens one block is fastest: the keys of a block are at least two windows."""
+    return max(BLOCK_LOCAL_ABOVE, 2 * window)
+
+
+def _positions(max_seq_length: int, window: int) -> int:
     """Positions that rotations are stored for: the longest text's tokens and those that fill its blocks."""
-    if max_seq_length <= BLOCK_LOCAL_ABOVE:
+    if max_seq_length <= block_local_above(window):
         return max_seq_length
     return -(-max_seq_length // CHUNK) * CHUNK
 
@@ -215,7 +234,7 @@ def _positions(max_seq_length: int) -> int:
 class _Blocks:
     """How the tokens are cut into blocks for local attention, computed in the graph from the input's length.
 
-    Up to BLOCK_LOCAL_ABOVE tokens there is one block and its keys are all tokens. Beyond, there are
+    Up to `block_local_above` tokens there is one block and its keys are all tokens. Beyond, there are
     ceil(S / CHUNK) equal blocks (S is padded by less than one token per block), and the keys of a block are
     its own tokens and `window` more on either side. Whole blocks are CHUNK tokens long and their keys begin
     at a multiple of CHUNK: engines sum over keys in runs of 128, which then are the same whatever S.
@@ -225,7 +244,7 @@ class _Blocks:
         self.g = graph
         node, ints = graph.node, graph.ints
         self.length = node("Shape", "input_ids", start=1, end=2, out="length")
-        single = node("LessOrEqual", self.length, ints(BLOCK_LOCAL_ABOVE))
+        single = node("LessOrEqual", self.length, ints(block_local_above(window)))
         chunks = node("Div", node("Add", self.length, ints(CHUNK - 1)), ints(CHUNK))
         self.count = node("Where", single, ints(1), chunks, out="blocks")
         one_less = node("Sub", self.count, ints(1))

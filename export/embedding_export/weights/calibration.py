@@ -81,12 +81,15 @@ class _Watched:
         self._seen.moments |= dict.fromkeys(weights, x.T @ x / np.float32(len(x)))
         return tuple(x @ self._weights.tensors[name].array().T for name in weights)
 
-    def rms_norm(self, x: Floats, weight: str) -> Floats:
+    def rms_norm(self, x: Floats, weight: str, before: float = 1.0) -> Floats:
+        x = x * np.float32(before)
         self._seen.inputs[weight] = self._norm(x[self._rows], weight)
         return self._norm(x, weight)
 
-    def head_norm(self, x: Floats, weight: str, scale: float, layer: Layer) -> Floats:
+    def head_norm(self, x: Floats, weight: str | None, scale: float, layer: Layer) -> Floats:
         normed = self._norm(_heads(x, layer), weight) * np.float32(scale)
+        if weight is None:
+            return normed.reshape(x.shape)
         pairs = np.hypot(*np.split(normed, 2, axis=-1)).reshape(-1, layer.head_dim // 2)
         self._seen.heads[weight] = Heads(pairs.max(axis=0), np.square(pairs).mean(axis=0))
         return normed.reshape(x.shape)
@@ -108,19 +111,26 @@ class _Watched:
     def residual(self, x: Floats, update: Floats, name: str) -> Floats:
         return x + update
 
+    def scaled(self, x: Floats, weight: str) -> Floats:
+        return x * self._weights.tensors[weight].array()
+
+    def token_states(self, x: Floats, weight: str) -> Floats:
+        return x
+
     def mean_pool(self, x: Floats) -> Floats:
         return np.asarray(x.mean(axis=0, keepdims=True), np.float32)
 
     def dense(self, x: Floats, stage: DenseStage) -> Floats:
-        raise NotImplementedError("calibration ends with the encoder")
+        return x
 
     def l2_normalize(self, x: Floats) -> Floats:
         raise NotImplementedError("calibration ends with the encoder")
 
-    def _norm(self, x: Floats, weight: str) -> Floats:
+    def _norm(self, x: Floats, weight: str | None) -> Floats:
         mean_square = np.square(x).mean(axis=-1, keepdims=True)
         normed = x / np.sqrt(mean_square + np.float32(self._config.rms_norm_eps))
-        return np.asarray(normed * self._weights.tensors[weight].array(), np.float32)
+        gain = np.float32(1) if weight is None else self._weights.tensors[weight].array()
+        return np.asarray(normed * gain, np.float32)
 
 
 def _heads(x: Floats, layer: Layer) -> Floats:

@@ -139,20 +139,20 @@ class _Unscaled(TorchOps):
 class _OtherOffset(TorchOps):
     """Takes the files' w for what norms multiply by, or 1 + w where it is w that they multiply by."""
 
-    def rms_norm(self, x: Tensor, weight: str) -> Tensor:
-        normed = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.config.rms_norm_eps)
+    def rms_norm(self, x: Tensor, weight: str, before: float = 1.0) -> Tensor:
         offset = tensor_specs(self.config)[weight].offset
-        return normed * (self._weight(weight) - offset if offset else self._weight(weight) + 1.0)
+        gain = self._weight(weight) - offset if offset else self._weight(weight) + 1.0
+        return self._normed(x * before) * gain
 
 
 class _NoFinalNorm(TorchOps):
-    def rms_norm(self, x: Tensor, weight: str) -> Tensor:
-        return x if weight == _final_norm(self.config) else super().rms_norm(x, weight)
+    def rms_norm(self, x: Tensor, weight: str, before: float = 1.0) -> Tensor:
+        return x if weight == _final_norm(self.config) else super().rms_norm(x, weight, before)
 
 
 class _NoHeadNorm(TorchOps):
-    def head_norm(self, x: Tensor, weight: str, scale: float, layer: Layer) -> Tensor:
-        return x * scale
+    def head_norm(self, x: Tensor, weight: str | None, scale: float, layer: Layer) -> Tensor:
+        return x * scale if weight is not None else super().head_norm(x, weight, scale, layer)
 
 
 class _ExactGelu(TorchOps):
