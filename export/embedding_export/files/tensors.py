@@ -26,8 +26,8 @@ class Tensor:
     """One tensor of at least one axis; nothing is read before it is asked for.
 
     `start` is where its bytes (little-endian, row-major) begin in the mapped file; `offset` is added to every
-    value as it is read, in float32, for files that hold a tensor less a constant. `whole` is the file's tensor
-    whose rows it is, if it is some of them.
+    value as it is read, in float32, for files that hold a tensor less a constant. `parent` is the file's
+    tensor whose rows it is, if it is some of them.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Tensor:
     start: int
     mapping: mmap.mmap
     offset: float = field(default=0.0, kw_only=True)
-    whole: "Tensor | None" = field(default=None, kw_only=True)
+    parent: "Tensor | None" = field(default=None, kw_only=True)
 
     @property
     def nbytes(self) -> int:
@@ -48,7 +48,7 @@ class Tensor:
         """`count` of its rows as a tensor of their own."""
         shape = (count, *self.shape[1:])
         start = self.start + first * (self.nbytes // self.shape[0])
-        return replace(self, name=name, shape=shape, start=start, whole=self)
+        return replace(self, name=name, shape=shape, start=start, parent=self)
 
     def rows(self, start: int, stop: int) -> NDArray[np.float32]:
         """Rows `start` … `stop` - 1 of the first axis, float32, read-only.
@@ -105,13 +105,14 @@ class Tensor:
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 (hex) over the name, dtype, shape and stored bytes of every tensor, in order of name.
 
-    Of tensors that are rows of another, that one counts. Reads every byte once, in blocks, and refuses values that are no numbers on the way.
+    Of tensors that are rows of another, that one counts. Reads every byte once, in blocks, and refuses values
+    that are no numbers on the way.
 
     Raises:
         CheckpointError: a tensor holds NaN or infinity.
     """
     digest = hashlib.sha256()
-    own = {tensor.whole.name if tensor.whole else name: tensor.whole or tensor for name, tensor in tensors.items()}
+    own = {t.parent.name if t.parent else name: t.parent or t for name, t in tensors.items()}
     for name, tensor in sorted(own.items()):
         digest.update(f"{name} {tensor.dtype} {'x'.join(map(str, tensor.shape))}\n".encode())
         mask = _EXPONENT[tensor.dtype]

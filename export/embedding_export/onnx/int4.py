@@ -59,7 +59,8 @@ class Int4:
         blocks = self._blocks(self._weights.tensors[weight].array(), np.float32)
         rows, count, _ = blocks.codes.shape
         codes, zeros = pack_pairs(blocks.codes), pack_pairs(blocks.zeros)
-        for part, values in zip(_PARTS, (codes, blocks.scales, zeros), strict=True):
+        stored: tuple[NDArray[Any], ...] = (codes, blocks.scales, zeros)
+        for part, values in zip(_PARTS, stored, strict=True):
             self._g.weight(f"{weight}:{part}", values.dtype, values.shape, [values])
         return self._product(x, weight, (rows, count * BLOCK), output_name(weight))
 

@@ -60,6 +60,7 @@ class Int8:
         self._table = table
         self._g, self._weights, self._matrices = graph, weights, matrices
         self._zeros = ""
+        self._quantized: dict[str, tuple[str, str]] = {}
 
     def look_up(self, weight: str, ids: str) -> str:
         if self._table:
@@ -89,7 +90,9 @@ class Int8:
         return self._g.node("MatMul", x, weight)
 
     def quantize(self, x: str, width: int) -> tuple[str, str]:
-        """uint8 codes [B, S, width] and scales [B, S, 1] of x, row by row."""
+        """uint8 codes [B, S, width] and scales [B, S, 1] of x, row by row; of the same x but once."""
+        if x in self._quantized:
+            return self._quantized[x]
         g = self._g
         # Two reductions read x twice; |x| would also have to be written.
         step, axis = np.float32(1 / quantize.INT8_MAX), np.array([-1], np.int64)
@@ -99,7 +102,14 @@ class Int8:
         )
         scale = g.node("Max", above, below, self._constant(np.float32(TINY)))
         codes = g.node("QuantizeLinear", x, scale, self._zero(scale), axis=-1, block_size=width)
+        self._quantized[x] = codes, scale
         return codes, scale
+
+    def evened(self, x: str, weight: str) -> str:
+        """x [B, S, in] with its channels as a matrix wants them that no norm gives its inputs to."""
+        factors = self._matrices.inputs[weight]
+        stored = self._g.weight(f"{weight}:inputs", np.float32, factors.shape, [factors])
+        return self._g.node("Mul", x, stored)
 
     def turn(self, x: str, width: int) -> str:
         """x [B, S, width] with its channels turned in blocks."""
@@ -155,6 +165,8 @@ class Int8Ops:
     def linear(self, x: Scaled, *weights: str) -> tuple[Scaled, ...]:
         """One quantization of x serves all weights."""
         name, width = x.name, self.weights.tensors[weights[0]].shape[1]
+        if weights[0] in self._matrices.inputs:
+            name = self._int8.evened(name, weights[0])
         if self._matrices.turns_input(weights[0]):
             name = self._int8.turn(name, width)
         codes, scale = self._int8.quantize(name, width)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from embedding_export.architectures.interface.figures import Figures, Layer
 from embedding_export.architectures.interface.ops import DenseStage
 from embedding_export.architectures.interface.rope import rope_tables
-from embedding_export.architectures.registry import encode
+from embedding_export.architectures.registry import encode, tensor_specs
 from embedding_export.weights.folding import Weights
 
 Floats = NDArray[np.float32]
@@ -35,7 +35,8 @@ class Heads:
 @dataclass
 class Calibration:
     """What was seen: `inputs`, rows [at most ROWS, in] of what each norm gave to matrices, by the norm's
-    name; `moments`, the mean of x xᵀ over all tokens [in, in], by the matrix; `heads` by the head norm's."""
+    name, and of what a matrix took that has none before it, by the matrix; `moments`, the mean of x xᵀ over
+    all tokens [in, in], by the matrix; `heads` by the head norm's."""
 
     inputs: dict[str, Floats] = field(default_factory=dict)
     moments: dict[str, Floats] = field(default_factory=dict)
@@ -69,6 +70,7 @@ class _Watched:
         seen: Calibration,
     ) -> None:
         self._config, self._weights, self._ids, self._seen = config, weights, ids, seen
+        self._specs = tensor_specs(config)
         self._texts = np.split(np.arange(len(ids)), np.cumsum(lengths)[:-1])
         self._rows = np.unique(np.linspace(0, len(ids) - 1, min(ROWS, len(ids))).astype(np.int64))
 
@@ -79,6 +81,8 @@ class _Watched:
 
     def linear(self, x: Floats, *weights: str) -> tuple[Floats, ...]:
         self._seen.moments |= dict.fromkeys(weights, x.T @ x / np.float32(len(x)))
+        if self._specs[weights[0]].unnormed:
+            self._seen.inputs[weights[0]] = x[self._rows]
         return tuple(x @ self._weights.tensors[name].array().T for name in weights)
 
     def rms_norm(self, x: Floats, weight: str, before: float = 1.0) -> Floats:

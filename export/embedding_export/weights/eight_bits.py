@@ -21,7 +21,8 @@ _TAKING: tuple[Turning, ...] = ("turned_as_it_runs", "takes_turned")
 
 
 class EightBits:
-    """`gains` divides what a norm multiplies by, by the norm's name.
+    """`gains` divides what a norm multiplies by, by the norm's name; `inputs` multiplies what a matrix takes
+    that has no norm before it, by the matrix.
 
     The inputs of down projections are sparse, with other channels large for every token: they are turned as a
     graph runs. Values are turned by their own matrix, for nothing. Which matrices these are, the architecture
@@ -41,6 +42,7 @@ class EightBits:
         }
         balanced = balance(config, weights, seen, int8)
         self.gains: Mapping[str, Floats] = balanced.gains
+        self.inputs = {name: np.float32(1) / factors for name, factors in balanced.unnormed.items()}
         self._moments, self._columns = seen.moments, balanced.columns
         self._tensors: dict[str, Weight] = {
             name: _turned(tensor, self._turning.get(name))

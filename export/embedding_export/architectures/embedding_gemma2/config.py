@@ -17,7 +17,7 @@ _OF_LAYERS = ("head_dim", "num_key_value_heads")
 # The global layers' own where the file does not say.
 _GLOBAL_HEAD_DIM, _GLOBAL_KV_HEADS = 512, 1
 _OFF: tuple[object, ...] = (None, False, 0)
-_DEVELOPMENT = "the published EmbeddingGemma 2 has no such key: this is a Gemma 4, or a version of development"
+_DEVELOPMENT = "a published EmbeddingGemma 2 has no such key: this is a Gemma 4, or a version of development"
 _ONLY: tuple[tuple[str, tuple[object, ...], str], ...] = (
     ("hidden_activation", ("gelu_pytorch_tanh",), "the MLP is computed with the tanh form of GELU"),
     ("attention_bias", _OFF, "q, k, v and o are computed without bias"),
@@ -95,9 +95,9 @@ def _window(text: Fields, asked: int | None) -> tuple[int, Repairs]:
     if asked is None or asked == found:
         return found, Repairs({}, {}, ())
     raise CheckpointError(
-        f"{text.file}: sliding_window is {found}, and {asked} was asked for. An EmbeddingGemma 2 attends over "
-        "as many tokens to either side as its file says, and saving does not change it: leave --sliding-window "
-        "out (in Python sliding_window=), or correct the file."
+        f"{text.file}: sliding_window is {found}, and {asked} was asked for. An EmbeddingGemma 2 attends "
+        "over as many tokens to either side as its file says, and saving does not change it: leave out "
+        "--sliding-window (in Python sliding_window=), or correct the file."
     )
 
 
@@ -121,15 +121,13 @@ def _global_layer(text: Fields, layer_types: tuple[LayerType, ...], local: Layer
     for kind in ("local", "global"):
         found = {shapes[i] for i, k in enumerate(layer_types) if k == kind}
         if len(found) > 1 or (kind == "local" and found - {(local.head_dim, local.kv_heads)}):
-            raise text.wrong("per_layer_config", "one shape for all global layers, and the model's for others")
+            raise text.wrong("per_layer_config", "one shape of all global layers, and the model's of others")
     head_dim, kv_heads = shapes[len(layer_types) - 1]
     theta = _rope_theta(text, "full_attention", 1_000_000.0)
     return Layer(local.heads, kv_heads, head_dim, None, theta)
 
 
-def _shapes(
-    text: Fields, layer_types: tuple[LayerType, ...], local: Layer
-) -> Mapping[int, tuple[int, int]]:
+def _shapes(text: Fields, layer_types: tuple[LayerType, ...], local: Layer) -> Mapping[int, tuple[int, int]]:
     """Head dimension and key heads of each layer; the file's keys may have zeros before them."""
     count = len(layer_types)
     if text.values.get("per_layer_config") is None:

@@ -89,9 +89,7 @@ def _attention(hidden: int, layer: Layer, at: str) -> dict[str, TensorSpec]:
         f"{attn}.q_proj.weight": replace(taking, shape=(queries, hidden)),
         f"{attn}.k_proj.weight": taking,
         f"{attn}.v_proj.weight": replace(taking, turning="gives_turned"),
-        f"{attn}.q_norm.weight": replace(
-            head, matrix=f"{attn}.q_proj.weight", keys=f"{attn}.k_norm.weight"
-        ),
+        f"{attn}.q_norm.weight": replace(head, matrix=f"{attn}.q_proj.weight", keys=f"{attn}.k_norm.weight"),
         f"{attn}.k_norm.weight": replace(head, matrix=f"{attn}.k_proj.weight"),
         f"{attn}.o_proj.weight": TensorSpec((hidden, queries), "matrix", "attention", turning="takes_turned"),
         f"{at}post_attention_layernorm.weight": outer,
@@ -116,10 +114,10 @@ def _feed_forward(hidden: int, inner: int, at: str) -> dict[str, TensorSpec]:
 def _per_layer(hidden: int, own: int, i: int) -> dict[str, TensorSpec]:
     at = layer_prefix(i)
     block = f"{at}ple_block"
-    rows = TensorSpec((own, hidden), "matrix", "per-layer", rows_of=(_PER_LAYER_INPUTS, i * own))
+    matrix = TensorSpec((own, hidden), "matrix", "per-layer")
     return {
-        f"{at}per_layer_input.weight": rows,
-        f"{block}.per_layer_input_gate.weight": TensorSpec((own, hidden), "matrix", "per-layer", unnormed=True),
+        f"{at}per_layer_input.weight": replace(matrix, rows_of=(_PER_LAYER_INPUTS, i * own)),
+        f"{block}.per_layer_input_gate.weight": replace(matrix, unnormed=True),
         f"{block}.per_layer_projection.weight": TensorSpec(
             (hidden, own), "matrix", "per-layer", turning="turned_as_it_runs"
         ),
