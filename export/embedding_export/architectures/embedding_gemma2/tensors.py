@@ -5,6 +5,7 @@ from dataclasses import replace
 from embedding_export.architectures.interface.figures import Figures, Layer
 from embedding_export.architectures.interface.tensors import (
     TABLE,
+    TURNED_TOGETHER,
     Part,
     Residual,
     TensorSpec,
@@ -84,14 +85,17 @@ def _attention(hidden: int, layer: Layer, at: str) -> dict[str, TensorSpec]:
     outer = TensorSpec((hidden,), "gain", "attention")
     head = replace(outer, shape=(layer.head_dim,))
     taking = TensorSpec((keys, hidden), "matrix", "attention", norm=norm)
+    turns = layer.head_dim % TURNED_TOGETHER == 0
     return {
         norm: outer,
         f"{attn}.q_proj.weight": replace(taking, shape=(queries, hidden)),
         f"{attn}.k_proj.weight": taking,
-        f"{attn}.v_proj.weight": replace(taking, turning="gives_turned"),
+        f"{attn}.v_proj.weight": replace(taking, turning="gives_turned" if turns else None),
         f"{attn}.q_norm.weight": replace(head, matrix=f"{attn}.q_proj.weight", keys=f"{attn}.k_norm.weight"),
         f"{attn}.k_norm.weight": replace(head, matrix=f"{attn}.k_proj.weight"),
-        f"{attn}.o_proj.weight": TensorSpec((hidden, queries), "matrix", "attention", turning="takes_turned"),
+        f"{attn}.o_proj.weight": TensorSpec(
+            (hidden, queries), "matrix", "attention", turning="takes_turned" if turns else None
+        ),
         f"{at}post_attention_layernorm.weight": outer,
     }
 
