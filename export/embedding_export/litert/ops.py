@@ -67,6 +67,7 @@ class LitertOps:
         return self._storage.look_up(self.s, weight, ids, scale)
 
     def linear(self, x: Value, *weights: str) -> tuple[Value, ...]:
+        x = self._storage.evened(self.s, x, weights[0])
         if self._storage.turns(weights[0]):
             x = self._turned(x)
         return tuple(self._storage.multiply(self.s, x, name) for name in weights)

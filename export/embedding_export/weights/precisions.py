@@ -170,9 +170,17 @@ class LitertRow:
     bit_stable: bool | None = None
 
     def format(self, part: Part | None) -> LitertFormat:
-        """The format of the matrices or the table of a part; what belongs to none is float32."""
-        formats = {"attention": self.attention, "feed-forward": self.mlp, "table": self.table}
-        return formats.get(part or "", LitertFormat("float32"))
+        """The format of the matrices or the table of a part; what belongs to none is float32.
+
+        What layers take of their own needs as many bits as attention.
+        """
+        formats: dict[Part | None, LitertFormat] = {
+            "attention": self.attention,
+            "per-layer": self.attention,
+            "feed-forward": self.mlp,
+            "table": self.table,
+        }
+        return formats.get(part, LitertFormat("float32"))
 
 
 _F32, _I8 = LitertFormat("float32"), LitertFormat("int8")
