@@ -13,7 +13,6 @@ from embedding_export.weights.folding import Weight
 Floats = NDArray[np.float32]
 
 
-
 def turn(width: int) -> Floats:
     """The matrix that turns each block of `width` channels: symmetric, orthogonal, float32 [n, n].
 

@@ -15,8 +15,8 @@ Turning = Literal["turned_as_it_runs", "takes_turned", "gives_turned"]
 """How a matrix in 8 bits takes part in turning channels (`weights.turning`): its inputs are turned as a graph
 runs; it takes what another matrix gives turned already; or it is that other matrix."""
 TURNED_TOGETHER = 16
-"""Channels that are turned together, where the width can be divided so; 64 lose little less, and take twice the
-time. Heads can be turned by their matrix if they are a multiple of it: no block may lie in two."""
+"""Channels that are turned together, where the width can be divided so; 64 lose little less, and take twice
+the time. Heads can be turned by their matrix if they are a multiple of it: no block may lie in two."""
 
 
 @dataclass(frozen=True)
