@@ -26,7 +26,7 @@ SCALARS, SMALL_SCALARS = (0.84, 1.0), (0.3, 0.5)
 # Peaks on `<bos>` and `<eos>` after the first layer, the last but two, and the last.
 FIRST_PEAK, LATE_PEAK, LAST_PEAK = 950.0, 20_000.0, 104_000.0
 # How much larger some channels of the stream are in every token, and one in how many.
-LARGE, LARGE_SHARE = 12.0, 192
+LARGE, LARGE_SHARE = 14.0, 192
 # How far a value's length varies with its token: without the norm of values this shows.
 VALUE_SWING = 0.8
 

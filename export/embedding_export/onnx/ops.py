@@ -5,14 +5,15 @@ standard operators it uses three that every ONNX Runtime build carries (web buil
 `SimplifiedLayerNormalization` (RMSNorm), and `RotaryEmbedding` and `Gelu` in their long-standing forms.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import TensorProto
 
 from embedding_export.architectures.interface.figures import Layer
 from embedding_export.architectures.interface.ops import DenseStage
-from embedding_export.architectures.interface.rope import rope_tables
+from embedding_export.architectures.interface.rope import rope_frequencies, rope_tables
 from embedding_export.onnx.graph import MICROSOFT, OnnxGraph
 from embedding_export.onnx.scores import Int8Scores
 from embedding_export.onnx.storage import Storage
@@ -27,6 +28,12 @@ BLOCK_LOCAL_ABOVE = 512
 CHUNK = 128
 
 
+# Positions times head dimension up to which rotations are stored (2 MB for each kind of layer): computing
+# them costs some 10 ns for each angle.
+STORED_ROTATIONS = 2_048 * 256
+# Graphs for longer texts attend in blocks one after the other: at 8,192 tokens the scores of a global layer
+# would take 1 GB at once.
+ATTENDED_AT_ONCE = 2_048
 # Tokens that mean pooling sums as one run.
 POOLED_RUN = 64
 
@@ -50,9 +57,12 @@ class OnnxOps:
         self.config, self.weights = encoder.config, encoder.weights
         self._positions = _positions(encoder.max_seq_length, encoder.config.window)
         self._int8_scores, self._gains = int8_scores, gains or {}
+        self._in_turn = encoder.max_seq_length > ATTENDED_AT_ONCE
         self._blocks = _Blocks(graph, encoder.config.window, whole=int8_scores is not None)
         self._biases: dict[int | None, str] = {}
         self._shapes: dict[Layer, tuple[str, str]] = {}
+        self._computed: dict[tuple[float, int], tuple[str, str]] = {}
+        self._bias_of_blocks = ""
         self._token_mask = graph.node("Cast", self._blocks.mask, to=1)
         if not encoder.include_prompt:  # tokens of a prompt have 2 in the mask: attention alone reads them
             pooled = self.g.node("Equal", self._blocks.mask, self.g.ints(1))
@@ -81,14 +91,15 @@ class OnnxOps:
         return joined
 
     def rope(self, x: str, layer: Layer) -> str:
-        cos, sin = rope_tables(layer.rope_theta, layer.head_dim, self._positions)
-        tables = self.g.constant(cos), self.g.constant(sin)
+        tables = self._rotations(layer.rope_theta, layer.head_dim)
         turned = self.g.node("RotaryEmbedding", x, self.g.ints(0), *tables, domain=MICROSOFT)
         if self._int8_scores:
             self._int8_scores.turned(turned, x)
         return turned
 
     def attention(self, q: str, k: str, v: str, layer: Layer) -> str:
+        if self._in_turn:
+            return self._attend_in_turn(q, k, v, layer)
         if self._int8_scores:
             codes = self._scored(*self._int8_scores.quantized(q, k), layer)
             return self._attend(self._int8_scores.product(codes, q, k), v, layer)
@@ -135,6 +146,17 @@ class OnnxOps:
         )
         self.g.node("Identity", vector, out="sentence_embedding")
 
+    def _rotations(self, theta: float, head_dim: int) -> tuple[str, str]:
+        """Cosines and sines for each position: stored, or computed from the angles where that is long."""
+        if self._positions * max(x.head_dim for x in self.config.layers) <= STORED_ROTATIONS:
+            cos, sin = rope_tables(theta, head_dim, self._positions)
+            return self.g.constant(cos), self.g.constant(sin)
+        if (theta, head_dim) not in self._computed:
+            frequencies = self.g.constant(rope_frequencies(theta, head_dim))
+            angles = self.g.node("Mul", self._blocks.positions(), frequencies)  # [S, D / 2]
+            self._computed[theta, head_dim] = self.g.node("Cos", angles), self.g.node("Sin", angles)
+        return self._computed[theta, head_dim]
+
     def _norm(self, x: str, weight: str, scale: float, epsilon: float) -> str:
         """Its output is named after the gain, where that is used for the first time."""
         out = None
@@ -172,10 +194,53 @@ class OnnxOps:
         out = g.node("MatMul", weights, v)
         return self._join_heads(out, layer)
 
+    def _attend_in_turn(self, q: str, k: str, v: str, layer: Layer) -> str:
+        """As `attention`, block after block of queries: [B, KV, block * group, D] each."""
+        g, scores_of, kind = self.g, self._int8_scores, TensorProto.FLOAT
+        codes = scores_of.quantized(q, k) if scores_of else (q, k)
+        if scores_of:
+            kind = TensorProto.UINT8
+        queries = g.node("Transpose", self._queries(codes[0], layer), perm=[1, 0, 2, 3, 4])
+        scanned: list[tuple[str, int]] = [(queries, kind)]
+        if layer.window is not None:
+            scanned += [(self._blocks.key_index, TensorProto.INT64), (self._blocks.inside, TensorProto.BOOL)]
+        whole = [self._heads_of(x, layer) for x in (codes[1], v)] if layer.window is None else []
+        fixed = self._bias_in_turn() if layer.window is None else self._blocks.near(layer.window)
+        self._blocks.real()  # what several blocks take stands outside of what is done for each
+
+        def attend(block: Sequence[str]) -> str:
+            if whole:
+                keys, values, bias = *whole, fixed
+            else:
+                index = block[1]
+                keys, values = (
+                    self._heads_of(g.node("Gather", x, index, axis=1), layer) for x in (codes[1], v)
+                )
+                bias = self._blocks.bias_of(index, block[2], fixed)
+            pair = block[0], g.node("Transpose", keys, perm=[0, 1, 3, 2])
+            scores = scores_of.product(pair, q, k) if scores_of else g.node("MatMul", *pair)
+            split = g.node("Reshape", scores, self._split_queries(scores, layer))
+            weights = g.node("Softmax", g.node("Add", split, bias), axis=-1)
+            return g.node("MatMul", g.node("Reshape", weights, g.node("Shape", scores)), values)
+
+        out = g.node("Transpose", g.scan(scanned, attend), perm=[1, 0, 2, 3, 4])
+        return self._join_heads(out, layer)
+
+    def _heads_of(self, x: str, layer: Layer) -> str:
+        """Keys or values [B, keys, KV * D] as [B, KV, keys, D]."""
+        x = self.g.node("Reshape", x, self.g.ints(0, 0, layer.kv_heads, layer.head_dim))
+        return self.g.node("Transpose", x, perm=[0, 2, 1, 3])
+
+    def _split_queries(self, scores: str, layer: Layer) -> str:
+        """The shape of one block's scores [B, KV, block * group, keys] with queries apart from groups."""
+        keys = self.g.node("Shape", scores, start=3, end=4)
+        return self.g.node("Concat", self.g.ints(0, 0, -1, layer.group), keys, axis=0)
+
     def _queries(self, q: str, layer: Layer) -> str:
         """[B, S, N * D] as [B, blocks, KV, block * group, D]."""
         kv, d = layer.kv_heads, layer.head_dim
-        blocks = self._blocks.count if layer.window is not None else self.g.ints(1)
+        cut = layer.window is not None or self._in_turn
+        blocks = self._blocks.count if cut else self.g.ints(1)
         if kv == 1:  # heads lie beside each other within a token already
             tail = self.g.ints(1, -1, d)
             return self.g.node("Reshape", q, self.g.node("Concat", self.g.ints(0), blocks, tail, axis=0))
@@ -211,6 +276,12 @@ class OnnxOps:
             self._biases[window] = self._blocks.bias(window)
         return self._biases[window]
 
+    def _bias_in_turn(self) -> str:
+        """The bias of global layers for one block's scores [B, KV, block, group, keys]."""
+        if not self._bias_of_blocks:
+            self._bias_of_blocks = self.g.node("Squeeze", self._bias(None), self.g.ints(1))
+        return self._bias_of_blocks
+
     def _vector(self, name: str) -> str:
         values = self.weights.tensors[name].array()
         return self.g.weight(name, np.float32, values.shape, [values])
@@ -242,6 +313,8 @@ class _Blocks:
 
     def __init__(self, graph: OnnxGraph, window: int, whole: bool) -> None:
         self.g = graph
+        self._nears: dict[int, str] = {}
+        self._real = ""
         node, ints = graph.node, graph.ints
         self.length = node("Shape", "input_ids", start=1, end=2, out="length")
         single = node("LessOrEqual", self.length, ints(block_local_above(window)))
@@ -266,7 +339,7 @@ class _Blocks:
         raw = self.g.node("Add", self.g.node("Unsqueeze", first, self.g.ints(1)), self._offset)
         last = self.g.node("Sub", self.padded, self.g.ints(1))
         self.key_index = self.g.node("Max", self.g.node("Min", raw, last), self.g.ints(0), out="key_index")
-        self._inside = self.g.node("Equal", raw, self.key_index)
+        self.inside = self.g.node("Equal", raw, self.key_index)
 
     def bias(self, window: int | None) -> str:
         """The additive mask, [B, blocks, 1, block or 1, 1, keys]."""
@@ -275,13 +348,41 @@ class _Blocks:
         if window is None:
             allowed = node("Unsqueeze", allowed, ints(1, 2, 3, 4))
         else:
-            allowed = node("And", node("Gather", allowed, self.key_index, axis=1), self._inside)
-            query = node("Unsqueeze", self._range(self._block), ints(1))
-            distance = node("Abs", node("Sub", self._offset, query))
-            near = node("Unsqueeze", node("LessOrEqual", distance, ints(window)), ints(1))
+            allowed = node("And", node("Gather", allowed, self.key_index, axis=1), self.inside)
+            near = self._near(window)
             allowed = node("And", node("Unsqueeze", allowed, ints(2, 3, 4)), near)
         zero, neg = (self.g.constant(np.array(x, np.float32)) for x in (0, NEG))
         return node("Where", allowed, zero, neg, out="bias_global" if window is None else "bias_local")
+
+    def near(self, window: int) -> str:
+        """Which keys of a block are within the window of which of its queries, bool [block, 1, keys]."""
+        if window not in self._nears:
+            self._nears[window] = self._near(window)
+        return self._nears[window]
+
+    def real(self) -> str:
+        """Which tokens are no padding, bool [B, S]."""
+        if not self._real:
+            self._real = self.g.node("Cast", self.mask, to=9)
+        return self._real
+
+    def bias_of(self, index: str, inside: str, near: str) -> str:
+        """The additive mask of one block, [B, 1, block, 1, keys], whose row of `key_index` is `index`."""
+        node, ints = self.g.node, self.g.ints
+        real = node("And", node("Gather", self.real(), index, axis=1), inside)
+        allowed = node("And", node("Unsqueeze", real, ints(1, 2, 3)), near)
+        zero, neg = (self.g.constant(np.array(x, np.float32)) for x in (0, NEG))
+        return node("Where", allowed, zero, neg)
+
+    def _near(self, window: int) -> str:
+        node, ints = self.g.node, self.g.ints
+        query = node("Unsqueeze", self._range(self._block), ints(1))
+        distance = node("Abs", node("Sub", self._offset, query))
+        return node("Unsqueeze", node("LessOrEqual", distance, ints(window)), ints(1))
+
+    def positions(self) -> str:
+        """The number of each token, float32 [S, 1]."""
+        return self.g.node("Unsqueeze", self.g.node("Cast", self._range(self.padded), to=1), self.g.ints(1))
 
     def _range(self, stop: str) -> str:
         """0 … stop - 1, for a `stop` of shape [1]."""

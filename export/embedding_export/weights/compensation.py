@@ -42,6 +42,9 @@ def compensated_int8(values: Floats, moments: Floats) -> Int8Rows:
 def _factor(moments: Floats) -> NDArray[np.float32]:
     """Upper triangular U with Uᵀ U the inverse of the damped moments."""
     damped = moments.astype(np.float64)
+    damped = (
+        damped + damped.T
+    ) / 2  # float32 sums are not, and where one channel is all of it, inverting shows
     mean = damped.trace() / len(damped)
     damped[np.diag_indices_from(damped)] += DAMPING * mean if mean > 0 else 1.0
     return np.linalg.cholesky(np.linalg.inv(damped)).T.astype(np.float32)

@@ -20,10 +20,12 @@ from embedding_export.architectures.registry import read_figures, tensor_specs
 from embedding_export.audit.audit import differences
 from embedding_export.checkpoint.checkpoint import Checkpoint, load_checkpoint
 from embedding_export.errors import CheckpointError
+from embedding_export.onnx import ops as onnx_ops
+from embedding_export.onnx.reader import score_scales
 from embedding_export.options import ExportOptions
 from embedding_export.pipeline import export_bundle
 from embedding_export.weights.folding import folded
-from embedding_runtime.bundle import load_manifest
+from embedding_runtime.bundle import Precision, load_manifest
 from embedding_runtime.engines.onnx_session import OnnxSession
 from embedding_validate.gate import parity_gate
 from embedding_validate.reference.reference import Reference
@@ -304,3 +306,40 @@ def test_channels_are_evened_before_the_gate(checkpoint: Checkpoint, bundle: Pat
         onnx.save(model, str(path))
         found = [f"{d.name} {d.words}" for d in differences(path, checkpoint)[1]]
         assert any(words in f for f in found), found
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_blocks_in_turn_are_the_same_to_the_last_bit(
+    checkpoint: Checkpoint, precision: Precision, tmp_path: Path
+) -> None:
+    """Graphs for more than 2,048 tokens attend block after block, which changes nothing."""
+    long = dataclasses.replace(checkpoint, max_seq_length=2304)
+    for folder, made in (("short", checkpoint), ("long", long)):
+        (tmp_path / folder).mkdir()
+        written.write(made, tmp_path / folder, precision)
+    short_path, long_path = (next((tmp_path / f).glob("*.onnx")) for f in ("short", "long"))
+    kinds = {n.op_type for n in onnx.load(str(long_path), load_external_data=False).graph.node}
+    assert "Scan" in kinds and "Softmax" not in kinds
+    for text in written.texts(checkpoint, [2, 13, 512, 513, 1300]):
+        np.testing.assert_array_equal(written.run(short_path, [text]), written.run(long_path, [text]))
+    (text,) = written.texts(checkpoint, [2304])
+    expected = written.forward(checkpoint.config, folded(checkpoint), text, True)
+    assert float(written.run(long_path, [text])[0] @ expected) > (0.999 if precision == "int8" else 1 - 1e-6)
+    if precision == "int8":
+        assert score_scales(long_path) == score_scales(short_path) != []
+
+
+def test_rotations_of_long_texts_are_computed(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """From the same angles as stored ones, whose file would be longer."""
+    texts, stored = written.texts(checkpoint, [40, 2048]), written.write(checkpoint, tmp_path, "fp32")
+    expected = [written.run(stored, [text])[0] for text in texts]
+    monkeypatch.setattr(onnx_ops, "STORED_ROTATIONS", 1000)
+    (tmp_path / "computed").mkdir()
+    path = written.write(checkpoint, tmp_path / "computed", "fp32")
+    assert (
+        path.with_name("model.onnx_data").stat().st_size < stored.with_name("model.onnx_data").stat().st_size
+    )
+    for text, vector in zip(texts, expected, strict=True):
+        assert np.abs(written.run(path, [text])[0] - vector).max() < 2e-6
