@@ -1,6 +1,7 @@
-"""Arithmetic on vectors: slice, normalise, weigh. Knows nothing of texts, prompts or engines."""
+"""Arithmetic on vectors: slice, normalise, weigh; how JSON spells them. Knows nothing of texts or engines."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,3 +27,9 @@ def truncate(vectors: Floats, dim: int | None) -> Floats:
 def weighted_mean(vectors: Floats, weights: Sequence[int]) -> Floats:
     """Mean of vectors (N, D) with weights (N,), accumulated in float64; result float32 (D,)."""
     return np.average(vectors, axis=0, weights=weights).astype(np.float32)
+
+
+def as_json(vector: NDArray[Any]) -> str:
+    """A vector (D,) as a JSON array; nine digits give back the very float32."""
+    each = "%.9g" if vector.dtype.kind == "f" else "%d"
+    return "[" + ", ".join([each] * len(vector)) % tuple(vector.tolist()) + "]"

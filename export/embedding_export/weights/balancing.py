@@ -8,7 +8,7 @@ multiplied as the graph runs. Queries and keys share likewise, where their
 scores are products of codes. Every t is a power of two: the function stays the same to the last bit.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -61,8 +61,8 @@ class _Moved:
         return self.rows(0, self.shape[0])
 
 
-def balance(config: Figures, weights: Weights, seen: Calibration, int8: Callable[[str], bool]) -> Balanced:
-    """Factors between each norm and the matrices that take what it gives, where these are `int8`.
+def balance(config: Figures, weights: Weights, seen: Calibration) -> Balanced:
+    """Factors between each norm and the matrices that take what it gives.
 
     Tokens differ in size where no norm came before a matrix: there each counts by its own products.
     """
@@ -70,11 +70,10 @@ def balance(config: Figures, weights: Weights, seen: Calibration, int8: Callable
     gains: dict[str, Floats] = {}
     columns: dict[str, Floats] = {}
     for norm, takers in norm_takers(specs).items():
-        if int8(takers[0]):
-            gains[norm] = _factors(seen.inputs[norm], [weights.tensors[t].array() for t in takers])
-            columns |= dict.fromkeys(takers, gains[norm])
+        gains[norm] = _factors(seen.inputs[norm], [weights.tensors[t].array() for t in takers])
+        columns |= dict.fromkeys(takers, gains[norm])
     unnormed: dict[str, Floats] = {}
-    for name in (n for n, spec in specs.items() if spec.unnormed and int8(n)):
+    for name in (n for n, spec in specs.items() if spec.unnormed):
         inputs, matrix = seen.inputs[name], weights.tensors[name].array()
         size = np.sqrt(np.square(inputs @ matrix.T).mean(axis=1, keepdims=True))
         unnormed[name] = _factors(inputs / np.maximum(size, np.float32(1e-30)), [matrix])
