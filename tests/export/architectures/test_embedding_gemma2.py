@@ -343,3 +343,11 @@ def test_rotations_of_long_texts_are_computed(
     )
     for text, vector in zip(texts, expected, strict=True):
         assert np.abs(written.run(path, [text])[0] - vector).max() < 2e-6
+
+
+def test_a_trimmed_vocabulary_is_said_where_clients_look(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    options = ExportOptions(("fp32",), alphabet="latin")
+    manifest = export_bundle(checkpoint, tmp_path / "bundle", options, "not asked")
+    config = json.loads((tmp_path / "bundle" / "config.json").read_text())
+    assert config["text_config"]["vocab_size"] == manifest.architecture.vocab_size < 4096
+    assert "vocab_size" not in config
