@@ -105,9 +105,7 @@ class Trials:
         try:
             path = self.folder / row.onnx_file
             data = write_onnx(self.encoder, path, lambda _: None, row)
-            session = OnnxSession(path, available_cpus())
-            vectors = [_vector(session, ids) for ids in texts]
-            return Trial(path.stat().st_size + data.stat().st_size, _cosines(np.stack(vectors), exact))
+            return Trial(path.stat().st_size + data.stat().st_size, _cosines(_vectors(path, texts), exact))
         finally:
             shutil.rmtree(self.folder)
 
@@ -208,10 +206,13 @@ def _measured(point: CurvePoint, trial: Trial | None) -> CurvePoint:
     return CurvePoint(point.part, trial.bytes, point.estimated_cosine, trial.mean)
 
 
-def _vector(session: OnnxSession, ids: Sequence[int]) -> Floats:
-    tokens = np.array([ids], np.int64)
-    (vectors,) = session.run(tokens, np.ones_like(tokens), ("sentence_embedding",))
-    return np.asarray(vectors[0], np.float32)
+def _vectors(path: Path, texts: Sequence[Sequence[int]]) -> Floats:
+    """What the graph at `path` gives for each text alone, [texts, dim]; its files are let go of."""
+    session, found = OnnxSession(path, available_cpus()), []
+    for ids in texts:
+        tokens = np.array([ids], np.int64)
+        found.append(session.run(tokens, np.ones_like(tokens), ("sentence_embedding",))[0][0])
+    return np.stack(found)
 
 
 def _cosines(a: Floats, b: Floats) -> Floats:
