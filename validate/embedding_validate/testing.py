@@ -72,7 +72,7 @@ def _with_checkpoint(bundle: Path, checkpoint: str, own: Sequence[str] | None) -
         bundle,
         answers,
         execution=Execution(loaded.checkpoint, answers),
-        weights=partial(weights.compared, loaded.checkpoint, bundle, manifest),
+        weights=partial(weights.compared, loaded.checkpoint),
     )
 
 

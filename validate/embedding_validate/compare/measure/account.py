@@ -25,13 +25,8 @@ def asked(keys: str | None, bundles: Sequence[Bundle]) -> dict[str, Path]:
         InputError: a graph that is not there, or of which no account can be taken here.
     """
     wanted = keys.split(",") if keys else []
-    found = {
-        bundle.named(g): bundle.path / g.file
-        for bundle in bundles
-        for g in bundle.manifest.graphs
-        if g.key in wanted
-    }
-    have = {g.key for bundle in bundles for g in bundle.manifest.graphs if g.key in KEYS}
+    found = {bundle.named(g): g.path for bundle in bundles for g in bundle.graphs if g.key in wanted}
+    have = {g.key for bundle in bundles for g in bundle.graphs if g.key in KEYS}
     if unknown := set(wanted) - have:
         raise InputError(f"--account has {', '.join(sorted(unknown))}; expected {' or '.join(sorted(have))}.")
     if wanted and importlib.util.find_spec("onnx") is None:

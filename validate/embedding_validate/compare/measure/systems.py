@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import embedding_validate
-from embedding_runtime.bundle import Graph, Manifest, load_manifest
+from embedding_runtime.bundle import BundleGraph, Manifest, bundle_graphs, load_manifest
 from embedding_runtime.errors import InputError
 from embedding_runtime.opening.selection import FORMAT_ORDER, PRECISION_ORDER
 from embedding_runtime.tokenizers.tokenizer import open_tokenizer
@@ -49,7 +49,12 @@ class Bundle:
     manifest: Manifest
     prefix: str
 
-    def named(self, graph: Graph) -> str:
+    @property
+    def graphs(self) -> tuple[BundleGraph, ...]:
+        """Its graphs."""
+        return bundle_graphs(self.path, self.manifest)
+
+    def named(self, graph: BundleGraph) -> str:
         """A graph's name in the comparison."""
         return f"{self.prefix}{graph.key}"
 
@@ -79,21 +84,19 @@ def of_bundles(bundles: Sequence[Bundle], keys: Sequence[str] | None, cache: Pat
     Raises:
         InputError: a key that no bundle has.
     """
-    have = {graph.key for bundle in bundles for graph in bundle.manifest.graphs}
+    have = {graph.key for bundle in bundles for graph in bundle.graphs}
     if unknown := set(keys or ()) - have:
         raise InputError(f"No graph {', '.join(sorted(unknown))}; there are {', '.join(sorted(have))}.")
     return [
         _graph(bundle, graph, cache)
         for bundle in bundles
-        for graph in bundle.manifest.graphs
+        for graph in bundle.graphs
         if keys is None or graph.key in keys
     ]
 
 
-def _graph(bundle: Bundle, graph: Graph, cache: Path) -> Candidate:
-    names = (graph.file, *graph.external_data)
-    sizes = {name: bundle.manifest.files[name].size for name in names}
-    parity = _parity(bundle.path, graph)
+def _graph(bundle: Bundle, asked: BundleGraph, cache: Path) -> Candidate:
+    graph, sizes, parity = asked.graph, asked.sizes, _parity(asked)
     spec = {
         "kind": "bundle",
         "bundle": str(bundle.path),
@@ -101,10 +104,10 @@ def _graph(bundle: Bundle, graph: Graph, cache: Path) -> Candidate:
         "precision": graph.precision,
         "allow_failed": parity["status"] == "failed",
     }
-    name, tokenizer = bundle.named(graph), bundle.manifest.tokenizer.file
+    name, tokenizer = bundle.named(asked), bundle.manifest.tokenizer.file
     subject = Subject(
         System(name, _WORKER, spec),
-        tuple(bundle.path / n for n in (*names, tokenizer)),
+        tuple(bundle.path / n for n in (*sizes, tokenizer)),
         {"XDG_CACHE_HOME": str(cache / name.replace("/", "-"))},
         "prepares",
     )
@@ -118,17 +121,18 @@ def _graph(bundle: Bundle, graph: Graph, cache: Path) -> Candidate:
         "files": sizes,
         "bytes": sum(sizes.values()),
         "tokenizer_bytes": bundle.manifest.files[tokenizer].size,
-        "parts": by_part(bundle.path, bundle.manifest.architecture.model_type, graph, sum(sizes.values())),
+        "parts": by_part(asked),
         "buckets": list(graph.buckets),
         "parity": parity,
     }
     return Candidate(subject, about)
 
 
-def _parity(bundle: Path, graph: Graph) -> dict[str, Any]:
+def _parity(asked: BundleGraph) -> dict[str, Any]:
     """The verdict in `parity.json` where that is about this very graph, else the manifest's."""
+    graph = asked.graph
     try:
-        found = json.loads((bundle / PARITY).read_text(encoding="utf-8"))["graphs"][graph.key]
+        found = json.loads((asked.folder / PARITY).read_text(encoding="utf-8"))["graphs"][graph.key]
         if found["variant_id"] == graph.variant_id:
             return {
                 "from": PARITY,
@@ -154,12 +158,11 @@ def per_tensor(bundle: Bundle) -> Candidate:
     Raises:
         InputError: it has no such graph, or the package that rewrites it is not installed.
     """
-    graph = next((g for g in bundle.manifest.graphs if g.key == "onnx/int8"), None)
+    graph = next((g for g in bundle.graphs if g.key == "onnx/int8"), None)
     if graph is None or importlib.util.find_spec("onnx") is None:
         raise InputError("--per-tensor needs a graph onnx/int8, and pip install 'embedding-edge[export]'.")
-    sizes = {name: bundle.manifest.files[name].size for name in (graph.file, *graph.external_data)}
-    name = f"{bundle.named(graph)} per tensor"
-    system = System(name, _WORKER, {"kind": PER_TENSOR, "graph": str(bundle.path / graph.file)})
+    name, sizes = f"{bundle.named(graph)} per tensor", graph.sizes
+    system = System(name, _WORKER, {"kind": PER_TENSOR, "graph": str(graph.path)})
     about = {"name": name, "kind": PER_TENSOR, "files": sizes, "bytes": sum(sizes.values())}
     return Candidate(Subject(system, tuple(bundle.path / n for n in sizes)), about)
 
