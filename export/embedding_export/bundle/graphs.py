@@ -35,6 +35,7 @@ from embedding_runtime.bundle import Format, Graph, Parity, Precision
 from embedding_runtime.engines.onnx_session import OnnxSession
 from embedding_runtime.engines.registry import check_floor
 from embedding_runtime.machine.threads import available_cpus
+from embedding_runtime.opening.integrity import sha256
 
 # The checkpoint whose single-length LiteRT files have a published name.
 PUBLISHED, PUBLISHED_NAME = "google/embeddinggemma-300m", "embeddinggemma-300M"
@@ -259,5 +260,5 @@ def _release(checkpoint: Checkpoint) -> None:
 
 def _variant_id(*files: Path) -> str:
     """Hash of the graph file and its weights: this very graph."""
-    digests = [describe.sha256(p) for p in files]
+    digests = [sha256(p) for p in files]
     return hashlib.sha256(json.dumps(digests).encode()).hexdigest()[:32]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from embedding_runtime.quantization import VectorPrecision, quantization_ranges, quantize_embeddings
 from embedding_validate.compare.document.document import CorpusCost
+from embedding_validate.measures.metrics import normalized
 from embedding_validate.measures.ranking import TOP_K, spearman, top_k_overlap
 
 PRECISIONS: tuple[VectorPrecision, ...] = ("float32", "int8", "ubinary")
@@ -32,7 +33,7 @@ class Embedded:
 
     def cut(self, dim: int) -> "Embedded":
         """The first components, of length 1 again."""
-        return Embedded(_unit(self.asked[:, :dim]), _unit(self.documents[:, :dim]), self.alike)
+        return Embedded(normalized(self.asked[:, :dim]), normalized(self.documents[:, :dim]), self.alike)
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,3 @@ def _decoded(vectors: Vectors) -> Scores:
     low, high = ranges.astype(np.float64)
     codes = quantize_embeddings(vectors, "int8", ranges).astype(np.float64)
     return np.asarray((codes + 128.5) * (high - low) / 255 + low)
-
-
-def _unit(vectors: Vectors) -> Vectors:
-    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12), np.float32)
