@@ -50,6 +50,15 @@ def litert_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactor
     return folder
 
 
+@pytest.fixture(scope="session")
+def served_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny stand-in, fp32 and int8, with Matryoshka dimensions; tests must not change it."""
+    folder = tmp_path_factory.mktemp("bundles") / "served"
+    options = ExportOptions(("fp32", "int8"), dims=(64, 32, 16))
+    export_bundle(load_checkpoint(tiny_checkpoint), folder, options, assumed)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def reference(tiny_checkpoint: Path) -> Reference:
     """sentence-transformers on the tiny stand-in, on one thread."""

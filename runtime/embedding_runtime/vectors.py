@@ -1,4 +1,4 @@
-"""Arithmetic on vectors: slice, normalise, weigh. Knows nothing of texts, prompts or engines."""
+"""Arithmetic on vectors: slice, normalise, weigh; how JSON spells them. Knows nothing of texts or engines."""
 
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -28,3 +28,9 @@ def truncate(vectors: Floats, dim: int | None) -> Floats:
 def weighted_mean(vectors: Floats, weights: Sequence[int]) -> Floats:
     """Mean of vectors (N, D) with weights (N,), accumulated in float64; result float32 (D,)."""
     return np.average(vectors, axis=0, weights=weights).astype(np.float32)
+
+
+def as_json(vector: NDArray[Any]) -> str:
+    """A vector (D,) as a JSON array; nine digits give back the very float32."""
+    each = "%.9g" if vector.dtype.kind == "f" else "%d"
+    return "[" + ", ".join([each] * len(vector)) % tuple(vector.tolist()) + "]"

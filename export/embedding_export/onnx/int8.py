@@ -8,7 +8,7 @@ token is quantized by itself, and what feeds a rounding is computed in an order 
 not change: a text's vector does not depend on its batch.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,10 +25,9 @@ from embedding_export.onnx.scores import Int8Scores
 from embedding_export.onnx.storage import Storage, output_name
 from embedding_export.weights import quantize
 from embedding_export.weights.balancing import balance_heads
-from embedding_export.weights.calibration import Calibration
-from embedding_export.weights.eight_bits import EightBits
 from embedding_export.weights.encoder import Encoder
 from embedding_export.weights.folding import Weight, Weights, row_blocks
+from embedding_export.weights.matrices import Matrices
 from embedding_export.weights.turning import turn
 
 # uint8 activations stand for (code - 128) * scale. Unsigned, because that is what engines have fast kernels
@@ -54,7 +53,7 @@ class Int8:
     """Stores the table as int8 rows and matrices as int8 columns, each with a scale; Dense as float32."""
 
     def __init__(
-        self, graph: OnnxGraph, weights: Weights, matrices: EightBits, table: Storage | None = None
+        self, graph: OnnxGraph, weights: Weights, matrices: Matrices, table: Storage | None = None
     ) -> None:
         """`table` stores the table otherwise."""
         self._table = table
@@ -110,7 +109,7 @@ class Int8:
         name = self._matrices.stored_name(weight)
         stored = f"{name}:int8"
         if not self._g.has(stored):
-            rows = self._matrices.codes(weight)
+            rows = self._matrices.int8(weight)
             self._g.weight(stored, np.int8, rows.codes.T.shape, [rows.codes.T])
             self._g.weight(f"{name}:scale", np.float32, rows.scales.shape, [rows.scales])
         one, zero = self._constant(np.float32(1)), self._constant(np.uint8(ACTIVATION_ZERO))
@@ -135,15 +134,16 @@ class Int8Ops:
         self,
         graph: OnnxGraph,
         encoder: Encoder,
-        seen: Calibration,
         table: Storage | None = None,
+        others: Mapping[str, Storage] | None = None,
     ) -> None:
-        """`seen`: what activations are like; `table` stores the table of embeddings, if not as int8."""
+        """`table` stores the table of embeddings, if not as int8, and `others` those matrices."""
         self.g, self.config, self.weights = graph, encoder.config, encoder.weights
-        self._matrices = EightBits(encoder.config, encoder.weights, seen)
+        self._matrices, self._others = encoder.matrices(), others or {}
         self._int8 = Int8(graph, encoder.weights, self._matrices, table)
-        heads = balance_heads(encoder.config, seen)
-        scores, gains = Int8Scores(graph, seen, heads), {**self._matrices.gains, **heads}
+        heads = balance_heads(encoder.config, self._matrices.seen)
+        scores = Int8Scores(graph, self._matrices.seen, heads)
+        gains = {**self._matrices.gains(lambda name: name not in self._others), **heads}
         self._float = OnnxOps(graph, encoder, self._int8, scores, gains)
 
     def embedding(self, weight: str, scale: float) -> Scaled:
@@ -151,6 +151,9 @@ class Int8Ops:
 
     def linear(self, x: Scaled, *weights: str) -> tuple[Scaled, ...]:
         """One quantization of x serves all weights."""
+        if weights[0] in self._others:
+            settled = self._settled(x)
+            return tuple(Scaled(self._others[w].multiply(settled, w)) for w in weights)
         name, width = x.name, self.weights.tensors[weights[0]].shape[1]
         if self._matrices.turns_input(weights[0]):
             name = self._int8.turn(name, width)

@@ -19,8 +19,6 @@ from embedding_export.architectures.interface.tensors import TABLE
 from embedding_export.weights.stored import Grid, StoredWeight, int8_weight, plain_weight, split_name
 from embedding_runtime.engines.onnx_links import data_beside
 
-BLOCK = 32
-
 Array = NDArray[Any]
 
 
@@ -101,14 +99,15 @@ def _int4(name: str, codes: Array, zeros: Array, scales: Array, steps: Array | N
         if steps is not None:
             step = steps[start:stop].astype(np.float32)[:, :, None] * step
         zero = unpack(zeros[start:stop])[:, :count, None].astype(np.float32)
-        code = unpack(codes[start:stop].reshape(stop - start, -1)).reshape(stop - start, count, BLOCK)
+        code = unpack(codes[start:stop].reshape(stop - start, -1)).reshape(stop - start, count, -1)
         ends = (-zero * step, (15 - zero) * step)
         wide = [
-            np.repeat(x[:, :, 0], BLOCK, axis=1) for x in (np.abs(step), np.minimum(*ends), np.maximum(*ends))
+            np.repeat(x[:, :, 0], code.shape[2], axis=1)
+            for x in (np.abs(step), np.minimum(*ends), np.maximum(*ends))
         ]
         return Grid(((code.astype(np.float32) - zero) * step).reshape(stop - start, -1), *wide)
 
-    return StoredWeight("int4", (rows, count * BLOCK), grid)
+    return StoredWeight("int4", (rows, codes[0].size * 2), grid)
 
 
 def _pairs(packed: Array) -> Array:

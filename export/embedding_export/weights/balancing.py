@@ -7,7 +7,7 @@ magnitudes; here the expected error of the product decides). Queries and keys sh
 scores are products of codes. Every t is a power of two: the function stays the same to the last bit.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -58,15 +58,14 @@ class _Moved:
         return self.rows(0, self.shape[0])
 
 
-def balance(config: Figures, weights: Weights, seen: Calibration, int8: Callable[[str], bool]) -> Balanced:
-    """Factors between each norm and the matrices that take what it gives, where these are `int8`."""
+def balance(config: Figures, weights: Weights, seen: Calibration) -> Balanced:
+    """Factors between each norm and the matrices that take what it gives."""
     tensors = dict(weights.tensors)
     gains: dict[str, Floats] = {}
     columns: dict[str, Floats] = {}
     for norm, takers in norm_takers(tensor_specs(config)).items():
-        if int8(takers[0]):
-            gains[norm] = _factors(seen.inputs[norm], [weights.tensors[t].array() for t in takers])
-            columns |= dict.fromkeys(takers, gains[norm])
+        gains[norm] = _factors(seen.inputs[norm], [weights.tensors[t].array() for t in takers])
+        columns |= dict.fromkeys(takers, gains[norm])
     tensors |= {name: _Moved(tensors[name], factors) for name, factors in columns.items()}
     return Balanced(replace(weights, tensors=tensors), gains, columns)
 

@@ -35,9 +35,11 @@ class Heads:
 @dataclass
 class Calibration:
     """What was seen: `inputs`, rows [at most ROWS, in] of what each norm gave to matrices, by the norm's
-    name; `moments`, the mean of x xᵀ over all tokens [in, in], by the matrix; `heads` by the head norm's."""
+    name, and `inverse_squares`, the mean of 1 over the mean square of what it took; `moments`, the mean of
+    x xᵀ over all tokens [in, in], by the matrix; `heads` by the head norm's."""
 
     inputs: dict[str, Floats] = field(default_factory=dict)
+    inverse_squares: dict[str, float] = field(default_factory=dict)
     moments: dict[str, Floats] = field(default_factory=dict)
     heads: dict[str, Heads] = field(default_factory=dict)
 
@@ -83,6 +85,8 @@ class _Watched:
 
     def rms_norm(self, x: Floats, weight: str) -> Floats:
         self._seen.inputs[weight] = self._norm(x[self._rows], weight)
+        squares = np.square(x).mean(axis=-1) + self._config.rms_norm_eps
+        self._seen.inverse_squares[weight] = float((1 / squares).mean())
         return self._norm(x, weight)
 
     def head_norm(self, x: Floats, weight: str, scale: float, layer: Layer) -> Floats:

@@ -16,6 +16,7 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="embed-text",
         description="Turn texts into vectors with a bundle, one vector per row of the input.",
+        epilog="embed-text serve BUNDLE answers programs over HTTP: embed-text serve --help.",
     )
     p.add_argument("bundle", metavar="BUNDLE", type=Path, help="a folder written by export-embedding")
     p.add_argument(

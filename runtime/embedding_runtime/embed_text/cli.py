@@ -1,4 +1,4 @@
-"""`embed-text`: texts from a file or a pipe to vectors in a file or a pipe."""
+"""`embed-text`: texts from a file or a pipe to vectors in a file or a pipe; `serve` is elsewhere."""
 
 import argparse
 import hashlib
@@ -25,16 +25,20 @@ from embedding_runtime.encoding import prompts as prompting
 from embedding_runtime.encoding.inputs import check_encodable
 from embedding_runtime.encoding.options import Options
 from embedding_runtime.encoding.progress import Progress
-from embedding_runtime.encoding.stream import TOKEN_BUDGET, WINDOW_BATCHES, WINDOW_CHARACTERS
+from embedding_runtime.encoding.stream import RUN_TOKENS, TOKEN_BUDGET, WINDOW_BATCHES, WINDOW_CHARACTERS
 from embedding_runtime.engines.registry import check_engine_version
 from embedding_runtime.errors import InputError
 from embedding_runtime.machine.cpu import cpu_fingerprint
 from embedding_runtime.machine.threads import resolve_threads
+from embedding_runtime.serve.command import cli as service
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command: 0 done, 1 a check, the disk or a pipe failed, 2 usage or input, 130 interrupted."""
-    arguments = parser().parse_args(argv)
+    given = sys.argv[1:] if argv is None else argv
+    if service.is_meant(given):
+        return service.main(given[1:])
+    arguments = parser().parse_args(given)
 
     def kept() -> str:
         return f"the rows written so far are complete{_resumable(arguments)}"
@@ -123,7 +127,7 @@ def _settings(arguments: argparse.Namespace, embedder: Embedder, plan: Plan, tab
         "overflow": plan.options.overflow,
         "allow_special": plan.options.allow_special,
         "ranges": ranges,
-        "batches": [plan.options.batch_size, WINDOW_BATCHES, WINDOW_CHARACTERS, TOKEN_BUDGET],
+        "batches": [plan.options.batch_size, WINDOW_BATCHES, WINDOW_CHARACTERS, TOKEN_BUDGET, RUN_TOKENS],
     }
 
 

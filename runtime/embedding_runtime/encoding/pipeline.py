@@ -76,25 +76,34 @@ class Encoder:
             include_prompt=self._manifest.include_prompt,
         )
 
+    def stream(self, overflow: Overflow, allow_special: bool) -> Stream:
+        """The engine, and how texts become token ids now."""
+        return Stream(
+            self.opened.session,
+            self.cutter(overflow, allow_special),
+            self._manifest.tokenizer.pad_id,
+            self._manifest.embedding_dim,
+        )
+
     def windows(
         self, requests: Iterable[Request], options: Options, *, prefixes: tuple[str, ...], strict: bool
     ) -> Iterator[Window]:
         """Results window by window; `prefixes` are prompts that texts should not already begin with."""
         self.check_dim(options.dim)
-        opened, overflow = self.opened, options.overflow or "truncate"
-        stream = Stream(
-            opened.session,
-            self.cutter(overflow, options.allow_special),
-            self._manifest.tokenizer.pad_id,
-            self._manifest.embedding_dim,
-        )
-        settings = self._settings(options, strict)
+        overflow = options.overflow or "truncate"
+        stream = self.stream(overflow, options.allow_special)
+        settings = self.settings(options, strict)
         for window in stream.windows(watched(requests, prefixes, self._tell_prefix), settings):
             if overflow == "truncate" and window.long.any():
                 self._tell_long(window.start + int(window.long.argmax()), stream.cutter.max_length)
             yield window
 
-    def _settings(self, options: Options, strict: bool) -> Settings:
+    def settings(self, options: Options, strict: bool = True) -> Settings:
+        """How to encode for a caller's options.
+
+        Raises:
+            InputError: they ask for token vectors, which the graph lacks.
+        """
         unit = any(stage.type == "normalize" for stage in self._manifest.stages)
         shortened = options.dim is not None and options.dim < self._manifest.embedding_dim
         normalize = options.normalize_embeddings

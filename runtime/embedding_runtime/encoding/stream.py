@@ -20,6 +20,8 @@ from embedding_runtime.vectors import Floats, l2_normalize, truncate, weighted_m
 
 # Padded tokens per run of the engine: beyond about a thousand the rate does not grow, only the memory.
 TOKEN_BUDGET = 4096
+# What another run of the engine costs, in tokens: a batch ends where padding would cost more.
+RUN_TOKENS = 16
 # A window holds this many batches, or this many characters, whichever is reached first.
 WINDOW_BATCHES = 32
 WINDOW_CHARACTERS = 4_000_000
@@ -104,16 +106,24 @@ class Stream:
         pieces = [self._pieces(r, start + i, strict, errors) for i, r in enumerate(requests)]
         return _Prepared(start, pieces, errors, last)
 
+    def pieces(self, request: Request) -> Pieces:
+        """Token ids of one request, checked.
+
+        Raises:
+            InputError: it cannot be encoded; the message wants a subject.
+        """
+        check_encodable(request.text)
+        check_encodable(request.prompt)
+        pieces = self.cutter.pieces(request)
+        for ids in pieces.ids:
+            self.session.check_ids(ids)
+        return pieces
+
     def _pieces(
         self, request: Request, index: int, strict: bool, errors: dict[int, EmbeddingError]
     ) -> Pieces:
         try:
-            check_encodable(request.text)
-            check_encodable(request.prompt)
-            pieces = self.cutter.pieces(request)
-            for ids in pieces.ids:
-                self.session.check_ids(ids)
-            return pieces
+            return self.pieces(request)
         except InputError as e:
             if strict:
                 raise InputError(f"inputs[{index}] {e}") from e
@@ -124,22 +134,22 @@ class Stream:
         pieces = prepared.pieces
         sequences = [ids for piece in pieces for ids in piece.ids]
         unpooled = [piece.unpooled for piece in pieces for _ in piece.ids]
-        vectors, hidden = self._run(sequences, unpooled, settings)
+        vectors, hidden = self.run(sequences, unpooled, settings)
         tokens = np.array([sum(len(ids) for ids in piece.ids) for piece in pieces], dtype=np.int64)
         long = np.array([piece.long for piece in pieces], dtype=np.bool_)
-        if len(sequences) != len(pieces) or prepared.errors:
-            vectors = _merge(vectors, pieces, settings)
-        vectors = truncate(vectors, settings.dim)
-        vectors = l2_normalize(vectors) if settings.normalize else vectors
+        vectors = finished(vectors, pieces, settings)
         ids = sequences if settings.hidden else []
         return Window(prepared.start, vectors, tokens, long, prepared.last, prepared.errors, ids, hidden)
 
-    def _run(
+    def run(
         self, sequences: list[NDArray[np.int32]], unpooled: list[int], settings: Settings
     ) -> tuple[Floats, list[Floats]]:
         """Vectors (N, D) and, when asked for, token vectors of each sequence, in the given order.
 
         The first `unpooled` tokens of a sequence have 2 in the mask.
+
+        Raises:
+            EngineError: the engine failed, or gave a vector that is not finite.
         """
         lengths = np.array([len(s) for s in sequences], dtype=np.int64)
         vectors = np.empty((len(sequences), self.embedding_dim), dtype=np.float32)
@@ -161,14 +171,28 @@ class Stream:
         return vectors, hidden
 
 
+def finished(vectors: Floats, pieces: list[Pieces], settings: Settings) -> Floats:
+    """One vector per text (N, dim), of the length asked, from those of all its sequences."""
+    if any(len(piece.ids) != 1 for piece in pieces):
+        vectors = _merge(vectors, pieces, settings)
+    vectors = truncate(vectors, settings.dim)
+    return l2_normalize(vectors) if settings.normalize else vectors
+
+
 def batches(lengths: NDArray[np.int64], batch_size: int) -> Iterator[NDArray[np.int64]]:
-    """Row numbers, longest first, in groups of at most `batch_size` rows and `TOKEN_BUDGET` padded tokens."""
+    """Row numbers, longest first, in groups of at most `batch_size` rows and `TOKEN_BUDGET` padded tokens.
+
+    A group holds at most `RUN_TOKENS` tokens of padding.
+    """
     order = np.argsort(-lengths, kind="stable")
     start = 0
     while start < len(order):
-        size = max(1, min(batch_size, TOKEN_BUDGET // max(1, int(lengths[order[start]]))))
-        yield order[start : start + size]
-        start += size
+        longest = max(1, int(lengths[order[start]]))
+        rows = order[start : start + max(1, min(batch_size, TOKEN_BUDGET // longest))]
+        padding = np.cumsum(longest - lengths[rows])
+        rows = rows[: max(1, int(np.searchsorted(padding, RUN_TOKENS, side="right")))]
+        yield rows
+        start += len(rows)
 
 
 def _windows(requests: Iterator[Request], most: int) -> Iterator[tuple[list[Request], bool]]:

@@ -56,29 +56,35 @@ def exact(x: Tensor) -> Tensor:
     return x
 
 
-# What engines do to the input of a product, by the graph's precision. For int4 it depends on the CPU: blocks
-# on x86 (with VNNI and without) and on ARM with dot products, floats on ARM without; emulated ones agree.
+# What engines do to the input of a product, by the graph's precision; in int4, where its matrix has 4 bits.
+# There it depends on the CPU: blocks on x86 (with VNNI and without) and on ARM with dot products, floats on
+# ARM without them; emulated ones agree.
 ROUNDINGS: dict[str, tuple[Rounding, ...]] = {"int8": (rows,), "int8_q4": (rows,), "int4": (blocks, exact)}
 
 
 @dataclass(frozen=True)
 class Products:
-    """Of a graph's matrices, by name, those that take turned inputs and those that round nothing."""
+    """Of a graph's matrices, by name, those that take turned inputs, those that round nothing, and those of 8
+    bits."""
 
     turned: frozenset[str] = frozenset()
     exact: frozenset[str] = frozenset()
+    eight_bits: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, path: Path) -> "Products":
         """Those of the graph at `path`."""
         stored = read_graph(path).items()
         turned = frozenset(n for n, w in stored if w.turned == TAKES_TURNED)
-        return cls(turned, frozenset(n for n, w in stored if w.kind == "float32"))
+        exact, eight_bits = (frozenset(n for n, w in stored if w.kind == k) for k in ("float32", "int8"))
+        return cls(turned, exact, eight_bits)
 
     def rounded(self, x: Tensor, weight: str, rounding: Rounding) -> Tensor:
         """What the product with a matrix makes of its input."""
         if weight in self.exact:
             return x
+        if weight in self.eight_bits and rounding is not tokens:  # whatever 4-bit products do on this CPU
+            rounding = rows
         return _turned(rounding(_turned(x))) if weight in self.turned else rounding(x)
 
 

@@ -14,6 +14,7 @@ from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 from embedding_runtime.errors import InputError
+from embedding_runtime.vectors import as_json
 
 OutputFormat = Literal["npy", "jsonl", "parquet"]
 _HEADER_BYTES = 128
@@ -146,7 +147,7 @@ class JsonlWriter:
     def _line(self, row: Written) -> bytes:
         key = {self._id_field: row.id} if self._id_field else {"index": row.index}
         fields = json.dumps(key, ensure_ascii=False)[:-1]
-        vector = "null" if row.vector is None else _numbers(row.vector)
+        vector = "null" if row.vector is None else as_json(row.vector)
         error = "" if row.error is None else f', "error": {json.dumps(row.error, ensure_ascii=False)}'
         return f'{fields}, "embedding": {vector}{error}}}\n'.encode("utf-8", "backslashreplace")
 
@@ -192,9 +193,3 @@ class NpyWriter:
             + room.to_bytes(2, "little")
             + (text.ljust(room - 1) + "\n").encode("latin-1")
         )
-
-
-def _numbers(vector: NDArray[Any]) -> str:
-    """A JSON array; nine digits give back the very float32."""
-    each = "%.9g" if vector.dtype.kind == "f" else "%d"
-    return "[" + ", ".join([each] * len(vector)) % tuple(vector.tolist()) + "]"

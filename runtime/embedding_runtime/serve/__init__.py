@@ -1,0 +1,1 @@
+"""The service `embed-text serve`: a bundle behind OpenAI's embeddings protocol."""

@@ -1,0 +1,166 @@
+"""The body of a request, checked: what is asked for, or which field is wrong. Opens and encodes nothing."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from embedding_runtime.encoding.overflow import Request
+from embedding_runtime.encoding.prompts import with_title
+from embedding_runtime.errors import InputError
+from embedding_runtime.serve.failures import refused, too_large
+from embedding_runtime.serve.model import Model
+from embedding_runtime.serve.settings import Limits
+
+# `user` is OpenAI's: an end user's name, which changes nothing.
+_FIELDS = ("input", "model", "dimensions", "encoding_format", "task", "title", "user")
+Input = Request | list[int]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request: texts with their prompts, or token ids; components to keep; how numbers are spelled."""
+
+    inputs: list[Input]
+    prompt: str
+    dim: int | None
+    base64: bool
+
+
+def read(body: bytes, model: Model, limits: Limits) -> Asked:
+    """What a request asks for.
+
+    Raises:
+        ServiceError: 400 for what cannot be done, 404 for another model, 413 for too many texts.
+    """
+    fields = _fields(body)
+    name = fields.get("model", model.name)
+    if not isinstance(name, str) or not model.is_called(name):
+        raise model.unknown(name)
+    given = _inputs(fields.get("input"), limits)
+    task = _text(fields, "task")
+    titles = _titles(fields.get("title"), given, fields.get("input"))
+    if any(not isinstance(each, str) for each in given):
+        if task is not None or titles is not None:
+            raise refused("task and title are for text; token ids are read as they stand.", "input")
+        inputs, prompt = given, ""
+    else:
+        inputs, prompt = _requests(given, titles, task, model)
+    return Asked(inputs, prompt, _dim(fields.get("dimensions"), model), _base64(fields))
+
+
+def _fields(body: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(body.decode("utf-8"), object_pairs_hook=_once)
+    except UnicodeDecodeError as e:
+        raise refused(f"The body is not UTF-8 ({e}).", code="invalid_json") from e
+    except (ValueError, RecursionError) as e:
+        raise refused(f"The body is not JSON that can be read ({e}).", code="invalid_json") from e
+    if not isinstance(found, dict):
+        raise refused(f"The body is a JSON {_kind(found)}; expected an object.", code="invalid_json")
+    if unknown := sorted(set(found) - set(_FIELDS)):
+        raise refused(
+            f"Unknown field {unknown[0]!r}; expected some of {list(_FIELDS)}.",
+            unknown[0],
+            "unknown_parameter",
+        )
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the field {next(n for n in names if names.count(n) > 1)!r} is there twice")
+    return found
+
+
+def _inputs(given: Any, limits: Limits) -> list[Any]:
+    """A list with one str, or one list of ids, per text."""
+    if given is None:
+        raise refused("There is no input; expected a text, a list of texts, or token ids.", "input")
+    if isinstance(given, str):
+        return [given]
+    if not isinstance(given, list):
+        raise refused(f"input is a JSON {_kind(given)}; expected a text or a list.", "input")
+    if not given:
+        raise refused("input is an empty list; expected at least one text.", "input")
+    if _is_id(given[0]):
+        given = [given]
+    if len(given) > limits.texts:
+        raise too_large(
+            f"input has {len(given)} texts; this service takes {limits.texts} in one request.", "input"
+        )
+    texts: list[Any] = given
+    first = type(texts[0])
+    for index, each in enumerate(texts):
+        if type(each) is not first or first not in (str, list):
+            raise refused(
+                f"input[{index}] is a JSON {_kind(each)}; expected all texts, or all lists of token ids.",
+                "input",
+            )
+        if first is list and (wrong := next((i for i in each if not _is_id(i)), _NONE)) is not _NONE:
+            raise refused(f"input[{index}] holds {str(wrong)[:40]!r}; expected token ids.", "input")
+    return texts
+
+
+_NONE = object()
+
+
+def _is_id(value: Any) -> bool:
+    return type(value) is int
+
+
+def _titles(given: Any, inputs: list[Any], spelled: Any) -> list[str | None] | None:
+    """One title per text; None where the request has none."""
+    if given is None:
+        return None
+    titles = [given] if isinstance(given, str) and isinstance(spelled, str) else given
+    if not isinstance(titles, list) or any(not isinstance(t, str | None) for t in titles):
+        raise refused(
+            "title is for one text in input; for a list give a list with a title or null for each.", "title"
+        )
+    if len(titles) != len(inputs):
+        raise refused(f"There are {len(titles)} titles for {len(inputs)} texts.", "title")
+    return titles
+
+
+def _requests(
+    texts: list[str], titles: list[str | None] | None, task: str | None, model: Model
+) -> tuple[list[Input], str]:
+    try:
+        prompt = model.prompt(task, titles is not None)
+    except InputError as e:
+        raise refused(str(e), "task" if titles is None else "title") from e
+    if titles is None:
+        return [Request(prompt, text) for text in texts], prompt
+    pairs = zip(texts, titles, strict=True)
+    return [Request(with_title(prompt, title), text) for text, title in pairs], prompt
+
+
+def _dim(given: Any, model: Model) -> int | None:
+    if given is None:
+        return None
+    if type(given) is not int or given not in model.dims:
+        raise refused(f"dimensions is {str(given)[:40]}; this model gives {list(model.dims)}.", "dimensions")
+    return given
+
+
+def _base64(fields: dict[str, Any]) -> bool:
+    found = fields.get("encoding_format", "float")
+    if found not in ("float", "base64"):
+        raise refused(
+            f"encoding_format is {str(found)[:40]!r}; expected 'float' or 'base64'.", "encoding_format"
+        )
+    return bool(found == "base64")
+
+
+def _text(fields: dict[str, Any], name: str) -> str | None:
+    found = fields.get(name)
+    if found is not None and not isinstance(found, str):
+        raise refused(f"{name} is a JSON {_kind(found)}; expected a string.", name)
+    return found
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "object", list: "array", str: "string", bool: "boolean", int: "number", float: "number"}
+    return names.get(type(value), "null")

@@ -1,0 +1,1 @@
+"""How the service is started: its command line, its socket, its processes."""
