@@ -46,7 +46,7 @@ class Embedder(ReferenceNames):
     """A bundle, opened and checked, that turns texts into vectors.
 
     One Embedder may be used from several threads at once, and by a child that is forked while none of them
-    encodes. It is pickled and copied as the bundle's path and its options, and opens the bundle anew.
+    encodes. It is pickled and copied as the bundle's path and its options, and opens the bundle again.
     `close()`, or leaving a `with` block, frees it.
 
     Attributes:

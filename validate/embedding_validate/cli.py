@@ -1,4 +1,4 @@
-"""`validate-embedding`: a bundle against its reference; the only place here that prints."""
+"""`validate-embedding`: compares a bundle, or another file, with its reference, and prints what it finds."""
 
 import argparse
 import dataclasses
@@ -93,7 +93,7 @@ def _answers(options: argparse.Namespace, checkpoint: Any, manifest: Any, own: A
     from embedding_validate.reference import file as reference_file
 
     progress = _Progress()
-    _say(f"asking the reference of {checkpoint.source.name}")
+    _say(f"running the reference of {checkpoint.source.name}")
     buckets = probes.buckets(manifest.graphs) if manifest else ()
     answers = reference_cache.answers(
         checkpoint, own, buckets, lambda done, total: progress("reference", done, total)

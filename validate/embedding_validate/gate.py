@@ -33,7 +33,7 @@ def parity_gate(
         ReferenceLoadError: the reference cannot be loaded, or is not the model that the checkpoint describes.
     """
 
-    # torch: not before a graph is judged.
+    # Late: torch is needed only where a graph is judged.
     from embedding_validate.reference.reference import Reference, ask
 
     @cache

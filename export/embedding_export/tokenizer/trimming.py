@@ -1,6 +1,6 @@
 """A checkpoint cut down to an alphabet: fewer rows in the embedding table, everything else as it was.
 
-Knows how rows follow the tokenizer's new numbering; which entries stay is `alphabet`'s business.
+Knows how rows follow the tokenizer's new numbering; `alphabet` says which entries stay.
 """
 
 import json

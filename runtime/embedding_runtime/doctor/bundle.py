@@ -1,6 +1,6 @@
 """What `embedding-doctor` finds out about a bundle on this machine: which graph, is it right, how fast.
 
-Knows nothing of how it is told.
+Prints nothing.
 """
 
 import time
@@ -87,12 +87,12 @@ def examine_bundle(path: Path, threads: int, memory: int | None) -> BundleState:
         chosen = choose_graph(manifest, None, None)
         graphs = bundle_graphs(path, manifest)
         state = replace(state, graphs=tuple(_described(g, chosen) for g in graphs))
-        with warnings.catch_warnings(record=True) as told:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             state = _opened(state, next(g for g in graphs if g.graph == chosen), threads)
     except EmbeddingError as e:
         return replace(state, problems=(str(e),))
-    state = replace(state, notes=tuple(str(w.message) for w in told), problems=_damaged(graphs))
+    state = replace(state, notes=tuple(str(w.message) for w in caught), problems=_damaged(graphs))
     room = None if memory is None else int(memory * _SHARE)
     timed = (_timed(s, g, threads, room) for s, g in zip(state.graphs, graphs, strict=True))
     return replace(state, graphs=tuple(timed))
@@ -115,7 +115,7 @@ def _opened(state: BundleState, chosen: BundleGraph, threads: int) -> BundleStat
         seconds = time.perf_counter() - started
         speed = _speed(embedder)
         held = process_memory()
-    # Hashed anew, every golden vector compared.
+    # Every file is hashed again, and every golden vector compared.
     with Embedder(path, threads=threads, verify="always", device_cache=None) as embedder:
         difference = embedder.check_golden()
     layout = backend(graph, chosen.path, threads, chosen.manifest.tokenizer.pad_id).layout
@@ -144,7 +144,7 @@ def _why(graph: Graph, chosen: Graph) -> str:
     if not installed(graph.format):
         return f"its engine {engine} is not installed"
     if graph == chosen:
-        return f"the first of {', '.join(PRECISION_ORDER)} that is here with an engine for it"
+        return f"the first of {', '.join(PRECISION_ORDER)} that the bundle has and an installed engine runs"
     if graph.precision not in PRECISION_ORDER:
         return f"{graph.precision} is taken only when asked for"
     if graph.precision == chosen.precision:

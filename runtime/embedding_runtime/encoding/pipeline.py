@@ -130,7 +130,7 @@ class Encoder:
             "long",
             f"inputs[{index}] has more than {length} tokens, its prompt included; the rest is not read. "
             f'overflow="chunk" reads all of it, overflow="error" refuses it.{why} '
-            "(Told once.)",
+            "(Shown once.)",
             OverflowWarning,
         )
 
@@ -138,6 +138,6 @@ class Encoder:
         self._notices.once(
             "prefix",
             f"inputs[{index}] already begins with a prompt of this bundle, and gets its prompt all the "
-            'same. Pass texts without prompts, or prompt="". (Told once.)',
+            'same. Pass texts without prompts, or prompt="". (Shown once.)',
             EmbeddingWarning,
         )

@@ -47,7 +47,7 @@ class Stamps:
 
     def write(self) -> None:
         """Write atomically; a cache that cannot be written is left alone."""
-        import tempfile  # not before it is wanted: a cold start has no time for it
+        import tempfile  # late: a cold start should not pay for it
 
         data = {"version": STAMPS_VERSION, "files": self.files, "golden": self.golden}
         with suppress(OSError):

@@ -99,9 +99,9 @@ def open_bundle(path: Path, choice: Choice) -> Opened:
 
 def _is_prepared(engine: Backend, graph: Graph, choice: Choice) -> bool:
     """Whether packed weights in the device's cache pay, or were asked for, and can be checked."""
-    wanted = engine.pays if choice.device_cache is None else choice.device_cache
+    prepare = engine.pays if choice.device_cache is None else choice.device_cache
     checkable = graph.golden and graph.golden_tolerance.keys() & {cpu_kind(), "any"}
-    return bool(wanted and checkable and not choice.allow_failed)
+    return bool(prepare and checkable and not choice.allow_failed)
 
 
 def _prepared(engine: Backend, key: CacheKey, graph: Graph, pad_id: int) -> Session | None:

@@ -35,7 +35,7 @@ class Layout:
 
 
 def described(path: Path, layout: Layout) -> Graph:
-    """The file as an entry of a manifest, as far as that can be told; its hash is its `variant_id`."""
+    """The file as an entry of a manifest, as far as it shows; its hash is its `variant_id`."""
     return Graph(
         format=layout.format,
         precision=layout.precision,

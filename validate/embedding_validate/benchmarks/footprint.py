@@ -20,8 +20,8 @@ from embedding_runtime.machine.user_cache import cache_folder
 from embedding_validate.compare.measure.machine_state import drop_pages
 
 LENGTHS = (16, 256, 2048)
-# Anonymous bytes of the whole process after a text of at most so many tokens: interpreter, tokenizer, engine
-# and graph, with packed weights in the device's cache; full size. Without a budget a case is only shown.
+# Anonymous bytes of the whole process after a text of at most that many tokens: interpreter, tokenizer,
+# engine and graph, with packed weights in the device's cache; full size. A case without one is only shown.
 BUDGETS: dict[str, dict[int, int]] = {
     "onnx/int8": {16: 60_000_000, 256: 70_000_000, 2048: 260_000_000},
     "onnx/int8_q4": {16: 60_000_000, 256: 70_000_000, 2048: 260_000_000},
@@ -34,7 +34,7 @@ BUDGETS: dict[str, dict[int, int]] = {
     "litert/int4": {16: 50_000_000, 256: 60_000_000, 2048: 150_000_000},
     "litert/fp32": {16: 50_000_000, 256: 60_000_000, 2048: 150_000_000},
 }
-# Seconds from the start of the process to its first vector of a query: of so many tokens, the median of five.
+# Seconds from the start of the process to the first vector of a query by its tokens, the median of five.
 COLD_START = {"onnx/int8": {16: 0.35}, "litert/int8": {16: 0.35}}
 _CHILD = """
 import json, sys, time

@@ -1,7 +1,6 @@
 """`compare-embedding`: which file for which device? Measures the graphs of bundles, beside what people use.
 
-Arguments and the order of things; how it is measured is `measure.run`'s business, how it is shown that of
-`report.text` and `report.page`.
+Arguments and the order of steps; `measure.run` measures, `report.text` and `report.page` show.
 """
 
 import argparse
@@ -97,7 +96,7 @@ def _compare(options: argparse.Namespace, command: list[str], left_out: Mapping[
         shutil.rmtree(cache, ignore_errors=True)
         (options.output / compare_store.BASE).unlink(missing_ok=True)
     except KeyboardInterrupt:
-        _say(f"interrupted; go on with: {shlex.join([*command, '--resume'])}")
+        _say(f"interrupted; resume with: {shlex.join([*command, '--resume'])}")
         _show(options.output, compare_store.load(options.output / compare_store.JSON))
         return INTERRUPTED
     _show(options.output, compare_store.load(options.output / compare_store.JSON))
@@ -151,7 +150,7 @@ def _candidates(options: argparse.Namespace, bundles: Sequence[Bundle], cache: P
         found += [compare_systems.torch(options.reference, dtype) for dtype in dtypes]
     found += [compare_systems.peer(asked, options.reference, bundles[0]) for asked in options.peer]
     if len({c.subject.name for c in found}) < len(found):
-        raise InputError("Two systems have one name. Give each --peer a name of its own.")
+        raise InputError("Two systems have the same name. Give each --peer a name of its own.")
     return found
 
 
@@ -267,10 +266,17 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("bundles", metavar="BUNDLE", nargs="*", type=Path, help="folders of export-embedding")
     p.add_argument("--output", metavar="DIR", type=Path, help="folder for the results")
     what = p.add_argument_group("what is measured")
-    what.add_argument("--graphs", metavar="KEYS", help="by comma, e.g. onnx/int8,litert/int8 (default: all)")
-    what.add_argument("--threads", metavar="LIST", default="1,2", help="by comma (default: %(default)s)")
     what.add_argument(
-        "--lengths", metavar="LIST", default=LENGTHS, help="tokens by comma, or 8x128 (default: %(default)s)"
+        "--graphs", metavar="KEYS", help="comma-separated, e.g. onnx/int8,litert/int8 (default: all)"
+    )
+    what.add_argument(
+        "--threads", metavar="LIST", default="1,2", help="comma-separated (default: %(default)s)"
+    )
+    what.add_argument(
+        "--lengths",
+        metavar="LIST",
+        default=LENGTHS,
+        help="tokens, comma-separated, or 8x128 (default: %(default)s)",
     )
     what.add_argument("--batch", metavar="LIST", default="1", help="texts at once (default: %(default)s)")
     what.add_argument(
@@ -287,7 +293,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME=PYTHON=SCRIPT",
         action="append",
         default=[],
-        help="also what SCRIPT serves, run by that PYTHON; may be given more than once",
+        help="also what SCRIPT serves, run by that PYTHON; can be repeated",
     )
     what.add_argument(
         "--per-tensor",
@@ -313,23 +319,23 @@ def _parser() -> argparse.ArgumentParser:
         metavar="S",
         type=float,
         default=0.8,
-        help="of running for each case, about (default: %(default)s)",
+        help="to run each case for, about (default: %(default)s)",
     )
     how.add_argument(
         "--limit",
         metavar="S",
         type=float,
         default=300,
-        help="seconds after which what has not answered is ended and left out (default: %(default)s)",
+        help="seconds after which a system that has not answered is stopped (default: %(default)s)",
     )
-    how.add_argument("--resume", action="store_true", help="go on with an interrupted run in DIR")
+    how.add_argument("--resume", action="store_true", help="resume an interrupted run in DIR")
     other = p.add_argument_group("instead")
     other.add_argument(
         "--merge",
         metavar="FILE",
         nargs="+",
         type=Path,
-        help="put results, and logs of phones' tools, on one page",
+        help="merge results, and logs of phones' tools, into one page",
     )
     return p
 

@@ -125,7 +125,7 @@ class GraphRun:
         for size in self.graph.buckets:
             found = [self._longest(most) for most in (_FEW_TOKENS, size // 2) if most <= smaller]
             if chosen := list(dict.fromkeys(p for p in found if p)):
-                file = open_file(path)  # anew: each bucket packs weights of its own
+                file = open_file(path)  # once more: each bucket packs weights of its own
                 cases += [self._in_bucket(p, size, file.vector(self._ids(p), size)) for p in chosen]
             smaller = size
         return cases
@@ -142,7 +142,7 @@ class GraphRun:
         return Case(probe.id, probe.script, _prompt(probe), check, tokens, None, figures, tuple(failures))
 
     def _longest(self, most: int) -> Probe | None:
-        """Of the texts that gave a vector for the right ids, the longest one of at most so many tokens."""
+        """Of the texts that gave a vector for the right ids, the longest one of at most `most` tokens."""
         ran = [p for p in self.answers.probes.probes if p.id in self.vectors and p.id not in self.other_ids]
         return max(
             (p for p in ran if len(self._ids(p)) <= most), key=lambda p: len(self._ids(p)), default=None

@@ -24,7 +24,7 @@ from embedding_validate.tutorial.golden import GoldenCase
 
 # Upper ends of the length classes in tokens.
 _LENGTHS = (16, 64, 256, 512, 1024)
-# Of a text that failed, how much the report shows.
+# Characters of a failed text shown in the report.
 _MOST_CHARACTERS = 200
 
 

@@ -46,7 +46,7 @@ class Probe:
 
     `prompt_name` None leaves the choice to the verb (no prompt for `encode`, unless the checkpoint has a
     default one); `title` is for `encode_document` only. With `chunked_at` the text runs with
-    `overflow="chunk"`, in pieces of at most so many tokens.
+    `overflow="chunk"`, in pieces of at most that many tokens.
     """
 
     id: str

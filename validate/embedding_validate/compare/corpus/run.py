@@ -116,7 +116,7 @@ def _vectors(texts: Corpus, candidate: Candidate) -> Embedded | str:
     """Vectors of the corpus, or why there are none."""
     if isinstance(candidate.about, TorchEntry):
         if candidate.subject.system.spec["dtype"] != "float32":
-            return "only fp32 is asked about a corpus"
+            return "a corpus is run in fp32 only"
         return _reference(candidate.subject.system.spec["checkpoint"], texts)
     output = _output(candidate)
     output.parent.mkdir(parents=True, exist_ok=True)

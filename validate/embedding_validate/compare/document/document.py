@@ -277,7 +277,7 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Run:
-    """One command of `compare-embedding` on one machine; `resumed` has the times at which it went on."""
+    """One command of `compare-embedding` on one machine; `resumed` has the times at which it was resumed."""
 
     label: str
     origin: Literal["measured"]

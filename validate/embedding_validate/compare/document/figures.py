@@ -216,7 +216,7 @@ def coarseness(run: Run, system: str) -> int:
 
 
 def doubts(run: Run, system: str) -> list[str]:
-    """What to say of a graph before anybody is told to take it."""
+    """What to say of a graph before it is recommended."""
     found, measured = [], cases(run, system)
     if (parity := verdict(run, system)) and parity.status == "not run":
         found.append(f"nobody has compared {system} with the reference")

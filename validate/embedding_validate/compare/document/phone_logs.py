@@ -79,7 +79,7 @@ def read(path: Path) -> list[ToolRun]:
         cases.setdefault(at, []).append(_case(path, header, figures))
     if not runs:
         raise InputError(
-            f"{path} holds no output of benchmark_model or onnxruntime_perf_test, and is no compare.json."
+            f"{path} holds no output of benchmark_model or onnxruntime_perf_test, and is not a compare.json."
         )
     return [replace(run, cases=tuple(cases[at])) for at, run in runs.items()]
 

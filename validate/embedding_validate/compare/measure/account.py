@@ -1,6 +1,6 @@
 """Where a graph's time goes, as entries of `compare.json`: which graphs, shapes and threads.
 
-What an account is, and how it is taken, is `gemm_account`'s business; it needs the package `onnx`.
+`gemm_account`, which needs the package `onnx`, says what an account is and takes it.
 """
 
 import importlib.util
@@ -22,12 +22,12 @@ def asked(keys: str | None, bundles: Sequence[Bundle]) -> dict[str, Path]:
     Raises:
         InputError: a graph that is not there, or of which no account can be taken here.
     """
-    wanted = keys.split(",") if keys else []
-    found = {bundle.named(g): g.path for bundle in bundles for g in bundle.graphs if g.key in wanted}
+    named = keys.split(",") if keys else []
+    found = {bundle.named(g): g.path for bundle in bundles for g in bundle.graphs if g.key in named}
     have = {g.key for bundle in bundles for g in bundle.graphs if g.key in KEYS}
-    if unknown := set(wanted) - have:
+    if unknown := set(named) - have:
         raise InputError(f"--account has {', '.join(sorted(unknown))}; expected {' or '.join(sorted(have))}.")
-    if wanted and importlib.util.find_spec("onnx") is None:
+    if named and importlib.util.find_spec("onnx") is None:
         raise InputError("--account needs the package onnx: pip install 'embedding-edge[export]'.")
     return found
 

@@ -181,7 +181,7 @@ def alone(plan: Plan, subjects: Sequence[Subject], done: set[str], progress: Pro
 
 
 class _Reference:
-    """The reference case's process for one number of threads, started anew where it has ended."""
+    """The reference case's process for one number of threads, restarted where it has ended."""
 
     def __init__(self, plan: Plan, threads: int) -> None:
         self._plan, self._threads = plan, threads

@@ -4,7 +4,7 @@ from embedding_validate.compare.document.document import CorpusCost, CorpusRun
 from embedding_validate.compare.report.grid import NONE, grid, number
 from embedding_validate.measures.ranking import TOP_K
 
-# What an index of so many documents takes is shown beside the corpus' own.
+# The size of an index of this many documents is shown beside that of the corpus.
 MILLION = 1_000_000
 
 
