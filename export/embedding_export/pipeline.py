@@ -32,7 +32,7 @@ from embedding_export.reporting import SILENT, Reporter
 from embedding_export.tokenizer.conformance import FILE as CONFORMANCE
 from embedding_export.tokenizer.conformance import write_conformance
 from embedding_export.tokenizer.table import build_table
-from embedding_export.tokenizer.trimming import trimmed
+from embedding_export.tokenizer.trimming import trim_vocabulary
 from embedding_runtime.bundle import (
     MANIFEST,
     Graph,
@@ -85,7 +85,7 @@ def export_bundle(
         kept_ids = None
         if options.alphabet is not None:
             report.step(f"trimming the vocabulary to {options.alphabet}")
-            checkpoint, cut = trimmed(checkpoint, options.alphabet, Path(scratch))
+            checkpoint, cut = trim_vocabulary(checkpoint, options.alphabet, Path(scratch))
             kept_ids = cut.kept
             report.step(cut.summary())
         before = _existing_graphs(checkpoint, bundle, staging.path, options)

@@ -71,7 +71,7 @@ def test_a_planted_fault_is_refused_and_named(
         bundle,
         answers,
         execution=Execution(reference.checkpoint, answers),
-        weights=partial(weights.compared, reference.checkpoint),
+        weights=partial(weights.compare_weights, reference.checkpoint),
     )
     assert not report.passed
     report = diagnosis.diagnose(bundle, report, reference, answers)

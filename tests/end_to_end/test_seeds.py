@@ -39,7 +39,7 @@ def _verdicts(path: Path, folder: Path, precisions: tuple[Precision, ...]) -> di
         bundle,
         answers,
         execution=Execution(checkpoint, answers),
-        weights=partial(weights.compared, checkpoint),
+        weights=partial(weights.compare_weights, checkpoint),
     )
     return {key: graph.reason for key, graph in report.graphs.items()}
 

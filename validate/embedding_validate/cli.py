@@ -168,7 +168,7 @@ def _weights(checkpoint: Any) -> Any:
 
     from embedding_validate.parity import weights
 
-    return partial(weights.compared, checkpoint)
+    return partial(weights.compare_weights, checkpoint)
 
 
 def _write_page(bundle: Path) -> None:
@@ -184,11 +184,11 @@ def _write_page(bundle: Path) -> None:
 def _examples(options: argparse.Namespace, manifest: Any, reference: Any) -> int:
     from embedding_runtime.bundle import BundleGraph
     from embedding_runtime.opening.selection import choose_graph
-    from embedding_validate.runners.calls import of_embedder, opened
+    from embedding_validate.runners.calls import of_embedder, open_graph
     from embedding_validate.tutorial import examples
 
     graph = BundleGraph(options.bundle, manifest, choose_graph(manifest, None, None))
-    with opened(graph) as embedder:
+    with open_graph(graph) as embedder:
         shown = examples.run(
             examples.of_reference(reference),
             of_embedder(embedder),

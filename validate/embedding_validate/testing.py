@@ -72,7 +72,7 @@ def _with_checkpoint(bundle: Path, checkpoint: str, own: Sequence[str] | None) -
         bundle,
         answers,
         execution=Execution(loaded.checkpoint, answers),
-        weights=partial(weights.compared, loaded.checkpoint),
+        weights=partial(weights.compare_weights, loaded.checkpoint),
     )
 
 

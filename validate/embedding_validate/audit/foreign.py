@@ -34,7 +34,7 @@ class Layout:
     buckets: tuple[int, ...] = ()
 
 
-def described(path: Path, layout: Layout) -> Graph:
+def describe_file(path: Path, layout: Layout) -> Graph:
     """The file as an entry of a manifest, as far as it shows; its hash is its `variant_id`."""
     return Graph(
         format=layout.format,

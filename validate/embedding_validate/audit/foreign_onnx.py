@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from embedding_runtime.bundle import Precision
 from embedding_runtime.engines.onnx_session import with_data
 from embedding_runtime.errors import BundleError, InputError
-from embedding_validate.audit.foreign import Foreign, Layout, described
+from embedding_validate.audit.foreign import Foreign, Layout, describe_file
 from embedding_validate.measures import metrics
 from embedding_validate.reference.answers import Answers
 from embedding_validate.runners.calls import Call, Floats, Result
@@ -56,7 +56,9 @@ def open_onnx(path: Path, answers: Answers, normalize: bool) -> Foreign:
     opened = _OnnxGraph(session, output, states, answers, normalize)
     note = f"The file ends in {output}; it was pooled here over the mask."
     layout = Layout("onnx", precision, inputs, outputs)
-    return Foreign(opened.run, described(path, layout), path, batches=True, notes=(note,) if states else ())
+    return Foreign(
+        opened.run, describe_file(path, layout), path, batches=True, notes=(note,) if states else ()
+    )
 
 
 @dataclass(frozen=True)

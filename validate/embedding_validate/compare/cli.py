@@ -84,7 +84,7 @@ def _compare(options: argparse.Namespace, command: list[str], left_out: Mapping[
         _plan(options, bundles, candidates),
         texts=compare_systems.texts(bundles, texts.documents if texts else ()),
     )
-    accounts = compare_account.asked(options.account, bundles)
+    accounts = compare_account.graphs_to_account(options.account, bundles)
     run = _run(command, bundles, candidates, plan)
     run = replace(run, left_out=tuple(LeftOut(name, why) for name, why in left_out.items()))
     store = Store(options.output, run, resume=options.resume)

@@ -40,7 +40,7 @@ from embedding_validate.probes.probes import Probe
 from embedding_validate.reference import chunks
 from embedding_validate.reference.answers import Answers
 from embedding_validate.reference.reference import Reference
-from embedding_validate.runners.calls import Call, Floats, Runner, opened, run
+from embedding_validate.runners.calls import Call, Floats, Runner, open_graph, run
 
 # Evidence is short where it can be: each hypothesis costs a forward pass over it.
 _MOST_TOKENS = 1100
@@ -66,7 +66,7 @@ def diagnose_graph(
         return report
     bundle, manifest, graph = failed.folder, failed.manifest, failed.graph
     kept = manifest.tokenizer.kept_ids
-    with opened(failed) as embedder:
+    with open_graph(failed) as embedder:
         subject = Subject(
             run=partial(run, embedder),
             graph=graph,

@@ -20,7 +20,7 @@ from embedding_validate.measures.thresholds import Threshold, execution_threshol
 from embedding_validate.parity.results import ERROR, EXECUTED, IN_BUCKET, TOKEN_STATES, Case, Invariance
 from embedding_validate.probes.probes import Probe
 from embedding_validate.reference.answers import Answers
-from embedding_validate.runners.calls import Call, Result, Runner, opened, run, sliced
+from embedding_validate.runners.calls import Call, Result, Runner, open_graph, run, sliced
 
 if TYPE_CHECKING:
     from embedding_validate.parity.execution import Executed
@@ -194,7 +194,7 @@ class GraphRun:
         chosen = [probes[i] for i in probes.dims[:3] if i in self.vectors]
         if not chosen:
             return None
-        with opened(graph, threads=1) as single:
+        with open_graph(graph, threads=1) as single:
             runs, threads = (
                 max(_difference(self.vectors[p.id], runner(Call("alone", (p,)))[0].vector) for p in chosen)
                 for runner in (self.run, partial(run, single))

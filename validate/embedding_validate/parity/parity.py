@@ -18,7 +18,7 @@ from embedding_validate.parity.graph_run import GraphRun
 from embedding_validate.parity.results import GraphReport, Invariance, Report, WeightReport
 from embedding_validate.parity.verdict import Found, graph_report
 from embedding_validate.reference.answers import Answers
-from embedding_validate.runners.calls import Runner, of_embedder, opened, run
+from embedding_validate.runners.calls import Runner, of_embedder, open_graph, run
 from embedding_validate.tutorial import golden
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def check_graph(
 ) -> GraphReport:
     """Compare one graph; arguments and errors as those of `check`, `answers` in the graph's own ids."""
     started = time.monotonic()
-    with opened(graph) as embedder:
+    with open_graph(graph) as embedder:
         answers = answers.for_graph(graph.graph, graph.manifest.tokenizer.pad_id)
         compared = GraphRun(partial(run, embedder), graph.graph, answers)
         calls = graph_run.calls(answers, graph.manifest.dims)

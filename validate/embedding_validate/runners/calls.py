@@ -54,7 +54,7 @@ class Result:
 
 
 @contextmanager
-def opened(graph: BundleGraph, threads: int | None = None) -> Iterator[Embedder]:
+def open_graph(graph: BundleGraph, threads: int | None = None) -> Iterator[Embedder]:
     """A graph of a bundle, whatever its verdict so far, without the runtime's warnings about texts.
 
     Raises:

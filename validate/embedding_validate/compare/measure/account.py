@@ -16,7 +16,7 @@ from embedding_validate.compare.measure.systems import Bundle
 KEYS = ("onnx/int8", "onnx/fp32")
 
 
-def asked(keys: str | None, bundles: Sequence[Bundle]) -> dict[str, Path]:
+def graphs_to_account(keys: str | None, bundles: Sequence[Bundle]) -> dict[str, Path]:
     """The graphs' files by name that `--account` asks for.
 
     Raises:
