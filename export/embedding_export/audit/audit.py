@@ -20,6 +20,7 @@ from embedding_export.audit.read_eight_bits import (
     moved_as_stored,
     read_head_factors,
     read_norm_factors,
+    wrong_input_factors,
 )
 from embedding_export.checkpoint.checkpoint import Checkpoint
 from embedding_export.errors import AuditError
@@ -128,7 +129,12 @@ def differences(path: Path, checkpoint: Checkpoint) -> tuple[int, list[Differenc
             found.append(Difference(name, "is missing"))
         elif difference := _difference(name, stored, tensor, checkpoint):
             found.append(difference)
-    left = [n for n in stored if n not in weights.tensors]
+    specs = tensor_specs(checkpoint.config)
+    evened = {f"{n}:inputs": n for n, spec in specs.items() if spec.unnormed and f"{n}:inputs" in stored}
+    for name, matrix in evened.items():
+        if words := wrong_input_factors(stored, matrix, specs[matrix].shape[1]):
+            found.append(Difference(name, words))
+    left = [n for n in stored if n not in weights.tensors and n not in evened]
     return len(weights.tensors), found + [
         Difference(n, "stands for no tensor of the checkpoint") for n in left
     ]

@@ -58,6 +58,16 @@ class LitertStorage:
         int8 = self._formats(weight).type == "int8"
         return int8 and self._matrices is not None and self._matrices.turns_input(weight)
 
+    def evened(self, signature: Signature, x: Value, weight: str) -> Value:
+        """x [S, in] with its channels as a matrix wants them that no norm gives its inputs to."""
+        factors = self._matrices.inputs(weight) if self._matrices else None
+        if factors is None:
+            return x
+        name = f"{weight}:inputs"
+        if name not in self._stored:
+            self._stored[name] = self._vector(name, factors)
+        return signature.op("MUL", [x, signature.use(self._stored[name])], x.shape)
+
     def multiply(self, signature: Signature, x: Value, weight: str) -> Value:
         """`x @ W.T` for float32 x [S, in] and W [out, in]: float32 [S, out]."""
         stored = self._matrix(weight)

@@ -26,6 +26,8 @@ from embedding_export.weights.quantize import (
 
 # MatMulNBits may quantize activations to int8: this is its fastest level.
 ACCURACY_LEVEL = 4
+# What makes a matrix together, in the order in which MatMulNBits takes it.
+_PARTS = ("int4", "scale", "zero")
 
 
 class Int4:
@@ -63,18 +65,24 @@ class Int4:
             blocks = q4_0_blocks(self._weights.tensors[weight].array())
         rows, count, _ = blocks.codes.shape
         codes, zeros = pack_pairs(blocks.codes), pack_pairs(blocks.zeros)
-        operands = [
+        stored: tuple[NDArray[Any], ...] = (codes, blocks.scales, zeros)
+        for part, values in zip(_PARTS, stored, strict=True):
             self._g.weight(f"{weight}:{part}", values.dtype, values.shape, [values])
-            for part, values in (("int4", codes), ("scale", blocks.scales), ("zero", zeros))
-        ]
+        return self._product(x, weight, (rows, count * BLOCK), output_name(weight))
+
+    def multiply_tokens(self, x: str, weight: str) -> str:
+        rows, width = self._weights.tensors[weight].shape
+        return self._product(x, weight, (rows, width), None)
+
+    def _product(self, x: str, weight: str, shape: tuple[int, int], out: str | None) -> str:
         return self._g.node(
             "MatMulNBits",
             x,
-            *operands,
-            out=output_name(weight),
+            *(f"{weight}:{part}" for part in _PARTS),
+            out=out,
             domain=MICROSOFT,
-            K=count * BLOCK,
-            N=rows,
+            K=shape[1],
+            N=shape[0],
             bits=4,
             block_size=BLOCK,
             accuracy_level=ACCURACY_LEVEL,

@@ -6,6 +6,7 @@ what an engine will find. Knows nothing of what the weights should be.
 
 import math
 import mmap
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -50,9 +51,19 @@ def score_scales(path: Path) -> list[tuple[float, float]]:
     """The static scales of queries and keys, layer by layer, of a graph whose scores are int8 products."""
     graph = onnx.load(str(path), load_external_data=False).graph
     tensors = {t.name: t for t in graph.initializer}
-    products = [n for n in graph.node if n.op_type == "MatMulIntegerToFloat" and n.input[1] not in tensors]
+    kind = "MatMulIntegerToFloat"
+    products = [n for n in _nodes(graph) if n.op_type == kind and n.input[1] not in tensors]
     q, k = ([float(numpy_helper.to_array(tensors[n.input[i]])) for n in products] for i in (2, 3))
     return list(zip(q, k, strict=True))
+
+
+def _nodes(graph: Any) -> Iterator[Any]:
+    """All nodes in order, those of graphs within nodes among them."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from _nodes(attribute.g)
 
 
 class _Files:

@@ -124,7 +124,10 @@ class _Placing:
     stride: int
 
     def place(self, todo: Places, homes: Places) -> bool:
-        """Place the buckets `todo` (buckets,), whose keys hash to `homes` (buckets, keys); False where one cannot be."""
+        """Place the buckets `todo` (buckets,), whose keys hash to `homes` (buckets, keys).
+
+        False where one cannot be placed.
+        """
         random = np.random.default_rng(_SEED)
         for _ in range(_ROUNDS):
             if len(todo) < _FEW:

@@ -160,6 +160,7 @@ def _wide(blocks: Floats, block: int) -> Floats:
 
 def _damped(moments: Floats) -> NDArray[np.float64]:
     damped = moments.astype(np.float64)
+    damped = (damped + damped.T) / 2  # float32 sums are not even, which inverting enlarges
     mean = damped.trace() / len(damped)
     damped[np.diag_indices_from(damped)] += DAMPING * mean if mean > 0 else 1.0
     return damped

@@ -46,6 +46,12 @@ class Matrices:
         takers = norm_takers(tensor_specs(self._config))
         return {norm: by for norm, by in self._balanced.gains.items() if int8(takers[norm][0])}
 
+    def inputs(self, weight: str) -> Floats | None:
+        """What a matrix's inputs are to be multiplied by as the graph runs, in 8 bits, float32 [in]; None: as
+        they are."""
+        factors = self._balanced.unnormed.get(weight)
+        return None if factors is None else np.float32(1) / factors
+
     def int8(self, weight: str) -> Int8Rows:
         """A matrix in 8 bits."""
         if weight not in self._int8:

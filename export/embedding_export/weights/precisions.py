@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from embedding_export.architectures.interface.tensors import Specs
+from embedding_export.architectures.interface.tensors import Part, Specs
 from embedding_runtime.bundle import Format, Precision
 
 Storage = Literal["float32", "float16", "int8", "int4", "q4_0"]
@@ -156,7 +156,8 @@ Q4_0 = replace(
 
 def late_downs(specs: Specs, share: float) -> frozenset[str]:
     """The down projections of the last `share` of the layers."""
-    downs = [name for name, spec in specs.items() if spec.turning == "turned_as_it_runs"]
+    feed_forward = ((name, spec) for name, spec in specs.items() if spec.part == "feed-forward")
+    downs = [name for name, spec in feed_forward if spec.turning == "turned_as_it_runs"]
     return frozenset(downs[len(downs) - round(share * len(downs)) :])
 
 
@@ -196,11 +197,19 @@ class LitertRow:
     eight_bit_downs: float = 0.0
 
     def format(self, name: str, specs: Specs) -> LitertFormat:
-        """The format of a matrix or the table by its name; what belongs to no part is float32."""
+        """The format of a matrix or the table by its name; what belongs to no part is float32.
+
+        What layers take of their own is 8 bits where anything is quantized: no norm evens it.
+        """
         if name in late_downs(specs, self.eight_bit_downs):
             return LitertFormat("int8")
-        formats = {"attention": self.attention, "feed-forward": self.mlp, "table": self.table}
-        return formats.get(specs[name].part if name in specs else "", LitertFormat("float32"))
+        formats: dict[Part | None, LitertFormat] = {
+            "attention": self.attention,
+            "per-layer": LitertFormat("float32" if self.attention.type == "float32" else "int8"),
+            "feed-forward": self.mlp,
+            "table": self.table,
+        }
+        return formats.get(specs[name].part if name in specs else None, LitertFormat("float32"))
 
 
 _F32, _I8 = LitertFormat("float32"), LitertFormat("int8")

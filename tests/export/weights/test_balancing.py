@@ -50,14 +50,16 @@ class _Torch(TorchOps):
         self.seen.moments |= dict.fromkeys(weights, (x[0].T @ x[0]).numpy())
         return super().linear(x, *weights)
 
-    def rms_norm(self, x: torch.Tensor, weight: str) -> torch.Tensor:
-        normed = super().rms_norm(x, weight)
+    def rms_norm(self, x: torch.Tensor, weight: str, before: float = 1.0) -> torch.Tensor:
+        normed = super().rms_norm(x, weight, before)
         if x.dim() == 3:
             self.seen.inputs[weight] = normed[0].numpy()
         return normed
 
-    def head_norm(self, x: torch.Tensor, weight: str, scale: float, layer: Layer) -> torch.Tensor:
+    def head_norm(self, x: torch.Tensor, weight: str | None, scale: float, layer: Layer) -> torch.Tensor:
         normed = super().head_norm(x, weight, scale, layer)
+        if weight is None:
+            return normed
         pairs = normed.reshape(-1, 2, layer.head_dim // 2).norm(dim=1)
         self.seen.heads[weight] = Heads(pairs.amax(0).numpy(), pairs.square().mean(0).numpy())
         return normed
