@@ -1,6 +1,6 @@
 """`Ops` that emit ONNX nodes for ONNX Runtime; all arithmetic outside matrix products is float32.
 
-How matrices and the table are stored and multiplied is the business of an `onnx.storage.Storage`. Besides
+An `onnx.storage.Storage` stores and multiplies matrices and the table. Besides
 standard operators it uses three that every ONNX Runtime build carries (web builds included):
 `SimplifiedLayerNormalization` (RMSNorm), and `RotaryEmbedding` and `Gelu` in their long-standing forms.
 """

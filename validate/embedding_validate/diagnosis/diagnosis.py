@@ -110,11 +110,11 @@ class Subject:
         return self.ours and self.same_weights and self.graph.precision != "fp32"
 
     def length(self, tokens: int) -> int:
-        """The length that a text of so many tokens is padded to; 0 where it is not."""
+        """The length that a text of `tokens` tokens is padded to; 0 where it is not."""
         return min((b for b in self.graph.buckets if tokens <= b), default=0)
 
     def for_reference(self, ids: Sequence[int]) -> tuple[int, ...]:
-        """Its ids as the reference's."""
+        """Map its token ids to the checkpoint's."""
         return tuple(ids) if self.kept is None else tuple(self.kept[i] for i in ids)
 
 

@@ -18,11 +18,11 @@ from embedding_validate.parity.results import Finding
 Array = NDArray[Any]
 Floats = NDArray[np.float32]
 
-# Of a tensor, how many rows are looked at.
+# Rows of a tensor that are looked at.
 _ROWS = 8192
-# Of the values, how many a mistake must explain: the others were clipped or rounded differently.
+# Share of the values that a mistake must explain: the others were clipped or rounded differently.
 _MOST = 0.99
-# Rounding to 4 bits makes values up to so much smaller in the middle.
+# Rounding to 4 bits makes values up to this much smaller on average.
 _LEAST_FACTOR = 0.02
 _BLOCK = 32
 _SHOWN = 3

@@ -91,7 +91,7 @@ class WeightReport:
 class GraphReport:
     """The verdict on one graph; `mismatches` are facts besides vectors (a prompt, a length) that differ.
 
-    `cosine`, `max_abs_error` and `norm_error` sum up all vectors that are the reference's business, and
+    `cosine`, `max_abs_error` and `norm_error` sum up all vectors that are compared with the reference's, and
     `not_finite` counts those with NaN, infinity or another shape; `ids_differ` counts the texts, of
     `ids_compared`, whose token ids are not the reference's.
     """

@@ -111,7 +111,7 @@ def _group(cases: list[Case]) -> Group:
 
 
 def _cosines(cases: tuple[Case, ...], executed: bool) -> list[float]:
-    """Of the execution, or of all vectors that are the reference's business."""
+    """Of the execution, or of all vectors that are compared with the reference's."""
     return [c.figures.cosine for c in cases if (c.check == EXECUTED) is executed and c.check != TOKEN_STATES]
 
 
