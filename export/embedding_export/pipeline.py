@@ -1,7 +1,7 @@
 """The order of an export: read → build → weight audit → golden vectors → gate → write.
 
-The only file that knows it. What each step does is the business of the module it calls; the gate comes from
-outside, because the exporter does not know the validator.
+The only file that knows it. Each step is in the module that it calls; the gate comes from outside, because
+the exporter does not know the validator.
 """
 
 import tempfile
@@ -19,9 +19,9 @@ from embedding_export.bundle.graphs import (
     bytes_needed,
     check_options,
     choose_composition,
+    graphs_to_write,
     left_out,
     remove,
-    wanted,
     write_graph,
 )
 from embedding_export.bundle.staging import require_space, staged
@@ -33,7 +33,7 @@ from embedding_export.reporting import SILENT, Reporter
 from embedding_export.tokenizer.conformance import FILE as CONFORMANCE
 from embedding_export.tokenizer.conformance import write_conformance
 from embedding_export.tokenizer.table import build_table
-from embedding_export.tokenizer.trimming import trimmed
+from embedding_export.tokenizer.trimming import trim_vocabulary
 from embedding_runtime.bundle import (
     MANIFEST,
     Graph,
@@ -72,7 +72,7 @@ def export_bundle(
         ParityError: the bundle does not give the reference's vectors; nothing is left under the target's
         name.
     """
-    describe.dims(checkpoint, options.dims)  # a wrong one is said before any work
+    describe.dims(checkpoint, options.dims)  # a wrong one is refused before any work
     check_options(options)
     if not checkpoint.include_prompt and "litert" in options.formats:
         raise ExportError(
@@ -86,11 +86,11 @@ def export_bundle(
         kept_ids = None
         if options.alphabet is not None:
             report.step(f"trimming the vocabulary to {options.alphabet}")
-            checkpoint, cut = trimmed(checkpoint, options.alphabet, Path(scratch))
+            checkpoint, cut = trim_vocabulary(checkpoint, options.alphabet, Path(scratch))
             kept_ids = cut.kept
             report.step(cut.summary())
         special = golden_ids(checkpoint)
-        before, written = _graphs(Source(checkpoint, special), bundle, staging.path, options, report)
+        before, written = _write_graphs(Source(checkpoint, special), bundle, staging.path, options, report)
         tokenizer = _write_tokenizer(checkpoint, staging.path, kept_ids, report)
         info = _tokenizer_info(checkpoint, tokenizer, special, options)
         manifest = _finish(checkpoint, staging.path, (*before, *written), info, options)
@@ -109,7 +109,7 @@ def export_bundle(
     return manifest
 
 
-def _graphs(
+def _write_graphs(
     source: Source, bundle: Path, folder: Path, options: ExportOptions, report: Reporter
 ) -> tuple[tuple[Graph, ...], list[Graph]]:
     """Graphs that stay, and all that are asked for; what these share is let go of before the gate."""
@@ -119,22 +119,23 @@ def _graphs(
         chosen = choose_composition(source, folder, options, report)
         options = replace(options, precisions=(chosen.precision,))
     before = _existing_graphs(source.checkpoint, bundle, folder, options)
-    return before, [write_graph(source, folder, which, options, report, chosen) for which in wanted(options)]
+    asked = graphs_to_write(options)
+    return before, [write_graph(source, folder, which, options, report, chosen) for which in asked]
 
 
 def _existing_graphs(
     checkpoint: Checkpoint, bundle: Path, folder: Path, options: ExportOptions
 ) -> tuple[Graph, ...]:
-    """Graphs of `bundle` that stay when others are added; one exported anew leaves `folder` first."""
+    """Graphs of `bundle` that stay when others are added; one exported again leaves `folder` first."""
     old = _check_same(checkpoint, bundle, options)
     if old is None:
         return ()
     for stale in ("parity.json", "parity.html"):
         (folder / stale).unlink(missing_ok=True)
-    anew = wanted(options)
-    for graph in (g for g in old.graphs if (g.format, g.precision) in anew):
+    replaced = graphs_to_write(options)
+    for graph in (g for g in old.graphs if (g.format, g.precision) in replaced):
         remove(graph, folder)
-    return tuple(g for g in old.graphs if (g.format, g.precision) not in anew)
+    return tuple(g for g in old.graphs if (g.format, g.precision) not in replaced)
 
 
 def _check_same(checkpoint: Checkpoint, bundle: Path, options: ExportOptions) -> Manifest | None:

@@ -9,7 +9,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from embedding_runtime.bundle import Graph, Manifest, Parity, load_manifest
+from embedding_runtime.bundle import BundleGraph, Parity, bundle_graphs, load_manifest
 from embedding_runtime.errors import EmbeddingError
 from embedding_validate.machine import versions
 from embedding_validate.parity.parity import Progress, check_graph, silent
@@ -33,7 +33,7 @@ def parity_gate(
         ReferenceLoadError: the reference cannot be loaded, or is not the model that the checkpoint describes.
     """
 
-    # torch: not before a graph is judged.
+    # Late: torch is needed only where a graph is judged.
     from embedding_validate.reference.reference import Reference, ask
 
     @cache
@@ -51,7 +51,7 @@ def parity_gate(
     def judge(bundle: Path) -> dict[str, Parity]:
         manifest = load_manifest(bundle)
         needs = probes.buckets(manifest.graphs), probes.composed(manifest.graphs)
-        return {g.key: judge_graph(bundle, manifest, g, needs) for g in manifest.graphs}
+        return {g.key: judge_graph(g, needs) for g in bundle_graphs(bundle, manifest)}
 
     @cache
     def execution(needs: tuple[tuple[int, ...], bool]) -> "Execution":
@@ -59,20 +59,18 @@ def parity_gate(
 
         return Execution(checkpoint, answers(*needs))
 
-    def judge_graph(
-        bundle: Path, manifest: Manifest, graph: Graph, needs: tuple[tuple[int, ...], bool]
-    ) -> Parity:
+    def judge_graph(graph: BundleGraph, needs: tuple[tuple[int, ...], bool]) -> Parity:
         asked = answers(*needs)
         used = {**versions(), **asked.versions}
         try:
-            expected = asked.for_bundle(bundle, manifest)
-            report = check_graph(bundle, graph, expected, progress, execution=execution(needs))
+            expected = asked.for_bundle(graph.folder, graph.manifest)
+            report = check_graph(graph, expected, progress, execution=execution(needs))
             if report.status == "failed":
                 from embedding_validate.diagnosis.diagnosis import (
                     diagnose_graph,  # torch: not for a plain comparison
                 )
 
-                report = diagnose_graph(bundle, graph, report, Reference.load(checkpoint), asked)
+                report = diagnose_graph(graph, report, Reference.load(checkpoint), asked)
             return report.as_parity(used)
         except EmbeddingError as e:
             return Parity("failed", f"the runtime refuses it: {e}", versions=used)
