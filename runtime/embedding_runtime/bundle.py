@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedding_runtime.errors import BundleError
+from embedding_runtime.manifest.composition import Composition
 
 # What a bundle of EmbeddingGemma has, and what one has whose global layers have a shape of their own, as
 # EmbeddingGemma 2's have: versions that do not know such a model refuse it by this number.
@@ -154,32 +155,6 @@ class Parity:
     floors: str | None = None
     thresholds: dict[str, float] = dataclasses.field(default_factory=dict)
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class CurvePoint:
-    """A composition that was weighed: the `part` that has 8 bits here and in all that follow (None: all parts
-    have 4), bytes of graph and weights, the mean cosine estimated on the texts that were calibrated on, and
-    the one measured on others, where it was."""
-
-    part: str | None
-    bytes: int
-    estimated_cosine: float
-    cosine: float | None = None
-
-
-@dataclass(frozen=True)
-class Composition:
-    """The `bits` of each part of a graph that was made for a mean cosine of `target_cosine` to the float32
-    model, the cosines over so many `texts` that were not calibrated on, and what else was weighed, smallest
-    first."""
-
-    target_cosine: float
-    bits: dict[str, int]
-    texts: int
-    cosine_mean: float
-    cosine_min: float
-    curve: tuple[CurvePoint, ...]
 
 
 @dataclass(frozen=True)

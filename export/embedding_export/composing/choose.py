@@ -22,9 +22,10 @@ from embedding_export.onnx.writer import write_onnx
 from embedding_export.reporting import Reporter
 from embedding_export.weights.encoder import Encoder
 from embedding_export.weights.precisions import TABLE_PART, PrecisionRow, composed_row, matrix_parts
-from embedding_runtime.bundle import Composition, CurvePoint, Precision
+from embedding_runtime.bundle import Precision
 from embedding_runtime.engines.onnx_session import OnnxSession
 from embedding_runtime.machine.threads import available_cpus
+from embedding_runtime.manifest.composition import Composition, CurvePoint
 
 Floats = NDArray[np.float32]
 

@@ -176,9 +176,9 @@ def composed_row(four_bits: Collection[str]) -> tuple[Precision, PrecisionRow]:
     the precision that it counts as."""
     matrices = tuple(p for p in four_bits if p != TABLE_PART)
     precision: Precision = "int4" if matrices else "int8_q4" if four_bits else "int8"
-    row, four = PRECISIONS[precision], PRECISIONS["int4"]
+    row, four = PRECISIONS[precision], PRECISIONS["int8_q4"]
     if not matrices:
-        return precision, replace(row, table_block=four.table_block) if row.table else row
+        return precision, row
     in_four = TABLE_PART in four_bits
     recipe = {
         **row.recipe,
@@ -186,7 +186,10 @@ def composed_row(four_bits: Collection[str]) -> tuple[Precision, PrecisionRow]:
         f"made good on built-in texts; other matrices: {MATRICES}",
         "table": four.recipe["table"] if in_four else _INT8_RECIPE["table"],
     }
-    return precision, replace(row, recipe=recipe, table=four.table if in_four else None, four_bits=matrices)
+    table = four.table if in_four else None
+    return precision, replace(
+        row, recipe=recipe, table=table, table_block=four.table_block, four_bits=matrices
+    )
 
 
 def late_downs(specs: Specs, share: float) -> frozenset[str]:

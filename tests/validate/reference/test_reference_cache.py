@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from embedding_export.checkpoint.checkpoint import load_checkpoint
-from embedding_runtime.bundle import Composition, Graph, load_manifest
+from embedding_runtime.bundle import Graph, load_manifest
+from embedding_runtime.manifest.composition import Composition
 from embedding_validate.probes import lengths, texts
 from embedding_validate.probes.texts import Text
 from embedding_validate.reference import cache as reference_cache

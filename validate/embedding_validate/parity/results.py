@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from embedding_runtime.bundle import Composition, Parity, Source, Status
+from embedding_runtime.bundle import Parity, Source, Status
+from embedding_runtime.manifest.composition import Composition
 from embedding_validate.files import replace_text
 from embedding_validate.measures.metrics import Figures, Summary
 from embedding_validate.measures.ranking import Ranking, ScoreShift
