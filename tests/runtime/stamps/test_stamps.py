@@ -97,8 +97,8 @@ def test_quantized_vectors(precision: str, served_bundle: Path, opened: Embedder
     assert (stamp.vector_precision, stamp.dim, stamp.side) == (precision, 64, None)
     assert (stamp.ranges_sha256 is None) == (precision.endswith("binary"))
     with opened.truncate_embeddings(None):
-        options = {"ranges": ranges} if given else {}
-        assert make_stamp(opened, None, precision=precision, **options) == stamp
+        used = ranges if given else None
+        assert make_stamp(opened, None, precision=precision, ranges=used) == stamp
         if given:
             assert make_stamp(opened, None, precision=precision, ranges=ranges + 1) != stamp
             with pytest.raises(InputError, match="pass ranges"):
