@@ -34,6 +34,21 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_second(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny stand-in of EmbeddingGemma 2 with all defaults; tests must not change it."""
+    folder = tmp_path_factory.mktemp("checkpoints") / "tiny-2"
+    standin.write(folder, standin.Options(model="embeddinggemma-2"))
+    return folder
+
+
+@pytest.fixture(scope="session", params=["tiny_checkpoint", "tiny_second"])
+def either_checkpoint(request: pytest.FixtureRequest) -> Path:
+    """A tiny stand-in of either model; tests must not change it."""
+    folder: Path = request.getfixturevalue(request.param)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tiny_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny stand-in exported to fp32 ONNX, its verdict set to "passed"; tests must not change it."""
     folder = tmp_path_factory.mktemp("bundles") / "tiny"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from embedding_export.onnx import int4 as onnx_int4
-from embedding_export.weights import eight_bits, quantize
+from embedding_export.weights import matrices, quantize
 from embedding_runtime.bundle import Precision
 
 Patch = pytest.MonkeyPatch
@@ -20,7 +20,7 @@ def _changed(change: Callable[[Any], Any], functions: tuple[str, ...], shape: tu
 
     def plant(patch: Patch) -> None:
         for module, name in [
-            (m, f) for m in (quantize, onnx_int4, eight_bits) for f in functions if hasattr(m, f)
+            (m, f) for m in (quantize, onnx_int4, matrices) for f in functions if hasattr(m, f)
         ]:
             true = getattr(module, name)
 
@@ -61,7 +61,7 @@ def _swap_nibbles(function: str, module: ModuleType = onnx_int4) -> Callable[[Pa
 
 
 UP, TABLE = (96, 64), (4096, 64)
-INT8, INT4 = ("int8_rows", "compensated_int8"), ("int4_blocks", "q4_0_blocks")
+INT8, INT4 = ("int8_rows", "compensated_int8"), ("compensated_int4", "int4_rows", "q4_0_blocks")
 FAULTS: dict[str, tuple[Precision, Callable[[Patch], None]]] = {
     "int8: two rows' scales swapped": ("int8", _changed(_swapped_scales, INT8, UP)),
     "int8: two rows' scales of the table swapped": ("int8", _changed(_swapped_scales, INT8, TABLE)),
@@ -83,7 +83,7 @@ FAULTS: dict[str, tuple[Precision, Callable[[Patch], None]]] = {
     "int4: nibbles of the table swapped": ("int4", _swap_nibbles("pack_halves")),
 }
 # The same in LiteRT files, whose codes have no zero points.
-SYMMETRIC = ("int4_symmetric",)
+SYMMETRIC = ("int4_symmetric", "compensated_symmetric")
 LITERT_FAULTS: dict[str, tuple[Precision, Callable[[Patch], None]]] = {
     **{name: fault for name, fault in FAULTS.items() if fault[0] == "int8"},
     "int4: two rows' scales swapped": ("int4", _changed(_swapped_scales, SYMMETRIC, UP)),

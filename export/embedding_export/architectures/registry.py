@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
-from embedding_export.architectures import gemma3
+from embedding_export.architectures import embedding_gemma2, gemma3
 from embedding_export.architectures.interface.figures import Figures, Repairs
 from embedding_export.architectures.interface.ops import DenseStage, Ops, V
 from embedding_export.architectures.interface.tensors import Part, Residual, Specs, TensorSpec
@@ -48,7 +48,11 @@ class Architecture(Protocol):
 
 
 # By `model_type` of config.json.
-ARCHITECTURES: Mapping[str, Architecture] = {"gemma3_text": gemma3}
+ARCHITECTURES: Mapping[str, Architecture] = {
+    "gemma3_text": gemma3,
+    "embedding_gemma2": embedding_gemma2,
+    "embedding_gemma2_text": embedding_gemma2,
+}
 
 
 def read_figures(path: Path, sliding_window: int | None = None) -> tuple[Figures, Repairs]:
@@ -63,9 +67,10 @@ def read_figures(path: Path, sliding_window: int | None = None) -> tuple[Figures
     if known is None:
         inner = " (a text model wrapped for images)" if "text_config" in fields.values else ""
         raise CheckpointError(
-            f"{fields.file}: model_type is {model_type!r}{inner}; expected "
-            f"{' or '.join(map(repr, ARCHITECTURES))}, the architecture of EmbeddingGemma. No other "
-            "architecture is supported."
+            f"{fields.file}: model_type is {model_type!r}{inner}; expected one of "
+            f"{', '.join(map(repr, ARCHITECTURES))}: EmbeddingGemma (google/embeddinggemma-300m) and "
+            "EmbeddingGemma 2 (google/embeddinggemma-2), or a model fine-tuned from one of them. Other Gemma "
+            "models make no sentence embeddings, and are not supported."
         )
     return known.read_figures(fields, sliding_window)
 

@@ -20,6 +20,7 @@ from embedding_export.audit.read_eight_bits import (
     moved_as_stored,
     read_head_factors,
     read_norm_factors,
+    wrong_input_factors,
 )
 from embedding_export.checkpoint.checkpoint import Checkpoint
 from embedding_export.errors import AuditError
@@ -31,8 +32,8 @@ from embedding_export.weights.stored import Grid, StoredWeight
 ROWS = 4096
 # A stored value is the nearest one that its grid has: half a step, and a little for float32 arithmetic (for
 # int8 codes of 127 a rounding error of the scale counts 127-fold; Q4_0 rounds its scales after the codes).
-# Weights of an int8 matrix make good each other's errors by up to three more (`compensation`); their scales
-# are known the more exactly.
+# Weights of a matrix make good each other's errors (`compensation`): in 8 bits by up to three steps more, and
+# their scales are known the more exactly; in 4 bits by two, and each row is held as a whole besides.
 NEAREST = {
     "float32": 0.0,
     "float16": 0.5,
@@ -40,6 +41,8 @@ NEAREST = {
     "compensated_int8": 3.5 + 1e-3,
     "int4": 0.5 + 1e-4,
     "int4_symmetric": 0.5 + 1e-4,
+    "compensated_int4": 2.5 + 1e-3,
+    "compensated_int4_symmetric": 2.5 + 1e-3,
     "q4_0": 0.5 + 0.01,
 }
 # What lies beyond its grid's ends is stored as the end, and may lie so many steps beyond: an int4 grid covers
@@ -51,10 +54,16 @@ CLIPPED = {
     "compensated_int8": 0.5 + 1e-3,
     "int4": 3.5,
     "int4_symmetric": 3.5,
+    "compensated_int4": 6.0,
+    "compensated_int4_symmetric": 6.0,
     "q4_0": 1.01,
 }
 # float16 scales below 2^-14 are multiples of 2^-24, so that eight steps are uncertain by this.
 SMALLEST_ERROR = {"q4_0": 2.0**-21}
+# Of a row whose errors are made good in 4 bits, and of the mean row: the root mean square of its errors in
+# steps, and how far the factor by which it fits the checkpoint's may be from 1.
+ROW_ERROR, ROW_FACTOR = 2.0, 0.15
+MEAN_ERROR, MEAN_FACTOR = 0.6, 0.05
 # How far an int8 scale may be from a row's largest magnitude over 127, relatively, and for rows of zeros.
 SCALE_TOLERANCE, SMALLEST_SCALE = 1e-5, 2e-30
 # Largest relative error of a folded Dense product: one rounding to float32, summed over at most 3,072 terms.
@@ -120,7 +129,12 @@ def differences(path: Path, checkpoint: Checkpoint) -> tuple[int, list[Differenc
             found.append(Difference(name, "is missing"))
         elif difference := _difference(name, stored, tensor, checkpoint):
             found.append(difference)
-    left = [n for n in stored if n not in weights.tensors]
+    specs = tensor_specs(checkpoint.config)
+    evened = {f"{n}:inputs": n for n, spec in specs.items() if spec.unnormed and f"{n}:inputs" in stored}
+    for name, matrix in evened.items():
+        if words := wrong_input_factors(stored, matrix, specs[matrix].shape[1]):
+            found.append(Difference(name, words))
+    left = [n for n in stored if n not in weights.tensors and n not in evened]
     return len(weights.tensors), found + [
         Difference(n, "stands for no tensor of the checkpoint") for n in left
     ]
@@ -156,7 +170,8 @@ def _difference(
 def _kind(name: str, stored: StoredWeight, checkpoint: Checkpoint) -> str:
     if stored.kind == "int4" and checkpoint.source.qat == "q4_0":
         return "q4_0"
-    return "compensated_int8" if stored.kind == "int8" and name != TABLE else stored.kind
+    rounded = stored.kind in ("int8", "int4", "int4_symmetric") and name != TABLE
+    return f"compensated_{stored.kind}" if rounded else stored.kind
 
 
 def _gain(
@@ -183,12 +198,27 @@ def _excess(grid: Grid, want: NDArray[Any], kind: str) -> tuple[float, float] | 
     if kind == "compensated_int8":  # the scale is no matter of compensation
         scale = np.abs(want).max(axis=1, keepdims=True) / np.float32(127)
         near &= np.abs(grid.step - scale) <= scale * SCALE_TOLERANCE + SMALLEST_SCALE
+    if kind.startswith("compensated_int4"):
+        near &= _fits(grid, want)
     kept = np.abs(want - inside) <= CLIPPED[kind] * grid.step + smallest
     if (sound := near & kept).all():  # NaN fails both
         return None
     errors = np.abs(grid.values - want)
     steps = np.divide(errors, grid.step, out=np.zeros_like(errors), where=grid.step > 0)
     return float(errors[~sound].max()), float(steps[~sound].max())
+
+
+def _fits(grid: Grid, want: NDArray[Any]) -> NDArray[np.bool_]:
+    """Whether each row is the checkpoint's as a whole, single errors aside: [rows, 1]."""
+    steps = np.divide(grid.values - want, grid.step)
+    errors = np.sqrt(np.square(steps).mean(axis=1, keepdims=True))
+    energy = np.square(want).sum(axis=1, keepdims=True)
+    excess = ((grid.values - want) * want).sum(axis=1, keepdims=True)
+    chance = 2 * np.sqrt(np.square(grid.step * want).sum(axis=1, keepdims=True))  # what single errors may add
+    rows = (errors <= ROW_ERROR) & (np.abs(excess) <= ROW_FACTOR * energy + chance)
+    return np.asarray(
+        rows & (errors.mean() <= MEAN_ERROR) & (np.abs(excess.sum()) <= MEAN_FACTOR * energy.sum())
+    )
 
 
 def _words(error: float, steps: float) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from embedding_export.architectures.interface.ops import DenseStage
 from embedding_export.architectures.registry import tensor_specs
-from embedding_export.audit.read_eight_bits import straight
+from embedding_export.audit.read_eight_bits import read_input_factors, straight
 from embedding_export.checkpoint.checkpoint import Checkpoint
 from embedding_export.weights.folding import ArrayWeight, Weight, Weights
 from embedding_export.weights.stored import StoredWeight
@@ -35,7 +35,8 @@ def read_graph(path: Path) -> dict[str, StoredWeight]:
 def dequantized(path: Path, checkpoint: Checkpoint) -> Weights:
     """The graph's own weights as a checkpoint's tensors are read, float32.
 
-    The reference given these weights must reproduce the graph; what is turned is turned back. The Dense
+    The reference given these weights must reproduce the graph; what is turned is turned back, and so are
+    factors that the graph multiplies a matrix's inputs by. The Dense
     stages are the stored ones, folded or not.
     """
     stored, specs = read_graph(path), tensor_specs(checkpoint.config)
@@ -44,7 +45,9 @@ def dequantized(path: Path, checkpoint: Checkpoint) -> Weights:
         if name in specs and specs[name].role == "gain":
             gain = weight.array() / np.float32(specs[name].scale)
             tensors[name] = ArrayWeight(np.asarray(gain, np.float32))
-        else:
+        elif f"{name}:inputs" in stored:
+            tensors[name] = ArrayWeight(weight.array() * read_input_factors(stored, name))
+        elif not name.endswith(":inputs"):
             tensors[name] = ArrayWeight(straight(weight.array(), weight.turned)) if weight.turned else weight
     return Weights(tensors, _stages(stored, checkpoint))
 

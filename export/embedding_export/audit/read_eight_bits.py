@@ -78,6 +78,20 @@ def read_head_factors(stored: Mapping[str, StoredWeight], name: str, gain: Float
     return factors if np.array_equal(a, b) else np.ones_like(gain)
 
 
+def read_input_factors(stored: Mapping[str, StoredWeight], name: str) -> Floats:
+    """What the inputs of the matrix `name` are multiplied by as the graph runs, float32 [in] or [1]."""
+    factors = stored.get(f"{name}:inputs")
+    return np.ones(1, np.float32) if factors is None else factors.array()
+
+
+def wrong_input_factors(stored: Mapping[str, StoredWeight], name: str, width: int) -> str:
+    """What is wrong with them, in words: they must be positive powers of two, one for each input."""
+    factors = read_input_factors(stored, name)
+    if factors.shape not in ((1,), (width,)):
+        return f"has shape {factors.shape}, expected {(width,)}"
+    return "" if (np.frexp(factors)[0] == 0.5).all() else "is not made of powers of two"
+
+
 def moved_as_stored(
     stored: Mapping[str, StoredWeight], tensors: Mapping[str, Weight], specs: Specs
 ) -> dict[str, Weight]:
@@ -88,5 +102,7 @@ def moved_as_stored(
             columns = np.ones(1, np.float32)
             if spec.norm is not None:
                 columns = read_norm_factors(stored, spec.norm, tensors[spec.norm].array())
+            elif spec.unnormed:
+                columns = np.float32(1) / read_input_factors(stored, name)
             found[name] = Moved(tensors[name], columns, stored[name].turned)
     return found

@@ -32,7 +32,7 @@ def write_client_files(checkpoint: Checkpoint, bundle: Path, onnx_files: dict[st
 
     config.json gains `transformers.js_config`: `use_external_data_format`, by which transformers.js learns
     that a graph's weights lie in `<graph>_data`, and `dtype`, the graph it takes by default, where it knows
-    one. A repaired value is written as repaired.
+    one. A repaired value is written as repaired, and `vocab_size` where the text model's figures are.
     """
     for source in checkpoint.client_files:
         changed = checkpoint.tokenizer.client_json(source)
@@ -44,7 +44,8 @@ def write_client_files(checkpoint: Checkpoint, bundle: Path, onnx_files: dict[st
             write_text(bundle / source.name, changed)
     config: dict[str, Any] = json.loads((checkpoint.path / "config.json").read_text(encoding="utf-8"))
     config |= checkpoint.client_config
-    config["vocab_size"] = checkpoint.config.vocab_size
+    text = config["text_config"] if isinstance(config.get("text_config"), dict) else config
+    text["vocab_size"] = checkpoint.config.vocab_size
     if names := sorted(Path(f).name for f in onnx_files):
         known = [dtype for name, dtype in _CLIENT_DTYPES.items() if name in names]
         config["transformers.js_config"] = {

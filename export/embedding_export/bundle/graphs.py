@@ -21,9 +21,10 @@ from embedding_export.checkpoint.checkpoint import Checkpoint
 from embedding_export.errors import ExportError
 from embedding_export.options import ExportOptions
 from embedding_export.reporting import Reporter
-from embedding_export.weights.calibration import Calibration, calibrate
+from embedding_export.weights.calibration import calibrate
 from embedding_export.weights.encoder import Encoder
 from embedding_export.weights.folding import as_stored, folded
+from embedding_export.weights.matrices import Matrices
 from embedding_export.weights.precisions import (
     LITERT,
     LITERT_MIN_VERSION,
@@ -43,15 +44,18 @@ NOT_YET = Parity("not run", "the export has not got there")
 
 @dataclass(frozen=True)
 class Source:
-    """What graphs are made from; they share one calibration."""
+    """What graphs are made from; they share one calibration, and the codes of their matrices."""
 
     checkpoint: Checkpoint
     special: SpecialIds
 
     @cached_property
-    def calibration(self) -> Calibration:
-        """What the encoder's activations are like on the sample; the Dense stages do not count."""
-        return calibrate(self.checkpoint.config, folded(self.checkpoint), self.special.sample)
+    def matrices(self) -> Matrices:
+        """Rounds matrices by the encoder's activations on the sample; the Dense stages do not count."""
+        config, weights = self.checkpoint.config, folded(self.checkpoint)
+        seen = calibrate(config, weights, self.special.sample)
+        _release(self.checkpoint)
+        return Matrices(config, weights, seen)
 
     def encoder(self, fold_dense: bool) -> Encoder:
         """The checkpoint as the writers read it."""
@@ -66,7 +70,7 @@ class Source:
             c.max_seq_length,
             self.special.sample,
             c.include_prompt,
-            calibrated=lambda: self.calibration,
+            shared=lambda: self.matrices,
         )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from embedding_export.architectures.interface.figures import Figures
+from embedding_export.architectures.interface.tensors import Specs, TensorSpec
 from embedding_export.architectures.registry import architecture_of, tensor_specs
 from embedding_export.checkpoint.stages import Stages
 from embedding_export.errors import CheckpointError
@@ -45,8 +46,9 @@ def read_model_tensors(
                 "one that is meant, or fetch the checkpoint again."
             )
         found[canonical] = tensor
-    _refuse_difference(folder, {name: spec.shape for name, spec in specs.items()}, found)
-    tensors = {n: dataclasses.replace(found[n], name=n, offset=spec.offset) for n, spec in specs.items()}
+    _refuse_difference(folder, _shapes_in_files(specs), found)
+    found = {name: dataclasses.replace(tensor, name=name) for name, tensor in found.items()}
+    tensors = {name: _tensor(name, spec, found) for name, spec in specs.items()}
     for stage, path in zip(stages.dense, stages.dense_folders, strict=True):
         names = {"linear.weight": stage.weight} | ({"linear.bias": stage.bias} if stage.bias else {})
         part = read_weights(path)
@@ -54,6 +56,23 @@ def read_model_tensors(
         _refuse_difference(path, shapes | dict.fromkeys(list(names)[1:], (stage.out_features,)), part)
         tensors |= {new: dataclasses.replace(part[old], name=new) for old, new in names.items()}
     return tensors, tuple(f"{_parts(list(names))} left out: {why}" for why, names in left_out.items())
+
+
+def _shapes_in_files(specs: Specs) -> Shapes:
+    """The tensors that files should hold: some are cut into rows, which stand in `specs` each."""
+    shapes: Shapes = {}
+    for name, spec in specs.items():
+        whole, first = spec.rows_of or (name, 0)
+        before = shapes.get(whole, (0,))[0]
+        shapes[whole] = (max(before, first + spec.shape[0]), *spec.shape[1:])
+    return shapes
+
+
+def _tensor(name: str, spec: TensorSpec, found: Mapping[str, Tensor]) -> Tensor:
+    if spec.rows_of is not None:
+        whole, first = spec.rows_of
+        return found[whole].cut(name, first, spec.shape[0])
+    return dataclasses.replace(found[name], offset=spec.offset)
 
 
 def _parts(names: list[str]) -> str:

@@ -4,7 +4,7 @@ import hashlib
 import math
 import mmap
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +26,8 @@ class Tensor:
     """One tensor of at least one axis; nothing is read before it is asked for.
 
     `start` is where its bytes (little-endian, row-major) begin in the mapped file; `offset` is added to every
-    value as it is read, in float32, for files that hold a tensor less a constant.
+    value as it is read, in float32, for files that hold a tensor less a constant. `parent` is the file's
+    tensor whose rows it is, if it is some of them.
     """
 
     name: str
@@ -36,11 +37,18 @@ class Tensor:
     start: int
     mapping: mmap.mmap
     offset: float = field(default=0.0, kw_only=True)
+    parent: "Tensor | None" = field(default=None, kw_only=True)
 
     @property
     def nbytes(self) -> int:
         """Bytes it takes in the file."""
         return math.prod(self.shape) * np.dtype(_STORED[self.dtype]).itemsize
+
+    def cut(self, name: str, first: int, count: int) -> "Tensor":
+        """`count` of its rows as a tensor of their own."""
+        shape = (count, *self.shape[1:])
+        start = self.start + first * (self.nbytes // self.shape[0])
+        return replace(self, name=name, shape=shape, start=start, parent=self)
 
     def rows(self, start: int, stop: int) -> NDArray[np.float32]:
         """Rows `start` … `stop` - 1 of the first axis, float32, read-only.
@@ -97,14 +105,15 @@ class Tensor:
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 (hex) over the name, dtype, shape and stored bytes of every tensor, in order of name.
 
-    Reads every byte once, in blocks, and refuses values that are no numbers on the way.
+    Of tensors that are rows of another, that one counts. Reads every byte once, in blocks, and refuses values
+    that are no numbers on the way.
 
     Raises:
         CheckpointError: a tensor holds NaN or infinity.
     """
     digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name]
+    own = {t.parent.name if t.parent else name: t.parent or t for name, t in tensors.items()}
+    for name, tensor in sorted(own.items()):
         digest.update(f"{name} {tensor.dtype} {'x'.join(map(str, tensor.shape))}\n".encode())
         mask = _EXPONENT[tensor.dtype]
         for block in tensor.bits():

@@ -67,16 +67,17 @@ class LitertOps:
         return self._storage.look_up(self.s, weight, ids, scale)
 
     def linear(self, x: Value, *weights: str) -> tuple[Value, ...]:
+        x = self._storage.evened(self.s, x, weights[0])
         if self._storage.turns(weights[0]):
             x = self._turned(x)
         return tuple(self._storage.multiply(self.s, x, name) for name in weights)
 
-    def rms_norm(self, x: Value, weight: str) -> Value:
-        return self._norm(x, weight, 1.0)
+    def rms_norm(self, x: Value, weight: str, before: float = 1.0) -> Value:
+        return self._norm(x, weight, 1.0, self.config.rms_norm_eps / before**2)
 
-    def head_norm(self, x: Value, weight: str, scale: float, layer: Layer) -> Value:
+    def head_norm(self, x: Value, weight: str | None, scale: float, layer: Layer) -> Value:
         heads = self._reshape(x, self.length, -1, layer.head_dim)
-        return self._norm(heads, weight, scale)
+        return self._norm(heads, weight, scale, self.config.rms_norm_eps)
 
     def rope(self, x: Value, layer: Layer) -> Value:
         """Pairs from the halves of each head, turned by 2 x 2 matrices: a product with both rows, and a sum.
@@ -109,6 +110,12 @@ class LitertOps:
     def residual(self, x: Value, update: Value, name: str) -> Value:
         return self._add(x, update)
 
+    def scaled(self, x: Value, weight: str) -> Value:
+        return self._times(x, self._storage.vector(self.s, weight))
+
+    def token_states(self, x: Value, weight: str) -> Value:
+        return x
+
     def mean_pool(self, x: Value) -> Value:
         total = self._product(self._mask, x)
         count = self._reduce("SUM", self._mask, 1)
@@ -136,11 +143,13 @@ class LitertOps:
         turned = self.s.op("FULLY_CONNECTED", inputs, blocks.shape, FULLY_CONNECTED_VERSION["float32"])
         return self._reshape(turned, *x.shape)
 
-    def _norm(self, x: Value, weight: str, scale: float) -> Value:
+    def _norm(self, x: Value, weight: str | None, scale: float, epsilon: float) -> Value:
         square = self._reduce("MEAN", self._times(x, x), len(x.shape) - 1)
-        safe = self._add(square, self.s.constant(np.array([self.config.rms_norm_eps], np.float32)))
-        inverse = self.s.op("RSQRT", [safe], safe.shape)
-        return self._times(self._times(x, inverse), self._storage.gain(self.s, weight, scale))
+        safe = self._add(square, self.s.constant(np.array([epsilon], np.float32)))
+        normed = self._times(x, self.s.op("RSQRT", [safe], safe.shape))
+        if weight is not None:
+            return self._times(normed, self._storage.gain(self.s, weight, scale))
+        return normed if scale == 1.0 else self._mul(normed, np.array([scale], np.float32))
 
     def _side(self, window: int | None) -> int:
         """Blocks on either side that a block's window reaches; 0 where blocks would save nothing."""

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from embedding_export.litert.file import LitertFile, Signature, Stored, Value
 from embedding_export.weights import quantize
-from embedding_export.weights.eight_bits import EightBits
 from embedding_export.weights.folding import Weights, row_blocks
+from embedding_export.weights.matrices import Matrices
 from embedding_export.weights.precisions import LitertFormat
 
 # The first version of each operator that takes a table or matrix of this kind. For 4 bits in blocks the
@@ -32,11 +32,11 @@ class LitertStorage:
         file: LitertFile,
         weights: Weights,
         formats: Callable[[str], LitertFormat],
-        matrices: EightBits | None = None,
+        matrices: Matrices | None = None,
     ) -> None:
-        """`matrices` gives the codes of those that are int8."""
+        """`matrices` gives the codes of those that are not float32."""
         self._file, self._weights, self._formats, self._matrices = file, weights, formats, matrices
-        self._gains = matrices.gains if matrices else {}
+        self._gains = matrices.gains(lambda name: formats(name).type == "int8") if matrices else {}
         self._stored: dict[str, Stored] = {}
 
     def look_up(self, signature: Signature, weight: str, ids: Value, scale: float) -> Value:
@@ -57,6 +57,16 @@ class LitertStorage:
         """Whether a matrix takes inputs that the graph turns."""
         int8 = self._formats(weight).type == "int8"
         return int8 and self._matrices is not None and self._matrices.turns_input(weight)
+
+    def evened(self, signature: Signature, x: Value, weight: str) -> Value:
+        """x [S, in] with its channels as a matrix wants them that no norm gives its inputs to."""
+        factors = self._matrices.inputs(weight) if self._matrices else None
+        if factors is None:
+            return x
+        name = f"{weight}:inputs"
+        if name not in self._stored:
+            self._stored[name] = self._vector(name, factors)
+        return signature.op("MUL", [x, signature.use(self._stored[name])], x.shape)
 
     def multiply(self, signature: Signature, x: Value, weight: str) -> Value:
         """`x @ W.T` for float32 x [S, in] and W [out, in]: float32 [S, out]."""
@@ -112,7 +122,7 @@ class LitertStorage:
 
     def _int8(self, weight: str) -> Stored:
         assert self._matrices is not None
-        rows = self._matrices.codes(weight)
+        rows = self._matrices.int8(weight)
         stored = self._file.weight(
             self._matrices.stored_name(weight), np.int8, rows.codes.shape, [rows.codes]
         )
@@ -123,15 +133,21 @@ class LitertStorage:
 
         Blocks are halved until they fill the rows.
         """
-        tensor = self._weights.tensors[weight]
+        assert self._matrices is not None
+        matrices, tensor = self._matrices, self._weights.tensors[weight]
         rows, width = tensor.shape
         while width % block and block > quantize.BLOCK:
             block //= 2
         scales: list[NDArray[Any]] = []
 
+        def rounded() -> Iterator[quantize.Int4Symmetric]:
+            if weight in matrices.seen.moments:
+                yield matrices.int4_symmetric(weight, block)
+            else:
+                yield from (quantize.int4_symmetric(values, block) for values in row_blocks(tensor))
+
         def codes() -> Iterator[NDArray[np.uint8]]:
-            for values in row_blocks(tensor):
-                found = quantize.int4_symmetric(values, block)
+            for found in rounded():
                 scales.append(found.scales)
                 yield quantize.pack_pairs(found.codes.view(np.uint8) & np.uint8(15))
 

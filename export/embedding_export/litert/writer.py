@@ -11,7 +11,6 @@ from embedding_export.errors import ExportError
 from embedding_export.litert.file import LitertFile
 from embedding_export.litert.ops import Lengths, LitertOps, Names
 from embedding_export.litert.storage import LitertStorage
-from embedding_export.weights.eight_bits import EightBits
 from embedding_export.weights.encoder import Encoder
 from embedding_export.weights.precisions import LitertFormat, LitertRow
 
@@ -52,15 +51,12 @@ def write_litert(
         ExportError: the weights do not fit one file.
     """
     config = encoder.config
-    parts = {name: spec.part for name, spec in tensor_specs(config).items()}
+    specs = tensor_specs(config)
 
     def formats(name: str) -> LitertFormat:
-        return row.format(parts.get(name))
+        return row.format(name, specs)
 
-    matrices = None
-    if row.attention.type == "int8":
-        seen = encoder.calibration()
-        matrices = EightBits(config, encoder.weights, seen, lambda name: formats(name).type == "int8")
+    matrices = encoder.matrices() if row.attention.type != "float32" else None
     scratch = path.with_name(path.name + ".weights")
     try:
         with scratch.open("w+b") as data:

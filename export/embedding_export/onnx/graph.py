@@ -31,13 +31,14 @@ class OnnxGraph:
         """Weights go to `data`, which the graph file will call `data_name`; `progress` gets bytes written."""
         self._data, self._data_name, self._progress = data, data_name, progress
         self._nodes: list[onnx.NodeProto] = []
+        self._within = ""
         self._initializers: dict[str, TensorProto] = {}
         self._constants: dict[bytes, str] = {}
 
     def node(self, op: str, *inputs: str, out: str | None = None, domain: str = "", **attributes: Any) -> str:
         """Add a node with one output and return the output's name (`out`, or one made from the count)."""
         return self.nodes(
-            op, *inputs, outs=(out or f"{op}_{len(self._nodes)}",), domain=domain, **attributes
+            op, *inputs, outs=(out or f"{self._within}{op}_{len(self._nodes)}",), domain=domain, **attributes
         )[0]
 
     def nodes(
@@ -48,6 +49,22 @@ class OnnxGraph:
             helper.make_node(op, inputs, outs, name=f"node:{outs[0]}", domain=domain, **attributes)
         )
         return outs
+
+    def scan(self, scanned: Sequence[tuple[str, int]], body: Callable[[Sequence[str]], str]) -> str:
+        """What `body` makes of each entry along the first axis of the tensors `scanned` (name and type), one
+        after the other, float32, stacked. It may use all that stands before it, and names nothing itself.
+        """
+        outer, self._nodes, self._within = self._nodes, [], f"scan_{len(self._nodes)}/"
+        entries = [f"{self._within}entry_{i}" for i in range(len(scanned))]
+        made = body(entries)
+        graph = helper.make_graph(
+            self._nodes,
+            f"{self._within}body",
+            [helper.make_tensor_value_info(e, t, None) for e, (_, t) in zip(entries, scanned, strict=True)],
+            [helper.make_tensor_value_info(made, TensorProto.FLOAT, None)],
+        )
+        self._nodes, self._within = outer, ""
+        return self.node("Scan", *(name for name, _ in scanned), body=graph, num_scan_inputs=len(scanned))
 
     def constant(self, value: Array) -> str:
         """A constant; equal ones are stored once."""

@@ -1,10 +1,10 @@
-"""Stores matrices and table as 4-bit blocks of 32 with explicit zero points.
+"""Stores matrices and table as 4-bit blocks with explicit zero points.
 
 Matrices are multiplied by MatMulNBits (activations int8 inside where the CPU has a kernel for it); the
 table's rows are unpacked with standard operators, which every build of ONNX Runtime has.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 from embedding_export.onnx.graph import MICROSOFT, OnnxGraph
 from embedding_export.onnx.storage import output_name
 from embedding_export.weights.folding import Weights, row_blocks
+from embedding_export.weights.matrices import Matrices
 from embedding_export.weights.quantize import (
     BLOCK,
-    Floats,
     Int4Blocks,
     Int4Rows,
-    int4_blocks,
     int4_rows,
     pack_halves,
     pack_pairs,
@@ -27,25 +26,31 @@ from embedding_export.weights.quantize import (
 
 # MatMulNBits may quantize activations to int8: this is its fastest level.
 ACCURACY_LEVEL = 4
+# What makes a matrix together, in the order in which MatMulNBits takes it.
+_PARTS = ("int4", "scale", "zero")
 
 
 class Int4:
-    """Blocks of 32 along the rows; the table's scales are float16, the matrices' float32."""
+    """Blocks along the rows. Matrices have float32 scales; the table has them in 8 bits, as parts of one per
+    row, or in float16, as Q4_0 does."""
 
-    def __init__(self, graph: OnnxGraph, weights: Weights, q4_0: bool, short_scales: bool = False) -> None:
-        """`q4_0`: quantize by GGML's rule instead of by least error; `short_scales`: store the table's scales
-        in 8 bits, as parts of one per row."""
-        self._g, self._weights, self._short_scales = graph, weights, short_scales
-        self._blocks: Callable[[Floats, Any], Int4Blocks]
-        self._blocks = (lambda values, _: q4_0_blocks(values)) if q4_0 else int4_blocks
+    def __init__(
+        self, graph: OnnxGraph, weights: Weights, matrices: Matrices | None, table_block: int = BLOCK
+    ) -> None:
+        """`matrices` rounds; None: everything is quantized by GGML's rule for Q4_0, in blocks of 32.
+
+        The table's blocks are halved until an even number of them fills a row.
+        """
+        self._g, self._weights, self._matrices = graph, weights, matrices
+        self._table_block = table_block
 
     def look_up(self, weight: str, ids: str) -> str:
         g = self._g
         self._store_table(weight)
         codes, zeros = (self._unpacked(f"{weight}:{part}", ids) for part in ("int4", "zero"))
-        codes = g.node("Reshape", codes, self._g.ints(0, 0, -1, BLOCK))
+        codes = g.node("Reshape", codes, self._g.ints(0, 0, -1, self._block_of(weight)))
         centred = g.node("Sub", codes, g.node("Unsqueeze", zeros, self._g.ints(-1)))
-        if self._short_scales:
+        if self._matrices:
             steps = g.node("Cast", g.node("Gather", f"{weight}:step", ids), to=1)
             scales = g.node("Mul", steps, g.node("Gather", f"{weight}:scale", ids))
         else:
@@ -54,21 +59,30 @@ class Int4:
         return g.node("Reshape", rows, self._g.ints(0, 0, self._weights.tensors[weight].shape[1]))
 
     def multiply(self, x: str, weight: str) -> str:
-        blocks = self._blocks(self._weights.tensors[weight].array(), np.float32)
+        if self._matrices:
+            blocks = self._matrices.int4(weight, BLOCK)
+        else:
+            blocks = q4_0_blocks(self._weights.tensors[weight].array())
         rows, count, _ = blocks.codes.shape
         codes, zeros = pack_pairs(blocks.codes), pack_pairs(blocks.zeros)
-        operands = [
+        stored: tuple[NDArray[Any], ...] = (codes, blocks.scales, zeros)
+        for part, values in zip(_PARTS, stored, strict=True):
             self._g.weight(f"{weight}:{part}", values.dtype, values.shape, [values])
-            for part, values in (("int4", codes), ("scale", blocks.scales), ("zero", zeros))
-        ]
+        return self._product(x, weight, (rows, count * BLOCK), output_name(weight))
+
+    def multiply_tokens(self, x: str, weight: str) -> str:
+        rows, width = self._weights.tensors[weight].shape
+        return self._product(x, weight, (rows, width), None)
+
+    def _product(self, x: str, weight: str, shape: tuple[int, int], out: str | None) -> str:
         return self._g.node(
             "MatMulNBits",
             x,
-            *operands,
-            out=output_name(weight),
+            *(f"{weight}:{part}" for part in _PARTS),
+            out=out,
             domain=MICROSOFT,
-            K=count * BLOCK,
-            N=rows,
+            K=shape[1],
+            N=shape[0],
             bits=4,
             block_size=BLOCK,
             accuracy_level=ACCURACY_LEVEL,
@@ -76,7 +90,7 @@ class Int4:
 
     def _store_table(self, weight: str) -> None:
         """Codes block by block, zero points and scales for whole rows; each pair of codes shares a byte."""
-        table = self._weights.tensors[weight]
+        table, block = self._weights.tensors[weight], self._block_of(weight)
         rows, width = table.shape
         zeros: list[NDArray[Any]] = []
         steps: list[NDArray[Any]] = []
@@ -85,22 +99,28 @@ class Int4:
         def codes() -> Iterator[NDArray[np.uint8]]:
             for values in row_blocks(table):
                 found: Int4Blocks | Int4Rows
-                if self._short_scales:
-                    found = int4_rows(values)
+                if self._matrices:
+                    found = int4_rows(values, block, self._matrices.importance())
                     steps.append(found.steps)
                 else:
-                    found = self._blocks(values, np.float16)
+                    found = q4_0_blocks(values)
                 zeros.append(pack_halves(found.zeros))
                 scales.append(found.scales)
                 yield pack_halves(found.codes.reshape(len(values), width))
 
         self._g.weight(f"{weight}:int4", np.uint8, (rows, width // 2), codes())
-        self._g.weight(f"{weight}:zero", np.uint8, (rows, width // BLOCK // 2), zeros)
-        if self._short_scales:
-            self._g.weight(f"{weight}:step", np.uint8, (rows, width // BLOCK), steps)
+        self._g.weight(f"{weight}:zero", np.uint8, (rows, width // block // 2), zeros)
+        if self._matrices:
+            self._g.weight(f"{weight}:step", np.uint8, (rows, width // block), steps)
             self._g.weight(f"{weight}:scale", np.float32, (rows, 1), scales)
         else:
-            self._g.weight(f"{weight}:scale", np.float16, (rows, width // BLOCK), scales)
+            self._g.weight(f"{weight}:scale", np.float16, (rows, width // block), scales)
+
+    def _block_of(self, table: str) -> int:
+        width, block = self._weights.tensors[table].shape[1], self._table_block
+        while width % (2 * block) and block > BLOCK:
+            block //= 2
+        return block
 
     def _unpacked(self, name: str, ids: str) -> str:
         """The rows of a packed tensor for the ids, float32, low halves of the bytes first."""

@@ -8,7 +8,7 @@ token is quantized by itself, and what feeds a rounding is computed in an order 
 not change: a text's vector does not depend on its batch.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,10 +25,9 @@ from embedding_export.onnx.scores import Int8Scores
 from embedding_export.onnx.storage import Storage, output_name
 from embedding_export.weights import quantize
 from embedding_export.weights.balancing import balance_heads
-from embedding_export.weights.calibration import Calibration
-from embedding_export.weights.eight_bits import EightBits
 from embedding_export.weights.encoder import Encoder
 from embedding_export.weights.folding import Weight, Weights, row_blocks
+from embedding_export.weights.matrices import Matrices
 from embedding_export.weights.turning import turn
 
 # uint8 activations stand for (code - 128) * scale. Unsigned, because that is what engines have fast kernels
@@ -54,12 +53,13 @@ class Int8:
     """Stores the table as int8 rows and matrices as int8 columns, each with a scale; Dense as float32."""
 
     def __init__(
-        self, graph: OnnxGraph, weights: Weights, matrices: EightBits, table: Storage | None = None
+        self, graph: OnnxGraph, weights: Weights, matrices: Matrices, table: Storage | None = None
     ) -> None:
         """`table` stores the table otherwise."""
         self._table = table
         self._g, self._weights, self._matrices = graph, weights, matrices
         self._zeros = ""
+        self._quantized: dict[str, tuple[str, str]] = {}
 
     def look_up(self, weight: str, ids: str) -> str:
         if self._table:
@@ -85,8 +85,13 @@ class Int8:
         products = g.node("MatMul", g.node("Transpose", stored, perm=[1, 0]), column)  # [B, out, 1]
         return g.node("Squeeze", products, g.ints(-1), out=output_name(weight))
 
+    def multiply_tokens(self, x: str, weight: str) -> str:
+        return self._g.node("MatMul", x, weight)
+
     def quantize(self, x: str, width: int) -> tuple[str, str]:
-        """uint8 codes [B, S, width] and scales [B, S, 1] of x, row by row."""
+        """uint8 codes [B, S, width] and scales [B, S, 1] of x, row by row; of the same x but once."""
+        if x in self._quantized:
+            return self._quantized[x]
         g = self._g
         # Two reductions read x twice; |x| would also have to be written.
         step, axis = np.float32(1 / quantize.INT8_MAX), np.array([-1], np.int64)
@@ -96,7 +101,16 @@ class Int8:
         )
         scale = g.node("Max", above, below, self._constant(np.float32(TINY)))
         codes = g.node("QuantizeLinear", x, scale, self._zero(scale), axis=-1, block_size=width)
+        self._quantized[x] = codes, scale
         return codes, scale
+
+    def evened(self, x: str, weight: str) -> str:
+        """x [B, S, in] with its channels as a matrix wants them that no norm gives its inputs to."""
+        factors = self._matrices.inputs(weight)
+        if factors is None:
+            return x
+        stored = self._g.weight(f"{weight}:inputs", np.float32, factors.shape, [factors])
+        return self._g.node("Mul", x, stored)
 
     def turn(self, x: str, width: int) -> str:
         """x [B, S, width] with its channels turned in blocks."""
@@ -110,7 +124,7 @@ class Int8:
         name = self._matrices.stored_name(weight)
         stored = f"{name}:int8"
         if not self._g.has(stored):
-            rows = self._matrices.codes(weight)
+            rows = self._matrices.int8(weight)
             self._g.weight(stored, np.int8, rows.codes.T.shape, [rows.codes.T])
             self._g.weight(f"{name}:scale", np.float32, rows.scales.shape, [rows.scales])
         one, zero = self._constant(np.float32(1)), self._constant(np.uint8(ACTIVATION_ZERO))
@@ -135,15 +149,16 @@ class Int8Ops:
         self,
         graph: OnnxGraph,
         encoder: Encoder,
-        seen: Calibration,
         table: Storage | None = None,
+        others: Mapping[str, Storage] | None = None,
     ) -> None:
-        """`seen`: what activations are like; `table` stores the table of embeddings, if not as int8."""
+        """`table` stores the table of embeddings, if not as int8, and `others` those matrices."""
         self.g, self.config, self.weights = graph, encoder.config, encoder.weights
-        self._matrices = EightBits(encoder.config, encoder.weights, seen)
+        self._matrices, self._others = encoder.matrices(), others or {}
         self._int8 = Int8(graph, encoder.weights, self._matrices, table)
-        heads = balance_heads(encoder.config, seen)
-        scores, gains = Int8Scores(graph, seen, heads), {**self._matrices.gains, **heads}
+        heads = balance_heads(encoder.config, self._matrices.seen)
+        scores = Int8Scores(graph, self._matrices.seen, heads)
+        gains = {**self._matrices.gains(lambda name: name not in self._others), **heads}
         self._float = OnnxOps(graph, encoder, self._int8, scores, gains)
 
     def embedding(self, weight: str, scale: float) -> Scaled:
@@ -151,18 +166,22 @@ class Int8Ops:
 
     def linear(self, x: Scaled, *weights: str) -> tuple[Scaled, ...]:
         """One quantization of x serves all weights."""
-        name, width = x.name, self.weights.tensors[weights[0]].shape[1]
+        if weights[0] in self._others:
+            settled = self._settled(x)
+            return tuple(Scaled(self._others[w].multiply(settled, w)) for w in weights)
+        name, width = self._int8.evened(x.name, weights[0]), self.weights.tensors[weights[0]].shape[1]
         if self._matrices.turns_input(weights[0]):
             name = self._int8.turn(name, width)
         codes, scale = self._int8.quantize(name, width)
         return tuple(Scaled(self._int8.product(codes, w), (scale, *x.scales)) for w in weights)
 
-    def rms_norm(self, x: Scaled, weight: str) -> Scaled:
+    def rms_norm(self, x: Scaled, weight: str, before: float = 1.0) -> Scaled:
         """The scale is multiplied back: nothing bounds these rows from below, and epsilon must count."""
-        return Scaled(self._float.rms_norm(self._settled(x), weight))
+        return Scaled(self._float.rms_norm(self._settled(x), weight, before))
 
-    def head_norm(self, x: Scaled, weight: str, scale: float, layer: Layer) -> Scaled:
-        name = x.name if self._cancels(weight, layer) else self._settled(x)
+    def head_norm(self, x: Scaled, weight: str | None, scale: float, layer: Layer) -> Scaled:
+        cancels = weight is not None and self._cancels(weight, layer)
+        name = x.name if cancels else self._settled(x)
         return Scaled(self._float.head_norm(name, weight, scale, layer))
 
     def rope(self, x: Scaled, layer: Layer) -> Scaled:
@@ -177,6 +196,12 @@ class Int8Ops:
 
     def residual(self, x: Scaled, update: Scaled, name: str) -> Scaled:
         return Scaled(self._float.residual(self._settled(x), self._settled(update), name))
+
+    def scaled(self, x: Scaled, weight: str) -> Scaled:
+        return Scaled(self._float.scaled(self._settled(x), weight))
+
+    def token_states(self, x: Scaled, weight: str) -> Scaled:
+        return Scaled(self._float.token_states(self._settled(x), weight))
 
     def mean_pool(self, x: Scaled) -> Scaled:
         return Scaled(self._float.mean_pool(self._settled(x)))

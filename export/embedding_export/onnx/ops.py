@@ -5,14 +5,15 @@ standard operators it uses three that every ONNX Runtime build carries (web buil
 `SimplifiedLayerNormalization` (RMSNorm), and `RotaryEmbedding` and `Gelu` in their long-standing forms.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import TensorProto
 
 from embedding_export.architectures.interface.figures import Layer
 from embedding_export.architectures.interface.ops import DenseStage
-from embedding_export.architectures.interface.rope import rope_tables
+from embedding_export.architectures.interface.rope import rope_frequencies, rope_tables
 from embedding_export.onnx.graph import MICROSOFT, OnnxGraph
 from embedding_export.onnx.scores import Int8Scores
 from embedding_export.onnx.storage import Storage
@@ -21,12 +22,18 @@ from embedding_export.weights.encoder import Encoder
 # Added to the scores of masked keys: far below any score, yet finite, so that a row with no key at all stays
 # finite.
 NEG = np.float32(-1e9)
-# Up to this many tokens one block is fastest, beyond it blocks of CHUNK queries (measured on two x86 cores:
-# 64 and 256 are within 7 % of 128).
+# Up to this many tokens, and up to two windows, one block is fastest, beyond it blocks of CHUNK queries
+# (measured on two x86 cores: 64 and 256 are within 7 % of 128).
 BLOCK_LOCAL_ABOVE = 512
 CHUNK = 128
 
 
+# Positions times head dimension up to which rotations are stored (2 MB for each kind of layer): computing
+# them costs some 10 ns for each angle.
+STORED_ROTATIONS = 2_048 * 256
+# Graphs for longer texts attend in blocks one after the other: at 8,192 tokens the scores of a global layer
+# would take 1 GB at once.
+ATTENDED_AT_ONCE = 2_048
 # Tokens that mean pooling sums as one run.
 POOLED_RUN = 64
 
@@ -48,11 +55,14 @@ class OnnxOps:
         """
         self.g, self._storage = graph, storage
         self.config, self.weights = encoder.config, encoder.weights
-        self._positions = _positions(encoder.max_seq_length)
+        self._positions = _positions(encoder.max_seq_length, encoder.config.window)
         self._int8_scores, self._gains = int8_scores, gains or {}
+        self._in_turn = encoder.max_seq_length > ATTENDED_AT_ONCE
         self._blocks = _Blocks(graph, encoder.config.window, whole=int8_scores is not None)
         self._biases: dict[int | None, str] = {}
         self._shapes: dict[Layer, tuple[str, str]] = {}
+        self._computed: dict[tuple[float, int], tuple[str, str]] = {}
+        self._bias_of_blocks = ""
         self._token_mask = graph.node("Cast", self._blocks.mask, to=1)
         if not encoder.include_prompt:  # tokens of a prompt have 2 in the mask: attention alone reads them
             pooled = self.g.node("Equal", self._blocks.mask, self.g.ints(1))
@@ -65,26 +75,31 @@ class OnnxOps:
     def linear(self, x: str, *weights: str) -> tuple[str, ...]:
         return tuple(self._storage.multiply(x, name) for name in weights)
 
-    def rms_norm(self, x: str, weight: str) -> str:
-        return self._norm(x, weight, 1.0, weight.removesuffix(".weight"))
+    def rms_norm(self, x: str, weight: str, before: float = 1.0) -> str:
+        return self._norm(x, weight, 1.0, self.config.rms_norm_eps / before**2)
 
-    def head_norm(self, x: str, weight: str, scale: float, layer: Layer) -> str:
+    def head_norm(self, x: str, weight: str | None, scale: float, layer: Layer) -> str:
         heads = self.g.node("Reshape", x, self.g.ints(0, 0, -1, layer.head_dim))
-        normed = self._norm(heads, weight, scale, weight.removesuffix(".weight"))
+        if weight is None:
+            gain = self.g.constant(np.full(layer.head_dim, scale, np.float32))
+            normed = self._normed(heads, gain, self.config.rms_norm_eps)
+        else:
+            normed = self._norm(heads, weight, scale, self.config.rms_norm_eps)
         joined = self.g.node("Reshape", normed, self.g.ints(0, 0, -1))
-        if self._int8_scores:
+        if self._int8_scores and weight is not None:
             self._int8_scores.normed(joined, weight)
         return joined
 
     def rope(self, x: str, layer: Layer) -> str:
-        cos, sin = rope_tables(layer.rope_theta, layer.head_dim, self._positions)
-        tables = self.g.constant(cos), self.g.constant(sin)
+        tables = self._rotations(layer.rope_theta, layer.head_dim)
         turned = self.g.node("RotaryEmbedding", x, self.g.ints(0), *tables, domain=MICROSOFT)
         if self._int8_scores:
             self._int8_scores.turned(turned, x)
         return turned
 
     def attention(self, q: str, k: str, v: str, layer: Layer) -> str:
+        if self._in_turn:
+            return self._attend_in_turn(q, k, v, layer)
         if self._int8_scores:
             codes = self._scored(*self._int8_scores.quantized(q, k), layer)
             return self._attend(self._int8_scores.product(codes, q, k), v, layer)
@@ -95,6 +110,12 @@ class OnnxOps:
 
     def residual(self, x: str, update: str, name: str) -> str:
         return self.g.node("Add", x, update, out=name)
+
+    def scaled(self, x: str, weight: str) -> str:
+        return self.g.node("Mul", x, self._vector(weight))
+
+    def token_states(self, x: str, weight: str) -> str:
+        return self._storage.multiply_tokens(x, weight)
 
     def mean_pool(self, x: str) -> str:
         """Filled up with zeros to whole runs of tokens: engines sum in runs, which S then does not change."""
@@ -125,14 +146,29 @@ class OnnxOps:
         )
         self.g.node("Identity", vector, out="sentence_embedding")
 
-    def _norm(self, x: str, weight: str, scale: float, out: str) -> str:
+    def _rotations(self, theta: float, head_dim: int) -> tuple[str, str]:
+        """Cosines and sines for each position: stored, or computed from the angles where that is long."""
+        if self._positions * max(x.head_dim for x in self.config.layers) <= STORED_ROTATIONS:
+            cos, sin = rope_tables(theta, head_dim, self._positions)
+            return self.g.constant(cos), self.g.constant(sin)
+        if (theta, head_dim) not in self._computed:
+            frequencies = self.g.constant(rope_frequencies(theta, head_dim))
+            angles = self.g.node("Mul", self._blocks.positions(), frequencies)  # [S, D / 2]
+            self._computed[theta, head_dim] = self.g.node("Cos", angles), self.g.node("Sin", angles)
+        return self._computed[theta, head_dim]
+
+    def _norm(self, x: str, weight: str, scale: float, epsilon: float) -> str:
+        """Its output is named after the gain, where that is used for the first time."""
+        out = None
         if not self.g.has(weight):
+            out = weight.removesuffix(".weight")
             values = self.weights.tensors[weight].array() * np.float32(scale)
             values = values / self._gains.get(weight, np.float32(1))
             self.g.weight(weight, np.float32, values.shape, [values])
-        return self.g.node(
-            "SimplifiedLayerNormalization", x, weight, out=out, axis=-1, epsilon=self.config.rms_norm_eps
-        )
+        return self._normed(x, weight, epsilon, out)
+
+    def _normed(self, x: str, gain: str, epsilon: float, out: str | None = None) -> str:
+        return self.g.node("SimplifiedLayerNormalization", x, gain, out=out, axis=-1, epsilon=epsilon)
 
     def _scored(self, q: str, k: str, layer: Layer) -> tuple[str, str]:
         """Queries [B, blocks, KV, block * group, D] and keys [B, blocks, KV, D, keys], of whatever type.
@@ -158,10 +194,53 @@ class OnnxOps:
         out = g.node("MatMul", weights, v)
         return self._join_heads(out, layer)
 
+    def _attend_in_turn(self, q: str, k: str, v: str, layer: Layer) -> str:
+        """As `attention`, block after block of queries: [B, KV, block * group, D] each."""
+        g, scores_of, kind = self.g, self._int8_scores, TensorProto.FLOAT
+        codes = scores_of.quantized(q, k) if scores_of else (q, k)
+        if scores_of:
+            kind = TensorProto.UINT8
+        queries = g.node("Transpose", self._queries(codes[0], layer), perm=[1, 0, 2, 3, 4])
+        scanned: list[tuple[str, int]] = [(queries, kind)]
+        if layer.window is not None:
+            scanned += [(self._blocks.key_index, TensorProto.INT64), (self._blocks.inside, TensorProto.BOOL)]
+        whole = [self._heads_of(x, layer) for x in (codes[1], v)] if layer.window is None else []
+        fixed = self._bias_in_turn() if layer.window is None else self._blocks.near(layer.window)
+        self._blocks.real()  # what several blocks take stands outside of what is done for each
+
+        def attend(block: Sequence[str]) -> str:
+            if whole:
+                keys, values, bias = *whole, fixed
+            else:
+                index = block[1]
+                keys, values = (
+                    self._heads_of(g.node("Gather", x, index, axis=1), layer) for x in (codes[1], v)
+                )
+                bias = self._blocks.bias_of(index, block[2], fixed)
+            pair = block[0], g.node("Transpose", keys, perm=[0, 1, 3, 2])
+            scores = scores_of.product(pair, q, k) if scores_of else g.node("MatMul", *pair)
+            split = g.node("Reshape", scores, self._split_queries(scores, layer))
+            weights = g.node("Softmax", g.node("Add", split, bias), axis=-1)
+            return g.node("MatMul", g.node("Reshape", weights, g.node("Shape", scores)), values)
+
+        out = g.node("Transpose", g.scan(scanned, attend), perm=[1, 0, 2, 3, 4])
+        return self._join_heads(out, layer)
+
+    def _heads_of(self, x: str, layer: Layer) -> str:
+        """Keys or values [B, keys, KV * D] as [B, KV, keys, D]."""
+        x = self.g.node("Reshape", x, self.g.ints(0, 0, layer.kv_heads, layer.head_dim))
+        return self.g.node("Transpose", x, perm=[0, 2, 1, 3])
+
+    def _split_queries(self, scores: str, layer: Layer) -> str:
+        """The shape of one block's scores [B, KV, block * group, keys] with queries apart from groups."""
+        keys = self.g.node("Shape", scores, start=3, end=4)
+        return self.g.node("Concat", self.g.ints(0, 0, -1, layer.group), keys, axis=0)
+
     def _queries(self, q: str, layer: Layer) -> str:
         """[B, S, N * D] as [B, blocks, KV, block * group, D]."""
         kv, d = layer.kv_heads, layer.head_dim
-        blocks = self._blocks.count if layer.window is not None else self.g.ints(1)
+        cut = layer.window is not None or self._in_turn
+        blocks = self._blocks.count if cut else self.g.ints(1)
         if kv == 1:  # heads lie beside each other within a token already
             tail = self.g.ints(1, -1, d)
             return self.g.node("Reshape", q, self.g.node("Concat", self.g.ints(0), blocks, tail, axis=0))
@@ -197,6 +276,12 @@ class OnnxOps:
             self._biases[window] = self._blocks.bias(window)
         return self._biases[window]
 
+    def _bias_in_turn(self) -> str:
+        """The bias of global layers for one block's scores [B, KV, block, group, keys]."""
+        if not self._bias_of_blocks:
+            self._bias_of_blocks = self.g.node("Squeeze", self._bias(None), self.g.ints(1))
+        return self._bias_of_blocks
+
     def _vector(self, name: str) -> str:
         values = self.weights.tensors[name].array()
         return self.g.weight(name, np.float32, values.shape, [values])
@@ -205,9 +290,14 @@ class OnnxOps:
         return self.g.constant(np.array(value, np.float32))
 
 
-def _positions(max_seq_length: int) -> int:
+def block_local_above(window: int) -> int:
+    """Up to how many tokens one block is fastest: the keys of a block are at least two windows."""
+    return max(BLOCK_LOCAL_ABOVE, 2 * window)
+
+
+def _positions(max_seq_length: int, window: int) -> int:
     """Positions that rotations are stored for: the longest text's tokens and those that fill its blocks."""
-    if max_seq_length <= BLOCK_LOCAL_ABOVE:
+    if max_seq_length <= block_local_above(window):
         return max_seq_length
     return -(-max_seq_length // CHUNK) * CHUNK
 
@@ -215,7 +305,7 @@ def _positions(max_seq_length: int) -> int:
 class _Blocks:
     """How the tokens are cut into blocks for local attention, computed in the graph from the input's length.
 
-    Up to BLOCK_LOCAL_ABOVE tokens there is one block and its keys are all tokens. Beyond, there are
+    Up to `block_local_above` tokens there is one block and its keys are all tokens. Beyond, there are
     ceil(S / CHUNK) equal blocks (S is padded by less than one token per block), and the keys of a block are
     its own tokens and `window` more on either side. Whole blocks are CHUNK tokens long and their keys begin
     at a multiple of CHUNK: engines sum over keys in runs of 128, which then are the same whatever S.
@@ -223,9 +313,11 @@ class _Blocks:
 
     def __init__(self, graph: OnnxGraph, window: int, whole: bool) -> None:
         self.g = graph
+        self._nears: dict[int, str] = {}
+        self._real = ""
         node, ints = graph.node, graph.ints
         self.length = node("Shape", "input_ids", start=1, end=2, out="length")
-        single = node("LessOrEqual", self.length, ints(BLOCK_LOCAL_ABOVE))
+        single = node("LessOrEqual", self.length, ints(block_local_above(window)))
         chunks = node("Div", node("Add", self.length, ints(CHUNK - 1)), ints(CHUNK))
         self.count = node("Where", single, ints(1), chunks, out="blocks")
         one_less = node("Sub", self.count, ints(1))
@@ -247,7 +339,7 @@ class _Blocks:
         raw = self.g.node("Add", self.g.node("Unsqueeze", first, self.g.ints(1)), self._offset)
         last = self.g.node("Sub", self.padded, self.g.ints(1))
         self.key_index = self.g.node("Max", self.g.node("Min", raw, last), self.g.ints(0), out="key_index")
-        self._inside = self.g.node("Equal", raw, self.key_index)
+        self.inside = self.g.node("Equal", raw, self.key_index)
 
     def bias(self, window: int | None) -> str:
         """The additive mask, [B, blocks, 1, block or 1, 1, keys]."""
@@ -256,13 +348,41 @@ class _Blocks:
         if window is None:
             allowed = node("Unsqueeze", allowed, ints(1, 2, 3, 4))
         else:
-            allowed = node("And", node("Gather", allowed, self.key_index, axis=1), self._inside)
-            query = node("Unsqueeze", self._range(self._block), ints(1))
-            distance = node("Abs", node("Sub", self._offset, query))
-            near = node("Unsqueeze", node("LessOrEqual", distance, ints(window)), ints(1))
+            allowed = node("And", node("Gather", allowed, self.key_index, axis=1), self.inside)
+            near = self._near(window)
             allowed = node("And", node("Unsqueeze", allowed, ints(2, 3, 4)), near)
         zero, neg = (self.g.constant(np.array(x, np.float32)) for x in (0, NEG))
         return node("Where", allowed, zero, neg, out="bias_global" if window is None else "bias_local")
+
+    def near(self, window: int) -> str:
+        """Which keys of a block are within the window of which of its queries, bool [block, 1, keys]."""
+        if window not in self._nears:
+            self._nears[window] = self._near(window)
+        return self._nears[window]
+
+    def real(self) -> str:
+        """Which tokens are no padding, bool [B, S]."""
+        if not self._real:
+            self._real = self.g.node("Cast", self.mask, to=9)
+        return self._real
+
+    def bias_of(self, index: str, inside: str, near: str) -> str:
+        """The additive mask of one block, [B, 1, block, 1, keys], whose row of `key_index` is `index`."""
+        node, ints = self.g.node, self.g.ints
+        real = node("And", node("Gather", self.real(), index, axis=1), inside)
+        allowed = node("And", node("Unsqueeze", real, ints(1, 2, 3)), near)
+        zero, neg = (self.g.constant(np.array(x, np.float32)) for x in (0, NEG))
+        return node("Where", allowed, zero, neg)
+
+    def _near(self, window: int) -> str:
+        node, ints = self.g.node, self.g.ints
+        query = node("Unsqueeze", self._range(self._block), ints(1))
+        distance = node("Abs", node("Sub", self._offset, query))
+        return node("Unsqueeze", node("LessOrEqual", distance, ints(window)), ints(1))
+
+    def positions(self) -> str:
+        """The number of each token, float32 [S, 1]."""
+        return self.g.node("Unsqueeze", self.g.node("Cast", self._range(self.padded), to=1), self.g.ints(1))
 
     def _range(self, stop: str) -> str:
         """0 … stop - 1, for a `stop` of shape [1]."""

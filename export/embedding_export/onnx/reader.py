@@ -6,6 +6,7 @@ what an engine will find. Knows nothing of what the weights should be.
 
 import math
 import mmap
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,6 @@ from onnx import TensorProto, helper, numpy_helper
 from embedding_export.architectures.interface.tensors import TABLE
 from embedding_export.weights.stored import Grid, StoredWeight, int8_weight, plain_weight, split_name
 from embedding_runtime.engines.onnx_links import data_beside
-
-BLOCK = 32
 
 Array = NDArray[Any]
 
@@ -52,9 +51,19 @@ def score_scales(path: Path) -> list[tuple[float, float]]:
     """The static scales of queries and keys, layer by layer, of a graph whose scores are int8 products."""
     graph = onnx.load(str(path), load_external_data=False).graph
     tensors = {t.name: t for t in graph.initializer}
-    products = [n for n in graph.node if n.op_type == "MatMulIntegerToFloat" and n.input[1] not in tensors]
+    kind = "MatMulIntegerToFloat"
+    products = [n for n in _nodes(graph) if n.op_type == kind and n.input[1] not in tensors]
     q, k = ([float(numpy_helper.to_array(tensors[n.input[i]])) for n in products] for i in (2, 3))
     return list(zip(q, k, strict=True))
+
+
+def _nodes(graph: Any) -> Iterator[Any]:
+    """All nodes in order, those of graphs within nodes among them."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from _nodes(attribute.g)
 
 
 class _Files:
@@ -101,14 +110,15 @@ def _int4(name: str, codes: Array, zeros: Array, scales: Array, steps: Array | N
         if steps is not None:
             step = steps[start:stop].astype(np.float32)[:, :, None] * step
         zero = unpack(zeros[start:stop])[:, :count, None].astype(np.float32)
-        code = unpack(codes[start:stop].reshape(stop - start, -1)).reshape(stop - start, count, BLOCK)
+        code = unpack(codes[start:stop].reshape(stop - start, -1)).reshape(stop - start, count, -1)
         ends = (-zero * step, (15 - zero) * step)
         wide = [
-            np.repeat(x[:, :, 0], BLOCK, axis=1) for x in (np.abs(step), np.minimum(*ends), np.maximum(*ends))
+            np.repeat(x[:, :, 0], code.shape[2], axis=1)
+            for x in (np.abs(step), np.minimum(*ends), np.maximum(*ends))
         ]
         return Grid(((code.astype(np.float32) - zero) * step).reshape(stop - start, -1), *wide)
 
-    return StoredWeight("int4", (rows, count * BLOCK), grid)
+    return StoredWeight("int4", (rows, codes[0].size * 2), grid)
 
 
 def _pairs(packed: Array) -> Array:

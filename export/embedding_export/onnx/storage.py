@@ -25,6 +25,9 @@ class Storage(Protocol):
     def multiply(self, x: str, weight: str) -> str:
         """`x @ W.T` for float32 x [.., in] and W [out, in]: float32 [.., out], named as the weight."""
 
+    def multiply_tokens(self, x: str, weight: str) -> str:
+        """The same for tokens [B, S, in] and a weight that `multiply` has stored; it has no name."""
+
 
 class Float32:
     """Everything as it is."""
@@ -41,6 +44,9 @@ class Float32:
         values = self._weights.tensors[weight].array().T
         self._g.weight(weight, np.float32, values.shape, [values])
         return self._g.node("MatMul", x, weight, out=output_name(weight))
+
+    def multiply_tokens(self, x: str, weight: str) -> str:
+        return self._g.node("MatMul", x, weight)
 
 
 class Float16:
@@ -62,6 +68,9 @@ class Float16:
         values = quantize.float16(self._weights.tensors[weight].array()).T
         stored = self._g.weight(weight, np.float16, values.shape, [values])
         return self._g.node("MatMul", x, self._g.node("Cast", stored, to=1), out=output_name(weight))
+
+    def multiply_tokens(self, x: str, weight: str) -> str:
+        return self._g.node("MatMul", x, self._g.node("Cast", weight, to=1))
 
 
 def output_name(weight: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from onnx import TensorProto, helper
 
-from embedding_export.architectures.registry import encode
+from embedding_export.architectures.registry import encode, tensor_specs
 from embedding_export.onnx.graph import MICROSOFT, OnnxGraph
 from embedding_export.onnx.int4 import Int4
 from embedding_export.onnx.int8 import Int8Ops
@@ -17,7 +17,7 @@ from embedding_export.onnx.scores import Int8Scores
 from embedding_export.onnx.storage import Float16, Float32
 from embedding_export.weights.balancing import balance_heads
 from embedding_export.weights.encoder import Encoder
-from embedding_export.weights.precisions import PRECISIONS, PrecisionRow
+from embedding_export.weights.precisions import PRECISIONS, PrecisionRow, late_downs
 
 INPUTS = ("input_ids", "attention_mask")
 SEQUENCE = ("batch", "sequence")
@@ -52,14 +52,18 @@ def write_onnx(
 def _emit(encoder: Encoder, graph: OnnxGraph, row: PrecisionRow) -> None:
     config, weights = encoder.config, encoder.weights
     if row.storage == "int8":
-        table = Int4(graph, weights, row.table == "q4_0", row.table == "int4") if row.table else None
-        int8 = Int8Ops(graph, encoder, encoder.calibration(), table)
+        four_bits = Int4(graph, weights, encoder.matrices(), row.table_block)
+        table = four_bits if row.table == "int4" else Int4(graph, weights, None) if row.table else None
+        specs, kept = tensor_specs(config), late_downs(tensor_specs(config), row.eight_bit_downs)
+        in_four = [n for n, s in specs.items() if s.role == "matrix" and s.part == "feed-forward"]
+        others = {n: four_bits for n in in_four if row.feed_forward == "int4" and n not in kept}
+        int8 = Int8Ops(graph, encoder, table, others)
         int8.finish(*encode(int8, config, weights.dense, encoder.normalize))
         return
-    if row.storage in ("int4", "q4_0"):
-        seen = encoder.calibration()
+    if row.storage == "q4_0":
+        seen = encoder.matrices().seen
         heads = balance_heads(config, seen)
-        storage = Int4(graph, weights, row.storage == "q4_0")
+        storage = Int4(graph, weights, None)
         ops = OnnxOps(graph, encoder, storage, Int8Scores(graph, seen, heads), heads)
     else:
         plain = Float16(graph, weights) if row.storage == "float16" else Float32(graph, weights)

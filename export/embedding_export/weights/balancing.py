@@ -3,11 +3,12 @@
 A row of activations has one scale, and so has a row of weights: a channel that is large in either makes all
 others coarse. Dividing a channel by t where a norm makes it and multiplying the column of weights that takes
 it by t changes nothing but the rounding (SmoothQuant, arXiv 2211.10438, which takes t from the largest
-magnitudes; here the expected error of the product decides). Queries and keys share likewise, where their
+magnitudes; here the expected error of the product decides). A matrix with no norm before it has its inputs
+multiplied as the graph runs. Queries and keys share likewise, where their
 scores are products of codes. Every t is a power of two: the function stays the same to the last bit.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -33,11 +34,13 @@ SPREADS = np.logspace(0, 1.3, 40)
 @dataclass(frozen=True)
 class Balanced:
     """`weights` to store, whose columns were multiplied by `columns`, by the matrix; `gains` divides what a
-    norm multiplies by, by the norm's name."""
+    norm multiplies by, by the norm's name; `unnormed` divides the inputs of a matrix that has none before it.
+    """
 
     weights: Weights
     gains: Mapping[str, Floats]
     columns: Mapping[str, Floats]
+    unnormed: Mapping[str, Floats]
 
 
 @dataclass(frozen=True)
@@ -58,17 +61,25 @@ class _Moved:
         return self.rows(0, self.shape[0])
 
 
-def balance(config: Figures, weights: Weights, seen: Calibration, int8: Callable[[str], bool]) -> Balanced:
-    """Factors between each norm and the matrices that take what it gives, where these are `int8`."""
-    tensors = dict(weights.tensors)
+def balance(config: Figures, weights: Weights, seen: Calibration) -> Balanced:
+    """Factors between each norm and the matrices that take what it gives.
+
+    Tokens differ in size where no norm came before a matrix: there each counts by its own products.
+    """
+    specs, tensors = tensor_specs(config), dict(weights.tensors)
     gains: dict[str, Floats] = {}
     columns: dict[str, Floats] = {}
-    for norm, takers in norm_takers(tensor_specs(config)).items():
-        if int8(takers[0]):
-            gains[norm] = _factors(seen.inputs[norm], [weights.tensors[t].array() for t in takers])
-            columns |= dict.fromkeys(takers, gains[norm])
+    for norm, takers in norm_takers(specs).items():
+        gains[norm] = _factors(seen.inputs[norm], [weights.tensors[t].array() for t in takers])
+        columns |= dict.fromkeys(takers, gains[norm])
+    unnormed: dict[str, Floats] = {}
+    for name in (n for n, spec in specs.items() if spec.unnormed):
+        inputs, matrix = seen.inputs[name], weights.tensors[name].array()
+        size = np.sqrt(np.square(inputs @ matrix.T).mean(axis=1, keepdims=True))
+        unnormed[name] = _factors(inputs / np.maximum(size, np.float32(1e-30)), [matrix])
+    columns |= unnormed
     tensors |= {name: _Moved(tensors[name], factors) for name, factors in columns.items()}
-    return Balanced(replace(weights, tensors=tensors), gains, columns)
+    return Balanced(replace(weights, tensors=tensors), gains, columns, unnormed)
 
 
 def balance_heads(config: Figures, seen: Calibration) -> dict[str, Floats]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from embedding_export.architectures.interface.figures import Figures, Layer
 from embedding_export.architectures.interface.ops import DenseStage
 from embedding_export.architectures.interface.rope import rope_tables
-from embedding_export.architectures.registry import encode
+from embedding_export.architectures.registry import encode, tensor_specs
 from embedding_export.weights.folding import Weights
 
 Floats = NDArray[np.float32]
@@ -35,9 +35,12 @@ class Heads:
 @dataclass
 class Calibration:
     """What was seen: `inputs`, rows [at most ROWS, in] of what each norm gave to matrices, by the norm's
-    name; `moments`, the mean of x xᵀ over all tokens [in, in], by the matrix; `heads` by the head norm's."""
+    name, and of what a matrix took that has none before it, by the matrix; `inverse_squares`, the mean of 1
+    over the mean square of what a norm took; `moments`, the mean of x xᵀ over all tokens [in, in], by the
+    matrix; `heads` by the head norm's."""
 
     inputs: dict[str, Floats] = field(default_factory=dict)
+    inverse_squares: dict[str, float] = field(default_factory=dict)
     moments: dict[str, Floats] = field(default_factory=dict)
     heads: dict[str, Heads] = field(default_factory=dict)
 
@@ -69,6 +72,7 @@ class _Watched:
         seen: Calibration,
     ) -> None:
         self._config, self._weights, self._ids, self._seen = config, weights, ids, seen
+        self._specs = tensor_specs(config)
         self._texts = np.split(np.arange(len(ids)), np.cumsum(lengths)[:-1])
         self._rows = np.unique(np.linspace(0, len(ids) - 1, min(ROWS, len(ids))).astype(np.int64))
 
@@ -79,14 +83,21 @@ class _Watched:
 
     def linear(self, x: Floats, *weights: str) -> tuple[Floats, ...]:
         self._seen.moments |= dict.fromkeys(weights, x.T @ x / np.float32(len(x)))
+        if self._specs[weights[0]].unnormed:
+            self._seen.inputs[weights[0]] = x[self._rows]
         return tuple(x @ self._weights.tensors[name].array().T for name in weights)
 
-    def rms_norm(self, x: Floats, weight: str) -> Floats:
+    def rms_norm(self, x: Floats, weight: str, before: float = 1.0) -> Floats:
+        x = x * np.float32(before)
         self._seen.inputs[weight] = self._norm(x[self._rows], weight)
+        squares = np.square(x).mean(axis=-1) + self._config.rms_norm_eps
+        self._seen.inverse_squares[weight] = float((1 / squares).mean())
         return self._norm(x, weight)
 
-    def head_norm(self, x: Floats, weight: str, scale: float, layer: Layer) -> Floats:
+    def head_norm(self, x: Floats, weight: str | None, scale: float, layer: Layer) -> Floats:
         normed = self._norm(_heads(x, layer), weight) * np.float32(scale)
+        if weight is None:
+            return normed.reshape(x.shape)
         pairs = np.hypot(*np.split(normed, 2, axis=-1)).reshape(-1, layer.head_dim // 2)
         self._seen.heads[weight] = Heads(pairs.max(axis=0), np.square(pairs).mean(axis=0))
         return normed.reshape(x.shape)
@@ -108,19 +119,26 @@ class _Watched:
     def residual(self, x: Floats, update: Floats, name: str) -> Floats:
         return x + update
 
+    def scaled(self, x: Floats, weight: str) -> Floats:
+        return x * self._weights.tensors[weight].array()
+
+    def token_states(self, x: Floats, weight: str) -> Floats:
+        return x
+
     def mean_pool(self, x: Floats) -> Floats:
         return np.asarray(x.mean(axis=0, keepdims=True), np.float32)
 
     def dense(self, x: Floats, stage: DenseStage) -> Floats:
-        raise NotImplementedError("calibration ends with the encoder")
+        return x
 
     def l2_normalize(self, x: Floats) -> Floats:
         raise NotImplementedError("calibration ends with the encoder")
 
-    def _norm(self, x: Floats, weight: str) -> Floats:
+    def _norm(self, x: Floats, weight: str | None) -> Floats:
         mean_square = np.square(x).mean(axis=-1, keepdims=True)
         normed = x / np.sqrt(mean_square + np.float32(self._config.rms_norm_eps))
-        return np.asarray(normed * self._weights.tensors[weight].array(), np.float32)
+        gain = np.float32(1) if weight is None else self._weights.tensors[weight].array()
+        return np.asarray(normed * gain, np.float32)
 
 
 def _heads(x: Floats, layer: Layer) -> Floats:

@@ -1,47 +1,171 @@
 """Rounds a matrix so that its products err least on what it takes: errors are made good as they arise.
 
 Columns are rounded one by one, and what that changes in the outputs is taken back by the columns that are
-still to come, as far as inputs are correlated (GPTQ, arXiv 2210.17323).
+still to come, as far as inputs are correlated (GPTQ, arXiv 2210.17323). With 4 bits, scales are then fitted
+to the codes, and codes once more to the scales, each by the error of the products.
 """
+
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from embedding_export.weights.quantize import INT8_MAX, Floats, Int8Rows, int8_rows
+from embedding_export.weights.quantize import (
+    INT8_MAX,
+    LARGEST_CODE,
+    LARGEST_SIGNED_CODE,
+    SMALLEST_NORMAL_FLOAT16,
+    Floats,
+    Int4Blocks,
+    Int4Symmetric,
+    Int8Rows,
+    bfloat16,
+    int4_blocks,
+    int4_symmetric,
+    int8_rows,
+)
 
 # Added to the moments' diagonal, as a part of its mean: texts to calibrate on are few, and what they show by
 # chance must not be learned (0.01 and 1 lose more on other texts).
 DAMPING = 0.1
-# A code differs from the nearest by at most so many steps.
-MOST_STEPS = 3
+# A code differs from the nearest by at most so many steps, in 8 bits and in 4.
+MOST_STEPS, MOST_STEPS_OF_4_BITS = 3, 2
+# How far a scale may be from that of the least error of the weights, relatively.
+MOST_RESCALED = 0.15
 # Columns that are gone through before the rest hears of it.
 _BLOCK = 64
+# Rows whose scales are fitted at a time.
+_ROWS = 128
 
 
 def compensated_int8(values: Floats, moments: Floats) -> Int8Rows:
     """`int8_rows` with codes that make good each other's errors; moments are the mean of x xᵀ, [in, in]."""
     scales = int8_rows(values).scales
-    order = np.argsort(-moments.diagonal(), kind="stable")
-    factor = _factor(moments[np.ix_(order, order)])
-    exact = np.divide(values[:, order].T, scales)  # [in, out], in steps
-    left, codes = exact.copy(), np.empty_like(exact)
-    for start in range(0, len(exact), _BLOCK):
-        stop = min(start + _BLOCK, len(exact))
-        errors = np.empty_like(exact[start:stop])
-        for i in range(start, stop):
-            near = np.clip(np.rint(left[i]), exact[i] - MOST_STEPS, exact[i] + MOST_STEPS)
-            codes[i] = np.clip(np.rint(near), -INT8_MAX, INT8_MAX)
-            errors[i - start] = (left[i] - codes[i]) / factor[i, i]
-            left[i + 1 : stop] -= np.outer(factor[i, i + 1 : stop], errors[i - start])
-        left[stop:] -= factor[start:stop, stop:].T @ errors
-    found = np.empty(values.shape, np.int8)
-    found[:, order] = codes.T.astype(np.int8)
-    return Int8Rows(found, scales)
+    codes = np.divide(values.T, scales)  # [in, out], in steps
+    ones = np.ones((len(codes), 1), np.float32)
+    grid = _Columns(ones, -INT8_MAX * ones, INT8_MAX * ones, MOST_STEPS)
+    return Int8Rows(grid.rounded(codes, _damped(moments)).T.astype(np.int8), scales)
 
 
-def _factor(moments: Floats) -> NDArray[np.float32]:
-    """Upper triangular U with Uᵀ U the inverse of the damped moments."""
+def compensated_int4(values: Floats, moments: Floats, block: int) -> Int4Blocks:
+    """`int4_blocks` of float32 scales with codes that make good each other's errors.
+
+    Raises:
+        ExportError: rows are no multiple of `block` long.
+    """
+    damped = _damped(moments)
+    found = int4_blocks(values, np.float32, block, damped.diagonal())
+    zeros = _wide(found.zeros.astype(np.float32), block)
+    grid = _Columns(_wide(found.scales, block), -zeros, LARGEST_CODE - zeros, MOST_STEPS_OF_4_BITS)
+    codes = grid.rounded(values.T, damped)
+    scales = _fitted_scales(values, codes, found.scales, damped)
+    grid = replace(grid, steps=_wide(scales, block))
+    codes = grid.improved(values.T, codes, damped) + zeros
+    return Int4Blocks(codes.T.reshape(found.codes.shape).astype(np.uint8), found.zeros, scales)
+
+
+def compensated_symmetric(values: Floats, moments: Floats, block: int) -> Int4Symmetric:
+    """`int4_symmetric` with codes that make good each other's errors.
+
+    Raises:
+        ExportError: rows are no multiple of `block` long.
+    """
+    damped = _damped(moments)
+    found = int4_symmetric(values, block, damped.diagonal())
+    steps = _wide(found.scales.astype(np.float32), block)
+    ends = np.full((len(steps), 1), LARGEST_SIGNED_CODE, np.float32)
+    grid = _Columns(steps, -ends - 1, ends, MOST_STEPS_OF_4_BITS)
+    codes = grid.rounded(values.T, damped)
+    fitted = _fitted_scales(values, codes, found.scales.astype(np.float32), damped)
+    scales = bfloat16(np.maximum(fitted, SMALLEST_NORMAL_FLOAT16)).astype(np.float16)
+    grid = replace(grid, steps=_wide(scales.astype(np.float32), block))
+    codes = grid.improved(values.T, codes, damped)
+    return Int4Symmetric(np.ascontiguousarray(codes.T).astype(np.int8), scales)
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """What codes of a matrix's columns stand for, and how far they go: broadcast to [in, out]."""
+
+    steps: Floats
+    low: Floats
+    high: Floats
+    most: int
+    """Steps that a code may differ from what is nearest to its value."""
+
+    def rounded(self, values: Floats, damped: NDArray[np.float64]) -> Floats:
+        """Codes of values [in, out], the channels that count most first."""
+        order = np.argsort(-damped.diagonal(), kind="stable")
+        factor = _factor(damped[np.ix_(order, order)])
+        exact, steps, low, high = (x[order] for x in (values, self.steps, self.low, self.high))
+        left, found = exact.copy(), np.empty(values.shape, np.float32)
+        for start in range(0, len(exact), _BLOCK):
+            stop = min(start + _BLOCK, len(exact))
+            errors = np.empty_like(exact[start:stop])
+            for i in range(start, stop):
+                wanted = exact[i] / steps[i]
+                near = np.clip(np.rint(left[i] / steps[i]), wanted - self.most, wanted + self.most)
+                codes = np.clip(np.rint(near), low[i], high[i])
+                errors[i - start] = (left[i] - codes * steps[i]) / factor[i, i]
+                left[i + 1 : stop] -= np.outer(factor[i, i + 1 : stop], errors[i - start])
+                found[order[i]] = codes
+            left[stop:] -= factor[start:stop, stop:].T @ errors
+        return found
+
+    def improved(self, values: Floats, codes: Floats, damped: NDArray[np.float64]) -> Floats:
+        """Codes [in, out], each changed once to what is best beside all others."""
+        moments = damped.astype(np.float32)
+        found = codes.copy()
+        slopes = moments @ (codes * self.steps - values)  # of half the error, by each value
+        for start in range(0, len(found), _BLOCK):
+            stop = min(start + _BLOCK, len(found))
+            changes = np.zeros_like(found[start:stop])
+            for i in range(start, stop):
+                wanted = values[i] / self.steps[i]
+                free = found[i] - slopes[i] / (moments[i, i] * self.steps[i])
+                near = np.clip(np.rint(free), wanted - self.most, wanted + self.most)
+                better = np.clip(np.rint(near), self.low[i], self.high[i])
+                changes[i - start] = (better - found[i]) * self.steps[i]
+                slopes[i + 1 : stop] += np.outer(moments[i + 1 : stop, i], changes[i - start])
+                found[i] = better
+            slopes[stop:] += moments[stop:, start:stop] @ changes
+        return found
+
+
+def _fitted_scales(values: Floats, codes: Floats, scales: Floats, damped: NDArray[np.float64]) -> Floats:
+    """Scales [out, blocks] of the products' least error for codes [in, out]: each row's are solved together.
+
+    One that would stray far, as codes of next to nothing let it, stays.
+    """
+    count, moments = scales.shape[1], damped.astype(np.float32)
+    found = np.empty(scales.shape, np.float64)
+    for start in range(0, len(values), _ROWS):
+        rows = slice(start, min(start + _ROWS, len(values)))
+        blocks = codes.T[rows].reshape(rows.stop - start, count, -1)
+        parts = moments.reshape(count, -1, len(moments))
+        given = np.einsum("rib,ibc->ric", blocks, parts, optimize=True)  # [rows, blocks, in]
+        wanted = np.einsum("ric,rc->ri", given, values[rows])
+        system = np.einsum("rijb,rjb->rij", given.reshape(*given.shape[:2], count, -1), blocks).astype(float)
+        live = np.trace(system, axis1=1, axis2=2)[:, None, None] / count
+        system += np.eye(count) * np.maximum(1e-6 * live, 1e-30)
+        found[rows] = np.linalg.solve(system, wanted.astype(float)[:, :, None])[:, :, 0]
+    sound = np.abs(found - scales) <= MOST_RESCALED * scales
+    return np.where(sound, found, scales).astype(np.float32)
+
+
+def _wide(blocks: Floats, block: int) -> Floats:
+    """What belongs to blocks [out, blocks] for each of their columns: [in, out]."""
+    return np.ascontiguousarray(np.repeat(blocks, block, axis=1).T)
+
+
+def _damped(moments: Floats) -> NDArray[np.float64]:
     damped = moments.astype(np.float64)
+    damped = (damped + damped.T) / 2  # float32 sums are not even, which inverting enlarges
     mean = damped.trace() / len(damped)
     damped[np.diag_indices_from(damped)] += DAMPING * mean if mean > 0 else 1.0
+    return damped
+
+
+def _factor(damped: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Upper triangular U with Uᵀ U the inverse of the damped moments."""
     return np.linalg.cholesky(np.linalg.inv(damped)).T.astype(np.float32)

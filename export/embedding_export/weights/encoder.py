@@ -4,8 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from embedding_export.architectures.interface.figures import Figures
-from embedding_export.weights.calibration import Calibration, calibrate
+from embedding_export.weights.calibration import calibrate
 from embedding_export.weights.folding import Weights
+from embedding_export.weights.matrices import Matrices
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,7 @@ class Encoder:
 
     No text is longer than `max_seq_length` tokens.
 
-    `calibrated` gives what was seen of them, where several graphs share it.
+    `shared` gives what they are rounded by, where several graphs share it.
     """
 
     config: Figures
@@ -24,10 +25,11 @@ class Encoder:
     max_seq_length: int
     sample: tuple[tuple[int, ...], ...] = ()
     include_prompt: bool = True
-    calibrated: Callable[[], Calibration] | None = None
+    shared: Callable[[], Matrices] | None = None
 
-    def calibration(self) -> Calibration:
-        """What the encoder's activations are like on the sample: a minute of work for 308 M parameters."""
-        if self.calibrated is not None:
-            return self.calibrated()
-        return calibrate(self.config, self.weights, self.sample)
+    def matrices(self) -> Matrices:
+        """What rounds its matrices, by its activations on the sample: a minute of work for 308 M parameters
+        to see them, and another to round."""
+        if self.shared is not None:
+            return self.shared()
+        return Matrices(self.config, self.weights, calibrate(self.config, self.weights, self.sample))

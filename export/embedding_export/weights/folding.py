@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from embedding_export.architectures.interface.ops import DenseStage
 from embedding_export.checkpoint.checkpoint import Checkpoint
+from embedding_export.files.tensors import Tensor
 
 # Rows of a table held in memory at a time.
 TABLE_ROWS = 8192
@@ -97,6 +98,8 @@ def folded(checkpoint: Checkpoint) -> Weights:
 
 
 def row_blocks(table: Weight) -> Iterator[NDArray[np.float32]]:
-    """A table's rows, TABLE_ROWS at a time."""
+    """A table's rows, TABLE_ROWS at a time; pages of the checkpoint that were read are let go of."""
     for start in range(0, table.shape[0], TABLE_ROWS):
         yield table.rows(start, min(start + TABLE_ROWS, table.shape[0]))
+        if isinstance(table, Tensor):
+            table.release()

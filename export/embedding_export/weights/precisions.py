@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from embedding_export.architectures.interface.tensors import Part
+from embedding_export.architectures.interface.tensors import Part, Specs
 from embedding_runtime.bundle import Format, Precision
 
 Storage = Literal["float32", "float16", "int8", "int4", "q4_0"]
@@ -16,7 +16,9 @@ class PrecisionRow:
     `golden_tolerance` is the largest absolute difference to a golden vector that a sound engine may show,
     per kind of CPU ("any" where one figure serves all): the order of summation differs between CPUs, and
     where activations are quantized a different last digit can round to another step, no more.
-    `table` is how the table of embeddings is stored where that is not `storage`.
+    `table` is how the table of embeddings is stored where that is not `storage`, in 4 bits `table_block`
+    weights to a scale; `feed_forward` how the matrices there are, but for the down projections of
+    `eight_bit_downs` of the layers, the last ones: of all 4-bit matrices theirs lose most by far.
     `engine_min_version` is the first ONNX Runtime that runs the graph. `bit_stable` is as in `bundle.Graph`,
     measured on x86 with VNNI and on emulated Cortex-A72, Cortex-A76 and Neoverse-V1 (`make test-arm`).
     """
@@ -31,6 +33,9 @@ class PrecisionRow:
     golden_tolerance: dict[str, float]
     bit_stable: bool | None = True
     table: Storage | None = None
+    table_block: int = 32
+    feed_forward: Storage | None = None
+    eight_bit_downs: float = 0.0
 
 
 ATTENTION = (
@@ -51,7 +56,11 @@ _INT8_RECIPE = {
     "turning": TURNING,
     "dense": "folded, float32",
 }
-_INT4_TABLE = "4 bits, blocks of 32, uint4 zero points, float16 scales of least squared error"
+_TABLE_SCALES = (
+    "uint4 zero points, scales in uint8 parts of a float32 one per row, of least squared error by what the "
+    "matrices make of a channel"
+)
+_INT4_ACTIVATIONS = "float32, or int8 in blocks inside MatMulNBits (accuracy level 4)"
 # Golden vectors of a tiny model, emulated CPUs against x86 with VNNI: int8 differs by 2.6e-3 (x86 without
 # VNNI) and 3e-8 (ARM); int4 by 5e-3 on those that round activations in blocks (all but ARM without dot
 # products), and by 2.7e-2 on that one, which computes in float32.
@@ -97,28 +106,31 @@ PRECISIONS: dict[Precision, PrecisionRow] = {
         bytes_per_parameter=0.72,
         recipe={
             **_INT8_RECIPE,
-            "table": "4 bits, blocks of 32, uint4 zero points, scales of least squared error in uint8 parts "
-            "of a float32 one per row",
+            "table": f"4 bits, blocks of 32, {_TABLE_SCALES}",
         },
         golden_tolerance={"any": 1e-2},
         table="int4",
     ),
     "int4": PrecisionRow(
         onnx_file="model_q4.onnx",
-        storage="int4",
+        storage="int8",
         fold_dense=True,
-        opset=20,
+        opset=21,
         engine_min_version="1.19.2",
-        bytes_per_parameter=0.62,
+        bytes_per_parameter=0.64,
         recipe={
-            "weights": "4 bits, blocks of 32, uint4 zero points, float32 scales of least squared error",
-            "table": _INT4_TABLE,
-            "activations": "float32, or int8 in blocks inside MatMulNBits (accuracy level 4)",
-            "attention": ATTENTION,
-            "dense": "folded",
+            **_INT8_RECIPE,
+            "weights": f"attention and the last third of the down projections: {MATRICES}; other matrices: "
+            "4 bits, blocks of 32, uint4 zero points, float32 scales, errors made good likewise",
+            "table": f"4 bits, blocks of 64, {_TABLE_SCALES}",
+            "activations": f"8-bit matrices: {_INT8_RECIPE['activations']}; others: {_INT4_ACTIVATIONS}",
         },
         golden_tolerance={"any": 6e-2, "arm-dotprod": 2e-2, "x86": 2e-2, "x86-vnni": 2e-2},
         bit_stable=False,
+        table="int4",
+        table_block=64,
+        feed_forward="int4",
+        eight_bit_downs=1 / 3,
     ),
 }
 
@@ -128,14 +140,25 @@ Q4_0 = replace(
     PRECISIONS["int4"],
     storage="q4_0",
     fold_dense=False,
+    opset=20,
+    table=None,
+    feed_forward=None,
+    eight_bit_downs=0.0,
     recipe={
         "weights": "Q4_0: 4 bits, blocks of 32, zero point 8, scale = signed largest / -8 in float16",
         "table": "Q4_0",
-        "activations": PRECISIONS["int4"].recipe["activations"],
+        "activations": _INT4_ACTIVATIONS,
         "attention": ATTENTION,
         "dense": "as in the checkpoint",
     },
 )
+
+
+def late_downs(specs: Specs, share: float) -> frozenset[str]:
+    """The down projections of the last `share` of the layers."""
+    feed_forward = ((name, spec) for name, spec in specs.items() if spec.part == "feed-forward")
+    downs = [name for name, spec in feed_forward if spec.turning == "turned_as_it_runs"]
+    return frozenset(downs[len(downs) - round(share * len(downs)) :])
 
 
 def precision_row(precision: Precision, qat: str | None) -> PrecisionRow:
@@ -143,9 +166,11 @@ def precision_row(precision: Precision, qat: str | None) -> PrecisionRow:
     row = PRECISIONS[precision]
     if qat != "q4_0":
         return row
+    if precision == "int4":
+        return Q4_0
     if row.table == "int4":
         return replace(row, table="q4_0", recipe={**row.recipe, "table": Q4_0.recipe["table"]})
-    return Q4_0 if precision == "int4" else row
+    return row
 
 
 @dataclass(frozen=True)
@@ -159,7 +184,8 @@ class LitertFormat:
 @dataclass(frozen=True)
 class LitertRow:
     """How one precision of the LiteRT format stores each kind of tensor; activations are float32 between
-    operators, and int8 inside every product with int8 or int4 weights (XNNPACK, one scale per token)."""
+    operators, and int8 inside every product with int8 or int4 weights (XNNPACK, one scale per token).
+    `eight_bit_downs` as in `PrecisionRow`."""
 
     attention: LitertFormat
     mlp: LitertFormat
@@ -168,11 +194,22 @@ class LitertRow:
     recipe: dict[str, str]
     golden_tolerance: dict[str, float]
     bit_stable: bool | None = None
+    eight_bit_downs: float = 0.0
 
-    def format(self, part: Part | None) -> LitertFormat:
-        """The format of the matrices or the table of a part; what belongs to none is float32."""
-        formats = {"attention": self.attention, "feed-forward": self.mlp, "table": self.table}
-        return formats.get(part or "", LitertFormat("float32"))
+    def format(self, name: str, specs: Specs) -> LitertFormat:
+        """The format of a matrix or the table by its name; what belongs to no part is float32.
+
+        What layers take of their own is 8 bits where anything is quantized: no norm evens it.
+        """
+        if name in late_downs(specs, self.eight_bit_downs):
+            return LitertFormat("int8")
+        formats: dict[Part | None, LitertFormat] = {
+            "attention": self.attention,
+            "per-layer": LitertFormat("float32" if self.attention.type == "float32" else "int8"),
+            "feed-forward": self.mlp,
+            "table": self.table,
+        }
+        return formats.get(specs[name].part if name in specs else None, LitertFormat("float32"))
 
 
 _F32, _I8 = LitertFormat("float32"), LitertFormat("int8")
@@ -186,7 +223,8 @@ _LITERT_INT8_RECIPE = {
     "turning": TURNING,
     "dense": "folded, float32",
 }
-_LITERT_INT4_TABLE = "4 bits, symmetric, blocks of 32, float16 scales of least squared error"
+_LITERT_TABLE_SCALES = "float16 scales of least squared error"
+_LITERT_INT4_TABLE = f"4 bits, symmetric, blocks of 32, {_LITERT_TABLE_SCALES}"
 
 # The first ai-edge-litert whose CompiledModel takes options for the CPU.
 LITERT_MIN_VERSION = "2.2.0"
@@ -227,13 +265,14 @@ LITERT: dict[Precision, LitertRow] = {
     ),
     "mixed": LitertRow(
         attention=_I8,
-        mlp=_I4_WIDE,
+        mlp=_I4,
         table=_I4_WIDE,
-        bytes_per_parameter=0.6,
+        eight_bit_downs=1 / 5,
+        bytes_per_parameter=0.62,
         recipe={
-            "weights": "attention int8 as in int8; feed-forward 4 bits, symmetric, blocks of 128, float16 "
-            "scales of least squared error",
-            "table": "4 bits, symmetric, blocks of 128, float16 scales of least squared error",
+            "weights": f"attention and the last fifth of the down projections: {MATRICES}; other matrices: "
+            "4 bits, symmetric, blocks of 32, float16 scales, errors made good likewise",
+            "table": f"4 bits, symmetric, blocks of 128, {_LITERT_TABLE_SCALES}",
             "activations": _INT8_ACTIVATIONS,
             "dense": "folded, float32",
         },
@@ -245,7 +284,7 @@ LITERT: dict[Precision, LitertRow] = {
         table=_I4,
         bytes_per_parameter=0.58,
         recipe={
-            "weights": "4 bits, symmetric, blocks of 32, float16 scales of least squared error",
+            "weights": "4 bits, symmetric, blocks of 32, float16 scales, errors made good on built-in texts",
             "table": _LITERT_INT4_TABLE,
             "activations": _INT8_ACTIVATIONS,
             "dense": "folded, float32",

@@ -1,5 +1,6 @@
 """Number formats: what float32 weights become, and nothing about graphs or models."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,9 +65,9 @@ SMALLEST_NORMAL_FLOAT16 = np.float32(2.0**-14)
 
 @dataclass(frozen=True)
 class Int4Blocks:
-    """values ≈ (codes - zeros) * scales, block by block of 32 along a row.
+    """values ≈ (codes - zeros) * scales, block by block along a row.
 
-    codes uint8 0 … 15 [rows, blocks, 32]; zeros uint8 0 … 15 and scales float32 [rows, blocks].
+    codes uint8 0 … 15 [rows, blocks, block]; zeros uint8 0 … 15 and scales float32 [rows, blocks].
     """
 
     codes: NDArray[np.uint8]
@@ -74,19 +75,25 @@ class Int4Blocks:
     scales: Floats
 
 
-def int4_blocks(values: Floats, scale_type: Any = np.float32) -> Int4Blocks:
+def int4_blocks(
+    values: Floats,
+    scale_type: Any = np.float32,
+    block: int = BLOCK,
+    importance: NDArray[Any] | None = None,
+) -> Int4Blocks:
     """The best of `GRID_WIDTHS` for each block by squared error, with a zero point of its own.
 
-    Scales are rounded to `scale_type` before the codes are found.
+    Scales are rounded to `scale_type` before the codes are found. Errors count by their column's
+    `importance`, [columns], if given.
 
     Raises:
-        ExportError: rows are no multiple of 32 long.
+        ExportError: rows are no multiple of `block` long.
     """
-    blocks = _blocks(values)
+    blocks = _blocks(values, block)
     parts = [
-        _int4(blocks[i : i + BLOCKS_AT_A_TIME], scale_type) for i in range(0, len(blocks), BLOCKS_AT_A_TIME)
+        _int4(blocks[part], counts, scale_type) for part, counts in _parts(blocks, values.shape, importance)
     ]
-    return _assembled(parts, values.shape[0])
+    return _assembled(parts, values.shape[0], block)
 
 
 @dataclass(frozen=True)
@@ -102,13 +109,13 @@ class Int4Rows:
     scales: Floats
 
 
-def int4_rows(values: Floats) -> Int4Rows:
+def int4_rows(values: Floats, block: int = BLOCK, importance: NDArray[Any] | None = None) -> Int4Rows:
     """`int4_blocks` with scales of 8 bits: rounded up, so that no value leaves its grid.
 
     Raises:
-        ExportError: rows are no multiple of 32 long.
+        ExportError: rows are no multiple of `block` long.
     """
-    found = int4_blocks(values)
+    found = int4_blocks(values, np.float32, block, importance)
     scales = np.maximum(found.scales.max(axis=1, keepdims=True) / np.float32(255), SMALLEST_SCALE)
     steps = np.clip(np.ceil(found.scales / scales - np.float32(1e-3)), 1, 255)
     blocks, zeros = values.reshape(found.codes.shape), found.zeros[:, :, None]
@@ -125,15 +132,18 @@ class Int4Symmetric:
     scales: NDArray[np.float16]
 
 
-def int4_symmetric(values: Floats, block: int) -> Int4Symmetric:
+def int4_symmetric(values: Floats, block: int, importance: NDArray[Any] | None = None) -> Int4Symmetric:
     """Signed 4 bits without zero points: the best of `GRID_WIDTHS` for each block by squared error.
+
+    Errors count by their column's `importance`, [columns], if given.
 
     Raises:
         ExportError: rows are no multiple of `block` long.
     """
     blocks = _blocks(values, block)
-    at_a_time = BLOCKS_AT_A_TIME * BLOCK // block
-    parts = [_int4_symmetric(blocks[i : i + at_a_time]) for i in range(0, len(blocks), at_a_time)]
+    parts = [
+        _int4_symmetric(blocks[part], counts) for part, counts in _parts(blocks, values.shape, importance)
+    ]
     codes, scales = (np.concatenate(p) for p in zip(*parts, strict=True))
     return Int4Symmetric(
         codes.reshape(values.shape).astype(np.int8),
@@ -152,7 +162,14 @@ def q4_0_blocks(values: Floats) -> Int4Blocks:
     """
     blocks = _blocks(values)
     parts = [_q4_0(blocks[i : i + BLOCKS_AT_A_TIME]) for i in range(0, len(blocks), BLOCKS_AT_A_TIME)]
-    return _assembled(parts, values.shape[0])
+    return _assembled(parts, values.shape[0], BLOCK)
+
+
+def bfloat16(values: Floats) -> Floats:
+    """Rounded to the nearest that has 8 significant bits, half way to the even one; finite values."""
+    bits = values.view(np.uint32)
+    rounded = bits + np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1))
+    return (rounded & np.uint32(0xFFFF0000)).view(np.float32)
 
 
 def pack_pairs(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -171,6 +188,26 @@ def pack_halves(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
 _Parts = tuple[NDArray[np.uint8], NDArray[np.uint8], Floats]
 
 
+def _parts(
+    blocks: Floats, shape: tuple[int, ...], importance: NDArray[Any] | None
+) -> Iterator[tuple[slice, Floats | None]]:
+    """Blocks [n, block] of a tensor, some whole rows at a time, with what their errors count."""
+    count, block = shape[1] // blocks.shape[1], blocks.shape[1]
+    rows = max(1, BLOCKS_AT_A_TIME * BLOCK // block // count)
+    counts = None if importance is None else importance.astype(np.float32).reshape(1, count, block)
+    for start in range(0, shape[0], rows):
+        stop = min(start + rows, shape[0])
+        wide = counts if counts is None else np.repeat(counts, stop - start, axis=0).reshape(-1, block)
+        yield slice(start * count, stop * count), wide
+
+
+def _squares(errors: Floats, counts: Floats | None) -> Floats:
+    """The sum of squares of each row of errors."""
+    if counts is None:
+        return np.asarray(np.einsum("ij,ij->i", errors, errors))
+    return np.asarray(np.einsum("ij,ij,ij->i", errors, errors, counts))
+
+
 def _blocks(values: Floats, block: int = BLOCK) -> Floats:
     if values.shape[1] % block:
         raise ExportError(
@@ -180,35 +217,28 @@ def _blocks(values: Floats, block: int = BLOCK) -> Floats:
     return values.reshape(-1, block)
 
 
-def _int4_symmetric(blocks: Floats) -> tuple[Floats, Floats]:
+def _int4_symmetric(blocks: Floats, counts: Floats | None) -> tuple[Floats, Floats]:
     """Codes and scales; a scale is never so small that engines, which want normal numbers, refuse it."""
     largest = np.abs(blocks).max(axis=1)
     codes, scales, least = (np.empty_like(x) for x in (blocks, largest, largest))
     least.fill(np.inf)
     for width in GRID_WIDTHS:
         scale = np.maximum(largest * np.float32(width / LARGEST_SIGNED_CODE), SMALLEST_NORMAL_FLOAT16)
-        scale = _bfloat16(scale).astype(np.float16).astype(np.float32)
+        scale = bfloat16(scale).astype(np.float16).astype(np.float32)
         found = np.clip(np.rint(blocks / scale[:, None]), -LARGEST_SIGNED_CODE - 1, LARGEST_SIGNED_CODE)
         errors = found * scale[:, None] - blocks
-        error = np.einsum("ij,ij->i", errors, errors)
+        error = _squares(errors, counts)
         better = error < least
         codes[better], scales[better], least[better] = found[better], scale[better], error[better]
     return codes, scales
 
 
-def _bfloat16(values: Floats) -> Floats:
-    """Rounded to the nearest that has 8 significant bits, half way to the even one; finite values."""
-    bits = values.view(np.uint32)
-    rounded = bits + np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1))
-    return (rounded & np.uint32(0xFFFF0000)).view(np.float32)
-
-
-def _int4(blocks: Floats, scale_type: Any) -> _Parts:
+def _int4(blocks: Floats, counts: Floats | None, scale_type: Any) -> _Parts:
     low = np.minimum(blocks.min(axis=1), 0.0)
     high = np.maximum(blocks.max(axis=1), 0.0)
-    best = _grid(blocks, low, high, GRID_WIDTHS[0], scale_type)
+    best = _grid(blocks, low, high, GRID_WIDTHS[0], scale_type, counts)
     for width in GRID_WIDTHS[1:]:
-        found = _grid(blocks, low, high, width, scale_type)
+        found = _grid(blocks, low, high, width, scale_type, counts)
         better = found[3] < best[3]
         for kept, new in zip(best, found, strict=True):
             kept[better] = new[better]
@@ -216,7 +246,7 @@ def _int4(blocks: Floats, scale_type: Any) -> _Parts:
 
 
 def _grid(
-    blocks: Floats, low: Floats, high: Floats, width: float, scale_type: Any
+    blocks: Floats, low: Floats, high: Floats, width: float, scale_type: Any, counts: Floats | None
 ) -> tuple[Floats, Floats, Floats, Floats]:
     """Codes, zeros, scales and squared errors of the grid that covers the middle `width` of each range."""
     smallest = _SMALLEST_FLOAT16 if scale_type == np.float16 else SMALLEST_SCALE
@@ -230,7 +260,7 @@ def _grid(
     errors = codes - zeros[:, None]
     errors *= scales[:, None]
     errors -= blocks
-    return codes, zeros, scales, np.einsum("ij,ij->i", errors, errors)
+    return codes, zeros, scales, _squares(errors, counts)
 
 
 def _q4_0(blocks: Floats) -> _Parts:
@@ -242,6 +272,6 @@ def _q4_0(blocks: Floats) -> _Parts:
     return codes, zeros, scales[:, 0].astype(np.float16).astype(np.float32)
 
 
-def _assembled(parts: list[_Parts], rows: int) -> Int4Blocks:
+def _assembled(parts: list[_Parts], rows: int, block: int) -> Int4Blocks:
     codes, zeros, scales = (np.concatenate(p) for p in zip(*parts, strict=True))
-    return Int4Blocks(codes.reshape(rows, -1, BLOCK), zeros.reshape(rows, -1), scales.reshape(rows, -1))
+    return Int4Blocks(codes.reshape(rows, -1, block), zeros.reshape(rows, -1), scales.reshape(rows, -1))

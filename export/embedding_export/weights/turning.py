@@ -7,22 +7,20 @@ The matrix that turns is its own inverse: what turns the inputs of a matrix, and
 import numpy as np
 from numpy.typing import NDArray
 
+from embedding_export.architectures.interface.tensors import TURNED_TOGETHER
 from embedding_export.weights.folding import Weight
 
 Floats = NDArray[np.float32]
-
-# Channels that are turned together; 64 lose little less, and take twice the time.
-BLOCK = 16
 
 
 def turn(width: int) -> Floats:
     """The matrix that turns each block of `width` channels: symmetric, orthogonal, float32 [n, n].
 
-    A Hadamard matrix (Sylvester's construction) over √n; n is BLOCK, or the largest power of two below it
-    that divides the width.
+    A Hadamard matrix (Sylvester's construction) over √n; n is TURNED_TOGETHER, or the largest power of two
+    below it that divides the width.
     """
     matrix = np.ones((1, 1), np.float32)
-    while len(matrix) < BLOCK and width % (2 * len(matrix)) == 0:
+    while len(matrix) < TURNED_TOGETHER and width % (2 * len(matrix)) == 0:
         matrix = np.block([[matrix, matrix], [matrix, -matrix]])
     return np.asarray(matrix / np.sqrt(np.float32(len(matrix))), np.float32)
 

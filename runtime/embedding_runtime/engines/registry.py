@@ -42,6 +42,7 @@ ENGINES: dict[Format, Engine] = {
 _FLOORS: dict[tuple[Format, Precision, str], str] = {
     ("onnx", "int8", "x86"): "1.30.0",
     ("onnx", "int8_q4", "x86"): "1.30.0",
+    ("onnx", "int4", "x86"): "1.30.0",
 }
 
 # Beside one another in a process, first come first served: libstdc++ has to be before those that carry their

@@ -122,7 +122,7 @@ LINEAR, YARN = {"rope_type": "linear", "factor": 8.0}, {"type": "yarn", "factor"
 LLAMA = {"full_attention": {"rope_type": "llama3", "rope_theta": 1e6}}
 
 REFUSED: list[tuple[Fields, str]] = [
-    ({"model_type": "bert"}, "model_type is 'bert'; expected 'gemma3_text'"),
+    ({"model_type": "bert"}, "model_type is 'bert'; expected one of 'gemma3_text'"),
     ({"model_type": "gemma2"}, "model_type is 'gemma2'"),
     ({"model_type": ABSENT}, "model_type is None"),
     ({"model_type": "gemma3", "text_config": {"a": 1}}, r"is 'gemma3' \(a text model wrapped"),

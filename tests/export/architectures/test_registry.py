@@ -17,6 +17,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.took: dict[str, str] = {}
+        self.shared: set[str] = set()
         self.scales: dict[str, float] = {}
         self.residuals: list[str] = []
         self.heads: list[tuple[str, str]] = []
@@ -27,10 +28,12 @@ class Recorder:
     def linear(self, x: str, *weights: str) -> tuple[str, ...]:
         return tuple(self._used(w, x) for w in weights)
 
-    def rms_norm(self, x: str, weight: str) -> str:
+    def rms_norm(self, x: str, weight: str, before: float = 1.0) -> str:
         return self._used(weight, x)
 
-    def head_norm(self, x: str, weight: str, scale: float, layer: Layer) -> str:
+    def head_norm(self, x: str, weight: str | None, scale: float, layer: Layer) -> str:
+        if weight is None:
+            return x
         self.scales[weight] = scale
         return self._used(weight, x)
 
@@ -48,24 +51,35 @@ class Recorder:
         self.residuals.append(name)
         return name
 
+    def scaled(self, x: str, weight: str) -> str:
+        self._used(weight, x)
+        return x
+
+    def token_states(self, x: str, weight: str) -> str:
+        assert self.took[weight] == x
+        return x
+
     def mean_pool(self, x: str) -> str:
         return x
 
     def dense(self, x: str, stage: DenseStage) -> str:
+        if not stage.weight.startswith("dense."):
+            self._used(stage.weight, x)
         return x
 
     def l2_normalize(self, x: str) -> str:
         return x
 
     def _used(self, weight: str, x: str) -> str:
-        assert weight not in self.took
+        if weight in self.took:
+            self.shared.add(weight)
         self.took[weight] = x
         return weight
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tiny_checkpoint: Path) -> Checkpoint:
-    return load_checkpoint(tiny_checkpoint)
+def checkpoint(either_checkpoint: Path) -> Checkpoint:
+    return load_checkpoint(either_checkpoint)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +94,10 @@ def test_figures_lead_back_to_their_architecture(checkpoint: Checkpoint) -> None
 
 
 def test_the_encoder_uses_every_tensor_once(checkpoint: Checkpoint, recorded: Recorder) -> None:
-    assert recorded.took.keys() == tensor_specs(checkpoint.config).keys()
+    """But for gains that belong to no layer."""
+    specs = tensor_specs(checkpoint.config)
+    assert recorded.took.keys() == specs.keys()
+    assert all((specs[n].role, specs[n].layer) == ("gain", None) for n in recorded.shared)
     assert recorded.residuals == [r.name for r in residuals(checkpoint.config)]
 
 
@@ -97,6 +114,8 @@ def test_tensors_stand_where_their_specs_say(checkpoint: Checkpoint, recorded: R
             assert (name, spec.keys) in recorded.heads
         if spec.turning == "takes_turned":
             assert specs[recorded.took[name]].turning == "gives_turned"
+        if spec.unnormed:
+            assert recorded.took[name] in recorded.residuals
     takers = [(norm, taker) for norm, names in norm_takers(specs).items() for taker in names]
     assert len(takers) == 5 * len(checkpoint.config.layer_types)
     assert all(recorded.took[taker] == norm for norm, taker in takers)
@@ -106,7 +125,7 @@ def test_parts_of_stored_names_are_those_of_the_specs(checkpoint: Checkpoint) ->
     """With what says how a tensor is stored behind the name, too."""
     part_of = ARCHITECTURES[checkpoint.config.model_type].part_of
     for name, spec in tensor_specs(checkpoint.config).items():
-        if spec.role != "gain":
+        if spec.role in ("table", "matrix"):
             assert part_of(name) == part_of(f"{name}:takes_turned:int8") == spec.part
     assert part_of("dense.0.weight") is None
     assert part_of("norm.weight") is None

@@ -16,7 +16,7 @@ from embedding_export.audit import read_eight_bits
 from embedding_export.audit.audit import audit_graph
 from embedding_export.checkpoint.checkpoint import Checkpoint, load_checkpoint
 from embedding_export.errors import AuditError
-from embedding_export.weights import balancing, compensation, eight_bits, turning
+from embedding_export.weights import balancing, compensation, matrices, turning
 from embedding_export.weights.balancing import balance, balance_heads
 from embedding_export.weights.calibration import Calibration, Heads, calibrate
 from embedding_export.weights.compensation import compensated_int8
@@ -50,14 +50,16 @@ class _Torch(TorchOps):
         self.seen.moments |= dict.fromkeys(weights, (x[0].T @ x[0]).numpy())
         return super().linear(x, *weights)
 
-    def rms_norm(self, x: torch.Tensor, weight: str) -> torch.Tensor:
-        normed = super().rms_norm(x, weight)
+    def rms_norm(self, x: torch.Tensor, weight: str, before: float = 1.0) -> torch.Tensor:
+        normed = super().rms_norm(x, weight, before)
         if x.dim() == 3:
             self.seen.inputs[weight] = normed[0].numpy()
         return normed
 
-    def head_norm(self, x: torch.Tensor, weight: str, scale: float, layer: Layer) -> torch.Tensor:
+    def head_norm(self, x: torch.Tensor, weight: str | None, scale: float, layer: Layer) -> torch.Tensor:
         normed = super().head_norm(x, weight, scale, layer)
+        if weight is None:
+            return normed
         pairs = normed.reshape(-1, 2, layer.head_dim // 2).norm(dim=1)
         self.seen.heads[weight] = Heads(pairs.amax(0).numpy(), pairs.square().mean(0).numpy())
         return normed
@@ -88,7 +90,7 @@ def test_calibration_sees_what_the_encoder_computes(outliers: Checkpoint) -> Non
 
 def test_factors_are_powers_of_two_and_move_outliers(outliers: Checkpoint) -> None:
     weights = as_stored(outliers)
-    balanced = balance(outliers.config, weights, _seen(outliers, [60]), lambda name: True)
+    balanced = balance(outliers.config, weights, _seen(outliers, [60]))
     assert len(balanced.gains) == 2 * len(outliers.config.layer_types)
     for gain in balanced.gains.values():
         assert (np.frexp(gain)[0] == 0.5).all()
@@ -167,7 +169,7 @@ def test_what_each_step_is_worth(outliers: Checkpoint, tmp_path: Path, monkeypat
     whole = _loss(outliers, path)
     with monkeypatch.context() as patch:
         specs = {n: replace(s, turning=None) for n, s in tensor_specs(outliers.config).items()}
-        patch.setattr(eight_bits, "tensor_specs", lambda _: specs)
+        patch.setattr(matrices, "tensor_specs", lambda _: specs)
         straight = written.write(outliers, tmp_path, "int8")
         audit_graph(straight, outliers)
         assert _loss(outliers, straight) > 1.2 * whole
@@ -207,7 +209,7 @@ def test_heads_that_are_shared_on_one_side_alone_are_refused(
 def test_a_matrix_that_is_not_turned_as_it_says_is_refused(
     outliers: Checkpoint, tmp_path: Path, monkeypatch: Patch
 ) -> None:
-    monkeypatch.setattr(eight_bits, "_turned", lambda weight, turning: weight)
+    monkeypatch.setattr(matrices, "_turned", lambda weight, turning: weight)
     path = written.write(outliers, tmp_path, "int8")
     with pytest.raises(AuditError, match="steps of its scale"):
         audit_graph(path, outliers)

@@ -59,7 +59,7 @@ def _no_zero_point(patch: Patch) -> None:
 
     def product(self: Any, codes: str, weight: str) -> str:
         out = true(self, codes, weight)
-        if "layers.3.mlp.down_proj" in weight:
+        if "layers.1.mlp.down_proj" in weight:
             self._g._nodes[-1].input[4] = ""
         return out
 
@@ -118,7 +118,7 @@ def _no_zero_points_given(patch: Patch) -> None:
 
     def multiply(self: Any, x: str, weight: str) -> str:
         out = true(self, x, weight)
-        if "layers.3.mlp.down_proj" in weight:
+        if "layers.1.mlp.down_proj" in weight:
             del self._g._nodes[-1].input[3]
         return out
 

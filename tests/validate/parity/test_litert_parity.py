@@ -26,8 +26,8 @@ from embedding_export.litert.storage import LitertStorage
 from embedding_export.options import ExportOptions
 from embedding_export.pipeline import Gate, export_bundle
 from embedding_export.weights.calibration import Calibration
-from embedding_export.weights.eight_bits import EightBits
 from embedding_export.weights.folding import ArrayWeight, Weights
+from embedding_export.weights.matrices import Matrices
 from embedding_export.weights.precisions import LitertFormat
 from embedding_runtime.bundle import Precision, load_manifest
 from embedding_validate.diagnosis import diagnosis
@@ -84,7 +84,7 @@ def test_rounding_is_the_engines(
     tensors = {"w": ArrayWeight(weights)}
     config = dataclasses.replace(load_checkpoint(tiny_checkpoint).config, layer_types=())
     seen = Calibration(moments={"w": np.eye(128, dtype=np.float32)})
-    matrices = EightBits(config, Weights(tensors, ()), seen)
+    matrices = Matrices(config, Weights(tensors, ()), seen)
     with (tmp_path / "weights").open("w+b") as data:
         file = LitertFile(data, lambda _: None)
         storage = LitertStorage(file, Weights(tensors, ()), lambda _: LitertFormat(kind, 32), matrices)

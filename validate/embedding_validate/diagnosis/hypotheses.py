@@ -14,6 +14,7 @@ from torch import Tensor
 from embedding_export.architectures.interface.figures import Figures, Layer
 from embedding_export.architectures.interface.ops import DenseStage
 from embedding_export.architectures.registry import tensor_specs
+from embedding_validate.diagnosis import own_inputs
 from embedding_validate.forward.interpreter import Model
 from embedding_validate.forward.torch_ops import NEG, TorchOps, heads
 
@@ -22,7 +23,9 @@ Fault = Callable[[Model], Model]
 
 def alone(config: Figures, dense: Sequence[DenseStage]) -> Mapping[str, Fault]:
     """Faults that show on one text alone, by name; those that change nothing on this model are left out."""
-    layers = range(len(config.layer_types))
+    same_shape = replace(config.global_layer, window=None, rope_theta=0.0) == replace(
+        config.local_layer, window=None, rope_theta=0.0
+    )
     window, near, far = config.window, config.local_layer.rope_theta, config.global_layer.rope_theta
     head_dim, offset = config.global_layer.head_dim, tensor_specs(config)[_final_norm(config)].offset
     faults: dict[str, Fault] = {
@@ -40,15 +43,18 @@ def alone(config: Figures, dense: Sequence[DenseStage]) -> Mapping[str, Fault]:
         "RoPE bases swapped": _bases(far, near),
         "global RoPE base everywhere": _bases(far, far),
         "local RoPE base everywhere": _bases(near, near),
-        "all layers local": _config(layer_types=("local",) * len(layers)),
-        "all layers global": _config(layer_types=("global",) * len(layers)),
-        **{f"type of layer {i} swapped": _config(layer_types=_flipped(config, i)) for i in layers},
+        **(_of_layer_types(config) if same_shape else {}),
+        **(own_inputs.faults() if config.per_layer_size else {}),
         "table scale missing": _ops(_Unscaled),
         f"norms multiply by {'w instead of 1 + w' if offset else '1 + w instead of w'}": _ops(_OtherOffset),
         "final norm missing": _ops(_NoFinalNorm),
         "q and k norms missing": _ops(_NoHeadNorm),
         "attention scale missing": _config(attention_scale=1.0),
-        "attention scale from the head dimension": _config(attention_scale=head_dim**-0.5),
+        **(
+            {"attention scale from the head dimension": _config(attention_scale=head_dim**-0.5)}
+            if same_shape
+            else {}
+        ),
         "exact gelu instead of tanh": _ops(_ExactGelu),
         "pooling takes the first token": _ops(_FirstToken),
         "pooling takes the last token": _ops(_LastToken),
@@ -57,6 +63,16 @@ def alone(config: Figures, dense: Sequence[DenseStage]) -> Mapping[str, Fault]:
     }
     sound = Model(config, tuple(dense), True)
     return {name: f for name, f in faults.items() if f(sound) != sound or name.startswith("normalised")}
+
+
+def _of_layer_types(config: Figures) -> dict[str, Fault]:
+    """Where layers of both kinds have one shape, and weights do not tell them apart."""
+    layers = range(len(config.layer_types))
+    return {
+        "all layers local": _config(layer_types=("local",) * len(layers)),
+        "all layers global": _config(layer_types=("global",) * len(layers)),
+        **{f"type of layer {i} swapped": _config(layer_types=_flipped(config, i)) for i in layers},
+    }
 
 
 def padded() -> Mapping[str, Fault]:
@@ -139,20 +155,20 @@ class _Unscaled(TorchOps):
 class _OtherOffset(TorchOps):
     """Takes the files' w for what norms multiply by, or 1 + w where it is w that they multiply by."""
 
-    def rms_norm(self, x: Tensor, weight: str) -> Tensor:
-        normed = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.config.rms_norm_eps)
+    def rms_norm(self, x: Tensor, weight: str, before: float = 1.0) -> Tensor:
         offset = tensor_specs(self.config)[weight].offset
-        return normed * (self._weight(weight) - offset if offset else self._weight(weight) + 1.0)
+        gain = self._weight(weight) - offset if offset else self._weight(weight) + 1.0
+        return self._normed(x * before) * gain
 
 
 class _NoFinalNorm(TorchOps):
-    def rms_norm(self, x: Tensor, weight: str) -> Tensor:
-        return x if weight == _final_norm(self.config) else super().rms_norm(x, weight)
+    def rms_norm(self, x: Tensor, weight: str, before: float = 1.0) -> Tensor:
+        return x if weight == _final_norm(self.config) else super().rms_norm(x, weight, before)
 
 
 class _NoHeadNorm(TorchOps):
-    def head_norm(self, x: Tensor, weight: str, scale: float, layer: Layer) -> Tensor:
-        return x * scale
+    def head_norm(self, x: Tensor, weight: str | None, scale: float, layer: Layer) -> Tensor:
+        return x * scale if weight is not None else super().head_norm(x, weight, scale, layer)
 
 
 class _ExactGelu(TorchOps):

@@ -6,7 +6,7 @@ own error. Knows nothing of files, sessions or verdicts.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from embedding_export.architectures.interface.figures import Figures, Layer
 from embedding_export.architectures.interface.ops import DenseStage
 from embedding_export.audit.dequantized import read_graph
-from embedding_export.audit.read_eight_bits import turning
+from embedding_export.audit.read_eight_bits import read_input_factors, turning
 from embedding_export.weights.folding import Weights
 from embedding_export.weights.stored import TAKES_TURNED
 from embedding_validate.forward.layers import EMBEDDINGS
@@ -56,29 +56,42 @@ def exact(x: Tensor) -> Tensor:
     return x
 
 
-# What engines do to the input of a product, by the graph's precision. For int4 it depends on the CPU: blocks
-# on x86 (with VNNI and without) and on ARM with dot products, floats on ARM without; emulated ones agree.
+# What engines do to the input of a product, by the graph's precision; in int4, where its matrix has 4 bits.
+# There it depends on the CPU: blocks on x86 (with VNNI and without) and on ARM with dot products, floats on
+# ARM without them; emulated ones agree.
 ROUNDINGS: dict[str, tuple[Rounding, ...]] = {"int8": (rows,), "int8_q4": (rows,), "int4": (blocks, exact)}
 
 
 @dataclass(frozen=True)
 class Products:
-    """Of a graph's matrices, by name, those that take turned inputs and those that round nothing."""
+    """Of a graph's matrices, by name, those that take turned inputs, those that round nothing, those of 8
+    bits, and what inputs are multiplied by before they are rounded."""
 
     turned: frozenset[str] = frozenset()
     exact: frozenset[str] = frozenset()
+    eight_bits: frozenset[str] = frozenset()
+    inputs: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(cls, path: Path) -> "Products":
         """Those of the graph at `path`."""
-        stored = read_graph(path).items()
-        turned = frozenset(n for n, w in stored if w.turned == TAKES_TURNED)
-        return cls(turned, frozenset(n for n, w in stored if w.kind == "float32"))
+        stored = read_graph(path)
+        turned = frozenset(n for n, w in stored.items() if w.turned == TAKES_TURNED)
+        exact, eight_bits = (
+            frozenset(n for n, w in stored.items() if w.kind == k) for k in ("float32", "int8")
+        )
+        names = (n for n in stored if f"{n}:inputs" in stored)
+        inputs = {n: torch.from_numpy(read_input_factors(stored, n).copy()) for n in names}
+        return cls(turned, exact, eight_bits, inputs)
 
     def rounded(self, x: Tensor, weight: str, rounding: Rounding) -> Tensor:
         """What the product with a matrix makes of its input."""
         if weight in self.exact:
             return x
+        if weight in self.eight_bits and rounding is not tokens:  # whatever 4-bit products do on this CPU
+            rounding = rows
+        if weight in self.inputs:  # powers of two: nothing else is rounded
+            return rounding(x * self.inputs[weight]) / self.inputs[weight]
         return _turned(rounding(_turned(x))) if weight in self.turned else rounding(x)
 
 

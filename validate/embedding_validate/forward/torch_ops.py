@@ -28,12 +28,13 @@ class TorchOps:
     def linear(self, x: Tensor, *weights: str) -> tuple[Tensor, ...]:
         return tuple(x @ self._weight(name).T for name in weights)
 
-    def rms_norm(self, x: Tensor, weight: str) -> Tensor:
-        normed = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.config.rms_norm_eps)
-        return normed * self._weight(weight)
+    def rms_norm(self, x: Tensor, weight: str, before: float = 1.0) -> Tensor:
+        return self._normed(x * before) * self._weight(weight)
 
-    def head_norm(self, x: Tensor, weight: str, scale: float, layer: Layer) -> Tensor:
-        return (self.rms_norm(heads(x, layer), weight) * scale).flatten(2)
+    def head_norm(self, x: Tensor, weight: str | None, scale: float, layer: Layer) -> Tensor:
+        own = heads(x, layer)
+        normed = self._normed(own) if weight is None else self.rms_norm(own, weight)
+        return (normed * scale).flatten(2)
 
     def rope(self, x: Tensor, layer: Layer) -> Tensor:
         d = layer.head_dim
@@ -60,6 +61,12 @@ class TorchOps:
         self.layers[name] = x + update
         return self.layers[name]
 
+    def scaled(self, x: Tensor, weight: str) -> Tensor:
+        return x * self._weight(weight)
+
+    def token_states(self, x: Tensor, weight: str) -> Tensor:
+        return x @ self._weight(weight).T
+
     def mean_pool(self, x: Tensor) -> Tensor:
         mask = self.mask[:, :, None].to(x.dtype)
         return (x * mask).sum(1) / mask.sum(1).clamp(min=1e-9)
@@ -72,6 +79,9 @@ class TorchOps:
 
     def l2_normalize(self, x: Tensor) -> Tensor:
         return torch.nn.functional.normalize(x, dim=-1)
+
+    def _normed(self, x: Tensor) -> Tensor:
+        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.config.rms_norm_eps)
 
     def _weight(self, name: str) -> Tensor:
         values = np.require(self.weights.tensors[name].array(), requirements="W")  # torch wants to own it

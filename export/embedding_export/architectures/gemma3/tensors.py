@@ -5,6 +5,7 @@ from dataclasses import replace
 from embedding_export.architectures.interface.figures import Figures, Layer
 from embedding_export.architectures.interface.tensors import (
     TABLE,
+    TURNED_TOGETHER,
     Part,
     Residual,
     TensorSpec,
@@ -63,13 +64,16 @@ def _attention(figures: Figures, layer: Layer, at: str) -> dict[str, TensorSpec]
     queries, keys = layer.heads * layer.head_dim, layer.kv_heads * layer.head_dim
     outer = TensorSpec((hidden,), "gain", "attention", offset=OFFSET)
     head = replace(outer, shape=(layer.head_dim,))
+    turns = layer.head_dim % TURNED_TOGETHER == 0
     return {
         f"{attn}.q_proj.weight": TensorSpec((queries, hidden), "matrix", "attention", norm=norm),
         f"{attn}.k_proj.weight": TensorSpec((keys, hidden), "matrix", "attention", norm=norm),
         f"{attn}.v_proj.weight": TensorSpec(
-            (keys, hidden), "matrix", "attention", norm=norm, turning="gives_turned"
+            (keys, hidden), "matrix", "attention", norm=norm, turning="gives_turned" if turns else None
         ),
-        f"{attn}.o_proj.weight": TensorSpec((hidden, queries), "matrix", "attention", turning="takes_turned"),
+        f"{attn}.o_proj.weight": TensorSpec(
+            (hidden, queries), "matrix", "attention", turning="takes_turned" if turns else None
+        ),
         f"{attn}.q_norm.weight": replace(
             head,
             scale=figures.attention_scale,

@@ -30,7 +30,8 @@ class Figures:
     """Everything that an encoder's computation depends on beside its weights.
 
     `model_type` names the architecture in the registry. Layers come in two kinds, which may differ in all
-    that `Layer` holds. `output_size` is the width of the last hidden state, which is pooled.
+    that `Layer` holds. `output_size` is the width of the last hidden state, which is pooled; `per_layer_size`
+    that of what each layer takes of a token's own embedding, where layers do.
     """
 
     model_type: str
@@ -44,6 +45,7 @@ class Figures:
     rms_norm_eps: float
     attention_scale: float
     max_position_embeddings: int
+    per_layer_size: int | None = None
 
     @property
     def layers(self) -> tuple[Layer, ...]:

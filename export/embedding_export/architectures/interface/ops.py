@@ -33,11 +33,11 @@ class Ops(Protocol[V]):
     def linear(self, x: V, *weights: str) -> tuple[V, ...]:
         """`x @ W.T` for each weight [out, in]: [B, S, out] each."""
 
-    def rms_norm(self, x: V, weight: str) -> V:
-        """Root-mean-square norm over the last axis, times the gain `weight`."""
+    def rms_norm(self, x: V, weight: str, before: float = 1.0) -> V:
+        """Root-mean-square norm of `x` times `before` over the last axis, times the gain `weight`."""
 
-    def head_norm(self, x: V, weight: str, scale: float, layer: Layer) -> V:
-        """`rms_norm` over each head of [B, S, heads * D] separately, times `scale`."""
+    def head_norm(self, x: V, weight: str | None, scale: float, layer: Layer) -> V:
+        """`rms_norm` over each head of [B, S, heads * D] separately, times `scale`; None is a gain of 1."""
 
     def rope(self, x: V, layer: Layer) -> V:
         """Rotary position embedding (halves rotated) on each head of [B, S, heads * D]."""
@@ -50,6 +50,12 @@ class Ops(Protocol[V]):
 
     def residual(self, x: V, update: V, name: str) -> V:
         """`x + update`, known under `name` to whoever compares layers."""
+
+    def scaled(self, x: V, weight: str) -> V:
+        """`x` times the number `weight`, of shape [1]."""
+
+    def token_states(self, x: V, weight: str) -> V:
+        """`x @ W.T` of each token, float32 [B, S, out], to be given out; who does not may return `x`."""
 
     def mean_pool(self, x: V) -> V:
         """Mean over the real tokens (`<bos>`, `<eos>` and prompt included): [B, H]."""

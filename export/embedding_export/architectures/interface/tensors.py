@@ -9,11 +9,14 @@ from typing import Literal
 
 TABLE = "embed_tokens.weight"
 
-Role = Literal["table", "matrix", "gain"]
-Part = Literal["table", "attention", "feed-forward", "head"]
+Role = Literal["table", "matrix", "gain", "scalar"]
+Part = Literal["table", "attention", "feed-forward", "per-layer", "head"]
 Turning = Literal["turned_as_it_runs", "takes_turned", "gives_turned"]
 """How a matrix in 8 bits takes part in turning channels (`weights.turning`): its inputs are turned as a graph
 runs; it takes what another matrix gives turned already; or it is that other matrix."""
+TURNED_TOGETHER = 16
+"""Channels that are turned together, where the width can be divided so; 64 lose little less, and take twice
+the time. Heads can be turned by their matrix if they are a multiple of it: no block may lie in two."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,10 @@ class TensorSpec:
 
     A gain is what a norm multiplies by. Files hold it less `offset`, graphs store it times `scale`. A head
     norm's gain norms what `matrix` gives; that of queries is multiplied with the heads that `keys` gives.
-    A matrix takes what the gain `norm` gives, if channels may be exchanged with it.
+    A matrix takes what the gain `norm` gives, if channels may be exchanged with it; if it is `unnormed`, it
+    takes the sum of all layers so far, whose tokens and channels differ widely in size. A scalar is a number
+    that the whole sum is multiplied by. `rows_of` is the tensor of the files that this one is rows of, and
+    the first of these.
     """
 
     shape: tuple[int, ...]
@@ -35,6 +41,8 @@ class TensorSpec:
     keys: str | None = None
     norm: str | None = None
     turning: Turning | None = None
+    unnormed: bool = False
+    rows_of: tuple[str, int] | None = None
 
 
 Specs = Mapping[str, TensorSpec]

@@ -26,9 +26,10 @@ def by_part(bundle: Path, model_type: str, graph: Graph, total: int) -> dict[str
         return None
     sizes = dict.fromkeys(("table", "attention", "feed-forward", "Dense"), 0)
     for name, size in found:
-        part = "Dense" if name.startswith("dense.") else ARCHITECTURES[model_type].part_of(name)
+        part = "head" if name.startswith("dense.") else ARCHITECTURES[model_type].part_of(name)
         if part is not None:
-            sizes[part] = sizes.get(part, 0) + size
+            label = "Dense" if part == "head" else part
+            sizes[label] = sizes.get(label, 0) + size
     return {**sizes, REST: total - sum(sizes.values())}
 
 

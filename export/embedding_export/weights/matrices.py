@@ -1,0 +1,103 @@
+"""A checkpoint's matrices as quantized graphs of both formats store them: balanced, turned, and rounded.
+
+Knows nothing of graphs. `read_eight_bits` finds in a written graph what was moved, by code of its own.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+
+import numpy as np
+
+from embedding_export.architectures.interface.figures import Figures
+from embedding_export.architectures.interface.tensors import TABLE, Turning, norm_takers
+from embedding_export.architectures.registry import tensor_specs
+from embedding_export.weights.balancing import Balanced, balance
+from embedding_export.weights.calibration import Calibration
+from embedding_export.weights.compensation import compensated_int4, compensated_int8, compensated_symmetric
+from embedding_export.weights.folding import Weight, Weights
+from embedding_export.weights.quantize import Floats, Int4Blocks, Int4Symmetric, Int8Rows
+from embedding_export.weights.turning import GivesTurned, TakesTurned, turned
+
+_TAKING: tuple[Turning, ...] = ("turned_as_it_runs", "takes_turned")
+
+
+class Matrices:
+    """Rounds each matrix of an encoder by what activations were `seen`; 8-bit codes are kept, as several
+    graphs of one export store the same.
+
+    In 8 bits channels are balanced and turned. The inputs of down projections are sparse, with other channels
+    large for every token: they are turned as a graph runs. Values are turned by their own matrix for nothing.
+    Which matrices these are, the architecture says.
+    """
+
+    def __init__(self, config: Figures, weights: Weights, seen: Calibration) -> None:
+        self._config, self._weights, self.seen = config, weights, seen
+        self._turning: dict[str, Turning] = {
+            name: spec.turning for name, spec in tensor_specs(config).items() if spec.turning is not None
+        }
+        self._int8: dict[str, Int8Rows] = {}
+
+    @cached_property
+    def _balanced(self) -> Balanced:
+        return balance(self._config, self._weights, self.seen)
+
+    def gains(self, int8: Callable[[str], bool] = lambda name: True) -> Mapping[str, Floats]:
+        """What norms' gains are divided by, by the norm's name, where the matrices behind are `int8`."""
+        takers = norm_takers(tensor_specs(self._config))
+        return {norm: by for norm, by in self._balanced.gains.items() if int8(takers[norm][0])}
+
+    def inputs(self, weight: str) -> Floats | None:
+        """What a matrix's inputs are to be multiplied by as the graph runs, in 8 bits, float32 [in]; None: as
+        they are."""
+        factors = self._balanced.unnormed.get(weight)
+        return None if factors is None else np.float32(1) / factors
+
+    def int8(self, weight: str) -> Int8Rows:
+        """A matrix in 8 bits."""
+        if weight not in self._int8:
+            moments, columns = self.seen.moments[weight], self._balanced.columns
+            if weight in columns:
+                moments = moments / np.outer(columns[weight], columns[weight])
+            if self._turning.get(weight) in _TAKING:
+                moments = turned(np.ascontiguousarray(turned(moments).T))
+            matrix = _turned(self._balanced.weights.tensors[weight], self._turning.get(weight))
+            self._int8[weight] = compensated_int8(matrix.array(), moments)
+        return self._int8[weight]
+
+    def int4(self, weight: str, block: int) -> Int4Blocks:
+        """A matrix in 4 bits with zero points."""
+        return compensated_int4(self._weights.tensors[weight].array(), self.seen.moments[weight], block)
+
+    def int4_symmetric(self, weight: str, block: int) -> Int4Symmetric:
+        """A matrix in 4 bits without zero points."""
+        return compensated_symmetric(self._weights.tensors[weight].array(), self.seen.moments[weight], block)
+
+    def importance(self) -> Floats:
+        """How much an error of each channel of an embedding counts: float32 [hidden].
+
+        What all matrices behind norms would make of it, each norm's rows being as large as `seen`: a guess of
+        the mean square derivative of the vectors, with which it correlates (0.85 of the logarithms).
+        """
+        found = np.zeros(self._weights.tensors[TABLE].shape[1], np.float32)
+        for norm, takers in norm_takers(tensor_specs(self._config)).items():
+            columns = sum(np.square(self._weights.tensors[t].array()).sum(axis=0) for t in takers)
+            gain = np.square(self._weights.tensors[norm].array())
+            found += gain * columns * self.seen.inverse_squares[norm]
+        return found
+
+    def turns_input(self, weight: str) -> bool:
+        """Whether a matrix in 8 bits takes inputs that the graph turns."""
+        return self._turning.get(weight) == "turned_as_it_runs"
+
+    def stored_name(self, weight: str) -> str:
+        """What a file calls a matrix's 8-bit codes: how it is turned is part of the name."""
+        turning = self._turning.get(weight)
+        if turning in _TAKING:
+            return f"{weight}:takes_turned"
+        return weight if turning is None else f"{weight}:{turning}"
+
+
+def _turned(weight: Weight, turning: Turning | None) -> Weight:
+    if turning in _TAKING:
+        return TakesTurned(weight)
+    return weight if turning is None else GivesTurned(weight)
