@@ -40,7 +40,7 @@ ORDER BY score DESC, documents.id LIMIT :n
 """
 
 
-def opened(path: str) -> Any:
+def open_database(path: str) -> Any:
     """The database, with sqlite-vec in it."""
     database = import_module("apsw").Connection(path)
     database.enable_load_extension(True)
@@ -88,7 +88,7 @@ def search(database: Any, embedder: Embedder, question: str) -> dict[str, list[t
 def main(bundle: str, file: str, index: str, question: str) -> None:
     """Print the best lines, by each kind of vectors."""
     new = not Path(index).exists()
-    database = opened(index)
+    database = open_database(index)
     with Embedder.load(bundle) as embedder:
         if new:
             build(database, embedder, Path(file).read_text(encoding="utf-8").splitlines())

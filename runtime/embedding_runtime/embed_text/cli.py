@@ -18,7 +18,7 @@ from embedding_runtime.embed_text.files.existing import Existing
 from embedding_runtime.embed_text.files.parquet_writer import ParquetWriter, spool
 from embedding_runtime.embed_text.files.text_source import open_source
 from embedding_runtime.embed_text.files.writers import JsonlWriter, NpyWriter, Writer, output_format
-from embedding_runtime.embed_text.index import join
+from embedding_runtime.embed_text.index import join_file
 from embedding_runtime.embed_text.job import Job, Plan, Report
 from embedding_runtime.embed_text.paths import Table, check_paths, choose_table, read_ranges
 from embedding_runtime.embed_text.resume import Digest, Mark, Notes
@@ -93,7 +93,7 @@ def _job(arguments: argparse.Namespace, embedder: Embedder, output: Path | None,
     if output is None:
         return Job(embedder, plan, _writer(arguments, None, stamp, 0, None), _say)
     if arguments.into:
-        stamp, held = join(output, stamp, arguments.id_field, arguments.resume)
+        stamp, held = join_file(output, stamp, arguments.id_field, arguments.resume)
     settings = {**_settings(arguments, embedder, plan, table), "into": None if held is None else vars(held)}
     notes = Notes(output, settings)
     mark = _mark(notes, output) if arguments.resume else None

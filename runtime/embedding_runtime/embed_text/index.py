@@ -9,7 +9,7 @@ from embedding_runtime.stamps.files import read_stamp, stored_as
 from embedding_runtime.stamps.stamp import Stamp
 
 
-def join(path: Path, added: Stamp, id_field: str | None, resume: bool) -> tuple[Stamp, Existing | None]:
+def join_file(path: Path, added: Stamp, id_field: str | None, resume: bool) -> tuple[Stamp, Existing | None]:
     """The stamp that the file will have, and what it held before this run or the one that this goes on with.
 
     None where there was no file.
@@ -26,7 +26,7 @@ def join(path: Path, added: Stamp, id_field: str | None, resume: bool) -> tuple[
         )
     if not path.exists():
         return added, None
-    stamp = read_stamp(path).joined_by(added, str(path))
+    stamp = read_stamp(path).join(added, str(path))
     if begun:
         held = noted_settings(path).get("into")
         return stamp, None if held is None else Existing(**held)

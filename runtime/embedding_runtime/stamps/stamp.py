@@ -103,7 +103,7 @@ class Stamp:
         """One line of ASCII."""
         return json.dumps({"stamp_version": STAMP_VERSION, **asdict(self)})
 
-    def joined_by(self, added: "Stamp", where: str) -> "Stamp":
+    def join(self, added: "Stamp", where: str) -> "Stamp":
         """The stamp of an index that holds these vectors and those `added`.
 
         Raises:

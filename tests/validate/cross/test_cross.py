@@ -16,7 +16,7 @@ from embedding_export.options import ExportOptions
 from embedding_export.pipeline import export_bundle
 from embedding_runtime import Embedder
 from embedding_validate.cli import main
-from embedding_validate.cross.measure import packaged_corpus
+from embedding_validate.cross.measure import read_packaged_corpus
 
 Captured = pytest.CaptureFixture[str]
 WORDS = ["red", "planet", "ocean", "river", "stone", "search", "light", "plant", "code", "lock"]
@@ -156,6 +156,6 @@ def test_options_that_do_not_go_together(options: list[str], said: str, capsys: 
 
 
 def test_the_packaged_corpus() -> None:
-    found = packaged_corpus()
+    found = read_packaged_corpus()
     assert len(found.documents) == len(found.queries) > 300
     assert found.relevant is not None and found.relevant[7] == {7}

@@ -17,9 +17,9 @@ from embedding_validate.cross.measure import (
     Row,
     check_bundles,
     embed,
-    exact_graph,
+    choose_exact_graph,
     measure,
-    packaged_corpus,
+    read_packaged_corpus,
     shared_dims,
 )
 from embedding_validate.files import replace_text
@@ -44,13 +44,13 @@ def run(options: argparse.Namespace, require_weights: Callable[[Manifest, str], 
     server, device = options.cross
     manifests = load_manifest(server), load_manifest(device)
     check_bundles(*manifests)
-    texts = corpus.read(options.corpus) if options.corpus else packaged_corpus()
+    texts = corpus.read(options.corpus) if options.corpus else read_packaged_corpus()
     if options.reference:
         require_weights(manifests[0], options.reference)
         say(f"embedding {len(texts.documents)} documents with PyTorch")
         exact, by = embed_with_reference(options.reference, texts), "torch/fp32"
     else:
-        graph = exact_graph(manifests[0])
+        graph = choose_exact_graph(manifests[0])
         say(f"embedding {len(texts.documents)} documents with {graph.key}")
         exact, by = embed(server, graph, texts), graph.key
     found = measure(exact, by, device, manifests[1], texts, shared_dims(*manifests), say)
@@ -68,13 +68,13 @@ def lines(found: Cross, min_overlap: float | None) -> list[str]:
     shown = [
         f"{row.graph} dim {row.dim} {row.vector_precision}: top {found.k} overlap {row.overlap:.4f}"
         + ("" if row.ndcg is None else f", nDCG@10 {row.ndcg:.4f} (all fp32: {row.ndcg_fp32:.4f})")
-        + (" TOO LITTLE" if row in short(found.rows, min_overlap) else "")
+        + (" TOO LITTLE" if row in find_short_rows(found.rows, min_overlap) else "")
         for row in found.rows
     ]
     return [*shown, *(f"{key}: {reason}" for key, reason in found.failures.items())]
 
 
-def short(rows: Sequence[Row], min_overlap: float | None) -> list[Row]:
+def find_short_rows(rows: Sequence[Row], min_overlap: float | None) -> list[Row]:
     """The rows that find less than is asked for."""
     return [] if min_overlap is None else [row for row in rows if row.overlap < min_overlap]
 
@@ -82,7 +82,7 @@ def short(rows: Sequence[Row], min_overlap: float | None) -> list[Row]:
 def _document(found: Cross, options: argparse.Namespace, server: Manifest, texts: Corpus) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
-        "passed": not short(found.rows, options.min_overlap) and not found.failures,
+        "passed": not find_short_rows(found.rows, options.min_overlap) and not found.failures,
         "min_overlap": options.min_overlap,
         "model": server.source.name,
         "space_id": server.space_id,

@@ -53,7 +53,7 @@ class Cross:
     failures: dict[str, str]
 
 
-def packaged_corpus() -> Corpus:
+def read_packaged_corpus() -> Corpus:
     """The corpus that is always at hand: NumPy's documentation."""
     found = numpy_search()
     wanted = tuple(frozenset({number}) for number in range(len(found.queries)))
@@ -74,7 +74,7 @@ def check_bundles(server: Manifest, device: Manifest) -> None:
         )
 
 
-def exact_graph(server: Manifest) -> Graph:
+def choose_exact_graph(server: Manifest) -> Graph:
     """The fp32 graph of the server's bundle.
 
     Raises:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from embedding_runtime.embed_text.files.parquet_writer import columns_of, import_pyarrow
+from embedding_runtime.embed_text.files.parquet_writer import make_schema, import_pyarrow
 from embedding_runtime.embed_text.files.writers import HEADER_BYTES, output_format
 from embedding_runtime.errors import InputError
 
@@ -91,7 +91,7 @@ def _parquet(path: Path, width: int, dtype: str, id_field: str | None) -> Existi
     try:
         with parquet.ParquetFile(str(path)) as file:
             found = file.schema_arrow
-            expected = columns_of(arrow, width, dtype, id_field)
+            expected = make_schema(arrow, width, dtype, id_field)
             if not found.equals(expected, check_metadata=False):
                 raise InputError(
                     f"{path} has the columns {_shown(found)}; expected {_shown(expected)} to add vectors to. "

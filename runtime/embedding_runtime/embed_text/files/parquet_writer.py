@@ -42,7 +42,7 @@ class ParquetWriter:
         self._arrow, self._parquet = import_pyarrow("Parquet output needs")
         self._path, self._id_field, self._first = path, id_field, first or 0
         self._dtype, self._dim = np.dtype(dtype), dim
-        self._schema = columns_of(self._arrow, dim, dtype, id_field).with_metadata(metadata)
+        self._schema = make_schema(self._arrow, dim, dtype, id_field).with_metadata(metadata)
         self._vectors = self._schema.field("embedding").type
         self._spool = RowFile(spool(path), kept)
         if not kept:
@@ -101,7 +101,7 @@ class ParquetWriter:
                 writer.write_batch(batch)
 
 
-def columns_of(arrow: Any, dim: int, dtype: Any, id_field: str | None) -> Any:
+def make_schema(arrow: Any, dim: int, dtype: Any, id_field: str | None) -> Any:
     """The schema of a file of vectors (dim,); `arrow` is the module pyarrow."""
     key = (id_field, arrow.string()) if id_field else ("index", arrow.int64())
     vectors = arrow.list_(arrow.from_numpy_dtype(np.dtype(dtype)), dim)
