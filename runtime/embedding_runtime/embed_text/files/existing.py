@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from embedding_runtime.embed_text.files.parquet_writer import make_schema, import_pyarrow
+from embedding_runtime.embed_text.files.parquet_writer import import_pyarrow, make_schema
 from embedding_runtime.embed_text.files.writers import HEADER_BYTES, output_format
 from embedding_runtime.errors import InputError
 
