@@ -159,7 +159,7 @@ def test_a_run_that_did_not_end(suffix: str, served_bundle: Path, tmp_path: Path
     assert len(rows(out)) == 62
     given.write_text("\n".join(good))
     assert main([*common, "--into", str(out), again, "stop"]) == 2
-    assert "--resume goes on with it" in capfd.readouterr().err
+    assert "--resume continues it" in capfd.readouterr().err
     assert main([*common, "--into", str(out), "--resume"]) == 0
     assert rows(out) == rows(whole)
     assert not notes_path(out).exists()

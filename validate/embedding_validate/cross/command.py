@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from embedding_runtime.bundle import Manifest, load_manifest
+from embedding_runtime.bundle import BundleGraph, Manifest, load_manifest
 from embedding_validate.compare.corpus import corpus
 from embedding_validate.compare.corpus.corpus import Corpus
 from embedding_validate.compare.corpus.run import embed_with_reference
@@ -52,7 +52,7 @@ def run(options: argparse.Namespace, require_weights: Callable[[Manifest, str], 
     else:
         graph = choose_exact_graph(manifests[0])
         say(f"embedding {len(texts.documents)} documents with {graph.key}")
-        exact, by = embed(server, graph, texts), graph.key
+        exact, by = embed(BundleGraph(server, manifests[0], graph), texts), graph.key
     found = measure(exact, by, device, manifests[1], texts, shared_dims(*manifests), say)
     document = _document(found, options, manifests[0], texts)
     for line in lines(found, options.min_overlap):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from embedding_runtime.bundle import Graph, Manifest
+from embedding_runtime.bundle import BundleGraph, Graph, Manifest, bundle_graphs
 from embedding_runtime.embedder import Embedder
 from embedding_runtime.errors import EmbeddingError, InputError
 from embedding_runtime.opening.selection import choose_graph
@@ -19,7 +19,7 @@ from embedding_validate.compare.corpus.scores import PRECISIONS, Embedded, Score
 from embedding_validate.ladder.sets import SEARCH_SOURCE, numpy_search
 from embedding_validate.measures.metrics import ci95
 from embedding_validate.measures.ranking import TOP_K, neighbours, top_k_overlap
-from embedding_validate.runners.calls import opened
+from embedding_validate.runners.calls import open_graph
 
 Say = Callable[[str], None]
 
@@ -90,13 +90,13 @@ def choose_exact_graph(server: Manifest) -> Graph:
     return choose_graph(server, None, "fp32")
 
 
-def embed(bundle: Path, graph: Graph, texts: Corpus) -> Embedded:
+def embed(graph: BundleGraph, texts: Corpus) -> Embedded:
     """Queries and documents of a corpus by one graph, all components.
 
     Raises:
         EmbeddingError: the graph cannot be run.
     """
-    with opened(bundle, graph) as embedder:
+    with open_graph(graph) as embedder:
         embedder.truncate_dim = None
         documents = embedder.encode_document(list(texts.documents), normalize_embeddings=True)
         if texts.relevant is None:
@@ -116,10 +116,10 @@ def measure(
     """Every graph of the device's bundle against the all-fp32 search `exact`."""
     rows: list[Row] = []
     failures: dict[str, str] = {}
-    for graph in device.graphs:
+    for graph in bundle_graphs(bundle, device):
         say(f"asking with {graph.key}")
         try:
-            with opened(bundle, graph) as embedder:
+            with open_graph(graph) as embedder:
                 embedder.truncate_dim = None
                 asked = _asked(embedder, texts)
         except EmbeddingError as e:
