@@ -62,7 +62,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Likeness:
-    """Figures for a model of `hidden` channels, MLPs of `intermediate` ones and so many `layers`."""
+    """Figures for a model of `hidden` channels, MLPs of `intermediate` ones and `layers` layers."""
 
     hidden: int
     intermediate: int

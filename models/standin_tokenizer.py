@@ -308,7 +308,7 @@ def _merges(vocabulary: list[str], merged: list[str]) -> Iterator[tuple[str, str
 
 
 def _without_spare(merges: list[tuple[str, str]], most: int) -> list[tuple[str, str]]:
-    """At most so many merges: the last go, but for one of each piece whose parts are made before it."""
+    """At most `most` merges: the last go, but for one of each piece whose parts are made before it."""
     rank: dict[str, int] = {}
     for i, (left, right) in enumerate(merges):
         rank.setdefault(left + right, i)

@@ -8,7 +8,7 @@ from embedding_runtime.bundle import Format, Precision
 
 Existing = Literal["refuse", "replace", "extend"]
 
-# Each costs what its length costs, so a short text wants a short one. Multiples of 128 make local attention
+# Each costs what its length costs, so a short text needs a short one. Multiples of 128 make local attention
 # cheap in long ones. Those past a checkpoint's length are left out.
 BUCKETS = (32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 

@@ -1,7 +1,7 @@
 """The order of an export: read → build → weight audit → golden vectors → gate → write.
 
-The only file that knows it. What each step does is the business of the module it calls; the gate comes from
-outside, because the exporter does not know the validator.
+The only file that knows it. Each step is in the module that it calls; the gate comes from outside, because
+the exporter does not know the validator.
 """
 
 import tempfile
@@ -18,9 +18,9 @@ from embedding_export.bundle.graphs import (
     Source,
     bytes_needed,
     check_options,
+    graphs_to_write,
     left_out,
     remove,
-    wanted,
     write_graph,
 )
 from embedding_export.bundle.staging import require_space, staged
@@ -32,7 +32,7 @@ from embedding_export.reporting import SILENT, Reporter
 from embedding_export.tokenizer.conformance import FILE as CONFORMANCE
 from embedding_export.tokenizer.conformance import write_conformance
 from embedding_export.tokenizer.table import build_table
-from embedding_export.tokenizer.trimming import trimmed
+from embedding_export.tokenizer.trimming import trim_vocabulary
 from embedding_runtime.bundle import (
     MANIFEST,
     Graph,
@@ -71,7 +71,7 @@ def export_bundle(
         ParityError: the bundle does not give the reference's vectors; nothing is left under the target's
         name.
     """
-    describe.dims(checkpoint, options.dims)  # a wrong one is said before any work
+    describe.dims(checkpoint, options.dims)  # a wrong one is refused before any work
     check_options(options)
     if not checkpoint.include_prompt and "litert" in options.formats:
         raise ExportError(
@@ -85,7 +85,7 @@ def export_bundle(
         kept_ids = None
         if options.alphabet is not None:
             report.step(f"trimming the vocabulary to {options.alphabet}")
-            checkpoint, cut = trimmed(checkpoint, options.alphabet, Path(scratch))
+            checkpoint, cut = trim_vocabulary(checkpoint, options.alphabet, Path(scratch))
             kept_ids = cut.kept
             report.step(cut.summary())
         before = _existing_graphs(checkpoint, bundle, staging.path, options)
@@ -111,13 +111,13 @@ def export_bundle(
 
 def _write_graphs(source: Source, folder: Path, options: ExportOptions, report: Reporter) -> list[Graph]:
     """All graphs that are asked for; what they share of `source` is let go of with it, before the gate."""
-    return [write_graph(source, folder, which, options, report) for which in wanted(options)]
+    return [write_graph(source, folder, which, options, report) for which in graphs_to_write(options)]
 
 
 def _existing_graphs(
     checkpoint: Checkpoint, bundle: Path, folder: Path, options: ExportOptions
 ) -> tuple[Graph, ...]:
-    """Graphs of `bundle` that stay when others are added; one exported anew leaves `folder` first."""
+    """Graphs of `bundle` that stay when others are added; one exported again leaves `folder` first."""
     if options.existing != "extend":
         return ()
     old = load_manifest(bundle)
@@ -133,10 +133,10 @@ def _existing_graphs(
         )
     for stale in ("parity.json", "parity.html"):
         (folder / stale).unlink(missing_ok=True)
-    anew = wanted(options)
-    for graph in (g for g in old.graphs if (g.format, g.precision) in anew):
+    replaced = graphs_to_write(options)
+    for graph in (g for g in old.graphs if (g.format, g.precision) in replaced):
         remove(graph, folder)
-    return tuple(g for g in old.graphs if (g.format, g.precision) not in anew)
+    return tuple(g for g in old.graphs if (g.format, g.precision) not in replaced)
 
 
 def _write_tokenizer(

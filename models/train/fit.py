@@ -1,7 +1,7 @@
-"""The training loop of every stage: schedule, averaging, log, and going on after an interruption.
+"""The training loop of every stage: schedule, averaging, log, and resuming after an interruption.
 
 Knows nothing of what the model is or where batches come from. A stage is a number of steps, and nothing in it
-hangs on the clock: interrupted and gone on with, or slowed down by others, it gives the same weights.
+depends on the time: interrupted and resumed, or slowed down by others, it gives the same weights.
 """
 
 import json
@@ -39,7 +39,7 @@ _CHECKS = 10
 def run(model: nn.Module, stage: Stage) -> nn.Module:
     """Train `model` in place and return it with the mean of the weights of the last 30 %.
 
-    A stage that is done is read back; one that was interrupted goes on from its last saved state.
+    A stage that is done is read back; one that was interrupted resumes from its last saved state.
     """
     state = _State(model, stage)
     if state.finished:

@@ -1,7 +1,7 @@
 """The recipe, in order: data, tokenizer, bag, encoder, checkpoint, and the quantization-aware variant.
 
 The only file that knows the order. Every step leaves a file behind and is skipped when that is there, so that
-the same command goes on where it was interrupted.
+the same command resumes where it was interrupted.
 """
 
 import json
@@ -158,7 +158,7 @@ class Recipe:
         tables = [p for n, p in named.items() if "embed_tokens" in n]
         others = [p for n, p in named.items() if "embed_tokens" not in n]
         stages = [*model.wide.parameters(), *model.narrow.parameters()]
-        # A layer's say is its last norm's weight: slower, so that it has learned something when it is heard.
+        # A layer's influence is its last norm's weight: it grows after the layer has learned something.
         return [
             {"params": [p for p in others if p.dim() > 1], "lr": layers},
             {"params": [p for p in others if p.dim() == 1], "lr": norms},
@@ -192,7 +192,7 @@ class Recipe:
         return after
 
     def _sample(self, most: int) -> list[Side]:
-        """Some texts of every data set, at most so many of each, with the STS prompt."""
+        """Some texts of every data set, at most this many of each, with the STS prompt."""
         rng = np.random.default_rng(self.settings.seed)
         return [
             side(s.right, rng.choice(len(s), size=min(len(s), most), replace=False), "STS") for s in self.sets

@@ -267,6 +267,41 @@ class Manifest:
         return manifest
 
 
+@dataclass(frozen=True)
+class BundleGraph:
+    """One graph where it lies: the bundle's folder, its manifest, and which of its graphs."""
+
+    folder: Path
+    manifest: Manifest
+    graph: Graph
+
+    @property
+    def key(self) -> str:
+        """Its name in reports, e.g. `onnx/fp32`."""
+        return self.graph.key
+
+    @property
+    def path(self) -> Path:
+        """The graph's own file."""
+        return self.folder / self.graph.file
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Bytes of its file and of those with its weights, by their names in the bundle."""
+        names = (self.graph.file, *self.graph.external_data)
+        return {name: self.manifest.files[name].size for name in names}
+
+    @property
+    def max_length(self) -> int:
+        """Tokens it reads of a text: the model's limit, or its largest bucket where that is shorter."""
+        return min([self.manifest.max_seq_length, *sorted(self.graph.buckets)[-1:]])
+
+
+def bundle_graphs(folder: Path, manifest: Manifest) -> tuple[BundleGraph, ...]:
+    """Every graph of a bundle, in the manifest's order."""
+    return tuple(BundleGraph(folder, manifest, graph) for graph in manifest.graphs)
+
+
 def load_manifest(bundle: Path) -> Manifest:
     """Read `manifest.json` of a bundle folder.
 

@@ -25,12 +25,12 @@ codecs.register_error(_ESCAPED, _escape)
 
 
 def show(text: str) -> None:
-    """Write text and have it out; what the encoding cannot hold is escaped as in JSON.
+    """Write text and flush; characters that the encoding lacks are escaped as in JSON.
 
     Does nothing where standard output is closed.
 
     Raises:
-        OSError: it cannot be written; BrokenPipeError where its reader went away.
+        OSError: it cannot be written; BrokenPipeError if its reader has gone.
     """
     if sys.stdout is not None:
         encoding = sys.stdout.encoding or "utf-8"

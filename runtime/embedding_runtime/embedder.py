@@ -27,10 +27,10 @@ from embedding_runtime.encoding.options import (
 )
 from embedding_runtime.encoding.overflow import Overflow, Request
 from embedding_runtime.encoding.pipeline import Encoder
-from embedding_runtime.encoding.progress import Progress, wanted
+from embedding_runtime.encoding.progress import Progress, is_shown
 from embedding_runtime.encoding.prompts import PromptChoice
 from embedding_runtime.encoding.reference_names import ReferenceNames
-from embedding_runtime.encoding.requests import Titles, joined, one_title
+from embedding_runtime.encoding.requests import Titles, join_requests, one_title
 from embedding_runtime.encoding.results import Result, collect, stored
 from embedding_runtime.encoding.stream import Window
 from embedding_runtime.encoding.tensors import like_inputs
@@ -46,7 +46,7 @@ class Embedder(ReferenceNames):
     """A bundle, opened and checked, that turns texts into vectors.
 
     One Embedder may be used from several threads at once, and by a child that is forked while none of them
-    encodes. It is pickled and copied as the bundle's path and its options, and opens the bundle anew.
+    encodes. It is pickled and copied as the bundle's path and its options, and opens the bundle again.
     `close()`, or leaving a `with` block, frees it.
 
     Attributes:
@@ -278,7 +278,7 @@ class Embedder(ReferenceNames):
                 "quantize_embeddings(vector, precision, ranges) with ranges from quantization_ranges()."
             )
         choice = PromptChoice(prompt, prompt_name, options.get("task"))
-        windows = self.windows(joined(as_texts(inputs), self._prompt(choice)), asked)
+        windows = self.windows(join_requests(as_texts(inputs), self._prompt(choice)), asked)
         return ((w.start + i, v) for w in windows for i, v in enumerate(stored(w.vectors, asked)))
 
     def windows(
@@ -376,8 +376,8 @@ class Embedder(ReferenceNames):
         inputs = as_inputs(given, options.sentences)
         single = is_single(inputs)
         texts = as_texts(inputs)
-        requested = joined(texts, self._prompt(choice), one_title(titles) if single else titles)
+        requested = join_requests(texts, self._prompt(choice), one_title(titles) if single else titles)
         total = len(texts) if isinstance(texts, list) else None
         asked = options.with_defaults(self.truncate_dim, self.overflow)
-        with Progress(total, wanted(options.show_progress_bar)) as progress:
+        with Progress(total, is_shown(options.show_progress_bar)) as progress:
             return collect(progress.counted(self.windows(requested, asked)), total, asked, single)

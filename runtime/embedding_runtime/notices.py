@@ -11,15 +11,15 @@ class Notices:
     """Gives each kind of warning once, whichever thread comes first."""
 
     def __init__(self) -> None:
-        self._told: set[str] = set()
+        self._given: set[str] = set()
         self._lock = threading.Lock()
 
     def once(self, kind: str, message: str, category: type[Warning]) -> None:
-        """Warn, at the line of the caller outside this package, unless this kind was told before."""
+        """Warn, at the line of the caller outside this package, unless this kind was given before."""
         with self._lock:
-            if kind in self._told:
+            if kind in self._given:
                 return
-            self._told.add(kind)
+            self._given.add(kind)
         warn(message, category)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedding_runtime.errors import InputError
-from embedding_runtime.vectors import NORM_EPSILON
+from embedding_runtime.vectors import l2_normalize
 
 SimilarityName = Literal["cosine", "dot", "euclidean", "manhattan"]
 NAMES: dict[str, SimilarityName] = {name: name for name in get_args(SimilarityName)}
@@ -32,7 +32,7 @@ class SimilarityFunction(StrEnum):
 def cos_sim(a: Vectors, b: Vectors) -> Scores:
     """Cosine of every row of `a` (N, D) with every row of `b` (M, D): (N, M)."""
     x, y = _matrices(a, b)
-    scores: Scores = _unit(x) @ _unit(y).T
+    scores: Scores = l2_normalize(x) @ l2_normalize(y).T
     return scores
 
 
@@ -58,7 +58,7 @@ def manhattan_sim(a: Vectors, b: Vectors) -> Scores:
 def pairwise_cos_sim(a: Vectors, b: Vectors) -> Scores:
     """Cosine of row i of `a` with row i of `b`, both (N, D): (N,); two vectors (D,) give one number."""
     x, y = _alike(a, b)
-    scores: Scores = np.sum(_unit(x) * _unit(y), axis=-1)
+    scores: Scores = np.sum(l2_normalize(x) * l2_normalize(y), axis=-1)
     return scores
 
 
@@ -132,12 +132,6 @@ def _alike(a: Vectors, b: Vectors) -> tuple[NDArray[Any], NDArray[Any]]:
     ):
         raise InputError(f"Vectors have shapes {x.shape} and {y.shape}; expected the same for both.")
     return x, y
-
-
-def _unit(x: NDArray[Any]) -> NDArray[Any]:
-    norms = np.sqrt(np.sum(np.square(x), axis=-1, keepdims=True))
-    unit: NDArray[Any] = x / np.maximum(norms, x.dtype.type(NORM_EPSILON))
-    return unit
 
 
 def _by_row(x: NDArray[Any], y: NDArray[Any], score: Callable[[NDArray[Any]], NDArray[Any]]) -> Scores:

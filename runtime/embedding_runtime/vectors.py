@@ -1,21 +1,22 @@
 """Arithmetic on vectors: slice, normalise, weigh; how JSON spells them. Knows nothing of texts or engines."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
+F = TypeVar("F", bound=np.floating[Any])
 
 # torch.nn.functional.normalize divides by max(norm, eps) with this eps.
 NORM_EPSILON = 1e-12
 
 
-def l2_normalize(vectors: Floats) -> Floats:
-    """Vectors of shape (..., D) divided by their Euclidean length; zero vectors stay zero."""
+def l2_normalize(vectors: NDArray[F]) -> NDArray[F]:
+    """Vectors of shape (..., D) divided by their Euclidean length, in their dtype; zero vectors stay zero."""
     norms = np.sqrt(np.sum(np.square(vectors), axis=-1, keepdims=True))
-    scaled: Floats = vectors / np.maximum(norms, np.float32(NORM_EPSILON))
+    scaled: NDArray[F] = vectors / np.maximum(norms, vectors.dtype.type(NORM_EPSILON))
     return scaled
 
 

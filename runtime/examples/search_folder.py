@@ -36,7 +36,7 @@ def build(embedder: Embedder, folder: Path, stamps: dict[str, int]) -> Any:
 
 
 def open_index(embedder: Embedder, folder: Path) -> tuple[Any, list[str]]:
-    """The index of a folder, made anew where a file or the model has changed since."""
+    """The index of a folder, made again where a file or the model has changed since."""
     stamps = {p.name: p.stat().st_mtime_ns for p in sorted(folder.glob("*.txt"))}
     kept = folder / NAMES
     if kept.exists() and json.loads(kept.read_text()) == [embedder.manifest.space_id, stamps]:

@@ -18,7 +18,7 @@ from embedding_export.bundle import graphs
 from embedding_export.checkpoint.checkpoint import load_checkpoint
 from embedding_export.options import ExportOptions
 from embedding_export.pipeline import export_bundle
-from embedding_runtime.bundle import Precision, load_manifest
+from embedding_runtime.bundle import Precision
 from embedding_validate.diagnosis import diagnosis
 from embedding_validate.parity import parity, weights
 from embedding_validate.parity.execution import Execution
@@ -67,12 +67,11 @@ def test_a_planted_fault_is_refused_and_named(
         plant(patch)
         patch.setattr(graphs, "audit_graph", lambda *_: 0)
         export_bundle(load_checkpoint(full_checkpoint), bundle, ExportOptions((precision,)), "checked below")
-    manifest = load_manifest(bundle)
     report = parity.check(
         bundle,
         answers,
         execution=Execution(reference.checkpoint, answers),
-        weights=partial(weights.compared, reference.checkpoint, bundle, manifest),
+        weights=partial(weights.compare_weights, reference.checkpoint),
     )
     assert not report.passed
     report = diagnosis.diagnose(bundle, report, reference, answers)

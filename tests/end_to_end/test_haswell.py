@@ -155,7 +155,7 @@ def test_litert_on_two_cpus_with_one_cache(
     assert identity(mine / WEIGHTS) == before
     (theirs,) = {*entries_folder().iterdir()} - {mine}
     shutil.copyfile(theirs / WEIGHTS, tmp_path / WEIGHTS)
-    with pytest.raises(EngineError, match="anew"):
+    with pytest.raises(EngineError, match="rewrote"):
         open_packed(tmp_path, graph, 1, 0)
     assert (tmp_path / WEIGHTS).read_bytes() != (theirs / WEIGHTS).read_bytes()
 

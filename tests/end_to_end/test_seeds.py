@@ -1,5 +1,6 @@
 """No false alarm: what is soundly exported passes, in every precision and format, whatever the weights."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from embedding_export.checkpoint.checkpoint import load_checkpoint
 from embedding_export.options import ExportOptions
 from embedding_export.pipeline import export_bundle
-from embedding_runtime.bundle import Format, Precision, load_manifest
+from embedding_runtime.bundle import Format, Precision
 from embedding_runtime.engines.registry import installed
 from embedding_validate.parity import parity, weights
 from embedding_validate.parity.execution import Execution
@@ -31,14 +32,14 @@ def _verdicts(path: Path, folder: Path, precisions: tuple[Precision, ...]) -> di
     checkpoint, bundle = load_checkpoint(path), folder / "bundle"
     options = ExportOptions(precisions, formats=FORMATS, buckets=(32, 128))
     export_bundle(checkpoint, bundle, options, "checked by the test itself")
-    reference, manifest = Reference.load(checkpoint), load_manifest(bundle)
+    reference = Reference.load(checkpoint)
     chosen = probes.of_texts(texts.packaged(), reference.prompts)
     answers = reference.answer(chosen)
     report = parity.check(
         bundle,
         answers,
         execution=Execution(checkpoint, answers),
-        weights=lambda graph: weights.compared(checkpoint, bundle, manifest, graph),
+        weights=partial(weights.compare_weights, checkpoint),
     )
     return {key: graph.reason for key, graph in report.graphs.items()}
 

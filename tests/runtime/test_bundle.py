@@ -1,5 +1,6 @@
 """The manifest: what it refuses, and that it says the same after a round trip."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from embedding_runtime import Embedder
-from embedding_runtime.bundle import GlobalLayers, GoldenVector, Manifest, load_manifest
+from embedding_runtime.bundle import GlobalLayers, GoldenVector, Manifest, bundle_graphs, load_manifest
 from embedding_runtime.errors import BundleError
 
 
@@ -22,6 +23,20 @@ def data(tiny_bundle: Path) -> dict[str, Any]:
 def test_a_round_trip_changes_nothing(tiny_bundle: Path) -> None:
     manifest = load_manifest(tiny_bundle)
     assert Manifest.from_json(manifest.to_json()) == manifest
+
+
+def test_graphs_know_where_they_lie_and_how_long_texts_may_be(tiny_bundle: Path) -> None:
+    """Buckets in any order; a model may end before the largest of them."""
+    manifest = load_manifest(tiny_bundle)
+    (found,) = bundle_graphs(tiny_bundle, manifest)
+    assert found.key == "onnx/fp32"
+    assert found.path.is_file() and len(found.sizes) == 2
+    assert found.sizes == {n: (tiny_bundle / n).stat().st_size for n in found.sizes}
+    assert tiny_bundle / next(iter(found.sizes)) == found.path
+    longest = manifest.max_seq_length
+    for buckets, expected in (((), longest), ((64, 32), 64), ((32, longest + 1), longest)):
+        graph = dataclasses.replace(found.graph, buckets=buckets)
+        assert dataclasses.replace(found, graph=graph).max_length == expected
 
 
 def test_golden_vectors_keep_every_bit() -> None:

@@ -29,7 +29,7 @@ def another_cpu(machine: str, cpuinfo: str, folder: Path) -> Iterator[Path]:
     file.write_text(cpuinfo)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(onnx_session, "cpu_kind", lambda: real)
-        patch.setattr(cpu, "_CPUINFO", file)
+        patch.setattr(cpu, "CPUINFO", file)
         patch.setattr("platform.machine", lambda: machine)
         patch.setattr("platform.system", lambda: "Linux")
         cpu.cpu_kind.cache_clear()

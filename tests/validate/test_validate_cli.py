@@ -149,7 +149,7 @@ def _answers_of_another(path: Path) -> None:
         (["{bundle}", "--reference", "{checkpoint}", "--texts", "{latin1}"], "not valid UTF-8"),
         (["{bundle}", "--reference", "{other}"], "that the bundle was exported from"),
         (["{bundle}", "--reference", "{none}.npz"], "There is no"),
-        (["{bundle}", "--reference", "{damaged}"], "is damaged or no reference file"),
+        (["{bundle}", "--reference", "{damaged}"], "is damaged or not a reference file"),
         (["{bundle}", "--reference", "{old}"], "schema_version 0; this version reads"),
         (["{bundle}", "--reference", "{foreign}"], "that the bundle was exported from"),
         (["{bundle}", "--reference", "{damaged}", "--examples"], "--examples needs the checkpoint itself"),

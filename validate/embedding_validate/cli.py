@@ -1,4 +1,4 @@
-"""`validate-embedding`: a bundle against its reference; the only place here that prints."""
+"""`validate-embedding`: compares a bundle, or another file, with its reference, and prints what it finds."""
 
 import argparse
 import dataclasses
@@ -42,8 +42,8 @@ def _run(options: argparse.Namespace) -> int:
         from embedding_validate.reference.reference import Reference
 
         _say(f"loading the reference of {source.name}")
-        return _examples(options, Reference.load(checkpoint))
-    answers = _answers(options, checkpoint, own)
+        return _examples(options, manifest, Reference.load(checkpoint))
+    answers = _answers(options, checkpoint, manifest, own)
     return (_audit if options.audit else _parity)(options, answers, checkpoint)
 
 
@@ -87,17 +87,16 @@ def _require_same_weights(bundle: Source, reference: Source) -> None:
         )
 
 
-def _answers(options: argparse.Namespace, checkpoint: Any, own: Any) -> Any:
-    from embedding_runtime.bundle import load_manifest
+def _answers(options: argparse.Namespace, checkpoint: Any, manifest: Any, own: Any) -> Any:
     from embedding_validate.probes import probes
     from embedding_validate.reference import cache as reference_cache
     from embedding_validate.reference import file as reference_file
 
     progress = _Progress()
-    _say(f"asking the reference of {checkpoint.source.name}")
-    graphs = load_manifest(options.bundle).graphs if options.bundle else ()
+    _say(f"running the reference of {checkpoint.source.name}")
+    buckets = probes.buckets(manifest.graphs) if manifest else ()
     answers = reference_cache.answers(
-        checkpoint, own, probes.buckets(graphs), lambda done, total: progress("reference", done, total)
+        checkpoint, own, buckets, lambda done, total: progress("reference", done, total)
     )
     progress.close()
     if options.save:
@@ -115,7 +114,7 @@ def _parity(options: argparse.Namespace, answers: Any, checkpoint: Any) -> int:
         answers,
         progress,
         execution=_execution(checkpoint, answers),
-        weights=_weights(checkpoint, options.bundle),
+        weights=_weights(checkpoint),
         tutorial=options.golden,
     )
     progress.close()
@@ -161,16 +160,15 @@ def _execution(checkpoint: Any, answers: Any) -> Any:
     return Execution(checkpoint, answers)
 
 
-def _weights(checkpoint: Any, bundle: Path) -> Any:
+def _weights(checkpoint: Any) -> Any:
     """Compares what a graph stores with the checkpoint; None where there is only a reference file."""
     if checkpoint is None:
         return None
     from functools import partial
 
-    from embedding_runtime.bundle import load_manifest
     from embedding_validate.parity import weights
 
-    return partial(weights.compared, checkpoint, bundle, load_manifest(bundle))
+    return partial(weights.compare_weights, checkpoint)
 
 
 def _write_page(bundle: Path) -> None:
@@ -183,19 +181,19 @@ def _write_page(bundle: Path) -> None:
         _say(f"no parity.html: {e}")
 
 
-def _examples(options: argparse.Namespace, reference: Any) -> int:
-    from embedding_runtime.bundle import load_manifest
+def _examples(options: argparse.Namespace, manifest: Any, reference: Any) -> int:
+    from embedding_runtime.bundle import BundleGraph
     from embedding_runtime.opening.selection import choose_graph
-    from embedding_validate.runners.calls import of_embedder, opened
+    from embedding_validate.runners.calls import of_embedder, open_graph
     from embedding_validate.tutorial import examples
 
-    graph = choose_graph(load_manifest(options.bundle), None, None)
-    with opened(options.bundle, graph) as embedder:
+    graph = BundleGraph(options.bundle, manifest, choose_graph(manifest, None, None))
+    with open_graph(graph) as embedder:
         shown = examples.run(
             examples.of_reference(reference),
             of_embedder(embedder),
             reference.prompts,
-            embedder.manifest.dims,
+            manifest.dims,
             options.golden,
         )
     if options.json:

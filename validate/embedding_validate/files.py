@@ -1,9 +1,7 @@
-"""Files written whole or not at all, and values as JSON can hold them."""
+"""Files written whole or not at all."""
 
-import math
 import os
 from pathlib import Path
-from typing import Any
 
 
 def replace_text(path: Path, text: str) -> Path:
@@ -28,12 +26,3 @@ def replace_bytes(path: Path, data: bytes) -> Path:
     finally:
         sibling.unlink(missing_ok=True)
     return path
-
-
-def plain(value: Any) -> Any:
-    """The same value with every non-finite float replaced by None."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {k: plain(v) for k, v in value.items()}
-    return [plain(v) for v in value] if isinstance(value, (list, tuple)) else value

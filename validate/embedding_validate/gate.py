@@ -9,7 +9,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from embedding_runtime.bundle import Graph, Manifest, Parity, load_manifest
+from embedding_runtime.bundle import BundleGraph, Parity, bundle_graphs, load_manifest
 from embedding_runtime.errors import EmbeddingError
 from embedding_validate.machine import versions
 from embedding_validate.parity.parity import Progress, check_graph, silent
@@ -33,7 +33,7 @@ def parity_gate(
         ReferenceLoadError: the reference cannot be loaded, or is not the model that the checkpoint describes.
     """
 
-    # torch: not before a graph is judged.
+    # Late: torch is needed only where a graph is judged.
     from embedding_validate.reference.reference import Reference, ask
 
     @cache
@@ -47,7 +47,7 @@ def parity_gate(
     def judge(bundle: Path) -> dict[str, Parity]:
         manifest = load_manifest(bundle)
         buckets = probes.buckets(manifest.graphs)
-        return {g.key: judge_graph(bundle, manifest, g, buckets) for g in manifest.graphs}
+        return {g.key: judge_graph(g, buckets) for g in bundle_graphs(bundle, manifest)}
 
     @cache
     def execution(buckets: tuple[int, ...]) -> "Execution":
@@ -55,18 +55,18 @@ def parity_gate(
 
         return Execution(checkpoint, answers(buckets))
 
-    def judge_graph(bundle: Path, manifest: Manifest, graph: Graph, buckets: tuple[int, ...]) -> Parity:
+    def judge_graph(graph: BundleGraph, buckets: tuple[int, ...]) -> Parity:
         asked = answers(buckets)
         used = {**versions(), **asked.versions}
         try:
-            expected = asked.for_bundle(bundle, manifest)
-            report = check_graph(bundle, graph, expected, progress, execution=execution(buckets))
+            expected = asked.for_bundle(graph.folder, graph.manifest)
+            report = check_graph(graph, expected, progress, execution=execution(buckets))
             if report.status == "failed":
                 from embedding_validate.diagnosis.diagnosis import (
                     diagnose_graph,  # torch: not for a plain comparison
                 )
 
-                report = diagnose_graph(bundle, graph, report, Reference.load(checkpoint), asked)
+                report = diagnose_graph(graph, report, Reference.load(checkpoint), asked)
             return report.as_parity(used)
         except EmbeddingError as e:
             return Parity("failed", f"the runtime refuses it: {e}", versions=used)

@@ -3,7 +3,8 @@
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+
+from embedding_runtime.machine.cpu import CPUINFO, read_cpuinfo
 
 _PACKAGES = ("embedding-edge", "onnxruntime", "ai-edge-litert", "numpy", "tokenizers")
 
@@ -33,9 +34,5 @@ def versions() -> dict[str, str]:
 
 def _cpu_model() -> str:
     """`model name` of /proc/cpuinfo where there is one (ARM boards often have none), else platform's word."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    names = (value for key, value in read_cpuinfo(CPUINFO) if key == "model name")
+    return next(names, "") or platform.processor() or platform.machine()

@@ -37,7 +37,7 @@ def check(bundle: str | Path, reference: str | Path | Answers, own: Sequence[str
     if not isinstance(reference, Answers) and not str(reference).endswith(".npz"):
         return _with_checkpoint(folder, str(reference), own)
     if own is not None:
-        raise InputError("own texts need the checkpoint itself as reference: it must answer them.")
+        raise InputError("own texts need the checkpoint itself as the reference, which encodes them.")
     stored = reference if isinstance(reference, Answers) else reference_file.load(Path(reference))
     return parity.check(folder, stored)
 
@@ -72,7 +72,7 @@ def _with_checkpoint(bundle: Path, checkpoint: str, own: Sequence[str] | None) -
         bundle,
         answers,
         execution=Execution(loaded.checkpoint, answers),
-        weights=partial(weights.compared, loaded.checkpoint, bundle, manifest),
+        weights=partial(weights.compare_weights, loaded.checkpoint),
     )
 
 

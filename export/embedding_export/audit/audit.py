@@ -45,8 +45,8 @@ NEAREST = {
     "compensated_int4_symmetric": 2.5 + 1e-3,
     "q4_0": 0.5 + 0.01,
 }
-# What lies beyond its grid's ends is stored as the end, and may lie so many steps beyond: an int4 grid covers
-# at least the middle three quarters of its block, and Q4_0's has no +8.
+# What lies beyond its grid's ends is stored as the end, and may lie this many steps beyond: an int4 grid
+# covers at least the middle three quarters of its block, and Q4_0's has no +8.
 CLIPPED = {
     "float32": 0.0,
     "float16": 0.0,

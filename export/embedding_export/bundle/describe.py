@@ -17,6 +17,7 @@ from embedding_export.architectures.interface.figures import Figures
 from embedding_export.checkpoint.checkpoint import Checkpoint
 from embedding_export.errors import ExportError
 from embedding_runtime.bundle import Architecture, FileRecord, GlobalLayers, Graph, Stage
+from embedding_runtime.opening.integrity import sha256
 
 # Matryoshka dimensions that both EmbeddingGemmas were trained for (their model cards), for vectors of 768.
 MRL_DIMS = (768, 512, 256, 128)
@@ -117,9 +118,3 @@ def file_records(bundle: Path) -> dict[str, FileRecord]:
     files = (p for p in sorted(bundle.rglob("*")) if p.is_file())
     names = {p.relative_to(bundle).as_posix(): p for p in files}
     return {n: FileRecord(p.stat().st_size, sha256(p)) for n, p in names.items() if n not in own}
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, hex."""
-    with path.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()

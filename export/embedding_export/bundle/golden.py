@@ -30,7 +30,7 @@ TEXTS = (
     "\U0001f469\u200d\U0001f4bb e\u0301 \u00e9 \ue000 \x00",
     "<bos> <eos> <pad> are text \u2581\u2581 too",
 )
-# Lengths of the golden vectors' inputs; the last passes the local layers' window, by at least so many tokens.
+# Lengths of the golden vectors' inputs; the last passes the local layers' window by `BEYOND_WINDOW` or more.
 LENGTHS = (1, 24, 301)
 BEYOND_WINDOW = 45
 

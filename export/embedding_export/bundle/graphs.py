@@ -36,10 +36,11 @@ from embedding_runtime.bundle import Format, Graph, Parity, Precision
 from embedding_runtime.engines.onnx_session import OnnxSession
 from embedding_runtime.engines.registry import check_floor
 from embedding_runtime.machine.threads import available_cpus
+from embedding_runtime.opening.integrity import sha256
 
 # The checkpoint whose single-length LiteRT files have a published name.
 PUBLISHED, PUBLISHED_NAME = "google/embeddinggemma-300m", "embeddinggemma-300M"
-NOT_YET = Parity("not run", "the export has not got there")
+NOT_YET = Parity("not run", "the export did not reach this check")
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Source:
         )
 
 
-def wanted(options: ExportOptions) -> tuple[tuple[Format, Precision], ...]:
+def graphs_to_write(options: ExportOptions) -> tuple[tuple[Format, Precision], ...]:
     """The graphs to write: each precision in every format that offers it.
 
     Raises:
@@ -103,23 +104,23 @@ def bytes_needed(checkpoint: Checkpoint, options: ExportOptions) -> int:
     parameters = describe.architecture(checkpoint).parameters
     each = [
         PRECISIONS[p].bytes_per_parameter if f == "onnx" else 2 * LITERT[p].bytes_per_parameter
-        for f, p in wanted(options)
+        for f, p in graphs_to_write(options)
     ]
     return sum(int(one * parameters) for one in each)
 
 
 def check_options(options: ExportOptions) -> None:
-    """Refuse what can be, or work, with no checkpoint, before one is read.
+    """Check everything that can be checked without a checkpoint.
 
     Raises:
         ExportError: a precision or bucket that cannot be, or onnx is needed and not installed.
         EngineError: an engine is not installed, does not run on this machine, or is too old for a precision.
     """
-    if any(f == "onnx" for f, _ in wanted(options)) and importlib.util.find_spec("onnx") is None:
+    if any(f == "onnx" for f, _ in graphs_to_write(options)) and importlib.util.find_spec("onnx") is None:
         raise ExportError("onnx is not installed. Install it with: pip install 'embedding-edge[export]'")
-    for format, precision in wanted(options):
+    for format, precision in graphs_to_write(options):
         check_floor(format, precision)
-    if any(f == "litert" for f, _ in wanted(options)):
+    if any(f == "litert" for f, _ in graphs_to_write(options)):
         _lengths(options, sys.maxsize)
     elif options.litert_single is not None:
         raise ExportError("--litert-single is about LiteRT files. Add --format litert.")
@@ -263,5 +264,5 @@ def _release(checkpoint: Checkpoint) -> None:
 
 def _variant_id(*files: Path) -> str:
     """Hash of the graph file and its weights: this very graph."""
-    digests = [describe.sha256(p) for p in files]
+    digests = [sha256(p) for p in files]
     return hashlib.sha256(json.dumps(digests).encode()).hexdigest()[:32]

@@ -1,6 +1,6 @@
 """Holds a folder to the tensors that the model must have, by name and shape: all of them, and no others.
 
-What they are called and what they are for is the architecture's business.
+The architecture says what they are called and what they are for.
 """
 
 import dataclasses
@@ -97,10 +97,10 @@ def _refuse_difference(folder: Path, expected: Shapes, found: Mapping[str, Tenso
         ("has tensors of the wrong shape", wrong),
     ]
     if missing or left_over or wrong:
-        told = "; ".join(f"it {what}: {_few(names)}" for what, names in problems if names)
+        faults = "; ".join(f"it {what}: {_few(names)}" for what, names in problems if names)
         raise CheckpointError(
-            f"The weights in {folder} do not fit its config: {told}. If they belong to an adapter, merge it "
-            "before saving (model = model.merge_and_unload(), with peft's PeftModel); else fetch the "
+            f"The weights in {folder} do not fit its config: {faults}. If they belong to an adapter, merge "
+            "it before saving (model = model.merge_and_unload(), with peft's PeftModel); else fetch the "
             "checkpoint again, or use the config they came with."
         )
 

@@ -60,7 +60,7 @@ def read_stages(folder: Path, output_size: int) -> Stages:
     if modules[0][1] != folder:
         raise CheckpointError(
             f"The encoder is in {modules[0][1]}; expected it in {folder} itself. Load the checkpoint with "
-            "sentence-transformers and save it anew."
+            "sentence-transformers and save it again."
         )
     folders = tuple(path for kind, path in modules if kind == "Dense")
     modules = [module for module in modules if module[0] != "Dropout"]
@@ -78,7 +78,7 @@ def _read_modules(file: Path) -> list[tuple[str, Path]]:
     """(kind, folder) of every stage in order; kinds are Transformer, Pooling, Dense, Normalize, Dropout."""
     if not file.exists():
         raise CheckpointError(
-            f"{file} is missing, so {file.parent} is no sentence-transformers checkpoint. Expected the "
+            f"{file} is missing, so {file.parent} is not a sentence-transformers checkpoint. Expected the "
             "folder that SentenceTransformer.save_pretrained writes, or a complete copy of the repository."
         )
     entries = read_json(file)

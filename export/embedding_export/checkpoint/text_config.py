@@ -145,7 +145,7 @@ def _lowers(normalizer: Any) -> bool:
 
 
 def _rebuilt(folder: Path) -> bool:
-    """Whether transformers makes the tokenizer anew, as its Gemma classes do, and so drops such a step."""
+    """Whether transformers rebuilds the tokenizer, as its Gemma classes do, and so drops such a step."""
     kind = read_fields_if_present(folder / "tokenizer_config.json").values.get("tokenizer_class")
     return isinstance(kind, str) and kind.startswith("Gemma")
 

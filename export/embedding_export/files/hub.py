@@ -125,6 +125,6 @@ def _download(hub_id: str, revision: str | None, check_config: Callable[[Path], 
         raise CheckpointError(f"The hub refused {where}: {e}. Check the token, or try again later.") from e
     except Exception as e:  # transport errors of the library's HTTP client share no public base class
         raise CheckpointError(
-            f"{where} is no folder, is not complete in the local cache, and cannot be fetched ({e}). Connect "
-            "to the network, or copy the checkpoint here and give its folder."
+            f"{where} is not a folder, is not complete in the local cache, and cannot be fetched ({e}). "
+            "Connect to the network, or copy the checkpoint here and give its folder."
         ) from e

@@ -69,9 +69,9 @@ def read_safetensors(path: Path, left_out: Callable[[str], bool] = _is_nothing) 
     tensors, end = {}, 0
     for begin, stop, name, entry in sorted(_entries(path, header), key=lambda e: e[:3]):
         tensor = None if left_out(name) else _tensor(path, name, entry, data + begin, mapping)
-        told = f" and take {tensor.nbytes} for {tensor.dtype} {list(tensor.shape)}" if tensor else ""
+        claimed = f" and take {tensor.nbytes} for {tensor.dtype} {list(tensor.shape)}" if tensor else ""
         if begin != end or stop - begin < 0 or (tensor and stop - begin != tensor.nbytes):
-            raise _damaged(path, f"{name} takes bytes {begin} to {stop}, but should begin at {end}{told}")
+            raise _damaged(path, f"{name} takes bytes {begin} to {stop}, but should begin at {end}{claimed}")
         end = stop
         if tensor:
             tensors[name] = tensor

@@ -89,7 +89,7 @@ class Tensor:
             yield self._bits(start, stop)
 
     def release(self) -> None:
-        """Let the system drop this tensor's pages from memory; arrays stay valid, and read the file anew."""
+        """Let the system drop this tensor's pages from memory; arrays stay valid and read the file again."""
         first = -(-self.start // mmap.PAGESIZE) * mmap.PAGESIZE
         length = self.start + self.nbytes - first
         if hasattr(mmap, "MADV_DONTNEED") and length > 0:

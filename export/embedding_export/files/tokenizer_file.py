@@ -96,7 +96,7 @@ class TokenizerFile:
 
     @cached_property
     def library(self) -> Any:
-        """A `tokenizers.Tokenizer`: the oracle. `encode_special_tokens` is set anew before each use.
+        """A `tokenizers.Tokenizer`: the oracle. `encode_special_tokens` is set before each use.
 
         Raises:
             CheckpointError: the library refuses it.
@@ -155,7 +155,7 @@ class TokenizerFile:
         return json.dumps(left, indent=2, ensure_ascii=False) + "\n" if left else ""
 
     def release(self) -> None:
-        """Give back the memory of what is parsed; it is read anew when asked for."""
+        """Give back the memory of what is parsed; it is read again when asked for."""
         for name in ("data", "pairs", "library", "_parsed"):
             self.__dict__.pop(name, None)
 

@@ -1,7 +1,7 @@
 """Builds a LiteRT (TFLite) file operator by operator: several signatures over one set of weights.
 
-Knows the file format (a FlatBuffer) and nothing of the model: what goes into an operator is `litert.ops`'s
-business. Weights are streamed behind the FlatBuffer's tables and stored once, whatever the number of
+Knows the file format (a FlatBuffer) and nothing of the model: `litert.ops` says what goes into an operator.
+Weights are streamed behind the FlatBuffer's tables and stored once, whatever the number of
 signatures; so are their scales.
 """
 

@@ -1,8 +1,8 @@
 """`Ops` that emit LiteRT operators for one bucket: one text of a fixed length, no batch.
 
 Chosen so that XNNPACK takes everything behind the token lookup in one piece: with heads beside each other
-within a token, queries of one key head are a reshape away from a plain matrix product. How matrices and the
-table are stored is the business of `litert.storage`.
+within a token, queries of one key head are a reshape away from a plain matrix product. `litert.storage`
+stores matrices and the table.
 """
 
 from dataclasses import dataclass

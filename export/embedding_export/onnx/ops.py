@@ -1,6 +1,6 @@
 """`Ops` that emit ONNX nodes for ONNX Runtime; all arithmetic outside matrix products is float32.
 
-How matrices and the table are stored and multiplied is the business of an `onnx.storage.Storage`. Besides
+An `onnx.storage.Storage` stores and multiplies matrices and the table. Besides
 standard operators it uses three that every ONNX Runtime build carries (web builds included):
 `SimplifiedLayerNormalization` (RMSNorm), and `RotaryEmbedding` and `Gelu` in their long-standing forms.
 """
@@ -182,23 +182,23 @@ class OnnxOps:
 
         Queries that share a key head stand together: their product is one GEMM per block.
         """
-        k = self.g.node("Transpose", self._keys(k, layer), perm=[0, 1, 2, 4, 3])
+        k = self.g.node("Transpose", self._keys(k, layer), perm=[0, 1, 2, 4, 3])  # [B, blocks, KV, D, keys]
         return self._queries(q, layer), k
 
     def _attend(self, scores: str, v: str, layer: Layer) -> str:
         """softmax(scores) v, masked; scores are the product of what `_scored` gives."""
         g = self.g
-        v = self._keys(v, layer)
-        bias = self._bias(layer.window)
+        v = self._keys(v, layer)  # [B, blocks, KV, keys, D]
+        bias = self._bias(layer.window)  # [B, blocks, 1, block or 1, 1, keys]
         if layer not in self._shapes:  # layers of one kind have the same
             shape = g.node("Shape", scores)
             keys = g.node("Slice", shape, self.g.ints(4), self.g.ints(5), self.g.ints(0))
             split = g.node("Concat", self.g.ints(0, 0, layer.kv_heads, -1, layer.group), keys, axis=0)
             self._shapes[layer] = shape, split
         shape, split = self._shapes[layer]  # the second: [B, blocks, KV, block, group, keys]
-        scores = g.node("Add", g.node("Reshape", scores, split), bias)
+        scores = g.node("Add", g.node("Reshape", scores, split), bias)  # [B, blocks, KV, block, group, keys]
         weights = g.node("Reshape", g.node("Softmax", scores, axis=-1), shape)
-        out = g.node("MatMul", weights, v)
+        out = g.node("MatMul", weights, v)  # [B, blocks, KV, block * group, D]
         return self._join_heads(out, layer)
 
     def _attend_in_turn(self, q: str, k: str, v: str, layer: Layer) -> str:
@@ -224,9 +224,10 @@ class OnnxOps:
                     self._heads_of(g.node("Gather", x, index, axis=1), layer) for x in (codes[1], v)
                 )
                 bias = self._blocks.bias_of(index, block[2], fixed)
-            pair = block[0], g.node("Transpose", keys, perm=[0, 1, 3, 2])
+            pair = block[0], g.node("Transpose", keys, perm=[0, 1, 3, 2])  # the second: [B, KV, D, keys]
             scores = scores_of.product(pair, q, k) if scores_of else g.node("MatMul", *pair)
             split = g.node("Reshape", scores, self._split_queries(scores, layer))
+            # [B, KV, block, group, keys]
             weights = g.node("Softmax", g.node("Add", split, bias), axis=-1)
             return g.node("MatMul", g.node("Reshape", weights, g.node("Shape", scores)), values)
 
@@ -342,21 +343,21 @@ class _Blocks:
         """`key_index` [blocks, keys]: the token behind each key of each block, clipped into the text."""
         keys = self.g.node("Add", self._block, self.g.node("Mul", self._side, self.g.ints(2)))
         self._offset = self.g.node("Sub", self._range(keys), self._side)  # from the block's first token
-        first = self.g.node("Mul", self._range(self.count), self._block)
+        first = self.g.node("Mul", self._range(self.count), self._block)  # [blocks]
         raw = self.g.node("Add", self.g.node("Unsqueeze", first, self.g.ints(1)), self._offset)
         last = self.g.node("Sub", self.padded, self.g.ints(1))
         self.key_index = self.g.node("Max", self.g.node("Min", raw, last), self.g.ints(0), out="key_index")
-        self.inside = self.g.node("Equal", raw, self.key_index)
+        self.inside = self.g.node("Equal", raw, self.key_index)  # [blocks, keys]
 
     def bias(self, window: int | None) -> str:
         """The additive mask, [B, blocks, 1, block or 1, 1, keys]."""
         node, ints = self.g.node, self.g.ints
         allowed = node("Cast", self.mask, to=9)
         if window is None:
-            allowed = node("Unsqueeze", allowed, ints(1, 2, 3, 4))
+            allowed = node("Unsqueeze", allowed, ints(1, 2, 3, 4))  # [B, 1, 1, 1, 1, S]
         else:
             allowed = node("And", node("Gather", allowed, self.key_index, axis=1), self.inside)
-            near = self._near(window)
+            near = self._near(window)  # [block, 1, keys]
             allowed = node("And", node("Unsqueeze", allowed, ints(2, 3, 4)), near)
         zero, neg = (self.g.constant(np.array(x, np.float32)) for x in (0, NEG))
         return node("Where", allowed, zero, neg, out="bias_global" if window is None else "bias_local")
@@ -376,15 +377,15 @@ class _Blocks:
     def bias_of(self, index: str, inside: str, near: str) -> str:
         """The additive mask of one block, [B, 1, block, 1, keys], whose row of `key_index` is `index`."""
         node, ints = self.g.node, self.g.ints
-        real = node("And", node("Gather", self.real(), index, axis=1), inside)
+        real = node("And", node("Gather", self.real(), index, axis=1), inside)  # [B, keys]
         allowed = node("And", node("Unsqueeze", real, ints(1, 2, 3)), near)
         zero, neg = (self.g.constant(np.array(x, np.float32)) for x in (0, NEG))
         return node("Where", allowed, zero, neg)
 
     def _near(self, window: int) -> str:
         node, ints = self.g.node, self.g.ints
-        query = node("Unsqueeze", self._range(self._block), ints(1))
-        distance = node("Abs", node("Sub", self._offset, query))
+        query = node("Unsqueeze", self._range(self._block), ints(1))  # [block, 1]
+        distance = node("Abs", node("Sub", self._offset, query))  # [block, keys]
         return node("Unsqueeze", node("LessOrEqual", distance, ints(window)), ints(1))
 
     def positions(self) -> str:

@@ -101,7 +101,7 @@ def _oriented(name: str, values: Array) -> Array:
 
 
 def _int4(name: str, codes: Array, zeros: Array, scales: Array, steps: Array | None) -> StoredWeight:
-    """`steps`: scales are so many of their row's."""
+    """`steps`: scales are that many of their row's."""
     unpack = _halves if name == TABLE else _pairs
     rows, count = scales.shape if steps is None else steps.shape
 

@@ -124,12 +124,16 @@ class _Placing:
     stride: int
 
     def place(self, todo: Places, homes: Places) -> bool:
-        """Place the buckets `todo`, whose keys have the rows of `homes`; False where one cannot be."""
+        """Place the buckets `todo` (buckets,), whose keys hash to `homes` (buckets, keys).
+
+        False where one cannot be placed.
+        """
         random = np.random.default_rng(_SEED)
         for _ in range(_ROUNDS):
             if len(todo) < _FEW:
                 break
-            tried = random.integers(0, _DISPLACEMENTS, len(todo))
+            tried = random.integers(0, _DISPLACEMENTS, len(todo))  # (buckets,)
+            # (buckets, keys): where each bucket's keys would lie
             places = (homes + self.stride * tried[:, None]) % len(self.used)
             good = self._undisputed(places)
             self.used[places[good]] = True
@@ -147,6 +151,7 @@ class _Placing:
     def _place_one(self, bucket: int, homes: Places) -> bool:
         for start in range(0, _DISPLACEMENTS, _SCAN):
             tried = np.arange(start, start + _SCAN)
+            # (displacements, keys) of the one bucket
             places = (homes + self.stride * tried[:, None]) % len(self.used)
             free = ~self.used[places].any(axis=1)
             if free.any():

@@ -1,6 +1,6 @@
 """A checkpoint cut down to an alphabet: fewer rows in the embedding table, everything else as it was.
 
-Knows how rows follow the tokenizer's new numbering; which entries stay is `alphabet`'s business.
+Knows how rows follow the tokenizer's new numbering; `alphabet` says which entries stay.
 """
 
 import json
@@ -41,7 +41,7 @@ class TensorRows(Tensor):
         return bits[self.kept[start:stop]].reshape(-1)
 
 
-def trimmed(checkpoint: Checkpoint, alphabet: str, scratch: Path) -> tuple[Checkpoint, Trimmed]:
+def trim_vocabulary(checkpoint: Checkpoint, alphabet: str, scratch: Path) -> tuple[Checkpoint, Trimmed]:
     """The checkpoint with only the entries that `alphabet` (and the prompts) can reach.
 
     The trimmed tokenizer_config.json is written into `scratch`; tokenizer.model, which is not trimmed, leaves

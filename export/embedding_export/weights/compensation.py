@@ -28,7 +28,7 @@ from embedding_export.weights.quantize import (
 # Added to the moments' diagonal, as a part of its mean: texts to calibrate on are few, and what they show by
 # chance must not be learned (0.01 and 1 lose more on other texts).
 DAMPING = 0.1
-# A code differs from the nearest by at most so many steps, in 8 bits and in 4.
+# A code differs from the nearest by at most this many steps, in 8 bits and in 4.
 MOST_STEPS, MOST_STEPS_OF_4_BITS = 3, 2
 # How far a scale may be from that of the least error of the weights, relatively.
 MOST_RESCALED = 0.15

@@ -44,8 +44,8 @@ class EdgeEmbeddings(_Embeddings):  # type: ignore[misc]
         Give queries a store of their own, never `query_embedding_cache=True`: a query would get the vector of
         a document with the same text.
         """
-        told = json.dumps({**self.identity, "side": side}, sort_keys=True)
-        return f"{side}-{hashlib.sha256(told.encode()).hexdigest()[:24]}"
+        text = json.dumps({**self.identity, "side": side}, sort_keys=True)
+        return f"{side}-{hashlib.sha256(text.encode()).hexdigest()[:24]}"
 
     def __repr__(self) -> str:
         return f"EdgeEmbeddings({self.identity})"

@@ -48,8 +48,8 @@ class EdgeEmbedding(_BaseEmbedding):  # type: ignore[misc]
     @_pydantic.model_serializer(mode="wrap")  # type: ignore[untyped-decorator]
     def custom_model_dump(self, handler: Any, info: Any) -> dict[str, Any]:
         """The fields, and all that the vectors depend on."""
-        told = identity(self._embedder, self._allow_special)
-        return {**handler(self), **told, "class_name": self.class_name()}
+        fields = identity(self._embedder, self._allow_special)
+        return {**handler(self), **fields, "class_name": self.class_name()}
 
     def _get_query_embedding(self, query: str) -> list[float]:
         vector: list[float] = self._embedder.encode_query(query, allow_special=self._allow_special).tolist()

@@ -1,15 +1,16 @@
 """What `embedding-doctor` finds out about a bundle on this machine: which graph, is it right, how fast.
 
-Knows nothing of how it is told.
+Prints nothing.
 """
 
 import time
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 
-from embedding_runtime.bundle import Graph, Manifest, load_manifest
+from embedding_runtime.bundle import BundleGraph, Graph, bundle_graphs, load_manifest
 from embedding_runtime.embedder import Embedder
 from embedding_runtime.engines.backends import backend
 from embedding_runtime.engines.registry import ENGINES, installed, unfit, usable
@@ -83,40 +84,41 @@ def examine_bundle(path: Path, threads: int, memory: int | None) -> BundleState:
     try:
         manifest = load_manifest(path)
         state = replace(state, source=manifest.source.name, trimmed=manifest.tokenizer.alphabet is not None)
-        graph = choose_graph(manifest, None, None)
-        state = replace(state, graphs=_graphs(manifest, graph))
-        with warnings.catch_warnings(record=True) as told:
+        chosen = choose_graph(manifest, None, None)
+        graphs = bundle_graphs(path, manifest)
+        state = replace(state, graphs=tuple(_described(g, chosen) for g in graphs))
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            state = _opened(state, path, manifest, graph, threads)
+            state = _opened(state, next(g for g in graphs if g.graph == chosen), threads)
     except EmbeddingError as e:
         return replace(state, problems=(str(e),))
-    state = replace(state, notes=tuple(str(w.message) for w in told), problems=_damaged(path, manifest))
+    state = replace(state, notes=tuple(str(w.message) for w in caught), problems=_damaged(graphs))
     room = None if memory is None else int(memory * _SHARE)
-    return replace(state, graphs=tuple(_timed(g, path, manifest, threads, room) for g in state.graphs))
+    timed = (_timed(s, g, threads, room) for s, g in zip(state.graphs, graphs, strict=True))
+    return replace(state, graphs=tuple(timed))
 
 
-def _damaged(path: Path, manifest: Manifest) -> tuple[str, ...]:
+def _damaged(graphs: Sequence[BundleGraph]) -> tuple[str, ...]:
     """Files of graphs that are missing or of another size; the chosen graph's have been hashed."""
     found = []
-    for name in (n for g in manifest.graphs for n in (g.file, *g.external_data)):
-        size = (path / name).stat().st_size if (path / name).is_file() else None
-        expected = manifest.files[name].size
+    for path, expected in ((g.folder / name, size) for g in graphs for name, size in g.sizes.items()):
+        size = path.stat().st_size if path.is_file() else None
         if size != expected:
             what = "is missing" if size is None else f"has {size} bytes; the manifest says {expected}"
-            found.append(f"{path / name} {what}. Copy or export the bundle again.")
+            found.append(f"{path} {what}. Copy or export the bundle again.")
     return tuple(found)
 
 
-def _opened(state: BundleState, path: Path, manifest: Manifest, graph: Graph, threads: int) -> BundleState:
-    started = time.perf_counter()
+def _opened(state: BundleState, chosen: BundleGraph, threads: int) -> BundleState:
+    path, graph, started = chosen.folder, chosen.graph, time.perf_counter()
     with Embedder(path, threads=threads) as embedder:
         seconds = time.perf_counter() - started
         speed = _speed(embedder)
         held = process_memory()
-    # Hashed anew, every golden vector compared.
+    # Every file is hashed again, and every golden vector compared.
     with Embedder(path, threads=threads, verify="always", device_cache=None) as embedder:
         difference = embedder.check_golden()
-    layout = backend(graph, path / graph.file, threads, manifest.tokenizer.pad_id).layout
+    layout = backend(graph, chosen.path, threads, chosen.manifest.tokenizer.pad_id).layout
     return replace(
         state,
         graphs=tuple(replace(g, speed=speed) if g.chosen else g for g in state.graphs),
@@ -130,12 +132,8 @@ def _opened(state: BundleState, path: Path, manifest: Manifest, graph: Graph, th
     )
 
 
-def _graphs(manifest: Manifest, chosen: Graph) -> tuple[GraphState, ...]:
-    return tuple(GraphState(g.key, _size(manifest, g), g == chosen, _why(g, chosen)) for g in manifest.graphs)
-
-
-def _size(manifest: Manifest, graph: Graph) -> int:
-    return sum(manifest.files[name].size for name in (graph.file, *graph.external_data))
+def _described(one: BundleGraph, chosen: Graph) -> GraphState:
+    return GraphState(one.key, sum(one.sizes.values()), one.graph == chosen, _why(one.graph, chosen))
 
 
 def _why(graph: Graph, chosen: Graph) -> str:
@@ -146,7 +144,7 @@ def _why(graph: Graph, chosen: Graph) -> str:
     if not installed(graph.format):
         return f"its engine {engine} is not installed"
     if graph == chosen:
-        return f"the first of {', '.join(PRECISION_ORDER)} that is here with an engine for it"
+        return f"the first of {', '.join(PRECISION_ORDER)} that the bundle has and an installed engine runs"
     if graph.precision not in PRECISION_ORDER:
         return f"{graph.precision} is taken only when asked for"
     if graph.precision == chosen.precision:
@@ -154,18 +152,18 @@ def _why(graph: Graph, chosen: Graph) -> str:
     return f"{chosen.precision} goes before {graph.precision}"
 
 
-def _timed(state: GraphState, path: Path, manifest: Manifest, threads: int, room: int | None) -> GraphState:
+def _timed(state: GraphState, one: BundleGraph, threads: int, room: int | None) -> GraphState:
     """With a speed, where the graph is one that could be taken instead and fits beside what runs."""
-    graph = next(g for g in manifest.graphs if g.key == state.key)
+    graph = one.graph
     fits = room is not None and state.size <= room and usable(graph.format)
     if state.chosen or graph.precision in ("fp32", "fp16") or not fits:
         return state
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            check_parity(path, graph, allow_failed=False)
+            check_parity(one, allow_failed=False)
             options = {"format": graph.format, "precision": graph.precision, "device_cache": False}
-            with Embedder(path, threads=threads, **options) as embedder:  # type: ignore[arg-type]
+            with Embedder(one.folder, threads=threads, **options) as embedder:  # type: ignore[arg-type]
                 return replace(state, speed=_speed(embedder))
     except EmbeddingError as e:
         return replace(state, why=f"{state.why}; and it does not open here: {e}")

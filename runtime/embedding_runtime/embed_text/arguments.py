@@ -34,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
 def _add_input(p: Any) -> None:
     p.add_argument("--input-format", choices=FORMATS, help="default: by the file's name and content")
     p.add_argument(
-        "--delimiter", metavar="MARK", help="of CSV: one character, or tab (default: told from the header)"
+        "--delimiter", metavar="MARK", help="of CSV: one character, or tab (default: found from the header)"
     )
     p.add_argument("--text-field", metavar="NAME", help="field of the text (default: text)")
     p.add_argument("--title-field", metavar="NAME", help="field of the title, for the document prompt")
@@ -90,7 +90,7 @@ def _add_output(p: Any) -> None:
     p.add_argument(
         "--resume",
         action="store_true",
-        help="go on where an interrupted run of the same command stopped; begin anew where there is none",
+        help="continue where an interrupted run of the same command stopped, if there is one",
     )
     p.add_argument("--json", action="store_true", help="print a report as one JSON document; needs --output")
     p.add_argument(

@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     def kept() -> str:
         return f"the rows written so far are complete{_resumable(arguments)}"
 
-    with _warnings_told():
+    with _warnings_shown():
         return run_command(
             "embed-text",
             lambda: _run(arguments),
@@ -99,14 +99,14 @@ def _mark(notes: Notes, output: Path) -> Mark | None:
     mark = notes.read()
     written = spool(output) if output_format(output) == "parquet" else output
     if mark is None or not written.exists():
-        _say("there is no interrupted run to go on with; beginning anew")
+        _say("there is no interrupted run to resume; starting from the beginning")
         return None
     if (found := written.stat().st_size) < mark.size:
         raise InputError(
             f"{written} has {found} bytes; the interrupted run had written {mark.size}. Leave out "
-            "--resume to begin anew."
+            "--resume to start again."
         )
-    _say(f"going on after {mark.rows} rows")
+    _say(f"resuming after {mark.rows} rows")
     return mark
 
 
@@ -132,7 +132,7 @@ def _settings(arguments: argparse.Namespace, embedder: Embedder, plan: Plan, tab
 
 
 def _resumable(arguments: argparse.Namespace) -> str:
-    return "" if arguments.output in (None, "-") else "; with --resume the same command goes on"
+    return "" if arguments.output in (None, "-") else "; the same command with --resume continues"
 
 
 def _plan(arguments: argparse.Namespace, embedder: Embedder) -> Plan:
@@ -218,7 +218,7 @@ def _finish(arguments: argparse.Namespace, job: Job) -> None:
 
 
 @contextmanager
-def _warnings_told() -> Iterator[None]:
+def _warnings_shown() -> Iterator[None]:
     """Warnings as plain lines, without the source code they come from."""
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: _say(f"warning: {message}")

@@ -78,7 +78,7 @@ class Report:
 class Job:
     """One run of rows through an Embedder into a writer; `tell` gets a line for every bad row.
 
-    With `notes`, blocks that are done are noted; with `mark`, the run goes on from one.
+    With `notes`, blocks that are done are noted; with `mark`, the run continues there.
     """
 
     embedder: Embedder
@@ -113,7 +113,7 @@ class Job:
         self._write(self._bad_rows())
 
     def _note(self) -> None:
-        """Note the block just written, where that can be done; a run goes on without."""
+        """Note the block just written, where that can be done; a run continues without."""
         if self.notes is None or not self.notes.due():
             return
         try:
@@ -122,7 +122,7 @@ class Job:
                 self.notes.write(Mark(self.report.texts, self._digest.hex(), size, self.report.noted()))
         except OSError as e:
             self.notes = None
-            self.tell(f"warning: --resume cannot go on beyond row {self.report.texts} ({e.strerror or e})")
+            self.tell(f"warning: --resume cannot continue beyond row {self.report.texts} ({e.strerror or e})")
 
     def _requests(self, rows: Iterable[Row]) -> Iterator[Request]:
         """Requests of the readable rows; every row waits until its turn to be written comes."""
@@ -161,7 +161,7 @@ class Job:
 
     def _bad(self, row: Row, error: str) -> list[Written]:
         if self.plan.on_error == "stop":
-            raise InputError(f"line {row.line} {error} (--on-error skip or null goes on.)")
+            raise InputError(f"line {row.line} {error} (--on-error skip or null continues.)")
         self.tell(f"line {row.line} {error}")
         self.report.errors.append({"line": row.line, "error": error})
         if self.plan.on_error == "skip":

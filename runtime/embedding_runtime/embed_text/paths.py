@@ -61,7 +61,7 @@ def choose_table(source: Source, path: Path | None, arguments: argparse.Namespac
     """Tell what the input is, as `choose_format` does.
 
     Raises:
-        InputError: it cannot be told, or options are given that such an input has no use for.
+        InputError: it cannot be found out, or an option does not apply to such an input.
     """
     named = Fields(arguments.text_field or DEFAULT_TEXT_FIELD, arguments.title_field, arguments.id_field)
     kind = choose_format(source, path, arguments.input_format, named.names)

@@ -1,6 +1,6 @@
 """Where an interrupted run of `embed-text` stopped: notes in a small file beside its output.
 
-A run is noted at the ends of full windows of texts only, so that a run that goes on from there groups the
+A run is noted at the ends of full windows of texts only, so that a run that continues there groups the
 rest into the same batches, and ends with the same bytes. Knows nothing of vectors or of formats.
 """
 
@@ -58,7 +58,7 @@ class Notes:
         self._next = self._started + INTERVAL_SECONDS
 
     def read(self) -> Mark | None:
-        """What an interrupted run noted; None where there is nothing to go on from.
+        """What an interrupted run noted; None where there is nothing to resume.
 
         Raises:
             InputError: the notes are of a run with other settings, or cannot be read.
@@ -71,13 +71,13 @@ class Notes:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as e:
-            raise InputError(f"{self.path} cannot be read ({e}). Leave out --resume to begin anew.") from e
+            raise InputError(f"{self.path} cannot be read ({e}). Leave out --resume to start again.") from e
         now = json.loads(json.dumps(self._settings))
         if other := [k for k in {**noted, **now} if noted.get(k) != now.get(k)]:
             was, given = ({k: s.get(k) for k in other} for s in (noted, now))
             raise InputError(
                 f"The interrupted run had {was}, this one has {given}. Give the same options, or leave out "
-                "--resume to begin anew."
+                "--resume to start again."
             )
         return mark
 
@@ -123,11 +123,11 @@ def pass_over(rows: Iterator[Row], mark: Mark, digest: Digest) -> None:
         if row is None:
             raise InputError(
                 f"The interrupted run has done {mark.rows} rows, and the input has {done}. Give the same "
-                "input, or leave out --resume to begin anew."
+                "input, or leave out --resume to start again."
             )
         digest.add(row)
     if digest.hex() != mark.digest:
         raise InputError(
             f"The first {mark.rows} rows of the input are not those of the interrupted run. Give the same "
-            "input, or leave out --resume to begin anew."
+            "input, or leave out --resume to start again."
         )

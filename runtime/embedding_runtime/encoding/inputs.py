@@ -64,10 +64,10 @@ def _checked(items: Iterable[Any]) -> Iterator[str]:
 
 
 def check_encodable(text: str) -> None:
-    """Refuse a text that is no Unicode text.
+    """Refuse a text that is not Unicode text.
 
     Raises:
-        InputError: it holds a lone surrogate; the message, which wants a subject, says where.
+        InputError: it holds a lone surrogate. The caller puts the subject before the message.
     """
     if text.isascii():
         return

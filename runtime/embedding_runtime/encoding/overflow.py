@@ -53,7 +53,7 @@ class Cutter:
 
         Raises:
             InputError: the text is too long and the policy is "error", or the prompt leaves no room to chunk.
-                The messages want a subject.
+                The caller puts the subject before the message.
         """
         found = self._pieces(request)
         if self.include_prompt or not request.prompt:

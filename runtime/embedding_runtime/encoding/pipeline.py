@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from embedding_runtime.encoding.options import Options, check_whole
 from embedding_runtime.encoding.overflow import Cutter, Overflow, Request
-from embedding_runtime.encoding.requests import watched
+from embedding_runtime.encoding.requests import watch_prefixes
 from embedding_runtime.encoding.stream import Settings, Stream, Window
 from embedding_runtime.errors import EmbeddingWarning, EngineError, InputError, OverflowWarning
 from embedding_runtime.notices import Notices
@@ -93,7 +93,7 @@ class Encoder:
         overflow = options.overflow or "truncate"
         stream = self.stream(overflow, options.allow_special)
         settings = self.settings(options, strict)
-        for window in stream.windows(watched(requests, prefixes, self._tell_prefix), settings):
+        for window in stream.windows(watch_prefixes(requests, prefixes, self._tell_prefix), settings):
             if overflow == "truncate" and window.long.any():
                 self._tell_long(window.start + int(window.long.argmax()), stream.cutter.max_length)
             yield window
@@ -130,7 +130,7 @@ class Encoder:
             "long",
             f"inputs[{index}] has more than {length} tokens, its prompt included; the rest is not read. "
             f'overflow="chunk" reads all of it, overflow="error" refuses it.{why} '
-            "(Told once.)",
+            "(Shown once.)",
             OverflowWarning,
         )
 
@@ -138,6 +138,6 @@ class Encoder:
         self._notices.once(
             "prefix",
             f"inputs[{index}] already begins with a prompt of this bundle, and gets its prompt all the "
-            'same. Pass texts without prompts, or prompt="". (Told once.)',
+            'same. Pass texts without prompts, or prompt="". (Shown once.)',
             EmbeddingWarning,
         )

@@ -11,7 +11,7 @@ from embedding_runtime.encoding.stream import Window
 _INTERVAL = 0.5  # seconds between two repaints
 
 
-def wanted(show: bool | None) -> bool:
+def is_shown(show: bool | None) -> bool:
     """As asked; None shows a line where this package logs at INFO or DEBUG, as sentence-transformers does."""
     level = logging.getLogger("embedding_runtime").getEffectiveLevel()
     return level in (logging.INFO, logging.DEBUG) if show is None else show

@@ -9,7 +9,7 @@ from embedding_runtime.errors import InputError, InputTypeError
 Titles = str | Iterable[str | None] | None
 
 
-def joined(texts: Iterable[str], prompt: str, titles: Titles = None) -> Iterator[Request]:
+def join_requests(texts: Iterable[str], prompt: str, titles: Titles = None) -> Iterator[Request]:
     """Every text with the prompt, which carries the text's own title where titles are given.
 
     Raises:
@@ -45,7 +45,7 @@ def _titled(texts: Iterable[str], prompt: str, titles: Iterable[str | None]) -> 
         raise InputError(f"There are {index + 1} texts and more titles; expected one title per text.")
 
 
-def watched(
+def watch_prefixes(
     requests: Iterable[Request], prefixes: tuple[str, ...], notice: Callable[[int], None]
 ) -> Iterator[Request]:
     """The same requests; `notice` gets the index of each text that is given a prompt and begins with one."""

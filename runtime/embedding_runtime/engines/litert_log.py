@@ -21,7 +21,7 @@ _ENGINE_LINE = re.compile(rb"(VERBOSE|INFO|WARNING|ERROR|FATAL): |\s*\xe2\x94\x9
 _lock = threading.RLock()
 
 
-def shown() -> bool:
+def is_shown() -> bool:
     """Whether the engine's lines were asked for."""
     return bool(os.environ.get(SHOW))
 
@@ -35,7 +35,7 @@ def quiet() -> Iterator[None]:
     within it has no standard error.
     """
     with _lock, ExitStack() as stack:
-        if not shown():
+        if not is_shown():
             with suppress(OSError):  # no standard error, or nowhere to keep it meanwhile
                 aside = stack.enter_context(_nowhere())
                 saved = os.dup(_STDERR)
@@ -50,7 +50,7 @@ def quiet_exit() -> None:
 
     Call it after the engine has registered what it does at exit: the C library goes backwards.
     """
-    if not shown():
+    if not is_shown():
         with suppress(AttributeError, OSError, TypeError):
             libc = ctypes.CDLL(None)
             libc.__cxa_atexit(libc.close, ctypes.c_void_p(_STDERR), None)

@@ -89,7 +89,7 @@ class View:
         if libc.mmap(start, size, mmap.PROT_READ, mmap.MAP_PRIVATE | _MAP_FIXED, file, 0) != start:
             libc.munmap(self._base, self._size)
             raise OSError(ctypes.get_errno(), "a LiteRT file cannot be mapped")
-        # Rows of the table are wanted here and there: a hint, so its failure is none.
+        # Rows are read at random. madvise is only a hint, so its result is ignored.
         libc.madvise(start, size, mmap.MADV_RANDOM)
         self._write(-_HEADER.size, _HEADER.pack(_REFERENCES, id(bytes), size, _NO_HASH))
         self.data: bytes = ctypes.cast(start - _HEADER.size, ctypes.py_object).value

@@ -22,7 +22,7 @@ from embedding_runtime.vectors import Floats
 # Packed weights without a file. With no name at all every signature would pack weights of its own.
 IN_MEMORY = ":memory"
 # Signatures stay open while their lengths add up to this: each has memory of its own for activations, 0.05 MB
-# per token at full size. All of the usual ones do, but for 2,048, which stays alone.
+# per token at full size. All usual buckets except 2,048 do.
 KEPT_TOKENS = 2048
 
 

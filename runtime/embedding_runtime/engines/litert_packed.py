@@ -1,7 +1,7 @@
 """LiteRT with XNNPACK's packed weights in a file: prepared once on a device, memory-mapped from then on.
 
-XNNPACK believes the file: another model's, or a damaged one, gives wrong vectors without a word. What guards
-it is the business of `opened` and `device_cache`.
+XNNPACK believes the file: another model's, or a damaged one, gives wrong vectors without a word.
+`open_bundle` and `device_cache` guard it.
 """
 
 import os
@@ -34,7 +34,7 @@ def build(graph: Path, folder: Path, pad_id: int) -> None:
             shutil.copyfile(file, target)
     if not target.exists() or target.stat().st_size == 0:
         raise EngineError(f"ai-edge-litert wrote no packed weights of {graph}; they are kept in memory.")
-    # An engine that takes the file for stale would write it anew in place, under those who have it mapped.
+    # An engine that takes the file for stale would rewrite it in place, under processes that have it mapped.
     target.chmod(_READ_ONLY)
 
 
@@ -42,14 +42,14 @@ def open_packed(folder: Path, graph: Path, threads: int, pad_id: int) -> LitertS
     """A session on what `build` wrote.
 
     Raises:
-        EngineError: the engine does not load it, or has written the file anew.
+        EngineError: the engine does not load it, or has rewritten the file.
         OSError: the file is gone.
     """
     file = folder / WEIGHTS
     before = _identity(file)
     session = LitertSession(graph, threads, pad_id, file)
     if _identity(file) != before:
-        raise EngineError(f"ai-edge-litert wrote {file} anew while it was opened. It will be made again.")
+        raise EngineError(f"ai-edge-litert rewrote {file} while opening it. The file will be made again.")
     return session
 
 

@@ -62,7 +62,7 @@ class LitertSession:
         """Refuse ids (S,) with padding among them, or more than the largest bucket holds.
 
         Raises:
-            InputError: the message wants a subject.
+            InputError: the caller puts the subject before the message.
         """
         if len(ids) > self.buckets[-1]:
             raise InputError(f"has {len(ids)} tokens; the graph's largest bucket holds {self.buckets[-1]}.")

@@ -1,7 +1,7 @@
 """ONNX Runtime with its packed weights in a file: prepared once on a device, memory-mapped from then on.
 
-Without this every session packs all weights into memory of its own. Which graphs get it, and what guards the
-files, is the business of `opened` and `device_cache`.
+Without this every session packs all weights into memory of its own. `open_bundle` says which
+graphs get it, and `device_cache` guards the files.
 """
 
 import json
@@ -77,7 +77,7 @@ def _mapped(tables: list[Table], beside: Path) -> Mapping[str, NDArray[Any]]:
 
 
 def _map(path: Path) -> mmap.mmap:
-    """A file whose pages come from the disk one by one: rows of a table are wanted here and there."""
+    """A file whose pages are read from the disk one by one: rows of a table are read at random."""
     with path.open("rb") as file:
         found = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     if hasattr(found, "madvise"):

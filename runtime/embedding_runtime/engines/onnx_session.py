@@ -103,7 +103,7 @@ class OnnxSession:
         """Outputs by name for ids and mask, int64 of shape (B, S), right-padded.
 
         Raises:
-            EngineError: the engine failed, for instance for want of memory.
+            EngineError: the engine failed, for instance out of memory.
         """
         try:
             results: list[Floats] = self._session.run(

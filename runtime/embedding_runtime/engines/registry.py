@@ -64,7 +64,7 @@ class Session(Protocol):
         """Refuse a text's ids (S,) that this graph cannot take.
 
         Raises:
-            InputError: the message wants a subject.
+            InputError: the caller puts the subject before the message.
         """
 
 

@@ -8,6 +8,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from embedding_runtime.machine.cpu import read_cpuinfo
+
 ROOT = Path("/")
 # A core is a slow one below this share of the fastest: of the scheduler's capacity (1024 for the fastest
 # core; from the device tree or from firmware), else of the highest clock, which tells less.
@@ -88,14 +90,9 @@ def _number(path: Path) -> int | None:
 
 def _names(root: Path) -> dict[int, str]:
     """Model names by CPU number."""
-    try:
-        text = (root / "proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return {}
     found: dict[int, str] = {}
     number = -1
-    for line in text.splitlines():
-        key, value = (part.strip() for part in (*line.split(":", 1), "")[:2])
+    for key, value in read_cpuinfo(root / "proc/cpuinfo"):
         if key == "processor" and value.isdigit():
             number = int(value)
         elif key == "model name":

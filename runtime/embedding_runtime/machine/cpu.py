@@ -6,7 +6,7 @@ import platform
 from functools import cache
 from pathlib import Path
 
-_CPUINFO = Path("/proc/cpuinfo")
+CPUINFO = Path("/proc/cpuinfo")
 _X86 = ("x86_64", "amd64", "i386", "i686")
 _ARM = ("aarch64", "arm64", "armv7l", "armv8l")
 
@@ -38,13 +38,16 @@ def cpu_fingerprint() -> str:
 
 
 def cpu_flags() -> frozenset[str]:
-    """The instruction-set flags of the first CPU, empty where /proc/cpuinfo does not tell."""
+    """The instruction-set flags of the first CPU, empty where /proc/cpuinfo does not say."""
+    found = (value for key, value in read_cpuinfo(CPUINFO) if key.lower() in ("flags", "features"))
+    return frozenset(next(found, "").lower().split())
+
+
+def read_cpuinfo(file: Path) -> tuple[tuple[str, str], ...]:
+    """The lines of /proc/cpuinfo as (key, value), in their order; none where there is no such file."""
     try:
-        lines = _CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        return frozenset()
-    for line in lines:
-        key, _, value = line.partition(":")
-        if key.strip().lower() in ("flags", "features"):
-            return frozenset(value.lower().split())
-    return frozenset()
+        return ()
+    parted = (line.partition(":") for line in lines)
+    return tuple((key.strip(), value.strip()) for key, _, value in parted)

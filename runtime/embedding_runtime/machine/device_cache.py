@@ -9,7 +9,7 @@ and how to check what was opened. The guard is the same for all of them:
 - at every opening each file's size and CRC-32 are compared with the entry's seal (files of nothing but
   numbers while the engine opens them: they are used only afterwards), and what was opened must pass the
   caller's check (a golden vector: a checksum shows damage, not that the engine reads it rightly);
-- an entry in doubt is thrown away and built anew, once; when that fails too, or the folder cannot be
+- an entry in doubt is deleted and built again, once; when that fails too, or the folder cannot be
   written, there is no entry, and the caller does without.
 
 What only building needs is imported where it is used: a cold start has no time for it.
@@ -108,7 +108,7 @@ def open_prepared(
             entry.name,
             f"Packed weights cannot be kept in {entry.parent} ({reason}). The graph runs without them: "
             "right, but with more memory. Set XDG_CACHE_HOME to a folder that can be written, or load with "
-            "device_cache=False. (Told once.)",
+            "device_cache=False. (Shown once.)",
             EmbeddingWarning,
         )
     return found
@@ -219,7 +219,7 @@ def _discard(entry: Path) -> None:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove entries and leavings of interrupted builds that nobody has touched for `KEPT_SECONDS`."""
+    """Remove entries and leftovers of interrupted builds that nobody has touched for `KEPT_SECONDS`."""
     import shutil
 
     before = time.time() - KEPT_SECONDS

@@ -19,7 +19,6 @@ from embedding_runtime.machine.user_cache import cache_folder
 
 Verify = Literal["cached", "always"]
 STAMPS_VERSION = 1
-_BLOCK = 1 << 20
 
 
 @dataclass
@@ -48,7 +47,7 @@ class Stamps:
 
     def write(self) -> None:
         """Write atomically; a cache that cannot be written is left alone."""
-        import tempfile  # not before it is wanted: a cold start has no time for it
+        import tempfile  # late: a cold start should not pay for it
 
         data = {"version": STAMPS_VERSION, "files": self.files, "golden": self.golden}
         with suppress(OSError):
@@ -95,12 +94,9 @@ def _verify_file(path: Path, name: str, record: FileRecord, stamps: Stamps, veri
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, hex, read in blocks of 1 MiB."""
-    digest = hashlib.sha256()
+    """SHA-256 of a file's bytes, hex."""
     with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _damaged(path: Path, found: str) -> BundleError:

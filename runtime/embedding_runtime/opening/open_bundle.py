@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from embedding_runtime.bundle import Graph, Manifest, load_manifest
+from embedding_runtime.bundle import BundleGraph, Graph, Manifest, load_manifest
 from embedding_runtime.engines.backends import Backend, backend
 from embedding_runtime.engines.padding import pad
 from embedding_runtime.engines.registry import Session, check_engine_version
@@ -49,7 +49,7 @@ class Opened:
     @property
     def max_length(self) -> int:
         """Tokens read of a text: the model's limit, or the graph's largest bucket where that is shorter."""
-        return longest(self.manifest, self.graph)
+        return BundleGraph(self.path, self.manifest, self.graph).max_length
 
     def check_golden(self) -> float:
         """Largest absolute difference to the golden vectors.
@@ -57,7 +57,7 @@ class Opened:
         Raises:
             BundleError: it passes the tolerance.
         """
-        return check_golden_vectors(self.graph, _vectors(self.session, self.manifest))
+        return check_golden_vectors(self.graph, _vectors(self.session, self.manifest.tokenizer.pad_id))
 
 
 def open_bundle(path: Path, choice: Choice) -> Opened:
@@ -72,20 +72,21 @@ def open_bundle(path: Path, choice: Choice) -> Opened:
         raise InputError(f"verify is {choice.verify!r}; expected 'cached' or 'always'.")
     threads = resolve_threads(choice.threads)
     manifest = load_manifest(path)
-    graph = choose_graph(manifest, choice.format, choice.precision)
-    check_parity(path, graph, choice.allow_failed)
-    version = check_engine_version(graph)
-    graph = replace(graph, golden=tuple(g for g in graph.golden if len(g.ids) <= longest(manifest, graph)))
-    engine = backend(graph, path / graph.file, threads, manifest.tokenizer.pad_id)
+    chosen = BundleGraph(path, manifest, choose_graph(manifest, choice.format, choice.precision))
+    check_parity(chosen, choice.allow_failed)
+    version = check_engine_version(chosen.graph)
+    golden = tuple(g for g in chosen.graph.golden if len(g.ids) <= chosen.max_length)
+    graph, pad_id = replace(chosen.graph, golden=golden), manifest.tokenizer.pad_id
+    engine = backend(graph, chosen.path, threads, pad_id)
     key = cache_key(graph, engine.layout) if _is_prepared(engine, graph, choice) else None
     if key:
         read_ahead(key)
     stamps, before = Stamps.read(path), Stamps.read(path)
-    names = (manifest.tokenizer.file, graph.file, *graph.external_data)
+    names = (manifest.tokenizer.file, *chosen.sizes)
     verify_files(path, manifest, names, stamps, choice.verify)
     tokenizer = open_tokenizer(path, manifest.tokenizer, verify=False)  # its hash was just compared
     check_golden_ids(tokenizer, manifest.tokenizer)
-    session = (key and _prepared(engine, key, manifest, graph)) or engine.open()
+    session = (key and _prepared(engine, key, graph, pad_id)) or engine.open()
     opened = Opened(path, manifest, graph, tokenizer, session)
     passed = f"{graph.variant_id} {cpu_fingerprint()} {version}"
     if not choice.allow_failed and (choice.verify == "always" or passed not in stamps.golden):
@@ -96,19 +97,14 @@ def open_bundle(path: Path, choice: Choice) -> Opened:
     return opened
 
 
-def longest(manifest: Manifest, graph: Graph) -> int:
-    """Tokens that a graph takes at most."""
-    return min(manifest.max_seq_length, max(graph.buckets, default=manifest.max_seq_length))
-
-
 def _is_prepared(engine: Backend, graph: Graph, choice: Choice) -> bool:
     """Whether packed weights in the device's cache pay, or were asked for, and can be checked."""
-    wanted = engine.pays if choice.device_cache is None else choice.device_cache
+    prepare = engine.pays if choice.device_cache is None else choice.device_cache
     checkable = graph.golden and graph.golden_tolerance.keys() & {cpu_kind(), "any"}
-    return bool(wanted and checkable and not choice.allow_failed)
+    return bool(prepare and checkable and not choice.allow_failed)
 
 
-def _prepared(engine: Backend, key: CacheKey, manifest: Manifest, graph: Graph) -> Session | None:
+def _prepared(engine: Backend, key: CacheKey, graph: Graph, pad_id: int) -> Session | None:
     """A session on packed weights in the device's cache; None where they cannot be had.
 
     Checked against the graph itself when the files are made, and by a golden vector at every opening.
@@ -117,15 +113,15 @@ def _prepared(engine: Backend, key: CacheKey, manifest: Manifest, graph: Graph) 
 
     def make(folder: Path) -> None:
         engine.build(folder)
-        expected = _golden(engine.open(), manifest, graph)
-        if not np.array_equal(_golden(engine.open_prepared(folder), manifest, graph), expected):
+        expected = _golden(engine.open(), graph, pad_id)
+        if not np.array_equal(_golden(engine.open_prepared(folder), graph, pad_id), expected):
             raise EngineError(f"Packed weights of {graph.key} do not give its vectors; they are not used.")
 
     return open_prepared(
         key,
         make,
         engine.open_prepared,
-        lambda session: check_golden_vectors(replace(graph, golden=(quick,)), _vectors(session, manifest)),
+        lambda session: check_golden_vectors(replace(graph, golden=(quick,)), _vectors(session, pad_id)),
     )
 
 
@@ -134,16 +130,16 @@ def cache_key(graph: Graph, layout: str) -> CacheKey:
     return CacheKey(graph.variant_id, graph.engine, check_engine_version(graph), cpu_fingerprint(), layout)
 
 
-def _golden(session: Session, manifest: Manifest, graph: Graph) -> Floats:
+def _golden(session: Session, graph: Graph, pad_id: int) -> Floats:
     """What a session gives for the golden inputs (N, D)."""
-    return np.stack([_vectors(session, manifest)(golden.ids) for golden in graph.golden])
+    return np.stack([_vectors(session, pad_id)(golden.ids) for golden in graph.golden])
 
 
-def _vectors(session: Session, manifest: Manifest) -> Callable[[tuple[int, ...]], Floats]:
+def _vectors(session: Session, pad_id: int) -> Callable[[tuple[int, ...]], Floats]:
     """Token ids to the graph's vector (D,)."""
 
     def vector(ids: tuple[int, ...]) -> Floats:
-        batch, mask = pad([np.array(ids, dtype=np.int32)], manifest.tokenizer.pad_id)
+        batch, mask = pad([np.array(ids, dtype=np.int32)], pad_id)
         found: Floats = session.run(batch, mask, ("sentence_embedding",))[0][0]
         return found
 

@@ -29,7 +29,7 @@ class Pickled:
 
 
 def reopen(kind: type[Any], pickled: Pickled) -> Any:
-    """Open the bundle anew.
+    """Open the bundle again.
 
     Raises:
         BundleError: it is not there, or is another one now.

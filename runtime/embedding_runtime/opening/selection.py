@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from embedding_runtime.bundle import Format, Graph, Manifest, Precision
+from embedding_runtime.bundle import BundleGraph, Format, Graph, Manifest, Precision
 from embedding_runtime.engines.registry import ENGINES, unfit, usable
 from embedding_runtime.errors import BundleError, EngineError, InputError, ParityWarning
 from embedding_runtime.machine.platforms import lack, this_platform
@@ -55,7 +55,7 @@ def _how_to_get_one(graphs: list[Graph]) -> str:
     return f"Install one: {'; or '.join(ways)}" if ways else next(filter(None, lacks.values()), "")
 
 
-def check_parity(bundle: Path, graph: Graph, allow_failed: bool) -> None:
+def check_parity(chosen: BundleGraph, allow_failed: bool) -> None:
     """Refuse a graph that was found wrong; warn once per process about one that nobody has checked.
 
     The verdict is the one in `parity.json` when it is about this very graph, else the manifest's.
@@ -63,6 +63,7 @@ def check_parity(bundle: Path, graph: Graph, allow_failed: bool) -> None:
     Raises:
         BundleError: the verdict is "failed", or `parity.json` is unreadable, and `allow_failed` is false.
     """
+    bundle, graph = chosen.folder, chosen.graph
     try:
         verdict = _reported(bundle, graph)
     except BundleError:

@@ -1,4 +1,4 @@
-"""What a client is told when a request cannot be answered: a status, and a body of OpenAI's shape."""
+"""The answer to a request that fails: a status, and a body of OpenAI's shape."""
 
 from typing import Any
 

@@ -44,7 +44,7 @@ class Model:
         return name in (self.name, self.name.rpartition("/")[2])
 
     def unknown(self, name: object) -> ServiceError:
-        """What a client is told that asks for another model."""
+        """The message for a client that asks for another model."""
         return ServiceError(
             404,
             f"There is no model {str(name)[:80]!r} here; this service has {self.name!r}.",
@@ -122,8 +122,8 @@ class Model:
 
     def finished(self, vectors: Floats, pieces: list[Pieces], dim: int | None) -> Floats:
         """One vector per text (N, dim), as `Embedder.encode` gives it, from those of all its sequences."""
-        wanted = self.manifest.truncate_dim if dim is None else dim
-        return finished(vectors, pieces, self._encoder.settings(self._options(wanted)))
+        kept = self.manifest.truncate_dim if dim is None else dim
+        return finished(vectors, pieces, self._encoder.settings(self._options(kept)))
 
     def _options(self, dim: int | None) -> Options:
         return Options(batch_size=self._batch_size, dim=dim)

@@ -65,7 +65,7 @@ def checked_ids(ids: Sequence[int]) -> list[int]:
     """
     plain = [int(i) for i in ids]
     if negative := [i for i in plain if i < 0]:
-        raise InputError(f"{negative[0]} is no token id; expected 0 or more.")
+        raise InputError(f"{negative[0]} is not a token id; expected 0 or more.")
     return plain
 
 

@@ -153,11 +153,11 @@ class TableTokenizer:
             end = added.start if added else stop
             words = self._word.findall(text, position, end)
             if added is None and stop < len(text):
-                end -= len(words.pop())  # it may go on behind the block
+                end -= len(words.pop())  # it may continue behind the block
                 if not words:
                     ids, end = self._beginning(text, position, stop)
                     if 2 * (end - position) < block:
-                        block *= 2  # so that starting anew stays a small part of the work
+                        block *= 2  # so that starting over stays a small part of the work
                     if end > position:
                         yield Part(position, [text[position:end]], ids)
                     position = end

@@ -125,7 +125,7 @@ def _header(path: Path, data: mmap.mmap) -> tuple[int, Header]:
         raise _refused(path, f"has {len(data)} bytes, fewer than a table's prefix")
     magic, version, size, crc = PREFIX.unpack_from(data)
     if magic != MAGIC:
-        raise _refused(path, f"is no tokenizer table (begins with {magic!r})")
+        raise _refused(path, f"is not a tokenizer table (begins with {magic!r})")
     if version not in VERSIONS:
         raise BundleError(
             f"{path} is a tokenizer table of version {version}; this version reads 1 and 2. "
@@ -148,7 +148,7 @@ def _decoded(path: Path, raw: bytes) -> Header:
     except (ValueError, TypeError, KeyError, AttributeError) as e:
         raise _refused(path, f"has a header this version does not understand ({e})") from e
     if any(type(n) is not int or n < 0 for n in numbers):
-        raise _refused(path, "has a header with a field that is no natural number")
+        raise _refused(path, "has a header with a field that is not a natural number")
     return header
 
 

@@ -72,6 +72,6 @@ def open_tokenizer(bundle: Path, info: TokenizerInfo, *, verify: bool = True) ->
 
         return LibraryTokenizer.open(path, info)
     raise BundleError(
-        f"{path} is no tokenizer this version knows (expected *.table or *.json). Upgrade embedding-edge, or "
-        "export the bundle again."
+        f"{path} is not a tokenizer that this version knows (expected *.table or *.json). "
+        "Upgrade embedding-edge, or export the bundle again."
     )

@@ -101,7 +101,7 @@ def test_client_and_licence_files_are_listed(editable: Path) -> None:
 
 MISSING = {
     "config.json": r"config\.json is missing",
-    "modules.json": r"modules\.json is missing, so .* is no sentence-transformers checkpoint",
+    "modules.json": r"modules\.json is missing, so .* is not a sentence-transformers checkpoint",
     "tokenizer.json": r"tokenizer\.json is missing",
     "model.safetensors": "has no weights",
     "2_Dense/model.safetensors": "2_Dense has no weights",

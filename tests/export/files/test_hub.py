@@ -185,7 +185,9 @@ def test_a_repository_is_fetched_pinned_and_then_found_without_network(hub: Hub,
     names = (("org/open", None), ("org/open", COMMIT), ("org/other", None))
     offline = ask(address(hub), tmp_path, *names, HF_HUB_OFFLINE="1")
     assert offline[:2] == [[str(folder), "org/open", COMMIT]] * 2
-    assert "org/other is no folder, is not complete in the local cache, and cannot be fetched" in offline[2]
+    assert (
+        "org/other is not a folder, is not complete in the local cache, and cannot be fetched" in offline[2]
+    )
 
 
 def test_another_model_is_refused_before_its_weights_are_fetched(hub: Hub, tmp_path: Path) -> None:
@@ -210,13 +212,13 @@ def test_refusals_say_what_to_do(hub: Hub, tmp_path: Path) -> None:
 
 def test_no_network_says_what_to_do(tmp_path: Path) -> None:
     (told,) = ask("http://127.0.0.1:9", tmp_path, ("org/open", None))
-    assert "org/open is no folder, is not complete in the local cache, and cannot be fetched" in told
+    assert "org/open is not a folder, is not complete in the local cache, and cannot be fetched" in told
     assert "copy the checkpoint here" in told
 
 
 def test_a_hub_that_fails_says_so(hub: Hub, tmp_path: Path) -> None:
     (told,) = ask(address(hub), tmp_path, ("org/broken", None))
-    assert "org/broken is no folder" in told
+    assert "org/broken is not a folder" in told
     assert "cannot be fetched" in told
 
 

@@ -65,7 +65,7 @@ def test_unverified_damage_is_found_by_verify(tiny: Both, tmp_path: Path) -> Non
 REFUSED: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "empty": (lambda b: b"", "cannot be read"),
     "short": (lambda b: b[:10], "fewer than"),
-    "foreign": (lambda b: b'{"version": "1.0"}' * 9, "no tokenizer table"),
+    "foreign": (lambda b: b'{"version": "1.0"}' * 9, "not a tokenizer table"),
     "newer": (lambda b: PREFIX.pack(MAGIC, 3, 0, 0) + b[PREFIX.size :], "of version 3.*Upgrade"),
     "truncated": (lambda b: b[:-1], "bytes; its header says"),
     "longer": (lambda b: b + b"x", "bytes; its header says"),
@@ -75,7 +75,7 @@ REFUSED: dict[str, tuple[Callable[[bytes], bytes], str]] = {
         "the sections",
     ),
     "unknown field": (lambda b: _reheaded(b, lambda h: h.update(later=1)), "does not understand"),
-    "text for a number": (lambda b: _reheaded(b, lambda h: h.update(merges="1")), "no natural number"),
+    "text for a number": (lambda b: _reheaded(b, lambda h: h.update(merges="1")), "not a natural number"),
     "wrong count": (lambda b: _reheaded(b, lambda h: h.update(vocab_size=5)), "not a table's layout"),
 }
 

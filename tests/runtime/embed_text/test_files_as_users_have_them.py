@@ -145,7 +145,7 @@ REFUSED = {
     "id twice.csv": (b"id,text,id\n1,a,2\n", "has the field 'id' twice"),
     "other.csv": (b"id,body\n1,a\n", "not .'text'.*--delimiter"),
     "objects.csv": (JSONL.encode(), "not .'text'"),
-    "not.parquet": (TABLE.encode(), "no Parquet file"),
+    "not.parquet": (TABLE.encode(), "not a Parquet file"),
     "damaged.parquet": (b"PAR1" + bytes(range(256)) + b"PAR1", "damaged Parquet file"),
     "a.xlsx": (zipped("[Content_Types].xml", "xl/workbook.xml"), "Excel workbook.*CSV UTF-8"),
     "workbook.csv": (zipped("[Content_Types].xml", "xl/workbook.xml"), "Excel workbook"),
@@ -159,8 +159,8 @@ REFUSED = {
     "cut.csv.gz": (gzip.compress(TABLE.encode() * 99)[:-12], "damaged or cut off"),
     "broken.csv.gz": (gzip.compress(TABLE.encode())[:12] + b"\xff" * 40, "damaged"),
     "cut.utf16.csv": (TABLE.encode("utf-16")[:-1], "UTF-16-LE and is damaged or cut off"),
-    "a.npy": (b"\x93NUMPY\x01\x00v\x00" + bytes(90), "is no text"),
-    "a.db": (b"SQLite format 3\x00" + bytes(90), "is no text"),
+    "a.npy": (b"\x93NUMPY\x01\x00v\x00" + bytes(90), "is not text"),
+    "a.db": (b"SQLite format 3\x00" + bytes(90), "is not text"),
     "a.pdf": (b"%PDF-1.7\n", "PDF"),
 }
 
@@ -278,7 +278,7 @@ def test_a_delimiter_that_is_asked_for(
         ("a.txt", ["--delimiter", ";"], "The input is lines, which has no delimiter"),
         ("a.txt", ["--id-field", "id"], "plain lines, which have no fields"),
         ("a.txt", ["--text-field", "body"], "plain lines, which have no fields"),
-        ("a.csv", ["--input-format", "parquet"], "no Parquet file. Leave out --input-format parquet"),
+        ("a.csv", ["--input-format", "parquet"], "not a Parquet file. Leave out --input-format parquet"),
     ],
 )
 def test_options_that_do_not_fit(

@@ -161,9 +161,9 @@ def test_a_full_disk(
     for size in (200_001, 500_003):
         full = run(argv, preexec_fn=limit(size))
         assert full.returncode == 1
-        assert "with --resume the same command goes on" in full.stderr
+        assert "the same command with --resume continues" in full.stderr
     done = run(argv)
-    assert "going on after" in done.stderr
+    assert "resuming after" in done.stderr
     same(out, done.stdout, undisturbed(suffix))
 
 
@@ -185,7 +185,7 @@ def test_interrupted_from_the_keyboard(
     assert process.returncode == 130
     assert 0 < rows_of(out) < ROWS
     done = run([*argv, "--resume"])
-    assert "going on after" in done.stderr
+    assert "resuming after" in done.stderr
     same(out, done.stdout, undisturbed(suffix))
 
 
@@ -217,7 +217,7 @@ def test_a_bad_row_mended(stopped: list[str], tiny_bundle: Path, tmp_path: Path,
     mended = (tmp_path / "in.jsonl").read_text().replace("{bad", '{"text": "mended"}')
     (tmp_path / "in.jsonl").write_text(mended)
     assert main([*stopped, "--resume"]) == 0
-    assert "going on after 896 rows" in capfd.readouterr().err
+    assert "resuming after 896 rows" in capfd.readouterr().err
     resumed = (tmp_path / "out.npy").read_bytes()
     assert main(stopped) == 0
     assert (tmp_path / "out.npy").read_bytes() == resumed
@@ -253,13 +253,13 @@ def test_beginning_anew(stopped: list[str], tmp_path: Path, capfd: Captured) -> 
     out, notes = tmp_path / "out.npy", Notes(tmp_path / "out.npy", {}).path
     out.unlink()
     assert main([*stopped, "--resume"]) == 2
-    assert "beginning anew" in capfd.readouterr().err
+    assert "starting from the beginning" in capfd.readouterr().err
     assert notes.exists()
     (tmp_path / "in.jsonl").write_text('{"text": "one"}')
     assert main(stopped) == 0
     assert not notes.exists()
     assert main([*stopped, "--resume"]) == 0
-    assert "beginning anew" in capfd.readouterr().err
+    assert "starting from the beginning" in capfd.readouterr().err
     assert len(np.load(out)) == 1
 
 
@@ -276,7 +276,7 @@ def test_a_folder_that_takes_no_notes(
     out = tmp_path / "out.npy"
     Path(f"{Notes(out, {}).path}.new").mkdir()
     assert main(arguments(tiny_bundle, given, out)) == 0
-    assert capfd.readouterr().err.count("--resume cannot go on") == 1
+    assert capfd.readouterr().err.count("--resume cannot continue") == 1
     assert len(np.load(out)) == ROWS
 
 

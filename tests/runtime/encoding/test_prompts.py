@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from embedding_runtime.encoding.prompts import PromptChoice, known_prefixes, resolve, resolve_task, with_title
-from embedding_runtime.encoding.requests import joined, one_title
+from embedding_runtime.encoding.requests import join_requests, one_title
 from embedding_runtime.errors import InputError, InputTypeError
 
 PROMPTS = {"query": "q: ", "document": "title: none | text: ", "STS": "sts: ", "empty": ""}
@@ -81,18 +81,18 @@ def test_a_prompt_without_a_place_for_a_title() -> None:
 
 def test_one_title_per_text() -> None:
     prompt = PROMPTS["document"]
-    both = list(joined(["a", "b"], prompt, ["A", None]))
+    both = list(join_requests(["a", "b"], prompt, ["A", None]))
     assert [r.prompt + r.text for r in both] == ["title: A | text: a", "title: none | text: b"]
     for texts, titles in ((["a"], ["A", "B"]), (["a", "b"], ["A"]), ([], ["A"])):
         with pytest.raises(InputError, match="expected one title per text"):
-            list(joined(texts, prompt, titles))
+            list(join_requests(texts, prompt, titles))
 
 
 def test_titles_of_a_wrong_type() -> None:
     with pytest.raises(InputTypeError, match="titles is a str"):
-        joined(["a", "b"], PROMPTS["document"], "ab")
+        join_requests(["a", "b"], PROMPTS["document"], "ab")
     with pytest.raises(InputTypeError, match=r"titles\[1\] is a int"):
-        list(joined(["a", "b"], PROMPTS["document"], ["A", 1]))  # type: ignore[list-item]
+        list(join_requests(["a", "b"], PROMPTS["document"], ["A", 1]))  # type: ignore[list-item]
     assert one_title("Mars") == ["Mars"]
 
 

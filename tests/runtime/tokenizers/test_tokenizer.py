@@ -282,7 +282,7 @@ def test_what_is_no_tokenizer_is_refused(tiny: Both, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.bin").write_text("x")
     for name, reason in (
         ("tokenizer.json", "not a tokenizer"),
-        ("tokenizer.bin", "no tokenizer this version"),
+        ("tokenizer.bin", "not a tokenizer that this version"),
         ("none.table", "is missing"),
     ):
         with pytest.raises(BundleError, match=reason):

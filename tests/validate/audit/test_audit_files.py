@@ -120,8 +120,8 @@ def test_what_is_no_such_graph(tiny_checkpoint: Path, tmp_path: Path, texts: Pat
     onnx.save(model, str(tmp_path / "image.onnx"))
     for name, message in (
         ("none.onnx", "There is no file"),
-        ("text.onnx", "no ONNX graph that can be run here"),
-        ("text.tflite", "no LiteRT file that can be run here"),
+        ("text.onnx", "not an ONNX graph that can be run here"),
+        ("text.tflite", "not a LiteRT file that can be run here"),
         ("text.bin", "neither an .onnx nor a .tflite file"),
         ("image.onnx", "has the outputs ['features']"),
     ):

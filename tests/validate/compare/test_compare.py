@@ -19,7 +19,7 @@ from embedding_runtime import Embedder
 from embedding_runtime.bundle import load_manifest
 from embedding_validate.compare import cli as compare
 from embedding_validate.compare.corpus import corpus
-from embedding_validate.compare.document import store as compare_store
+from embedding_validate.compare.document.document import SCHEMA_VERSION
 from embedding_validate.compare.measure import systems as compare_systems
 from embedding_validate.compare.measure import worker as compare_worker
 from embedding_validate.compare.measure.protocol import token_ids
@@ -59,7 +59,7 @@ sys.exit(serve({"wrong": wrong, "aborts": aborts, "greedy": greedy}))
 
 def measured(folder: Path) -> dict[str, Any]:
     document: dict[str, Any] = json.loads((folder / "compare.json").read_text(encoding="utf-8"))
-    assert document["schema_version"] == compare_store.SCHEMA_VERSION
+    assert document["schema_version"] == SCHEMA_VERSION
     (run,) = document["runs"]
     assert isinstance(run, dict)
     return run

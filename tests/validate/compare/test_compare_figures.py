@@ -1,6 +1,5 @@
 """What a comparison's figures say: noise, spread, growth, the front, recommendations, agreement."""
 
-import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,21 @@ from embedding_validate.compare.document import agreement, figures
 from embedding_validate.compare.document import store as compare_store
 from embedding_validate.compare.document.agreement import agreements
 from embedding_validate.compare.document.case import Case, Rounds, noise, spread, timed
+from embedding_validate.compare.document.document import (
+    Accuracy,
+    BundleEntry,
+    Document,
+    GraphEntry,
+    LoadAverage,
+    ManifestVerdict,
+    Opening,
+    PeerEntry,
+    Run,
+    RunMachine,
+    RunPlan,
+    Size,
+    SystemEntry,
+)
 from embedding_validate.compare.measure import run as compare_run
 from embedding_validate.compare.measure.machine_state import Clock, State, clock, foreign, glance, throttling
 from embedding_validate.compare.measure.process import explained
@@ -144,101 +158,97 @@ SYSTEMS: dict[str, tuple[float, float, float, str | None]] = {
 }
 
 
-def document(**changes: Any) -> dict[str, Any]:
-    """A run as compare-embedding writes it, with latency that grows as length to the 1.5 on two threads."""
-    systems, cases, openings = [], [], []
+def document(**changes: Any) -> Document:
+    """One run as compare-embedding writes it, latency growing as length to the 1.5 on two threads."""
+    systems: list[SystemEntry] = []
+    sizes: dict[str, Size] = {}
+    cases: list[Case] = []
+    openings: list[Opening] = []
     for name, (size, ms, least, status) in SYSTEMS.items():
-        parity = {"parity": {"status": status, "reason": "planted"}, "tokenizer_bytes": 9_000_000}
-        kind = {"kind": "bundle", **parity} if status else {"kind": "peer"}
-        systems.append({"name": name, "bytes": int(size * 1e6), **kind})
-        openings.append(
-            {
-                "system": name,
-                "threads": 2,
-                "status": "measured",
-                "first_s": 2.0,
-                "cold_s": 0.5,
-                "versions": {},
-                "accuracy": {"texts": 9, "minimum": least - 0.02, "mean": least},
-            }
-        )
+        peer = PeerEntry(name, "peer", "python", "worker.py", "folder")
+        systems.append(graph_entry(name, int(size * 1e6), status) if status else peer)
+        sizes[name] = Size(int(size * 1e6), {})
+        accuracy = Accuracy(9, least - 0.02, least)
+        openings.append(Opening(name, 2, "measured", first_s=2.0, cold_s=0.5, accuracy=accuracy))
         for tokens in (64, 256):
-            cases.append(
-                {
-                    "system": name,
-                    "threads": 2,
-                    "batch": 1,
-                    "tokens": tokens,
-                    "status": "measured",
-                    "reason": None,
-                    "noise": [],
-                    "load_s": 0.2,
-                    "first_ms": 2 * ms,
-                    "tokens_per_s": 1e3,
-                    "runs": 15,
-                    "ratio": 15 / ms,
-                    "median_ms": ms * (tokens / 64) ** 1.5,
-                    "p5_ms": ms * 0.9,
-                    "p95_ms": ms * 1.1,
-                    "memory": {"anonymous_peak": 100 * 1024, "file_peak": 50 * 1024},
-                    "machine_state": {"celsius": 60.5 if tokens == 64 else 71.5},
-                }
+            case = Case(
+                name,
+                2,
+                1,
+                tokens,
+                "measured",
+                runs=15,
+                median_ms=ms * (tokens / 64) ** 1.5,
+                p5_ms=ms * 0.9,
+                p95_ms=ms * 1.1,
+                tokens_per_s=1e3,
+                ratio=15 / ms,
+                load_s=0.2,
+                first_ms=2 * ms,
+                memory={"anonymous_peak": 100 * 1024, "file_peak": 50 * 1024},
+                machine_state={"celsius": 60.5 if tokens == 64 else 71.5},
             )
-    run = {
-        "label": "board",
-        "origin": "measured",
-        "started": "2026-01-01T00:00:00+00:00",
-        "finished": "now",
-        "complete": True,
-        "command": "compare-embedding /home/me/some/bundle",
-        "sizes": {},
-        "corpus": None,
-        "plan": {
-            "systems": list(SYSTEMS),
-            "shapes": ["64", "256"],
-            "threads": [2],
-            "reference": "onnx/int8",
-            "base": "onnx/fp32",
-            "rounds": 5,
-        },
-        "machine": {
-            "cpu": "CPU",
-            "cpus": "2",
-            "system": "Linux",
-            "architecture": "x",
-            "governor": None,
-            "board": "board",
-            "python": "3.11",
-            "features": {"VNNI": True},
-        },
-        "versions": {"onnxruntime": "1"},
-        "load_average": {"before": [0.25, 0, 0], "after": [1.5, 0, 0]},
-        "bundles": [{"path": "b", "source": "s", "weights_sha256": "0" * 64, "parameters": 3e8}],
-        "systems": systems,
-        "openings": openings,
-        "cases": cases,
-        "tokenizers": [],
-    }
-    return {"schema_version": 1, "runs": [{**run, **changes}]}
+            cases.append(case)
+    run = Run(
+        label="board",
+        origin="measured",
+        started="2026-01-01T00:00:00+00:00",
+        finished="now",
+        complete=True,
+        command="compare-embedding /home/me/some/bundle",
+        plan=RunPlan(tuple(SYSTEMS), ("64", "256"), (2,), "onnx/int8", "onnx/fp32", 5),
+        machine=RunMachine("Linux", "x", "CPU", "2", "3.11", "board", features={"VNNI": True}),
+        versions={"onnxruntime": "1"},
+        load_average=LoadAverage((0.25, 0, 0), (1.5, 0, 0)),
+        bundles=(BundleEntry("b", "s", "0" * 64, "space", 300_000_000),),
+        systems=tuple(systems),
+        sizes=sizes,
+        openings=tuple(openings),
+        cases=tuple(cases),
+    )
+    return Document((replace(run, **changes),))
+
+
+def graph_entry(name: str, size: int, status: str, precision: str = "int4") -> GraphEntry:
+    said = ManifestVerdict("manifest.json", status, "planted", 9, None, None)
+    return GraphEntry(
+        name,
+        "bundle",
+        "b",
+        "onnx",
+        precision,
+        "v",
+        {},
+        size,
+        9_000_000,
+        parts=None,
+        buckets=(),
+        parity=said,
+    )
+
+
+def only(found: Document) -> Run:
+    (run,) = found.measured
+    return run
 
 
 def test_growth() -> None:
-    (run,) = document()["runs"]
+    run = only(document())
     assert figures.exponent(run, "onnx/int8", 2) == pytest.approx(1.5)
     assert figures.exponent(run, "onnx/int8", 1) is None
 
 
 def test_the_first_run() -> None:
     """Of the length nearest to a query's."""
-    assert figures.first_run(document()["runs"][0], "onnx/int8") == 30
+    assert figures.first_run(only(document()), "onnx/int8") == 30
 
 
 def test_memory_is_quoted_once() -> None:
     """At 256 tokens, of most threads where there are several."""
-    (run,) = document()["runs"]
-    alone = [{**c, "threads": 1, "memory": {"anonymous_peak": 1}} for c in run["cases"]]
-    assert figures.memory({**run, "cases": [*run["cases"], *alone]}, "onnx/int8") == run["cases"][3]["memory"]
-    assert figures.memory({**run, "cases": []}, "onnx/int8") == {}
+    run = only(document())
+    alone = [replace(c, threads=1, memory={"anonymous_peak": 1}) for c in run.cases]
+    assert figures.memory(replace(run, cases=(*run.cases, *alone)), "onnx/int8") == run.cases[3].memory
+    assert figures.memory(replace(run, cases=()), "onnx/int8") == {}
 
 
 def test_the_front() -> None:
@@ -246,7 +256,7 @@ def test_the_front() -> None:
 
 
 def test_what_is_wrong() -> None:
-    (run,) = document()["runs"]
+    run = only(document())
     assert "failed its comparison" in (figures.wrong(run, "broken") or "")
     assert "not the same model" in (figures.wrong(run, "peer") or "")
     assert figures.wrong(run, "onnx/int4") is None, "it has passed: coarser, not wrong"
@@ -254,7 +264,7 @@ def test_what_is_wrong() -> None:
 
 def test_the_recommendation() -> None:
     """Never what is wrong, never a peer; a coarse graph only where no better one fits."""
-    said = compare_advice.recommendation(document()["runs"][0])
+    said = compare_advice.recommendation(only(document()))
     assert said[0].startswith("For ≤ 200 MB and queries of up to 64 tokens take onnx/int4: 196 MB")
     assert "mind its accuracy, cosine down to 0.910" in said[0]
     assert said[1].startswith("For ≤ 400 MB and queries of up to 64 tokens take onnx/int8")
@@ -264,7 +274,7 @@ def test_the_recommendation() -> None:
 
 def test_words_follow_the_validator(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its bounds on the least and the mean, and no other: moved, they move the words."""
-    (run,) = document()["runs"]
+    run = only(document())
     assert "cosine 0.4800, below 0.76," in (figures.wrong(run, "peer") or "")
     monkeypatch.setitem(LOSS, "int4", replace(LOSS["int4"], cosine_min=0.4, cosine_mean=0.6))
     assert "0.5000 on average, below 0.6" in (figures.wrong(run, "peer") or "")
@@ -273,26 +283,27 @@ def test_words_follow_the_validator(monkeypatch: pytest.MonkeyPatch) -> None:
     assert figures.wrong(run, "peer") is None
     monkeypatch.setitem(LOSS, "int8_q4", replace(LOSS["int8_q4"], cosine_min=0.99))
     assert figures.coarseness(run, "onnx/int8") == 1, "its least is 0.979"
-    unchecked = {"parity": {"status": "not run", "reason": ""}, "precision": "int8"}
-    (run,) = document(systems=[{**s, **unchecked} for s in run["systems"]])["runs"]
+    run = replace(run, systems=tuple(graph_entry(name, 1, "not run", "int8") for name in SYSTEMS))
     assert "cosine 0.9100, below 0.99," in (figures.wrong(run, "onnx/int4") or "")
 
 
 def test_doubts_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a graph that nobody has compared, or that was never measured in peace: taken last, with a word."""
     monkeypatch.setitem(LOSS, "int8", replace(LOSS["int8"], cosine_min=0.97))
-    (run,) = document()["runs"]
-    int8 = next(s for s in run["systems"] if s["name"] == "onnx/int8")
-    int8["parity"] = {"status": "not run", "reason": "no reference"}
-    int8["precision"] = "int8"
+    run = only(document())
+    unchecked = graph_entry("onnx/int8", 310_000_000, "not run", "int8")
+    run = replace(run, systems=tuple(unchecked if s.name == "onnx/int8" else s for s in run.systems))
     said = compare_advice.recommendation(run)
     assert any("take onnx/fp32" in line for line in said), "slower, and compared"
     assert said[1].startswith("Nobody has compared onnx/int8 with the reference. For ≤ 400 MB")
-    (run,) = document()["runs"]
-    for case in run["cases"]:
-        case["noise"] = ["others kept 2.0 CPUs busy"] if case["system"] == "onnx/int8" else []
+    run = only(document())
+    noisy = ("others kept 2.0 CPUs busy",)
+    cases = [replace(c, noise=noisy) if c.system == "onnx/int8" else c for c in run.cases]
+    run = replace(run, cases=tuple(cases))
     assert "Every figure of onnx/int8 was disturbed. For" in compare_advice.recommendation(run)[1]
-    next(c for c in run["cases"] if c["system"] == "onnx/int8")["noise"] = []
+    quiet = next(i for i, c in enumerate(cases) if c.system == "onnx/int8")
+    cases[quiet] = replace(cases[quiet], noise=())
+    run = replace(run, cases=tuple(cases))
     assert not any("disturbed" in line for line in compare_advice.recommendation(run))
 
 
@@ -303,24 +314,29 @@ def test_rounding_up(value: float, expected: float) -> None:
 
 def test_two_runs_on_one_machine() -> None:
     first, second = document(), document(started="2026-01-02T00:00:00+00:00")
-    merged = compare_store.merge([first, second, copy.deepcopy(first)])
-    assert len(merged["runs"]) == 2, "the same run twice is one"
+    merged = compare_store.merge([first, second, document()])
+    assert len(merged.runs) == 2, "the same run twice is one"
     (line,) = agreements(merged)
     assert "10 of 10 ratios undisturbed in both" in line and "0% at most" in line
-    second["runs"][0]["cases"][3]["ratio"] *= 1.3
+    second = _changed(second, 3, ratio=1.3 * 15 / SYSTEMS["onnx/int8"][1])
     (line,) = agreements(compare_store.merge([first, second]))
     assert "not within 15%, and marked: onnx/int8 | 2 threads | 256." in line
-    merged = compare_store.merge([copy.deepcopy(first), copy.deepcopy(second)])
-    agreement.mark(merged)
-    agreement.mark(merged)
-    marked = [[c["noise"] for c in run["cases"] if c["noise"]] for run in merged["runs"]]
+    merged = agreement.marked(agreement.marked(compare_store.merge([first, second])))
+    marked = [[c.noise for c in run.cases if c.noise] for run in merged.measured]
     assert [len(cases) for cases in marked] == [1, 1], "once in each run"
     assert all("another run on this machine gave" in reason for ((reason,),) in marked)
     assert agreements(merged) == [line], "its own mark disturbs nothing"
-    second["runs"][0]["cases"][3]["noise"] = ["others kept 1.0 CPUs busy"]
+    second = _changed(second, 3, noise=("others kept 1.0 CPUs busy",))
     (line,) = agreements(compare_store.merge([first, second]))
     assert "9 of 10" in line and "not within" not in line
     assert agreements(compare_store.merge([first, document(label="another", started="x")])) == []
+
+
+def _changed(found: Document, at: int, **changes: Any) -> Document:
+    """The document with changes to one of its cases."""
+    run = only(found)
+    cases = [replace(c, **changes) if i == at else c for i, c in enumerate(run.cases)]
+    return Document((replace(run, cases=tuple(cases)),))
 
 
 def test_text_and_page_of_many_devices() -> None:
@@ -332,9 +348,10 @@ def test_text_and_page_of_many_devices() -> None:
 
 
 def test_numbers_stand_on_a_line() -> None:
-    text = compare_store.dumps({"a": [[1, 2.5], [3e-7]], "b": ["x"], "c": []})
+    found = _changed(document(), 0, samples={"own": ((1, 2.5), (3e-7,)), "reference": ()})
+    text = compare_store.dumps(found)
     assert "[1, 2.5]" in text and "[3e-07]" in text
-    assert json.loads(text) == {"a": [[1, 2.5], [3e-7]], "b": ["x"], "c": []}
+    assert Document.from_json(json.loads(text)) == found
 
 
 def test_axis_of_a_single_value() -> None:

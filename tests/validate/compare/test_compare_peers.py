@@ -8,7 +8,7 @@ import pytest
 
 from embedding_validate.compare import cli as compare
 from embedding_validate.compare import peers as compare_peers
-from embedding_validate.compare.peers import KNOWN, PEERS, Peer, prepared
+from embedding_validate.compare.peers import KNOWN, PEERS, Peer, prepare_environments
 
 
 @pytest.mark.parametrize("peer", KNOWN, ids=lambda p: p.environment)
@@ -34,7 +34,7 @@ def test_what_cannot_be_installed_is_left_out(
     )
     monkeypatch.setattr(compare_peers, "KNOWN", known)
     monkeypatch.setattr(compare_peers, "PEERS", tmp_path)
-    (argument,), left_out = prepared(tmp_path)
+    (argument,), left_out = prepare_environments(tmp_path)
     assert argument == f"--peer=c={tmp_path / 'done' / 'bin' / 'python'}={tmp_path / 'c.py'}"
     said = capsys.readouterr().err
     assert "a-int8: not installed here, left out (" in said and "there-is-no-such-wheel" in said

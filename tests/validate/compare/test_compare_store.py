@@ -10,28 +10,45 @@ import pytest
 
 from embedding_runtime.errors import InputError
 from embedding_validate.compare import cli as compare
-from embedding_validate.compare.document.store import BASE, JSON, Store
+from embedding_validate.compare.document.document import (
+    Document,
+    GraphEntry,
+    LoadAverage,
+    ManifestVerdict,
+    Run,
+    RunMachine,
+    RunPlan,
+)
+from embedding_validate.compare.document.store import BASE, JSON, SchemaError, Store, dumps, load
 
 
-def run(verdict: str, files: int = 1, started: str = "today") -> dict[str, Any]:
-    system = {"name": "onnx/int8", "bytes": files, "parity": {"status": verdict}}
-    empty: dict[str, Any] = {"cases": [], "openings": []}
-    return {
-        "plan": {"threads": [1]},
-        "bundles": [],
-        "systems": [system],
-        "started": started,
-        "label": "board",
-        "origin": "measured",
-        **empty,
-    }
+def run(verdict: str, files: int = 1, started: str = "today") -> Run:
+    said = ManifestVerdict("manifest.json", verdict, None, 9, None, None)
+    system = GraphEntry(
+        "onnx/int8", "bundle", "b", "onnx", "int8", "v", {}, files, 1, parts=None, buckets=(), parity=said
+    )
+    return Run(
+        label="board",
+        origin="measured",
+        started=started,
+        finished=None,
+        complete=False,
+        command="compare-embedding b",
+        plan=RunPlan(("onnx/int8",), ("64",), (1,), "onnx/int8", "onnx/int8", 5, seconds=1, limit=300),
+        machine=RunMachine("Linux", "x", "CPU", "2", "3.11", "board"),
+        versions={},
+        load_average=LoadAverage((0.0, 0.0, 0.0), None),
+        bundles=(),
+        systems=(system,),
+    )
 
 
 def test_a_graph_that_was_validated_meanwhile(tmp_path: Path) -> None:
     Store(tmp_path, run("not run"), resume=False)
     found = Store(tmp_path, run("passed", started="tomorrow"), resume=True).run
-    assert found["systems"][0]["parity"] == {"status": "passed"}
-    assert (found["started"], found["resumed"]) == ("today", ["tomorrow"])
+    (system,) = found.systems
+    assert isinstance(system, GraphEntry) and system.parity.status == "passed"
+    assert (found.started, found.resumed) == ("today", ("tomorrow",))
 
 
 def test_another_graph_is_another_comparison(tmp_path: Path) -> None:
@@ -96,3 +113,33 @@ def test_a_result_of_several_runs_is_not_gone_on_with(tmp_path: Path) -> None:
     (tmp_path / JSON).write_text(json.dumps(document), encoding="utf-8")
     with pytest.raises(InputError, match="of another comparison"):
         Store(tmp_path, run("passed"), resume=True)
+
+
+def test_a_document_is_written_again_byte_for_byte(tmp_path: Path) -> None:
+    """Whole numbers stay whole where seconds may be fractions."""
+    path = tmp_path / JSON
+    path.write_text(dumps(Document((run("passed"),))), encoding="utf-8")
+    assert '"limit": 300' in path.read_text(encoding="utf-8")
+    assert dumps(load(path)) == path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda r: r.update(hue=1), r"runs\[0\] has fields that are not known: hue"),
+        (lambda r: r.pop("machine"), r"runs\[0\] lacks machine"),
+        (lambda r: r.update(complete="yes"), r"runs\[0\]\.complete is 'yes'; expected bool"),
+        (lambda r: r["plan"].update(threads=[1, True]), r"plan\.threads\[1\] is 'True'; expected int"),
+        (lambda r: r["systems"][0].update(kind="hand"), r"systems\[0\] is .*; expected GraphEntry or"),
+        (lambda r: r["systems"][0]["parity"].update(status=None), r"parity\.status is 'None'; expected str"),
+        (lambda r: r.update(cases={}), r"runs\[0\]\.cases is '{}'; expected"),
+    ],
+)
+def test_other_fields_than_these_are_refused(
+    change: Callable[[dict[str, Any]], Any], message: str, tmp_path: Path
+) -> None:
+    data = Document((run("passed"),)).to_json()
+    change(data["runs"][0])
+    (tmp_path / JSON).write_text(json.dumps(data), encoding="utf-8")
+    with pytest.raises(SchemaError, match=message):
+        load(tmp_path / JSON)

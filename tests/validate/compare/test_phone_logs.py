@@ -20,32 +20,32 @@ def write(path: Path, text: str) -> Path:
 
 def test_benchmark_model() -> None:
     (run,) = phone_logs.read(LOGS / "benchmark_model_2021.log")
-    assert (run["label"], run["origin"]) == ("Raspberry Pi", "benchmark_model")
-    (case,) = run["cases"]
-    assert case["mean_ms"] == pytest.approx(55.0432) and case["median_ms"] is None
-    assert case["first_ms"] == pytest.approx(64.791) and case["load_s"] == pytest.approx(0.018777)
-    assert (case["threads"], case["tokens"], case["runs"]) == (4, 256, 50)
-    assert case["memory_bytes"] == 18722700
+    assert (run.label, run.origin) == ("Raspberry Pi", "benchmark_model")
+    (case,) = run.cases
+    assert case.mean_ms == pytest.approx(55.0432) and case.median_ms is None
+    assert case.first_ms == pytest.approx(64.791) and case.load_s == pytest.approx(0.018777)
+    assert (case.threads, case.tokens, case.runs) == (4, 256, 50)
+    assert case.memory_bytes == 18722700
 
 
 def test_benchmark_model_with_a_prefix_and_a_signature(tmp_path: Path) -> None:
     text = (LOGS / "benchmark_model_2024.log").read_text(encoding="utf-8")
     (run,) = phone_logs.read(LOGS / "benchmark_model_2024.log")
-    assert (run["cases"][0]["mean_ms"], run["cases"][0]["tokens"]) == (pytest.approx(13.5202), 128)
+    assert run.cases[0].mean_ms == pytest.approx(13.5202) and run.cases[0].tokens == 128
     text = text.replace("run: []", "run: [embed_64]").replace(
         "std=470", "std=470 p5=13110 median=13400 p95=15001"
     )
-    (case,) = phone_logs.read(write(tmp_path / "p.log", text))[0]["cases"]
-    assert (case["tokens"], case["median_ms"], case["p5_ms"], case["p95_ms"]) == (64, 13.4, 13.11, 15.001)
+    (case,) = phone_logs.read(write(tmp_path / "p.log", text))[0].cases
+    assert (case.tokens, case.median_ms, case.p5_ms, case.p95_ms) == (64, 13.4, 13.11, 15.001)
 
 
 def test_perf_test() -> None:
     (run,) = phone_logs.read(LOGS / "onnxruntime_perf_test_2020.log")
-    plain, statistics = run["cases"]
-    assert (plain["mean_ms"], plain["load_s"], plain["runs"]) == (144.871, 0.127918, 10)
-    assert plain["memory_bytes"] == 158171136 and plain["median_ms"] is None
-    assert (statistics["median_ms"], statistics["p95_ms"]) == (pytest.approx(58.7108), pytest.approx(60.5676))
-    assert statistics["threads"] == 2, "holds until it is named again"
+    plain, statistics = run.cases
+    assert (plain.mean_ms, plain.load_s, plain.runs) == (144.871, 0.127918, 10)
+    assert plain.memory_bytes == 158171136 and plain.median_ms is None
+    assert statistics.median_ms == pytest.approx(58.7108) and statistics.p95_ms == pytest.approx(60.5676)
+    assert statistics.threads == 2, "holds until it is named again"
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def _judged(
 ) -> tuple[Report, list[str]]:
     """With the question of execution, and with that of weights where asked for; and the findings' names."""
     manifest = load_manifest(bundle)
-    audit = partial(weights.compared, reference.checkpoint, bundle, manifest) if audited else None
+    audit = partial(weights.compare_weights, reference.checkpoint) if audited else None
     checkpoint = weights.of_bundle(reference.checkpoint, bundle, manifest)
     asked = Execution(checkpoint, answers.for_bundle(bundle, manifest))
     report = parity.check(bundle, answers, execution=asked, weights=audit)

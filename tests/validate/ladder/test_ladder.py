@@ -131,7 +131,7 @@ def test_an_interrupted_comparison_interrupts_the_command(
     export_bundle(load_checkpoint(tiny_checkpoint), bundle, ExportOptions(precisions=("fp32",)), assumed)
     monkeypatch.setattr(compare, "_measure", raise_interrupt)
     assert cli.main([str(bundle), "--reference", str(tiny_checkpoint), "--output", str(out)]) == 130
-    assert "--resume goes on" in capsys.readouterr().err
+    assert "--resume keeps" in capsys.readouterr().err
     assert not (out / "ladder.json").exists()
 
 

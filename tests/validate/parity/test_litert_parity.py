@@ -29,7 +29,7 @@ from embedding_export.weights.calibration import Calibration
 from embedding_export.weights.folding import ArrayWeight, Weights
 from embedding_export.weights.matrices import Matrices
 from embedding_export.weights.precisions import LitertFormat
-from embedding_runtime.bundle import Precision, load_manifest
+from embedding_runtime.bundle import Precision, bundle_graphs, load_manifest
 from embedding_validate.diagnosis import diagnosis
 from embedding_validate.forward import rounded_ops
 from embedding_validate.gate import parity_gate
@@ -115,8 +115,8 @@ def test_a_dropped_prompt_shows_in_the_ids(bundle: Path, answers: Answers, tmp_p
     data = json.loads((copy / "manifest.json").read_text(encoding="utf-8"))
     data["prompts"]["query"] = ""
     (copy / "manifest.json").write_text(json.dumps(data), encoding="utf-8")
-    graph = load_manifest(copy).graphs[0]
-    failed = [c for c in parity.check_graph(copy, graph, answers).cases if c.failures]
+    graph = bundle_graphs(copy, load_manifest(copy))[0]
+    failed = [c for c in parity.check_graph(graph, answers).cases if c.failures]
     assert {c.probe for c in failed if c.check == "alone"} == {
         "en-question/prompt query",
         "en-question/query",

@@ -102,6 +102,7 @@ def test_sets_are_consistent(
     found = build(texts.packaged(), PROMPTS, Limits(8, 2048), count)
     by_id = {p.id: p for p in found.probes}
     assert len(by_id) == len(found.probes), "every id is there once"
+    assert [found[i] for i in by_id] == list(found.probes)
     assert {i for batch in found.batches for i in batch} | set(found.dims) <= by_id.keys()
     for batch in found.batches:
         assert {by_id[i].verb for i in batch} == {"encode"}

@@ -92,13 +92,13 @@ def test_every_flipped_byte_is_seen_or_harmless(answers: Answers, file: Path) ->
 @pytest.mark.parametrize("damage", [lambda b: b[:-40], lambda b: b[:10], lambda _: b"", lambda _: b"text"])
 def test_refuses_what_is_no_such_file(file: Path, damage: Callable[[bytes], bytes]) -> None:
     file.write_bytes(damage(file.read_bytes()))
-    with pytest.raises(InputError, match="damaged or no reference file"):
+    with pytest.raises(InputError, match="damaged or not a reference file"):
         reference_file.load(file)
 
 
 def test_refuses_other_archives_and_schemas(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.savez(file, vectors=np.zeros(3))
-    with pytest.raises(InputError, match="damaged or no reference file"):
+    with pytest.raises(InputError, match="damaged or not a reference file"):
         reference_file.load(file)
 
 

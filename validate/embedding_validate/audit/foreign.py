@@ -1,11 +1,11 @@
 """A graph that another tool wrote, opened: what both formats' openers give to the audit. Opens nothing."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from embedding_runtime.bundle import Format, Graph, Parity, Precision
+from embedding_runtime.opening.integrity import sha256
 from embedding_validate.runners.calls import Runner
 
 
@@ -34,10 +34,8 @@ class Layout:
     buckets: tuple[int, ...] = ()
 
 
-def described(path: Path, layout: Layout) -> Graph:
-    """The file as an entry of a manifest, as far as that can be told; its hash is its `variant_id`."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+def describe_file(path: Path, layout: Layout) -> Graph:
+    """The file as an entry of a manifest, as far as it shows; its hash is its `variant_id`."""
     return Graph(
         format=layout.format,
         precision=layout.precision,
@@ -50,7 +48,7 @@ def described(path: Path, layout: Layout) -> Graph:
         opset=None,
         engine={"onnx": "onnxruntime", "litert": "ai-edge-litert"}[layout.format],
         engine_min_version="0",
-        variant_id=digest,
+        variant_id=sha256(path),
         golden=(),
         golden_tolerance={},
         parity=Parity("not run"),

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from embedding_validate.audit.foreign import Foreign, Layout, described
+from embedding_validate.audit.foreign import Foreign, Layout, describe_file
 from embedding_validate.reference.answers import Answers
 from embedding_validate.runners.calls import Call, Result
 from embedding_validate.runners.litert_file import LitertFile, open_file, precision_of
@@ -18,7 +18,7 @@ def open_litert(path: Path, answers: Answers) -> Foreign:
     """
     opened = open_file(path)
     layout = Layout("litert", precision_of(path), opened.inputs, opened.outputs, opened.lengths)
-    return Foreign(_LitertGraph(opened, answers).run, described(path, layout), path, batches=False)
+    return Foreign(_LitertGraph(opened, answers).run, describe_file(path, layout), path, batches=False)
 
 
 @dataclass(frozen=True)

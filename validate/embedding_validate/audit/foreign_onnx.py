@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from embedding_runtime.bundle import Precision
 from embedding_runtime.engines.onnx_session import with_data
 from embedding_runtime.errors import BundleError, InputError
-from embedding_validate.audit.foreign import Foreign, Layout, described
+from embedding_validate.audit.foreign import Foreign, Layout, describe_file
 from embedding_validate.measures import metrics
 from embedding_validate.reference.answers import Answers
 from embedding_validate.runners.calls import Call, Floats, Result
@@ -46,7 +46,7 @@ def open_onnx(path: Path, answers: Answers, normalize: bool) -> Foreign:
         )
         operators = {n.op_type for n in onnx.load(str(path), load_external_data=False).graph.node}
     except Exception as e:  # both libraries raise classes of their own without a common base
-        raise BundleError(f"{path} is no ONNX graph that can be run here ({str(e)[:200]}).") from e
+        raise BundleError(f"{path} is not an ONNX graph that can be run here ({str(e)[:200]}).") from e
     outputs = [o.name for o in session.get_outputs()]
     output = next((n for n in (*_VECTORS, *_STATES) if n in outputs), None)
     if output is None:
@@ -56,7 +56,9 @@ def open_onnx(path: Path, answers: Answers, normalize: bool) -> Foreign:
     opened = _OnnxGraph(session, output, states, answers, normalize)
     note = f"The file ends in {output}; it was pooled here over the mask."
     layout = Layout("onnx", precision, inputs, outputs)
-    return Foreign(opened.run, described(path, layout), path, batches=True, notes=(note,) if states else ())
+    return Foreign(
+        opened.run, describe_file(path, layout), path, batches=True, notes=(note,) if states else ()
+    )
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ class _OnnxGraph:
         }
         names = [i.name for i in self.session.get_inputs()]
         if unknown := [n for n in names if n not in known]:
-            raise InputError(f"The graph wants the inputs {unknown}; this audit knows {sorted(known)}.")
+            raise InputError(f"The graph takes the inputs {unknown}; this audit knows {sorted(known)}.")
         types = {i.name: np.int32 if "int32" in i.type else np.int64 for i in self.session.get_inputs()}
         return {n: known[n].astype(types[n]) for n in names}
 

@@ -15,13 +15,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from embedding_runtime.bundle import Graph, Manifest, load_manifest
+from embedding_runtime.bundle import BundleGraph, bundle_graphs, load_manifest
 from embedding_runtime.machine.user_cache import cache_folder
 from embedding_validate.compare.measure.machine_state import drop_pages
 
 LENGTHS = (16, 256, 2048)
-# Anonymous bytes of the whole process after a text of at most so many tokens: interpreter, tokenizer, engine
-# and graph, with packed weights in the device's cache; full size. Without a budget a case is only shown.
+# Anonymous bytes of the whole process after a text of at most that many tokens: interpreter, tokenizer,
+# engine and graph, with packed weights in the device's cache; full size. A case without one is only shown.
 BUDGETS: dict[str, dict[int, int]] = {
     "onnx/int8": {16: 60_000_000, 256: 70_000_000, 2048: 260_000_000},
     "onnx/int8_q4": {16: 60_000_000, 256: 70_000_000, 2048: 260_000_000},
@@ -34,7 +34,7 @@ BUDGETS: dict[str, dict[int, int]] = {
     "litert/int4": {16: 50_000_000, 256: 60_000_000, 2048: 150_000_000},
     "litert/fp32": {16: 50_000_000, 256: 60_000_000, 2048: 150_000_000},
 }
-# Seconds from the start of the process to its first vector of a query: of so many tokens, the median of five.
+# Seconds from the start of the process to the first vector of a query by its tokens, the median of five.
 COLD_START = {"onnx/int8": {16: 0.35}, "litert/int8": {16: 0.35}}
 _CHILD = """
 import json, sys, time
@@ -60,20 +60,19 @@ def main(argv: list[str] | None = None) -> int:
     p = argparse.ArgumentParser(prog="python -m embedding_validate.benchmarks.footprint", description=__doc__)
     p.add_argument("bundle", type=Path)
     options = p.parse_args(argv)
-    manifest = load_manifest(options.bundle)
     over = 0
-    for graph in manifest.graphs:
-        for length in (n for n in LENGTHS if n <= max(graph.buckets, default=manifest.max_seq_length)):
-            over += _case(options.bundle, manifest, graph, length)
+    for graph in bundle_graphs(options.bundle, load_manifest(options.bundle)):
+        for length in (n for n in LENGTHS if n <= graph.max_length):
+            over += _case(graph, length)
     return 1 if over else 0
 
 
-def _case(bundle: Path, manifest: Manifest, graph: Graph, length: int) -> bool:
+def _case(graph: BundleGraph, length: int) -> bool:
     """Measure and show one case; whether it passes its budget."""
-    _measured(bundle, graph, length)  # builds what the device keeps
-    files = [bundle / name for name in manifest.files]
+    _measured(graph, length)  # builds what the device keeps
+    files = [graph.folder / name for name in graph.manifest.files]
     limit = COLD_START.get(graph.key, {}).get(length)
-    found = _median(bundle, graph, length, files, 5 if limit else 1)
+    found = _median(graph, length, files, 5 if limit else 1)
     memory = found["memory"] or {"anonymous": 0, "peak": 0}
     most = BUDGETS.get(graph.key, {}).get(length)
     parts = ", ".join(f"{k} {found[k]:.3f}" for k in ("start of Python", "import", "open", "first vector"))
@@ -85,24 +84,25 @@ def _case(bundle: Path, manifest: Manifest, graph: Graph, length: int) -> bool:
     )
     if limit:
         prepared = [path for path in cache_folder().rglob("*") if path.is_file()]
-        everything = _median(bundle, graph, length, [*files, *prepared], 5)
+        everything = _median(graph, length, [*files, *prepared], 5)
         sys.stdout.write(f"    with prepared files from the disk: {everything['seconds']:.3f} s\n")
     slow = limit is not None and found["seconds"] > limit
     return slow or (most is not None and memory["anonymous"] > most)
 
 
-def _median(bundle: Path, graph: Graph, length: int, dropped: list[Path], times: int) -> dict[str, Any]:
+def _median(graph: BundleGraph, length: int, dropped: list[Path], times: int) -> dict[str, Any]:
     """The case of median time, each with these files dropped from the page cache."""
     tries = []
     for _ in range(times):
         drop_pages(dropped)
-        tries.append(_measured(bundle, graph, length))
+        tries.append(_measured(graph, length))
     return sorted(tries, key=lambda each: float(each["seconds"]))[times // 2]
 
 
-def _measured(bundle: Path, graph: Graph, length: int) -> dict[str, Any]:
+def _measured(graph: BundleGraph, length: int) -> dict[str, Any]:
     started = time.monotonic()
-    command = [sys.executable, "-c", _CHILD, str(bundle), graph.format, graph.precision, str(length)]
+    which = (str(graph.folder), graph.graph.format, graph.graph.precision, str(length))
+    command = [sys.executable, "-c", _CHILD, *which]
     # As an installed package has it: compiled modules are kept from one process to the next.
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)

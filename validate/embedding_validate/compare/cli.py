@@ -1,7 +1,6 @@
 """`compare-embedding`: which file for which device? Measures the graphs of bundles, beside what people use.
 
-Arguments and the order of things; how it is measured is `measure.run`'s business, how it is shown that of
-`report.text` and `report.page`.
+Arguments and the order of steps; `measure.run` measures, `report.text` and `report.page` show.
 """
 
 import argparse
@@ -14,7 +13,6 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from embedding_runtime.console import INTERRUPTED, run_command
 from embedding_runtime.doctor.machine import examine_machine
@@ -24,8 +22,18 @@ from embedding_validate.compare.corpus import run as corpus_run
 from embedding_validate.compare.corpus.corpus import Corpus
 from embedding_validate.compare.document import agreement, phone_logs
 from embedding_validate.compare.document import store as compare_store
+from embedding_validate.compare.document.document import (
+    BundleEntry,
+    Document,
+    LeftOut,
+    LoadAverage,
+    PeerEntry,
+    Run,
+    RunMachine,
+    RunPlan,
+)
 from embedding_validate.compare.document.shapes import LENGTHS, Shape, counts, shapes
-from embedding_validate.compare.document.store import Json, Store
+from embedding_validate.compare.document.store import Store
 from embedding_validate.compare.measure import account as compare_account
 from embedding_validate.compare.measure import run as compare_run
 from embedding_validate.compare.measure import systems as compare_systems
@@ -35,7 +43,7 @@ from embedding_validate.compare.measure.run import Plan
 from embedding_validate.compare.measure.systems import Bundle, Candidate
 from embedding_validate.compare.report import page as compare_page
 from embedding_validate.compare.report import text as compare_text
-from embedding_validate.files import plain, replace_text
+from embedding_validate.files import replace_text
 from embedding_validate.machine import machine, versions
 
 _CACHE = "cache"
@@ -76,20 +84,20 @@ def _compare(options: argparse.Namespace, command: list[str], left_out: Mapping[
         _plan(options, bundles, candidates),
         texts=compare_systems.texts(bundles, texts.documents if texts else ()),
     )
-    accounts = compare_account.asked(options.account, bundles)
+    accounts = compare_account.graphs_to_account(options.account, bundles)
     run = _run(command, bundles, candidates, plan)
-    run["left_out"] = [{"system": name, "reason": why} for name, why in left_out.items()]
+    run = replace(run, left_out=tuple(LeftOut(name, why) for name, why in left_out.items()))
     store = Store(options.output, run, resume=options.resume)
     try:
         _measure(store, plan, bundles, candidates, texts)
-        for entry in compare_account.measure(accounts, plan, store.run["accounts"], _say):
-            store.add("accounts", entry)
+        for entry in compare_account.measure(accounts, plan, store.run.accounts, _say):
+            store.add_account(entry)
         _finish(store)
         shutil.rmtree(cache, ignore_errors=True)
         (options.output / compare_store.BASE).unlink(missing_ok=True)
     except KeyboardInterrupt:
-        _say(f"interrupted; go on with: {shlex.join([*command, '--resume'])}")
-        _show(options.output, {"schema_version": compare_store.SCHEMA_VERSION, "runs": [store.run]})
+        _say(f"interrupted; resume with: {shlex.join([*command, '--resume'])}")
+        _show(options.output, compare_store.load(options.output / compare_store.JSON))
         return INTERRUPTED
     _show(options.output, compare_store.load(options.output / compare_store.JSON))
     return 1 if compare_text.ours_failed(store.run) else 0
@@ -103,36 +111,32 @@ def _measure(
     texts: Corpus | None,
 ) -> None:
     """Tokenizers, openings, cases, corpus; what the store has already is left out."""
-    run = store.run
-    have = {compare_store.key(c) for c in run["tokenizers"]}
+    have = {c.key for c in store.run.tokenizers}
     subjects = [compare_systems.tokenizer(b) for b in bundles]
     for case in compare_run.alone(plan, subjects, have, _say):
-        store.add("tokenizers", asdict(case))
-    for folder in (c.about["converted"] for c in candidates if "converted" in c.about):
+        store.add_tokenizer(case)
+    for folder in (c.about.converted for c in candidates if isinstance(c.about, PeerEntry)):
         Path(folder).mkdir(parents=True, exist_ok=True)
-    opened = {o["system"] for o in run["openings"]}
+    opened = {o.system for o in store.run.openings}
     for opening in compare_run.openings(plan, store.base, opened, _say):
         if opening.system == plan.base:
             store.keep_base()
-        store.add("openings", asdict(opening))
-    known = [compare_systems.converted(c) if "converted" in c.about else c for c in candidates]
-    run["sizes"] = {c.subject.name: {k: c.about.get(k) for k in ("bytes", "files")} for c in known}
-    done = {compare_store.key(c) for c in run["cases"]}
-    silent = {o["system"] for o in run["openings"] if o["status"] == NO_ANSWER}
+        store.add_opening(opening)
+    store.change(sizes={c.subject.name: compare_systems.size_of(c) for c in candidates})
+    done = {c.key for c in store.run.cases}
+    silent = {o.system for o in store.run.openings if o.status == NO_ANSWER}
     for case in compare_run.cases(plan, done, silent, _say):
-        store.add("cases", asdict(case))
-    if texts is not None and run["corpus"] is None:
+        store.add_case(case)
+    if texts is not None and store.run.corpus is None:
         dims = sorted({dim for b in bundles for dim in b.manifest.dims})
-        hung = silent | {c["system"] for c in run["cases"] if c["status"] == NO_ANSWER}
+        hung = silent | {c.system for c in store.run.cases if c.status == NO_ANSWER}
         answering = [c for c in candidates if c.subject.name not in hung]
-        run["corpus"] = plain(corpus_run.measure(texts, answering, plan.base, dims, _say))
-        store.write()
+        store.change(corpus=corpus_run.measure(texts, answering, plan.base, dims, _say))
 
 
 def _finish(store: Store) -> None:
-    store.run["finished"], store.run["complete"] = _now(), True
-    store.run["load_average"]["after"] = [round(x, 2) for x in os.getloadavg()]
-    store.write()
+    load = replace(store.run.load_average, after=_load_average())
+    store.change(finished=_now(), complete=True, load_average=load)
 
 
 def _candidates(options: argparse.Namespace, bundles: Sequence[Bundle], cache: Path) -> list[Candidate]:
@@ -146,7 +150,7 @@ def _candidates(options: argparse.Namespace, bundles: Sequence[Bundle], cache: P
         found += [compare_systems.torch(options.reference, dtype) for dtype in dtypes]
     found += [compare_systems.peer(asked, options.reference, bundles[0]) for asked in options.peer]
     if len({c.subject.name for c in found}) < len(found):
-        raise InputError("Two systems have one name. Give each --peer a name of its own.")
+        raise InputError("Two systems have the same name. Give each --peer a name of its own.")
     return found
 
 
@@ -168,65 +172,60 @@ def _plan(options: argparse.Namespace, bundles: Sequence[Bundle], candidates: Se
     )
 
 
-def _run(
-    command: list[str], bundles: Sequence[Bundle], candidates: Sequence[Candidate], plan: Plan
-) -> dict[str, Any]:
+def _run(command: list[str], bundles: Sequence[Bundle], candidates: Sequence[Candidate], plan: Plan) -> Run:
     found = machine()
     examined = {name: value for name, value in asdict(examine_machine()).items() if name != "cache"}
-    return {
-        "label": found["cpu"] if examined["board"] == found["architecture"] else examined["board"],
-        "origin": "measured",
-        "started": _now(),
-        "finished": None,
-        "complete": False,
-        "command": shlex.join(command),
-        "plan": {
-            "systems": [s.name for s in plan.subjects],
-            "shapes": [str(s) for s in plan.shapes],
-            "threads": list(plan.threads),
-            "reference": plan.reference,
-            "base": plan.base,
-            "rounds": plan.rounds,
-            "seconds": plan.seconds,
-            "limit": plan.limit,
-        },
-        "machine": {**found, **examined},
-        "versions": versions(),
-        "load_average": {"before": [round(x, 2) for x in os.getloadavg()], "after": None},
-        "bundles": [_bundle(b) for b in bundles],
-        "systems": [c.about for c in candidates],
-        "sizes": {},
-        "tokenizers": [],
-        "openings": [],
-        "cases": [],
-        "accounts": [],
-        "corpus": None,
-    }
+    return Run(
+        label=found["cpu"] if examined["board"] == found["architecture"] else examined["board"],
+        origin="measured",
+        started=_now(),
+        finished=None,
+        complete=False,
+        command=shlex.join(command),
+        plan=RunPlan(
+            systems=tuple(s.name for s in plan.subjects),
+            shapes=tuple(str(s) for s in plan.shapes),
+            threads=plan.threads,
+            reference=plan.reference,
+            base=plan.base,
+            rounds=plan.rounds,
+            seconds=plan.seconds,
+            limit=plan.limit,
+        ),
+        machine=RunMachine(**{**found, **examined}),
+        versions=versions(),
+        load_average=LoadAverage(_load_average(), None),
+        bundles=tuple(_bundle(b) for b in bundles),
+        systems=tuple(c.about for c in candidates),
+    )
 
 
-def _bundle(bundle: Bundle) -> Json:
+def _load_average() -> tuple[float, ...]:
+    return tuple(round(x, 2) for x in os.getloadavg())
+
+
+def _bundle(bundle: Bundle) -> BundleEntry:
     source, architecture = bundle.manifest.source, bundle.manifest.architecture
-    return {
-        "path": str(bundle.path),
-        "source": source.name,
-        "weights_sha256": source.weights_sha256,
-        "space_id": bundle.manifest.space_id,
-        "parameters": architecture.parameters,
-        "random_weights": source.random_weights,
-        "dim": bundle.manifest.embedding_dim,
-    }
+    return BundleEntry(
+        path=str(bundle.path),
+        source=source.name,
+        weights_sha256=source.weights_sha256,
+        space_id=bundle.manifest.space_id,
+        parameters=architecture.parameters,
+        random_weights=source.random_weights,
+        dim=bundle.manifest.embedding_dim,
+    )
 
 
 def _merge(paths: Sequence[Path], output: Path) -> int:
-    document = compare_store.merge([_runs(path) for path in paths])
-    agreement.mark(document)
+    document = agreement.marked(compare_store.merge([_runs(path) for path in paths]))
     output.mkdir(parents=True, exist_ok=True)
     replace_text(output / compare_store.JSON, compare_store.dumps(document))
     _show(output, document)
     return 0
 
 
-def _runs(path: Path) -> Json:
+def _runs(path: Path) -> Document:
     """A comparison, or what another tool's log or a file of published figures says."""
     try:
         return compare_store.load(path)
@@ -235,10 +234,10 @@ def _runs(path: Path) -> Json:
     except InputError:
         if not path.is_file():
             raise
-        return {"runs": phone_logs.read(path)}
+        return Document(tuple(phone_logs.read(path)))
 
 
-def _show(output: Path, document: Json) -> None:
+def _show(output: Path, document: Document) -> None:
     """The document for people: text always, the page where its extra is installed."""
     text = compare_text.markdown(document)
     _say(text)
@@ -267,10 +266,17 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("bundles", metavar="BUNDLE", nargs="*", type=Path, help="folders of export-embedding")
     p.add_argument("--output", metavar="DIR", type=Path, help="folder for the results")
     what = p.add_argument_group("what is measured")
-    what.add_argument("--graphs", metavar="KEYS", help="by comma, e.g. onnx/int8,litert/int8 (default: all)")
-    what.add_argument("--threads", metavar="LIST", default="1,2", help="by comma (default: %(default)s)")
     what.add_argument(
-        "--lengths", metavar="LIST", default=LENGTHS, help="tokens by comma, or 8x128 (default: %(default)s)"
+        "--graphs", metavar="KEYS", help="comma-separated, e.g. onnx/int8,litert/int8 (default: all)"
+    )
+    what.add_argument(
+        "--threads", metavar="LIST", default="1,2", help="comma-separated (default: %(default)s)"
+    )
+    what.add_argument(
+        "--lengths",
+        metavar="LIST",
+        default=LENGTHS,
+        help="tokens, comma-separated, or 8x128 (default: %(default)s)",
     )
     what.add_argument("--batch", metavar="LIST", default="1", help="texts at once (default: %(default)s)")
     what.add_argument(
@@ -287,7 +293,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME=PYTHON=SCRIPT",
         action="append",
         default=[],
-        help="also what SCRIPT serves, run by that PYTHON; may be given more than once",
+        help="also what SCRIPT serves, run by that PYTHON; can be repeated",
     )
     what.add_argument(
         "--per-tensor",
@@ -313,23 +319,23 @@ def _parser() -> argparse.ArgumentParser:
         metavar="S",
         type=float,
         default=0.8,
-        help="of running for each case, about (default: %(default)s)",
+        help="to run each case for, about (default: %(default)s)",
     )
     how.add_argument(
         "--limit",
         metavar="S",
         type=float,
         default=300,
-        help="seconds after which what has not answered is ended and left out (default: %(default)s)",
+        help="seconds after which a system that has not answered is stopped (default: %(default)s)",
     )
-    how.add_argument("--resume", action="store_true", help="go on with an interrupted run in DIR")
+    how.add_argument("--resume", action="store_true", help="resume an interrupted run in DIR")
     other = p.add_argument_group("instead")
     other.add_argument(
         "--merge",
         metavar="FILE",
         nargs="+",
         type=Path,
-        help="put results, and logs of phones' tools, on one page",
+        help="merge results, and logs of phones' tools, into one page",
     )
     return p
 

@@ -39,11 +39,11 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; compare-embedding's status."""
     options = _parser().parse_args(argv)
     arguments = [str(options.bundle), "--reference", str(options.checkpoint), "--output", str(options.output)]
-    peers, left_out = prepared(options.environments)
+    peers, left_out = prepare_environments(options.environments)
     return compare.main([*arguments, "--bf16", *peers, *options.rest], left_out)
 
 
-def prepared(environments: Path) -> tuple[list[str], dict[str, str]]:
+def prepare_environments(environments: Path) -> tuple[list[str], dict[str, str]]:
     """`--peer` for every system whose environment there is, or can be made; of the others, why not."""
     arguments: list[str] = []
     left_out: dict[str, str] = {}

@@ -15,7 +15,7 @@ from embedding_export.architectures.registry import residuals, tensor_specs
 from embedding_export.audit.audit import differences
 from embedding_export.checkpoint.checkpoint import Checkpoint
 from embedding_export.errors import AuditError
-from embedding_runtime.bundle import Graph, load_manifest
+from embedding_runtime.bundle import BundleGraph, Graph, bundle_graphs, load_manifest
 from embedding_validate.diagnosis import hypotheses, stored_faults, tokens
 from embedding_validate.diagnosis.fitting import Evidence, Fit, best, finding, most_error
 from embedding_validate.diagnosis.own_weights import OwnWeights
@@ -40,7 +40,7 @@ from embedding_validate.probes.probes import Probe
 from embedding_validate.reference import chunks
 from embedding_validate.reference.answers import Answers
 from embedding_validate.reference.reference import Reference
-from embedding_validate.runners.calls import Call, Floats, Runner, opened, run
+from embedding_validate.runners.calls import Call, Floats, Runner, open_graph, run
 
 # Evidence is short where it can be: each hypothesis costs a forward pass over it.
 _MOST_TOKENS = 1100
@@ -52,25 +52,25 @@ _LAYER_BOUND = 1e-3
 def diagnose(bundle: Path, report: Report, reference: Reference, answers: Answers) -> Report:
     """The same report with findings for every graph that failed."""
     graphs = {
-        g.key: diagnose_graph(bundle, g, report.graphs[g.key], reference, answers)
-        for g in load_manifest(bundle).graphs
+        g.key: diagnose_graph(g, report.graphs[g.key], reference, answers)
+        for g in bundle_graphs(bundle, load_manifest(bundle))
     }
     return replace(report, graphs=graphs)
 
 
 def diagnose_graph(
-    bundle: Path, graph: Graph, report: GraphReport, reference: Reference, answers: Answers
+    failed: BundleGraph, report: GraphReport, reference: Reference, answers: Answers
 ) -> GraphReport:
     """The same report; with findings if it failed. `answers` are in the reference's own ids."""
     if report.status != "failed":
         return report
-    with opened(bundle, graph) as embedder:
-        manifest = embedder.manifest
-        kept = manifest.tokenizer.kept_ids
+    bundle, manifest, graph = failed.folder, failed.manifest, failed.graph
+    kept = manifest.tokenizer.kept_ids
+    with open_graph(failed) as embedder:
         subject = Subject(
             run=partial(run, embedder),
             graph=graph,
-            path=bundle / graph.file,
+            path=failed.path,
             checkpoint=weights.of_bundle(reference.checkpoint, bundle, manifest),
             same_weights=manifest.source.weights_sha256 == answers.source.weights_sha256,
             ours=True,
@@ -110,11 +110,11 @@ class Subject:
         return self.ours and self.same_weights and self.graph.precision != "fp32"
 
     def length(self, tokens: int) -> int:
-        """The length that a text of so many tokens is padded to; 0 where it is not."""
+        """The length that a text of `tokens` tokens is padded to; 0 where it is not."""
         return min((b for b in self.graph.buckets if tokens <= b), default=0)
 
     def for_reference(self, ids: Sequence[int]) -> tuple[int, ...]:
-        """Its ids as the reference's."""
+        """Map its token ids to the checkpoint's."""
         return tuple(ids) if self.kept is None else tuple(self.kept[i] for i in ids)
 
 
@@ -185,12 +185,11 @@ class _Diagnosis:
 
     def _tokens(self, cases: Sequence[Case]) -> Iterable[Finding]:
         """Name what happened to the ids; to those of truncated texts only where no others are wrong."""
-        by_id = {p.id: p for p in self.answers.probes.probes}
         whole = [c for c in cases if c.tokens <= _MOST_TOKENS]
         chosen = sorted(whole or cases, key=lambda c: c.tokens)[:_MOST_MISMATCHES]
         mismatches = []
         for case in chosen:
-            probe = by_id[case.probe]
+            probe = self.answers.probes[case.probe]
             found = self.subject.run(Call("alone", (probe,)))[0].ids or ()
             ids = self.answers.by_probe[probe.id].ids
             mismatches.append(
@@ -231,11 +230,10 @@ class _Diagnosis:
         past = [c for c in ordered if edge <= c.tokens]
         worst = sorted(failed or ordered, key=lambda c: c.figures.cosine)[:1]
         chosen = {c.probe: c for c in [*failed[:2], *passed[:2], *past[:2], *worst]}
-        by_id = {p.id: p for p in self.answers.probes.probes}
         found = []
         for case in sorted(chosen.values(), key=lambda c: c.tokens):
             answer = self.answers.by_probe[case.probe]
-            vector = self.subject.run(Call("alone", (by_id[case.probe],)))[0].vector
+            vector = self.subject.run(Call("alone", (self.answers.probes[case.probe],)))[0].vector
             found.append(Evidence(answer.ids, vector, answer.vector))
         return found
 
@@ -307,9 +305,8 @@ class _Diagnosis:
 
     def _padding(self, batches: Sequence[str]) -> Iterable[Finding]:
         """Texts that pass alone fail in a batch: run the faulty models on the same padded batch."""
-        by_id = {p.id: p for p in self.answers.probes.probes}
         number = int(batches[0].split()[1])
-        probes = tuple(by_id[i] for i in self.answers.probes.batches[number - 1])
+        probes = tuple(self.answers.probes[i] for i in self.answers.probes.batches[number - 1])
         results = self.subject.run(Call(batches[0], probes))
         answers = [self.answers.by_probe[p.id] for p in probes]
         evidence = [Evidence(a.ids, r.vector, a.vector) for a, r in zip(answers, results, strict=True)]
@@ -324,10 +321,9 @@ class _Diagnosis:
 
     def _chunks(self, cases: Sequence[Case]) -> Finding:
         """Texts that pass whole fail in pieces: what known mistakes with chunks would give."""
-        by_id = {p.id: p for p in self.answers.probes.probes}
         evidence, faulty = [], {}
         for case in cases:
-            probe, answer = by_id[case.probe], self.answers.by_probe[case.probe]
+            probe, answer = self.answers.probes[case.probe], self.answers.by_probe[case.probe]
             found = self.subject.run(Call("chunked", (probe,)))[0].vector
             evidence.append(Evidence(answer.ids, found, answer.vector))
             faulty[answer.ids] = self._chunk_faults(probe)

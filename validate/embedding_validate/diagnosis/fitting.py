@@ -14,7 +14,7 @@ from embedding_validate.runners.calls import Floats
 _TIE = 2.0
 # Where that many cannot be told apart, none of them is named.
 _MOST_NAMES = 3
-# Where rounding is in the comparison, a fault must explain so much more than no fault at all.
+# Where rounding is in the comparison, a fault must explain this much more than no fault at all.
 _BETTER = 0.5
 
 

@@ -33,7 +33,7 @@ _PART_NAMES: dict[Part, str] = {"table": "the table"}
 class OwnWeights:
     """A graph, the weights it stores, and the checkpoint it should have come from, in the graph's ids.
 
-    `length` gives the length that a text of so many tokens is padded to, 0 for its own.
+    `length` gives the length that a text of that many tokens is padded to, 0 for its own.
     """
 
     checkpoint: Checkpoint

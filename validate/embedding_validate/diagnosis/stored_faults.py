@@ -18,11 +18,11 @@ from embedding_validate.parity.results import Finding
 Array = NDArray[Any]
 Floats = NDArray[np.float32]
 
-# Of a tensor, how many rows are looked at.
+# Rows of a tensor that are looked at.
 _ROWS = 8192
-# Of the values, how many a mistake must explain: the others were clipped or rounded differently.
+# Share of the values that a mistake must explain: the others were clipped or rounded differently.
 _MOST = 0.99
-# Rounding to 4 bits makes values up to so much smaller in the middle.
+# Rounding to 4 bits makes values up to this much smaller on average.
 _LEAST_FACTOR = 0.02
 _BLOCK = 32
 _SHOWN = 3
@@ -112,7 +112,7 @@ def _factor(tensor: _Tensor) -> str | None:
 
 def _rows(tensor: _Tensor) -> str | None:
     """Few rows are wrong: two may have each other's scales."""
-    step = np.broadcast_to(tensor.grid.step, tensor.want.shape)
+    step = np.broadcast_to(tensor.grid.step, tensor.want.shape)  # (rows, columns)
     inside = np.clip(tensor.want, tensor.grid.low, tensor.grid.high)
     wrong = np.flatnonzero((np.abs(tensor.found - inside) > np.abs(step) * (tensor.near + 0.01)).any(axis=-1))
     if len(wrong) > len(tensor.want) // 4:
@@ -143,15 +143,17 @@ def _without_shifts(tensor: _Tensor, values: Array) -> tuple[Floats, Floats]:
     """How many steps `values` lie from where they should: beside each block's median, and the medians."""
     steps = (values - tensor.want) / np.where(tensor.grid.step == 0, np.inf, tensor.grid.step)
     blocks = np.broadcast_to(steps, tensor.want.shape).reshape(len(steps), -1, _BLOCK)
-    middle = np.median(blocks, axis=-1, keepdims=True)
+    middle = np.median(blocks, axis=-1, keepdims=True)  # (rows, blocks, 1)
     return np.asarray(blocks - middle, np.float32), np.asarray(middle, np.float32)
 
 
 def _pairs(values: Array) -> Array:
+    """(rows, columns) with neighbouring columns exchanged."""
     return values.reshape(len(values), -1, 2)[:, :, ::-1].reshape(len(values), -1)
 
 
 def _halves(values: Array) -> Array:
+    """(rows, columns) with the two halves of each row exchanged."""
     return np.concatenate(np.split(values, 2, axis=1)[::-1], axis=1)
 
 

@@ -32,7 +32,7 @@ Rounding = Callable[[Tensor], Tensor]
 
 def rows(x: Tensor) -> Tensor:
     """8 bits, symmetric, one scale per row: its largest magnitude becomes 127."""
-    scale = (x.abs().amax(-1, keepdim=True) / INT8_MAX).clamp(min=_TINY)
+    scale = (x.abs().amax(-1, keepdim=True) / INT8_MAX).clamp(min=_TINY)  # (..., 1) for x (..., columns)
     return (x / scale).round() * scale
 
 
@@ -45,7 +45,7 @@ def tokens(x: Tensor) -> Tensor:
     """8 bits, one scale and zero point per row, its range and 0 covered by 256 steps: as XNNPACK rounds what
     products with int8 and 4-bit weights take (its `qd8` quantization)."""
     low, high = x.amin(-1, keepdim=True).clamp(max=0), x.amax(-1, keepdim=True).clamp(min=0)
-    steps = 255 / (high - low).clamp(min=_TINY)
+    steps = 255 / (high - low).clamp(min=_TINY)  # per unit, (..., 1)
     low, high = low * steps, high * steps
     zero = torch.where(low + high > 1, -128 - low, 127 - high).clamp(-128, 127).round()
     return (x * steps).round().clamp(-128 - zero, 127 - zero) / steps
@@ -98,7 +98,7 @@ class Products:
 def _turned(x: Tensor) -> Tensor:
     """Channels turned in blocks, or turned back."""
     matrix = torch.from_numpy(turning(x.shape[-1]))
-    blocks = x.reshape(*x.shape[:-1], -1, len(matrix))
+    blocks = x.reshape(*x.shape[:-1], -1, len(matrix))  # (..., blocks, block)
     return torch.matmul(blocks, matrix).reshape(x.shape)
 
 
@@ -160,7 +160,7 @@ class RoundedOps(TorchOps):
         return super().dense(self._round(x, stage.weight), stage)
 
     def _held(self, name: str, before: Tensor, update: Tensor) -> Tensor:
-        """Compare what is added to `before`, and go on from what the graph has."""
+        """Compare what is added to `before`, and continue with the residual that the graph has."""
         given = self._given[name]
         added = (given - before).double()
         self.errors[name] = float((update.double() - added).norm() / added.norm().clamp(min=_TINY))

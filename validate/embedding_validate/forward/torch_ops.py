@@ -48,9 +48,9 @@ class TorchOps:
         return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1).flatten(2)
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, layer: Layer) -> Tensor:
-        query, key, value = (heads(x, layer).transpose(1, 2) for x in (q, k, v))
+        query, key, value = (heads(x, layer).transpose(1, 2) for x in (q, k, v))  # [B, heads or KV, S, D]
         key, value = (x.repeat_interleave(layer.group, dim=1) for x in (key, value))
-        allowed = self.mask[:, None, None, :].bool()
+        allowed = self.mask[:, None, None, :].bool()  # [B, 1, 1, S]
         if layer.window is not None:
             position = torch.arange(q.shape[1])
             allowed = allowed & ((position[:, None] - position[None, :]).abs() <= layer.window)

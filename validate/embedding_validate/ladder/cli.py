@@ -15,7 +15,7 @@ def main(argv: list[str] | None = None) -> int:
     return run_command(
         "embedding-ladder",
         lambda: _run(options),
-        on_interrupt=lambda: "interrupted; --resume goes on with the times that are measured",
+        on_interrupt=lambda: "interrupted; --resume keeps the times that are measured",
     )
 
 
@@ -34,11 +34,11 @@ def _parser() -> argparse.ArgumentParser:
         "--sts",
         metavar="FILE",
         type=Path,
-        help="lines of score, sentence, sentence, by tabs",
+        help="lines of score, sentence, sentence, tab-separated",
     )
-    p.add_argument("--threads", metavar="N", type=int, default=2, help="of the times (default: 2)")
+    p.add_argument("--threads", metavar="N", type=int, default=2, help="for the times (default: 2)")
     p.add_argument("--lengths", metavar="LIST", default=LENGTHS, help="tokens (default: %(default)s)")
-    p.add_argument("--resume", action="store_true", help="go on with an interrupted run in DIR")
+    p.add_argument("--resume", action="store_true", help="resume an interrupted run in DIR")
     return p
 
 

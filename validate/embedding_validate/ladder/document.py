@@ -1,6 +1,5 @@
 """The ladder's document, `ladder.json`: figures as frozen dataclasses, written and read back."""
 
-import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from embedding_runtime.errors import InputError
 from embedding_validate.files import replace_text
 from embedding_validate.ladder.quality import Quality
+from embedding_validate.records import decode, encode
 
 SCHEMA_VERSION = 1
 
@@ -58,7 +58,7 @@ class Ladder:
 
     def write(self, path: Path) -> None:
         """Write the document."""
-        text = json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False)
+        text = json.dumps(encode(self), indent=1, ensure_ascii=False)
         replace_text(path, text + "\n")
 
 
@@ -74,12 +74,7 @@ def load(path: Path) -> Ladder:
             raise InputError(
                 f"{path} has schema_version {data['schema_version']}; this version reads {SCHEMA_VERSION}."
             )
-        rungs = tuple(_rung(r) for r in data.pop("rungs"))
-        return Ladder(**data, rungs=rungs)
+        ladder: Ladder = decode(Ladder, data, path.name)
+        return ladder
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise InputError(f"{path} is not a ladder's document ({e}). Measure it again.") from e
-
-
-def _rung(data: dict[str, Any]) -> Rung:
-    cost = Cost(**data["cost"] | {"noisy": tuple(data["cost"]["noisy"])})
-    return Rung(data["name"], data["verdict"], tuple(Quality(**q) for q in data["quality"]), cost)

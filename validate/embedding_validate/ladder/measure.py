@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from embedding_runtime.console import INTERRUPTED
 from embedding_validate.compare import cli as compare
 from embedding_validate.compare.document import figures
 from embedding_validate.compare.document import store as compare_store
-from embedding_validate.compare.measure.systems import OURS
+from embedding_validate.compare.document.document import Run
 from embedding_validate.ladder.document import Cost, Ladder, Rung
 from embedding_validate.ladder.quality import Embedded, Quality, Vectors, embed, measure
 from embedding_validate.ladder.sets import SEARCH_LICENCE, SEARCH_SOURCE, Pairs, Search
@@ -54,7 +53,7 @@ def measure_quality(
 
 def measure_cost(
     bundle: Path, checkpoint: Path, output: Path, lengths: str, threads: int, resume: bool
-) -> dict[str, Any]:
+) -> Run:
     """The comparison's run of every graph and the reference; see `compare`.
 
     Raises:
@@ -64,14 +63,13 @@ def measure_cost(
     arguments += ["--threads", str(threads), "--lengths", lengths]
     if compare.compare([*arguments, "--resume"] if resume else arguments) == INTERRUPTED:
         raise KeyboardInterrupt
-    run: dict[str, Any] = compare_store.load(output / compare_store.JSON)["runs"][0]
-    return run
+    return compare_store.load(output / compare_store.JSON).measured[0]
 
 
-def graphs_at_fault(run: dict[str, Any]) -> list[str]:
+def graphs_at_fault(run: Run) -> list[str]:
     """The graphs of a comparison's run that ended badly or are wrong, each with the reason."""
-    ours = [s["name"] for s in run["systems"] if s["kind"] == OURS]
-    ended = [f"{name}: {f['reason']} ({f['where']})" for name in ours for f in figures.failures(run, name)]
+    ours = figures.graphs(run)
+    ended = [f"{name}: {f.reason} ({f.where})" for name in ours for f in figures.failures(run, name)]
     wrong = [f"{name}: {why}" for name in ours if (why := figures.wrong(run, name))]
     return [*ended, *wrong]
 
@@ -79,22 +77,22 @@ def graphs_at_fault(run: dict[str, Any]) -> list[str]:
 def assemble(
     bundle: Path,
     quality: dict[str, tuple[Quality, ...]],
-    run: dict[str, Any],
+    run: Run,
     pairs: tuple[str, Pairs] | None,
     search: Search,
 ) -> Ladder:
     """The document; `pairs` come with what to call their file."""
     manifest = load_manifest(bundle)
-    threads = max(run["plan"]["threads"])
+    threads = max(run.plan.threads)
     about = {"source": SEARCH_SOURCE, "licence": SEARCH_LICENCE}
-    told = {k: v for o in run["openings"] for k, v in o["versions"].items()}
+    of_workers = {name: version for o in run.openings for name, version in o.versions.items()}
     return Ladder(
         checkpoint=manifest.source.name,
         weights_sha256=manifest.source.weights_sha256,
         random_weights=manifest.source.random_weights,
         parameters=manifest.architecture.parameters,
-        machine={**machine(), "features": run["machine"]["features"]},
-        versions={**versions(), **told},
+        machine={**machine(), "features": run.machine.features},
+        versions={**versions(), **of_workers},
         date=datetime.now(UTC).date().isoformat(),
         threads=threads,
         pairs=None if pairs is None else {"file": pairs[0], "pairs": len(pairs[1].scores), "prompt": "STS"},
@@ -124,18 +122,18 @@ def _verdict(manifest: Manifest, name: str) -> str:
     return next((g.parity.status for g in manifest.graphs if g.key == name), "the reference")
 
 
-def _cost(run: dict[str, Any], name: str, threads: int) -> Cost:
+def _cost(run: Run, name: str, threads: int) -> Cost:
     if name not in figures.systems(run):
         return Cost(None, None, None, None, None, {}, ())
-    memory, opening = figures.memory(run, name), figures.opening(run, name, threads) or {}
-    cases = [c for c in figures.cases(run, name, threads) if c["batch"] == 1]
+    memory, opening = figures.memory(run, name), figures.opening(run, name, threads)
+    cases = [c for c in figures.cases(run, name, threads) if c.batch == 1]
     megabytes = {kind: kb / 1024 for kind, kb in memory.items()}
     return Cost(
         bytes=figures.graph_bytes(run, name),
-        first_load_s=opening.get("first_s"),
+        first_load_s=None if opening is None else opening.first_s,
         load_s=figures.warm_load(run, name),
         anonymous_mb=megabytes.get("anonymous_peak"),
         mapped_mb=megabytes.get("file_peak"),
-        median_ms={str(c["tokens"]): c["median_ms"] for c in cases},
-        noisy=tuple(str(c["tokens"]) for c in cases if c["noise"]),
+        median_ms={str(c.tokens): c.median_ms for c in cases if c.median_ms is not None},
+        noisy=tuple(str(c.tokens) for c in cases if c.noise),
     )

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from embedding_validate.compare.corpus.scores import ndcg, top
 from embedding_validate.ladder.sets import Pairs, Search
+from embedding_validate.measures.metrics import unit
 from embedding_validate.measures.ranking import TOP_K, spearman
 
 Vectors = NDArray[np.float32]
@@ -56,11 +57,11 @@ def measure(found: Embedded, reference: Embedded, dim: int, pairs: Pairs | None)
     """The figures of `found` at a dim, its cosines to `reference` at the same dim."""
     sts = None
     if found.pairs is not None and pairs is not None:
-        left, right = (_unit(v[:, :dim]) for v in found.pairs)
+        left, right = (unit(v[:, :dim]) for v in found.pairs)
         sts = spearman((left * right).sum(1), pairs.scores)
-    scores = _unit(found.queries[:, :dim]) @ _unit(found.documents[:, :dim]).T
+    scores = unit(found.queries[:, :dim]) @ unit(found.documents[:, :dim]).T
     first = [int(top(row, 1)[0]) for row in scores]
-    cosines = (_unit(found.all[:, :dim]) * _unit(reference.all[:, :dim])).sum(1)
+    cosines = (unit(found.all[:, :dim]) * unit(reference.all[:, :dim])).sum(1)
     return Quality(
         dim=dim,
         sts=sts,
@@ -70,8 +71,3 @@ def measure(found: Embedded, reference: Embedded, dim: int, pairs: Pairs | None)
         cosine_p1=float(np.percentile(cosines, 1)),
         cosine_min=float(cosines.min()),
     )
-
-
-def _unit(vectors: Vectors) -> NDArray[np.float64]:
-    wide = vectors.astype(np.float64)
-    return np.asarray(wide / np.linalg.norm(wide, axis=1, keepdims=True), np.float64)

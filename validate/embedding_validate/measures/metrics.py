@@ -35,9 +35,15 @@ def finite(a: Array) -> bool:
     return bool(np.isfinite(a).all())
 
 
+def unit(vectors: Array) -> NDArray[np.float64]:
+    """x / max(‖x‖, 1e-12) for each vector x of (..., dim): the rule of `torch.nn.functional.normalize`."""
+    wide = vectors.astype(np.float64)
+    return np.asarray(wide / np.maximum(np.linalg.norm(wide, axis=-1, keepdims=True), 1e-12))
+
+
 def normalized(a: Array) -> NDArray[np.float32]:
-    """a / max(‖a‖, 1e-12), the rule (and the epsilon) of `torch.nn.functional.normalize`."""
-    return (a / max(norm(a), 1e-12)).astype(np.float32)
+    """`unit` of a vector, float32."""
+    return unit(a).astype(np.float32)
 
 
 def first_difference(a: Sequence[int], b: Sequence[int]) -> int | None:

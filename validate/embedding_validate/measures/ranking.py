@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from embedding_validate.measures.metrics import ci95
+from embedding_validate.measures.metrics import ci95, unit
 
 Vectors = NDArray[np.float32]
 Scores = NDArray[np.float64]
@@ -131,14 +131,9 @@ def kendall(a: Scores, b: Scores) -> float:
 
 def _cosines(a: Vectors, b: Vectors) -> Scores:
     """(n, m) cosines of vectors (n, dim) and (m, dim)."""
-    x, y = _unit(a), _unit(b)
+    x, y = unit(a), unit(b)
     # Rounded far below what counts, so that exact ties in one set are ties in the other.
     return np.asarray(np.round(x @ y.T, 6), dtype=np.float64)
-
-
-def _unit(vectors: Vectors) -> Scores:
-    v = vectors.astype(np.float64)
-    return np.asarray(v / np.maximum(np.linalg.norm(v, axis=1, keepdims=True), 1e-12))
 
 
 def _ranks(values: Scores) -> Scores:

@@ -123,7 +123,7 @@ def states_threshold(precision: str) -> Threshold:
     """The bounds of the last hidden states of one text, all its tokens taken as one vector of norm 1.
 
     Where activations are rounded, each token loses what the mean over tokens takes away again; what is
-    computed with them is the business of execution, and here only nonsense is refused.
+    computed with them is checked by execution, and here only nonsense is refused.
 
     Raises:
         InputError: this version has none for the precision.

@@ -15,7 +15,7 @@ from embedding_export.architectures.registry import encode, residuals, tensor_sp
 from embedding_export.audit.dequantized import dequantized
 from embedding_export.checkpoint.checkpoint import Checkpoint
 from embedding_export.weights.folding import Weights
-from embedding_runtime.bundle import Graph
+from embedding_runtime.bundle import BundleGraph, Graph
 from embedding_runtime.errors import EmbeddingError
 from embedding_validate.forward.interpreter import Ids, Interpreter, Model
 from embedding_validate.forward.layers import EMBEDDINGS, Layers
@@ -57,7 +57,7 @@ class Execution:
         self._answers = self._pooled_whole(answers)
         self._sound = False
 
-    def expected(self, bundle: Path, graph: Graph, answers: Answers) -> Mapping[str, Executed]:
+    def expected(self, asked: BundleGraph, answers: Answers) -> Mapping[str, Executed]:
         """What some probes should give by the graph's own weights, `answers` being in the graph's ids.
 
         Empty for fp32, which holds the checkpoint's weights themselves, so that the reference answers for it,
@@ -69,11 +69,11 @@ class Execution:
             ExecutionError: with the checkpoint's own weights the forward pass is not the reference's, or a
             graph that rounds activations does not show its residuals.
         """
+        graph, path = asked.graph, asked.path
         if graph.precision == "fp32":
             return {}
         self._require_sound()
         answers = self._pooled_whole(answers)
-        path = bundle / graph.file
         names = list(dict.fromkeys([*_spread(answers, _MOST_PROBES), *_full(answers, graph.buckets)]))
         weights = dequantized(path, self._checkpoint)
         if not complete(weights, self._checkpoint):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from embedding_runtime.bundle import Graph
+from embedding_runtime.bundle import BundleGraph, Graph
 from embedding_runtime.errors import EmbeddingError
 from embedding_validate.measures import metrics
 from embedding_validate.measures.metrics import Figures
@@ -20,7 +20,7 @@ from embedding_validate.measures.thresholds import Threshold, execution_threshol
 from embedding_validate.parity.results import ERROR, EXECUTED, IN_BUCKET, TOKEN_STATES, Case, Invariance
 from embedding_validate.probes.probes import Probe
 from embedding_validate.reference.answers import Answers
-from embedding_validate.runners.calls import Call, Result, Runner, opened, run, sliced
+from embedding_validate.runners.calls import Call, Result, Runner, open_graph, run, sliced
 
 if TYPE_CHECKING:
     from embedding_validate.parity.execution import Executed
@@ -47,9 +47,8 @@ def chunked(answers: Answers) -> list[Call]:
 
 def batches(answers: Answers) -> list[Call]:
     """Texts of mixed lengths together."""
-    by_id = {p.id: p for p in answers.probes.probes}
     groups = enumerate(answers.probes.batches, 1)
-    return [Call(f"batch {n}", tuple(by_id[i] for i in ids)) for n, ids in groups]
+    return [Call(f"batch {n}", tuple(answers.probes[i] for i in ids)) for n, ids in groups]
 
 
 def at_dims(answers: Answers, dims: Sequence[int]) -> list[Call]:
@@ -98,7 +97,6 @@ class GraphRun:
     def executed(self, expected: "Mapping[str, Executed]") -> list[Case]:
         """The vectors of texts alone, where their ids are right, against those by the graph's own weights."""
         limits = execution_threshold(self.graph.format, self.graph.precision)
-        by_id = {p.id: p for p in self.answers.probes.probes}
         cases = []
         for name, right in expected.items():
             if name in self.vectors and name not in self.other_ids:
@@ -106,17 +104,17 @@ class GraphRun:
                 failures = limits.failures(metrics.norm(right.vector), figures)
                 if limits.update_error is not None and not right.update_error <= limits.update_error:
                     failures.append(f"{right.residual} adds something else (error {right.update_error:.2g})")
-                tokens, probe = len(self.answers.by_probe[name].ids), by_id[name]
+                tokens, probe = len(self.answers.by_probe[name].ids), self.answers.probes[name]
                 cases.append(
                     Case(name, probe.script, _prompt(probe), EXECUTED, tokens, None, figures, tuple(failures))
                 )
         return cases
 
-    def in_buckets(self, bundle: Path) -> list[Case]:
+    def in_buckets(self, path: Path) -> list[Case]:
         """A few tokens, and half a bucket full, in each bucket of a LiteRT graph that is not their smallest.
 
-        By the engine's plain interpreter, against the reference and against the same text's vector alone,
-        which came from the smallest bucket that holds it.
+        `path` is the graph's file. By the engine's plain interpreter, against the reference and against the
+        same text's vector alone, which came from the smallest bucket that holds it.
         """
         if self.graph.format != "litert":
             return []
@@ -127,7 +125,7 @@ class GraphRun:
         for size in self.graph.buckets:
             found = [self._longest(most) for most in (_FEW_TOKENS, size // 2) if most <= smaller]
             if chosen := list(dict.fromkeys(p for p in found if p)):
-                file = open_file(bundle / self.graph.file)  # anew: each bucket packs weights of its own
+                file = open_file(path)  # once more: each bucket packs weights of its own
                 cases += [self._in_bucket(p, size, file.vector(self._ids(p), size)) for p in chosen]
             smaller = size
         return cases
@@ -144,7 +142,7 @@ class GraphRun:
         return Case(probe.id, probe.script, _prompt(probe), check, tokens, None, figures, tuple(failures))
 
     def _longest(self, most: int) -> Probe | None:
-        """Of the texts that gave a vector for the right ids, the longest one of at most so many tokens."""
+        """Of the texts that gave a vector for the right ids, the longest one of at most `most` tokens."""
         ran = [p for p in self.answers.probes.probes if p.id in self.vectors and p.id not in self.other_ids]
         return max(
             (p for p in ran if len(self._ids(p)) <= most), key=lambda p: len(self._ids(p)), default=None
@@ -190,13 +188,13 @@ class GraphRun:
             probe.id, probe.script, _prompt(probe), TOKEN_STATES, tokens, None, figures, tuple(failures)
         )
 
-    def invariance(self, bundle: Path) -> Invariance | None:
+    def invariance(self, graph: BundleGraph) -> Invariance | None:
         """The first three probes for dims once more, and on one thread."""
-        by_id = {p.id: p for p in self.answers.probes.probes}
-        chosen = [by_id[i] for i in self.answers.probes.dims[:3] if i in self.vectors]
+        probes = self.answers.probes
+        chosen = [probes[i] for i in probes.dims[:3] if i in self.vectors]
         if not chosen:
             return None
-        with opened(bundle, self.graph, threads=1) as single:
+        with open_graph(graph, threads=1) as single:
             runs, threads = (
                 max(_difference(self.vectors[p.id], runner(Call("alone", (p,)))[0].vector) for p in chosen)
                 for runner in (self.run, partial(run, single))

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from embedding_runtime.bundle import Graph, Manifest, load_manifest
+from embedding_runtime.bundle import BundleGraph, Graph, Manifest, bundle_graphs, load_manifest
 from embedding_validate.machine import machine, versions
 from embedding_validate.measures.thresholds import bounds, floors
 from embedding_validate.parity import graph_run, searches
@@ -18,7 +18,7 @@ from embedding_validate.parity.graph_run import GraphRun
 from embedding_validate.parity.results import GraphReport, Invariance, Report, WeightReport
 from embedding_validate.parity.verdict import Found, graph_report
 from embedding_validate.reference.answers import Answers
-from embedding_validate.runners.calls import Runner, of_embedder, opened, run
+from embedding_validate.runners.calls import Runner, of_embedder, open_graph, run
 from embedding_validate.tutorial import golden
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]
 """Gets what is running, and (done, total) of its checks."""
-WeightAudit = Callable[[Graph], WeightReport]
+WeightAudit = Callable[[BundleGraph], WeightReport]
 """Compares what a graph stores with the checkpoint."""
 
 
@@ -61,18 +61,15 @@ def check(
         versions={**versions(), **answers.versions},
         machine=machine(),
         graphs={
-            g.key: check_graph(
-                bundle, g, answers, progress, execution=execution, weights=weights, tutorial=tutorial
-            )
-            for g in manifest.graphs
+            g.key: check_graph(g, answers, progress, execution=execution, weights=weights, tutorial=tutorial)
+            for g in bundle_graphs(bundle, manifest)
         },
         notes=(*_notes(manifest, answers), *_left_out(manifest, answers)),
     )
 
 
 def check_graph(
-    bundle: Path,
-    graph: Graph,
+    graph: BundleGraph,
     answers: Answers,
     progress: Progress = silent,
     *,
@@ -82,17 +79,17 @@ def check_graph(
 ) -> GraphReport:
     """Compare one graph; arguments and errors as those of `check`, `answers` in the graph's own ids."""
     started = time.monotonic()
-    with opened(bundle, graph) as embedder:
-        answers = answers.for_graph(graph, embedder.manifest.tokenizer.pad_id)
-        compared = GraphRun(partial(run, embedder), graph, answers)
-        calls = graph_run.calls(answers, embedder.manifest.dims)
+    with open_graph(graph) as embedder:
+        answers = answers.for_graph(graph.graph, graph.manifest.tokenizer.pad_id)
+        compared = GraphRun(partial(run, embedder), graph.graph, answers)
+        calls = graph_run.calls(answers, graph.manifest.dims)
         cases = compared.all_cases(calls, partial(progress, graph.key))
-        cases += compared.in_buckets(bundle)
+        cases += compared.in_buckets(graph.path)
         if execution is not None:
-            cases += compared.executed(execution.expected(bundle, graph, answers))
-        printed = golden.check(of_embedder(embedder), graph.precision) if tutorial else ()
-        mismatches = _mismatches(embedder.manifest, answers)
-        invariance = compared.invariance(bundle)
+            cases += compared.executed(execution.expected(graph, answers))
+        printed = golden.check(of_embedder(embedder), graph.graph.precision) if tutorial else ()
+        mismatches = _mismatches(graph.manifest, answers)
+        invariance = compared.invariance(graph)
     found = Found(
         tuple(cases),
         mismatches,
@@ -103,7 +100,7 @@ def check_graph(
         weights(graph) if weights else None,  # the engine's memory has been given back
         {p.id: p.text for p in answers.probes.probes},
     )
-    return _judged(graph, answers, found, time.monotonic() - started)
+    return _judged(graph.graph, answers, found, time.monotonic() - started)
 
 
 def check_runner(runner: Runner, graph: Graph, answers: Answers, progress: Progress = silent) -> GraphReport:

@@ -3,14 +3,15 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from embedding_runtime.bundle import Parity, Source, Status
-from embedding_validate.files import plain, replace_text
+from embedding_validate.files import replace_text
 from embedding_validate.measures.metrics import Figures, Summary
 from embedding_validate.measures.ranking import Ranking, ScoreShift
 from embedding_validate.measures.thresholds import FLOORS
+from embedding_validate.records import encode
 from embedding_validate.tutorial.golden import GoldenCase
 
 PARITY = "parity.json"
@@ -90,7 +91,7 @@ class WeightReport:
 class GraphReport:
     """The verdict on one graph; `mismatches` are facts besides vectors (a prompt, a length) that differ.
 
-    `cosine`, `max_abs_error` and `norm_error` sum up all vectors that are the reference's business, and
+    `cosine`, `max_abs_error` and `norm_error` sum up all vectors that are compared with the reference's, and
     `not_finite` counts those with NaN, infinity or another shape; `ids_differ` counts the texts, of
     `ids_compared`, whose token ids are not the reference's.
     """
@@ -157,7 +158,7 @@ class Report:
 
     def to_json(self) -> str:
         """The report as JSON; figures that are NaN or infinite become null."""
-        return json.dumps(plain(asdict(self)), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        return json.dumps(encode(self), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
     def write(self, bundle: Path) -> Path:
         """Write `parity.json` into the bundle, atomically.

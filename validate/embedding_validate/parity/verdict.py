@@ -24,7 +24,7 @@ from embedding_validate.tutorial.golden import GoldenCase
 
 # Upper ends of the length classes in tokens.
 _LENGTHS = (16, 64, 256, 512, 1024)
-# Of a text that failed, how much the report shows.
+# Characters of a failed text shown in the report.
 _MOST_CHARACTERS = 200
 
 
@@ -111,7 +111,7 @@ def _group(cases: list[Case]) -> Group:
 
 
 def _cosines(cases: tuple[Case, ...], executed: bool) -> list[float]:
-    """Of the execution, or of all vectors that are the reference's business."""
+    """Of the execution, or of all vectors that are compared with the reference's."""
     return [c.figures.cosine for c in cases if (c.check == EXECUTED) is executed and c.check != TOKEN_STATES]
 
 

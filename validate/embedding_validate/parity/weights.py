@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from embedding_export.architectures.interface.tensors import TABLE
-from embedding_export.audit.audit import Difference, differences
+from embedding_export.audit.audit import differences
 from embedding_export.checkpoint.checkpoint import Checkpoint
 from embedding_export.errors import AuditError
 from embedding_export.tokenizer.trimming import TensorRows
-from embedding_runtime.bundle import Graph, Manifest
+from embedding_runtime.bundle import BundleGraph, Manifest
 from embedding_validate.parity.results import WeightReport
 
 
@@ -31,21 +31,10 @@ def of_bundle(checkpoint: Checkpoint, bundle: Path, manifest: Manifest) -> Check
     )
 
 
-def compared(checkpoint: Checkpoint, bundle: Path, manifest: Manifest, graph: Graph) -> WeightReport:
+def compare_weights(checkpoint: Checkpoint, graph: BundleGraph) -> WeightReport:
     """How many tensors of a graph were compared with the checkpoint's, and which differ."""
     try:
-        count, found = different(checkpoint, bundle, manifest, graph)
+        count, found = differences(graph.path, of_bundle(checkpoint, graph.folder, graph.manifest))
     except AuditError as e:
         return WeightReport(0, (str(e),))
     return WeightReport(count, tuple(f"{d.name} {d.words}" for d in found))
-
-
-def different(
-    checkpoint: Checkpoint, bundle: Path, manifest: Manifest, graph: Graph
-) -> tuple[int, list[Difference]]:
-    """How many tensors were compared, and those that differ.
-
-    Raises:
-        AuditError: a LiteRT file whose signatures differ in their weights.
-    """
-    return differences(bundle / graph.file, of_bundle(checkpoint, bundle, manifest))

@@ -5,6 +5,7 @@ Knows nothing of how either answers; token counts come from a function it is han
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 from embedding_runtime.bundle import Graph
@@ -45,7 +46,7 @@ class Probe:
 
     `prompt_name` None leaves the choice to the verb (no prompt for `encode`, unless the checkpoint has a
     default one); `title` is for `encode_document` only. With `chunked_at` the text runs with
-    `overflow="chunk"`, in pieces of at most so many tokens.
+    `overflow="chunk"`, in pieces of at most that many tokens.
     """
 
     id: str
@@ -66,6 +67,18 @@ class ProbeSet:
     probes: tuple[Probe, ...]
     batches: tuple[tuple[str, ...], ...]
     dims: tuple[str, ...]
+
+    def __getitem__(self, id: str) -> Probe:
+        """The probe of an id.
+
+        Raises:
+            KeyError: there is none.
+        """
+        return self._by_id[id]
+
+    @cached_property
+    def _by_id(self) -> dict[str, Probe]:
+        return {p.id: p for p in self.probes}
 
 
 @dataclass(frozen=True)

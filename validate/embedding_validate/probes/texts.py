@@ -108,7 +108,7 @@ def _text(record: Record, where: str) -> Text:
     text = Text(*found)
     if any("\ud800" <= c <= "\udfff" for c in text.text):
         raise InputError(
-            f"Line {record.line} of {where} holds a lone surrogate, which is no text. Remove it, or save the "
-            "file as UTF-8."
+            f"Line {record.line} of {where} holds a lone surrogate, which is not text. Remove it, or save "
+            "the file as UTF-8."
         )
     return text

@@ -52,7 +52,7 @@ def answers(
 ) -> Answers:
     """Answers to the full set of probes, or to the user's own texts; `progress` gets (done, total).
 
-    Kept ones that cannot be read are computed anew. The reference is let go of before this returns.
+    Kept ones that cannot be read are computed again. The reference is freed before this returns.
 
     Raises:
         ReferenceLoadError: the reference cannot be loaded, or is not the model that the checkpoint describes.

@@ -1,6 +1,6 @@
 """What a text that overflows into chunks should give, by the rule that the runtime documents.
 
-The rule: the prompt goes before each piece of the text, every piece is tokenized anew, the vectors' mean is
+The rule: the prompt goes before each piece of the text, every piece is tokenized again, the vectors' mean is
 weighted by tokens and, where the checkpoint normalises, normalised again. Where to cut is the runtime's own
 choice, so its cutter is asked; what it cut must be the text, whole and in order. Knows no model: it is handed
 functions.

@@ -86,8 +86,8 @@ def load(path: Path) -> Answers:
         if isinstance(e, InputError):
             raise
         raise InputError(
-            f"{path} is damaged or no reference file ({type(e).__name__}: {e}). Copy it again, or write it "
-            "anew with: validate-embedding BUNDLE --reference CHECKPOINT --save FILE"
+            f"{path} is damaged or not a reference file ({type(e).__name__}: {e}). Copy it again, or write "
+            "it again with: validate-embedding BUNDLE --reference CHECKPOINT --save FILE"
         ) from e
 
 
@@ -96,7 +96,7 @@ def _check_schema(about: Any, path: Path) -> None:
         raise ValueError("it does not say that it is one")
     if (found := about.get("schema_version")) != SCHEMA_VERSION:
         raise InputError(
-            f"{path} has schema_version {found!r}; this version reads {SCHEMA_VERSION}. Write it anew with "
+            f"{path} has schema_version {found!r}; this version reads {SCHEMA_VERSION}. Write it again with "
             "the version of embedding-edge that reads it: validate-embedding ... --save FILE"
         )
 

@@ -319,29 +319,29 @@ class Reference:
 @contextlib.contextmanager
 def _loadable(checkpoint: "Checkpoint") -> Iterator[Path]:
     """The folder to load: the checkpoint's, or where a processor would read its texts a view of it."""
-    from transformers.utils import logging as told
+    from transformers.utils import logging as library_log
 
     if not has_processor(checkpoint.path):
         yield checkpoint.path
         return
-    before = told.get_verbosity()
-    told.set_verbosity_error()  # type: ignore[no-untyped-call]  # of tensors that are left out
+    before = library_log.get_verbosity()
+    library_log.set_verbosity_error()  # type: ignore[no-untyped-call]  # of tensors that are left out
     try:
         with tempfile.TemporaryDirectory(prefix="text-only-") as view:
             write_text_only(checkpoint.path, Path(view))
             yield Path(view)
     finally:
-        told.set_verbosity(before)
+        library_log.set_verbosity(before)
 
 
 def import_libraries() -> None:
     """Import what `load_model` needs, which takes seconds, so that loading can be timed without it.
 
-    transformers imports torchao where that is installed (LiteRT's converter needs it), and torchao tells of
+    transformers imports torchao where that is installed (LiteRT's converter needs it), and torchao logs
     every GPU kernel that it cannot load.
     """
-    for talker in ("torchao", "torch.utils._pytree"):
-        logging.getLogger(talker).setLevel(logging.ERROR)
+    for noisy in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
     importlib.import_module("sentence_transformers")
 
 

@@ -4,13 +4,12 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from embedding_runtime.bundle import Graph
+from embedding_runtime.bundle import BundleGraph
 from embedding_runtime.embedder import Embedder
 from embedding_runtime.encoding import prompts
 from embedding_runtime.encoding.pipeline import HIDDEN_OUTPUT
@@ -55,7 +54,7 @@ class Result:
 
 
 @contextmanager
-def opened(bundle: Path, graph: Graph, threads: int | None = None) -> Iterator[Embedder]:
+def open_graph(graph: BundleGraph, threads: int | None = None) -> Iterator[Embedder]:
     """A graph of a bundle, whatever its verdict so far, without the runtime's warnings about texts.
 
     Raises:
@@ -64,9 +63,9 @@ def opened(bundle: Path, graph: Graph, threads: int | None = None) -> Iterator[E
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", EmbeddingWarning)
         with Embedder.load(
-            bundle,
-            format=graph.format,
-            precision=graph.precision,
+            graph.folder,
+            format=graph.graph.format,
+            precision=graph.graph.precision,
             threads=threads,
             allow_failed=True,
         ) as embedder:

@@ -60,7 +60,7 @@ def open_file(path: Path, threads: int | None = None) -> LitertFile:
             opened.allocate_tensors()
             signatures = opened.get_signature_list()
         except Exception as e:  # the engine raises classes without a common base
-            raise BundleError(f"{path} is no LiteRT file that can be run here ({str(e)[:200]}).") from e
+            raise BundleError(f"{path} is not a LiteRT file that can be run here ({str(e)[:200]}).") from e
         found = _primary(opened) if not signatures else _by_signature(opened, signatures)
     if not found.runners:
         raise InputError(

@@ -63,7 +63,7 @@ def read_delimited(
         next(lines)
         delimiter = delimiter or found[1]
     head = source.head.split("\n", 1)[1] if found and "\n" in source.head else source.head
-    mark = delimiter or _told(head, standard, layouts) or standard
+    mark = delimiter or _delimiter_of(head, standard, layouts) or standard
     reader = csv.reader(lines, delimiter=mark, strict=True)
     if headerless and not _fits(_cells(head, mark), layouts):
         yield from _rows(reader, lines, mark, {len(names): names for names in layouts})
@@ -76,7 +76,7 @@ def read_delimited(
         yield from _rows(reader, lines, mark, {len(header): header})
 
 
-def _told(head: str, standard: str, layouts: Sequence[Sequence[str]]) -> str | None:
+def _delimiter_of(head: str, standard: str, layouts: Sequence[Sequence[str]]) -> str | None:
     """The first delimiter with which the header has the names of a layout."""
     marks = dict.fromkeys((standard, *_DELIMITERS))
     return next((m for m in marks if _fits(_cells(head, m), layouts)), None)
@@ -94,7 +94,7 @@ def _header(reader: Iterator[list[str]], source: Source) -> list[str] | None:
     try:
         return next(filter(None, reader), None)
     except csv.Error as e:
-        raise InputError(f"The header of {source.name} is not valid CSV ({e}). Write it anew.") from e
+        raise InputError(f"The header of {source.name} is not valid CSV ({e}). Write it again.") from e
 
 
 def _rows(
@@ -118,7 +118,7 @@ def _rows(
         if not cells:
             continue
         if (names := columns.get(len(cells))) is None:
-            wanted = " or ".join(f"{n} ({', '.join(names)})" for n, names in sorted(columns.items()))
-            yield Record(start, error=f"has {len(cells)} fields; expected {wanted:.200}")
+            counts = " or ".join(f"{n} ({', '.join(names)})" for n, names in sorted(columns.items()))
+            yield Record(start, error=f"has {len(cells)} fields; expected {counts:.200}")
         else:
             yield Record(start, dict(zip(names, cells, strict=True)))

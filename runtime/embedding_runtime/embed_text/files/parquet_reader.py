@@ -29,7 +29,7 @@ def read_parquet(source: Source, layouts: Sequence[Sequence[str]]) -> Iterator[R
             for batch in file.iter_batches(_BATCH_ROWS, columns=list(dict.fromkeys(chosen))):
                 for values in batch.to_pylist():
                     done += 1
-                    source.told = done / file.metadata.num_rows
+                    source.share_read = done / file.metadata.num_rows
                     yield Record(done, values)
     except (arrow.ArrowException, OSError) as e:
         if isinstance(e, OSError) and e.errno is not None:

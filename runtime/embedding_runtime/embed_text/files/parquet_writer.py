@@ -15,7 +15,7 @@ class ParquetWriter:
     """Columns `index` (or the id, as a string, under its own name), `embedding` and `error`.
 
     A Parquet file is readable only once its footer is written. So rows first go to a spool beside it, a
-    stream of Arrow record batches that can be cut and gone on with; closing turns it into the Parquet file,
+    stream of Arrow record batches that can be cut and continued; closing turns it into the Parquet file,
     a row group for each batch. While rows are missing the spool is kept.
     """
 

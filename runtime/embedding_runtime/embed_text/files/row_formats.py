@@ -15,7 +15,7 @@ STANDARD_DELIMITERS = {"csv": ",", "tsv": "\t"}
 _SUFFIXES: dict[str, RowFormat] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv"}
 # How an array of objects or strings begins, on one line or on several; a text would not.
 _ARRAY = re.compile(r'\s*\[\s*[{"\]]')
-# An object that goes on on the next line, as jq and json.dump(indent=...) write.
+# An object that continues on the next line, as jq and json.dump(indent=...) write.
 _OPENED = re.compile(r'\s*\{\s*(?:"|$)')
 
 
@@ -33,13 +33,13 @@ def choose_format(
     """
     suffix = _suffix(path)
     if source.parquet != (asked == "parquet") and (source.parquet or asked) and asked is not None:
-        known = "a Parquet file" if source.parquet else "no Parquet file"
+        known = "a Parquet file" if source.parquet else "not a Parquet file"
         raise InputError(f"{source.name} is {known}. Leave out --input-format {asked}.")
     if asked or source.parquet:
         return asked or "parquet"
     if suffix == ".parquet":
         raise InputError(
-            f"{source.name} is no Parquet file, whatever its name says. Say what it is with --input-format."
+            f"{source.name} is not a Parquet file, despite its name. Name its format with --input-format."
         )
     return _SUFFIXES.get(suffix) or _by_content(source, suffix == ".json", names)
 

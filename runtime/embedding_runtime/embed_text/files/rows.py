@@ -149,7 +149,7 @@ def _row(line: int, record: dict[str, Any], fields: Fields) -> Row:
         found = f"is {text!r:.40}" if fields.text in record else "is missing"
         return Row(line, id=key, error=f"has no text: the field {fields.text!r} {found}")
     if title is not None and not isinstance(title, str):
-        return Row(line, id=key, error=f"has a title that is no text: {title!r:.40}")
+        return Row(line, id=key, error=f"has a title that is not text: {title!r:.40}")
     if fields.id and fields.id not in record:
         return Row(line, error=f"has no field {fields.id!r}")
     error = _undecoded(text) or _undecoded(title or "") or _undecoded(key if isinstance(key, str) else "")

@@ -1,6 +1,6 @@
 """A file or a pipe as users have it: what its first bytes say it is, unpacked and decoded. Knows no rows.
 
-UTF-8 is what is read; gzip and UTF-16 or UTF-32 are told by their marks. What is certainly no text is
+UTF-8 is what is read; gzip and UTF-16 or UTF-32 are recognized by their marks. What is certainly not text is
 refused.
 """
 
@@ -17,7 +17,7 @@ from embedding_runtime.errors import InputError
 
 PARQUET = b"PAR1"
 _GZIP = b"\x1f\x8b\x08"
-# First bytes of what is no text, what it is called, and what its owner does to get one.
+# First bytes of what is not text, what it is called, and what its owner does to get one.
 _REFUSED: tuple[tuple[bytes, str, str], ...] = (
     (b"PK\x03\x04", "a zip archive", "Unpack it, and give the file inside."),
     (b"PK\x05\x06", "an empty zip archive", "Give a file of texts."),
@@ -98,7 +98,7 @@ class Source:
         """
         self.name, self._size = name, size
         self._bytes = self._unpacked = _Begun(stream)
-        self.told: float | None = None
+        self.share_read: float | None = None
         first = self._bytes.look(_first_line)
         if first.startswith(_GZIP):
             import gzip
@@ -140,8 +140,8 @@ class Source:
     @property
     def fraction(self) -> float | None:
         """How much of the input is read, from 0 to 1; None where its size is not known."""
-        if self.told is not None:
-            return self.told
+        if self.share_read is not None:
+            return self.share_read
         return min(1.0, self._bytes.count / self._size) if self._size else None
 
     def _decoded(self, first: bytes) -> str:
@@ -198,11 +198,11 @@ def _refuse(first: bytes, name: str) -> None:
     if first.startswith(_GZIP):
         found = ("packed with gzip twice", "Unpack it with: gzip -d FILE")
     if found:
-        raise InputError(f"{name} is {found[0]}, which is no text. {found[1]}")
+        raise InputError(f"{name} is {found[0]}, which is not text. {found[1]}")
 
 
 def _encoding(first: bytes, name: str) -> tuple[bytes, str]:
-    """A byte order mark and the encoding; without a mark UTF-16 is told by every other byte being zero."""
+    """A byte order mark and the encoding; without one, zeros in every other byte mean UTF-16."""
     for mark, encoding in _MARKS:
         if first.startswith(mark):
             return mark, encoding
@@ -218,7 +218,7 @@ def _encoding(first: bytes, name: str) -> tuple[bytes, str]:
     except UnicodeDecodeError:
         binary = zeros > 0
     if binary:
-        raise InputError(f"{name} is no text: it has zero bytes, and is not UTF-16. Give texts in UTF-8.")
+        raise InputError(f"{name} is not text: it has zero bytes, and is not UTF-16. Give texts in UTF-8.")
     return b"", "utf-8"
 
 

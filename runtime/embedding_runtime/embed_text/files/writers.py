@@ -43,7 +43,7 @@ class Writer(Protocol):
         ...
 
     def sync(self) -> int | None:
-        """Bytes of the rows so far, now safe from a power cut; None where nothing can go on from there."""
+        """Bytes of the rows so far, now safe from a power cut; None where a run cannot be resumed there."""
         ...
 
     def close(self, complete: bool) -> None:

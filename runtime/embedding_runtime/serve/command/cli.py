@@ -109,7 +109,7 @@ def _check_reach(host: str, token: str | None) -> None:
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as e:
-        raise InputError(f"--host {host} is no address of this machine ({e}).") from e
+        raise InputError(f"--host {host} is not an address of this machine ({e}).") from e
     reached = [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
     if token is None and not all(address.is_loopback for address in reached):
         raise InputError(

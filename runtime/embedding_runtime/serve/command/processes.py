@@ -1,4 +1,4 @@
-"""The service's processes: one, or several on one socket that are started anew when they die.
+"""The service's processes: one, or several on one socket that are restarted when they die.
 
 Workers map the same files, so that weights are in memory once. Each ends when it is told to, or when the
 process that started it is gone.
@@ -135,7 +135,7 @@ class _Workers:
 
     def _run(self, stop: _Stop, ready: Ready) -> int:
         self._start()  # alone: it prepares what the others only map
-        told = False
+        announced = False
         while not stop.count:
             wait([process.sentinel for process in self._running], _LOOK_SECONDS)
             for process, started in list(self._running.items()):
@@ -149,8 +149,8 @@ class _Workers:
             up = all(started.is_set() for started in self._running.values())
             if up and len(self._running) < self._count:
                 self._start()
-            elif up and not told:
-                told = True
+            elif up and not announced:
+                announced = True
                 ready()
         return 0
 

@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,94 +20,103 @@ from embedding_validate.compare.corpus.corpus import Corpus
 from embedding_validate.compare.corpus.scores import (
     MOST_CHANGED,
     PRECISIONS,
+    Changed,
     Embedded,
     changed,
     cost,
     ndcg,
     scores,
 )
+from embedding_validate.compare.document.document import (
+    ChangedText,
+    ChangedTexts,
+    CorpusCost,
+    CorpusRun,
+    GraphEntry,
+    TorchEntry,
+)
 from embedding_validate.compare.measure.process import explained
 from embedding_validate.compare.measure.run import Progress
-from embedding_validate.compare.measure.systems import OURS, TORCH, Candidate
+from embedding_validate.compare.measure.systems import Candidate
 from embedding_validate.measures.ranking import TOP_K, neighbours
 
 # Characters of a text that the report shows.
 _SHOWN = 240
 
-Json = dict[str, Any]
-
 
 def measure(
     texts: Corpus, candidates: Sequence[Candidate], base: str, dims: Sequence[int], say: Progress
-) -> Json:
+) -> CorpusRun:
     """Everything that `compare.json` says of the corpus; `candidates` are graphs, and PyTorch if any."""
     found: dict[str, Embedded] = {}
     failures: dict[str, str] = {}
-    commands: dict[str, list[str]] = {}
+    commands: dict[str, tuple[str, ...]] = {}
     for candidate in sorted(candidates, key=lambda c: c.subject.name != base):
-        if candidate.about["kind"] in (OURS, TORCH):
+        if isinstance(candidate.about, (GraphEntry, TorchEntry)):
             say(f"embedding the corpus with {candidate.subject.name}")
-            if candidate.about["kind"] == OURS:
-                commands[candidate.subject.name] = _command(texts, candidate)
+            if isinstance(candidate.about, GraphEntry):
+                commands[candidate.subject.name] = tuple(_command(texts, candidate))
             vectors = _vectors(texts, candidate)
             if isinstance(vectors, str):
                 failures[candidate.subject.name] = vectors
             else:
                 found[candidate.subject.name] = vectors
     name = base if base in found else next(iter(found), "")
-    empty: Json = {"rows": [], "changed": {}, "base_ndcg": None}
-    return {
-        "file": str(texts.path),
-        "documents": len(texts.documents),
-        "asked": len(texts.asked),
-        "pairs": texts.relevant is not None,
-        "k": neighbours(texts.candidates),
-        "base": name,
-        "commands": commands,
-        "failures": failures,
-        **(_compared(found, name, texts, dims) if found else empty),
-    }
+    result = CorpusRun(
+        file=str(texts.path),
+        documents=len(texts.documents),
+        asked=len(texts.asked),
+        pairs=texts.relevant is not None,
+        k=neighbours(texts.candidates),
+        base=name,
+        commands=commands,
+        failures=failures,
+    )
+    return _compared(result, found, texts, dims) if found else result
 
 
-def _compared(found: dict[str, Embedded], base: str, texts: Corpus, dims: Sequence[int]) -> Json:
+def _compared(result: CorpusRun, found: dict[str, Embedded], texts: Corpus, dims: Sequence[int]) -> CorpusRun:
+    """The result with what every graph and dim costs."""
+    base = result.base
     whole = found[base].documents.shape[1]
     wanted = scores(found[base].cut(whole), "float32")
     relevant, k = texts.relevant or (), neighbours(texts.candidates)
-    rows: list[Json] = []
-    changes: Json = {}
+    rows: list[CorpusCost] = []
+    changes: dict[str, ChangedTexts] = {}
     for name, vectors in found.items():
         for dim in sorted({*dims, whole}, reverse=True):
             cut = vectors.cut(dim)
-            rows += [asdict(cost(wanted, cut, name, p, relevant, k)) for p in PRECISIONS]
+            rows += [cost(wanted, cut, name, p, relevant, k) for p in PRECISIONS]
             if (name, dim) != (base, whole):
                 those = changed(wanted, scores(cut, "float32"), k)
-                shown = [_shown(texts, c) for c in those[:MOST_CHANGED]]
-                changes[f"{name}, dim {dim}"] = {"count": len(those), "texts": shown}
-    return {
-        "rows": rows,
-        "base_ndcg": ndcg(wanted, relevant, TOP_K) if relevant else None,
-        "changed": changes,
-    }
+                shown = tuple(_shown(texts, c) for c in those[:MOST_CHANGED])
+                changes[f"{name}, dim {dim}"] = ChangedTexts(len(those), shown)
+    return replace(
+        result,
+        rows=tuple(rows),
+        base_ndcg=ndcg(wanted, relevant, TOP_K) if relevant else None,
+        changed=changes,
+    )
 
 
-def _shown(texts: Corpus, change: Any) -> Json:
+def _shown(texts: Corpus, change: Changed) -> ChangedText:
     """One changed text, with its first answers before and after; only what changed among the others."""
     before, after = set(change.before), set(change.after)
-    return {
-        "asked": texts.asked[change.asked][:_SHOWN],
-        "before": texts.documents[change.before[0]][:_SHOWN],
-        "after": texts.documents[change.after[0]][:_SHOWN],
-        "overlap": round(change.overlap, 4),
-        "lost": [texts.documents[i][:_SHOWN] for i in change.before if i not in after],
-        "gained": [texts.documents[i][:_SHOWN] for i in change.after if i not in before],
-    }
+    return ChangedText(
+        asked=texts.asked[change.asked][:_SHOWN],
+        before=texts.documents[change.before[0]][:_SHOWN],
+        after=texts.documents[change.after[0]][:_SHOWN],
+        overlap=round(change.overlap, 4),
+        lost=tuple(texts.documents[i][:_SHOWN] for i in change.before if i not in after),
+        gained=tuple(texts.documents[i][:_SHOWN] for i in change.after if i not in before),
+    )
 
 
 def _vectors(texts: Corpus, candidate: Candidate) -> Embedded | str:
     """Vectors of the corpus, or why there are none."""
-    if candidate.about["kind"] == TORCH:
+    if isinstance(candidate.about, TorchEntry):
         if candidate.subject.system.spec["dtype"] != "float32":
-            return "only fp32 is asked about a corpus"
+            return "a corpus is run in fp32 only"
         return _reference(candidate.subject.system.spec["checkpoint"], texts)
     output = _output(candidate)
     output.parent.mkdir(parents=True, exist_ok=True)

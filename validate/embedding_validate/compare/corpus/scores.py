@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedding_runtime.quantization import VectorPrecision, quantization_ranges, quantize_embeddings
+from embedding_validate.compare.document.document import CorpusCost
+from embedding_validate.measures.metrics import normalized
 from embedding_validate.measures.ranking import TOP_K, spearman, top_k_overlap
 
 PRECISIONS: tuple[VectorPrecision, ...] = ("float32", "int8", "ubinary")
@@ -31,28 +33,7 @@ class Embedded:
 
     def cut(self, dim: int) -> "Embedded":
         """The first components, of length 1 again."""
-        return Embedded(_unit(self.asked[:, :dim]), _unit(self.documents[:, :dim]), self.alike)
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a graph, dim and vector precision cost against the base; means over those that ask.
-
-    `overlap` is the share of the base's top k that is found too, `spearman` the rank correlation of all
-    scores, `shift_*` the absolute difference of scores (for float32 and int8, whose scores are cosines),
-    `ndcg` nDCG at `TOP_K` where pairs say what should be found.
-    """
-
-    system: str
-    dim: int
-    vector_precision: str
-    overlap: float
-    spearman: float
-    shift_mean: float | None
-    shift_most: float | None
-    ndcg: float | None
-    bytes_per_vector: int
-    index_bytes: int
+        return Embedded(normalized(self.asked[:, :dim]), normalized(self.documents[:, :dim]), self.alike)
 
 
 @dataclass(frozen=True)
@@ -88,7 +69,7 @@ def cost(
     precision: VectorPrecision,
     relevant: Sequence[frozenset[int]],
     k: int,
-) -> Cost:
+) -> CorpusCost:
     """One line of the comparison; `relevant` is empty where there are no pairs, `k` is the overlap's."""
     scored, (queries, documents) = scores(found, precision), base.shape
     keep = np.isfinite(base)
@@ -96,7 +77,7 @@ def cost(
     shift = np.abs(base[keep] - scored[keep]) if precision != "ubinary" else None
     dim = found.documents.shape[1]
     each = {"float32": 4 * dim, "int8": dim}.get(precision, (dim + 7) // 8)
-    return Cost(
+    return CorpusCost(
         system=system,
         dim=dim,
         vector_precision=precision,
@@ -143,7 +124,3 @@ def _decoded(vectors: Vectors) -> Scores:
     low, high = ranges.astype(np.float64)
     codes = quantize_embeddings(vectors, "int8", ranges).astype(np.float64)
     return np.asarray((codes + 128.5) * (high - low) / 255 + low)
-
-
-def _unit(vectors: Vectors) -> Vectors:
-    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12), np.float32)

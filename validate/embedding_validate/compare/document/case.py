@@ -4,20 +4,27 @@ Starts no process and writes no file. A case is one system at one shape and numb
 set beside those of the reference case, which ran in turn with it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
-MEASURED, PUBLISHED = "measured", "published"
+from embedding_validate.compare.document.shapes import Shape
+from embedding_validate.records import optional
+
+MEASURED: Literal["measured"] = "measured"
 # Shares of the threads' time spent waiting for a CPU, and CPUs that others kept busy meanwhile.
 MOST_WAITED = 0.05
 MOST_FOREIGN = 0.2
 # What rounds' ratios may differ by, the most extreme on either side left out: two runs of a comparison agree
 # within this, or the case is marked.
 MOST_SPREAD = 0.15
+
+
+Samples = tuple[tuple[float, ...], ...]
+"""Seconds, round by round."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +34,8 @@ class Rounds:
     `waited_s` and `foreign_s` are sums over all of its blocks (see `measure.process.Block`).
     """
 
-    own: tuple[tuple[float, ...], ...]
-    reference: tuple[tuple[float, ...], ...]
+    own: Samples
+    reference: Samples
     waited_s: float
     foreign_s: float
     throttled: str | None = None
@@ -50,7 +57,8 @@ class Case:
 
     `status` is "measured", "crashed", "out of memory" or "refused", then with a `reason`. `noise` says what
     disturbed it. `ratio` is the median over rounds of the reference case's time over this one's.
-    `first_ms` is the first run of a fresh process. `samples` holds seconds, round by round.
+    `first_ms` is the first run of a fresh process. `samples` holds seconds, round by round. Only older
+    results have `cosine`: the least to the accuracy's base, over random token ids.
     """
 
     system: str
@@ -75,14 +83,24 @@ class Case:
     load_s: float | None = None
     first_ms: float | None = None
     memory: dict[str, int] = field(default_factory=dict)
-    machine_state: dict[str, Any] = field(default_factory=dict)
-    samples: dict[str, Any] = field(default_factory=dict)
+    machine_state: dict[str, float | bool | None] = field(default_factory=dict)
+    samples: dict[str, Samples] = field(default_factory=dict)
+    cosine: float | None = optional()
+
+    @property
+    def shape(self) -> str:
+        """Its shape as it is written: `64`, `8x128`."""
+        return str(Shape(self.batch, self.tokens))
 
     @property
     def key(self) -> str:
         """Its name within a run, e.g. `onnx/int8 | 2 threads | 8x128`."""
-        shape = str(self.tokens) if self.batch == 1 else f"{self.batch}x{self.tokens}"
-        return f"{self.system} | {self.threads} threads | {shape}"
+        return f"{self.system} | {self.threads} threads | {self.shape}"
+
+    def noted(self, reasons: Iterable[str], instead_of: str) -> "Case":
+        """With these reasons in its noise, in place of those that begin with `instead_of`."""
+        kept = (reason for reason in self.noise if not reason.startswith(instead_of))
+        return replace(self, noise=(*kept, *reasons))
 
 
 def timed(case: Case, rounds: Rounds) -> Case:
@@ -103,8 +121,8 @@ def timed(case: Case, rounds: Rounds) -> Case:
         waited=round(_waited(rounds, case.threads), 4),
         foreign=round(rounds.foreign_s / rounds.seconds, 4),
         samples={
-            "own": [[round(s, 7) for s in block] for block in rounds.own],
-            "reference": [[round(s, 7) for s in block] for block in rounds.reference],
+            "own": tuple(tuple(round(s, 7) for s in block) for block in rounds.own),
+            "reference": tuple(tuple(round(s, 7) for s in block) for block in rounds.reference),
         },
     )
 

@@ -6,26 +6,36 @@ arithmetic), and within the case nothing shows it.
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 from statistics import median
-from typing import Any
+
+from embedding_validate.compare.document.case import Case
 
 # As far as two runs of a comparison may lie apart.
 MOST_APART = 0.15
 _SAID = "its reference took"
 
-Json = dict[str, Any]
 
-
-def mark(cases: list[Json]) -> None:
-    """Note it in `noise` of every case that it concerns, and only there; may be called again."""
-    groups: dict[tuple[int, int, int], list[tuple[Json, float]]] = defaultdict(list)
+def marked(cases: Sequence[Case]) -> tuple[Case, ...]:
+    """The cases, with a note in the `noise` of each that it concerns; they may have been marked before."""
+    groups: dict[tuple[int, int, int], list[float]] = defaultdict(list)
     for case in cases:
-        case["noise"] = [reason for reason in case["noise"] if not reason.startswith(_SAID)]
-        times = [t for turn in case["samples"].get("reference", ()) for t in turn]
-        if times:
-            groups[case["threads"], case["batch"], case["tokens"]].append((case, median(times)))
-    for group in groups.values():
-        typical = median(seconds for _, seconds in group)
-        for case, seconds in group:
-            if abs(seconds / typical - 1) > MOST_APART:
-                case["noise"].append(f"{_SAID} {seconds / typical - 1:+.0%} against its other turns")
+        if (seconds := _reference_seconds(case)) is not None:
+            groups[case.threads, case.batch, case.tokens].append(seconds)
+    typical = {shape: median(times) for shape, times in groups.items()}
+    return tuple(
+        case.noted(_reasons(case, typical.get((case.threads, case.batch, case.tokens))), _SAID)
+        for case in cases
+    )
+
+
+def _reasons(case: Case, typical: float | None) -> list[str]:
+    seconds = _reference_seconds(case)
+    if seconds is None or typical is None or abs(seconds / typical - 1) <= MOST_APART:
+        return []
+    return [f"{_SAID} {seconds / typical - 1:+.0%} against its other turns"]
+
+
+def _reference_seconds(case: Case) -> float | None:
+    times = [t for turn in case.samples.get("reference", ()) for t in turn]
+    return median(times) if times else None

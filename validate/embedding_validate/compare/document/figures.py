@@ -5,13 +5,22 @@ Pure functions of the document; a figure that it does not hold is None.
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import median
-from typing import Any
 
-from embedding_validate.compare.document.case import MEASURED, PUBLISHED
+from embedding_validate.compare.document.case import MEASURED, Case
+from embedding_validate.compare.document.document import (
+    Accuracy,
+    GraphEntry,
+    ManifestVerdict,
+    Opening,
+    PeerEntry,
+    ReportVerdict,
+    Run,
+    SystemEntry,
+)
 from embedding_validate.measures.thresholds import threshold
 
-Json = dict[str, Any]
 # Memory is quoted at this length, or at the longest below it: what most texts need.
 MEMORY_TOKENS = 256
 # The measured length nearest to it stands for a query.
@@ -23,105 +32,102 @@ NONSENSE, FINE = "int4", "int8_q4"
 _STEPS = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)
 
 
-def systems(run: Json) -> list[str]:
+def systems(run: Run) -> list[str]:
     """Names in the order they were given."""
-    return list(run["plan"]["systems"])
+    return list(run.plan.systems)
 
 
-def cases(run: Json, system: str, threads: int | None = None) -> list[Json]:
+def graphs(run: Run) -> list[str]:
+    """Names of the bundles' graphs."""
+    return [entry.name for entry in run.systems if isinstance(entry, GraphEntry)]
+
+
+def cases(run: Run, system: str, threads: int | None = None) -> list[Case]:
     """The measured cases of a system, at a number of threads where one is given."""
     return [
-        c
-        for c in run["cases"]
-        if c["system"] == system and c["status"] == MEASURED and threads in (None, c["threads"])
+        c for c in run.cases if c.system == system and c.status == MEASURED and threads in (None, c.threads)
     ]
 
 
-def case(run: Json, system: str, threads: int, shape: str) -> Json | None:
+def case(run: Run, system: str, threads: int, shape: str) -> Case | None:
     """A system's case, measured or not."""
-    return next(
-        (c for c in run["cases"] if (c["system"], c["threads"], shape_of(c)) == (system, threads, shape)),
-        None,
-    )
+    return next((c for c in run.cases if (c.system, c.threads, c.shape) == (system, threads, shape)), None)
 
 
-def shape_of(found: Json) -> str:
-    """A case's shape as it is written: `64`, `8x128`."""
-    return str(found["tokens"]) if found["batch"] == 1 else f"{found['batch']}x{found['tokens']}"
-
-
-def told(case: Json) -> tuple[float, str]:
-    """The milliseconds that another tool told, and whether they are a median, a mean, or published."""
-    if case["status"] == PUBLISHED:
-        return case["mean_ms"], PUBLISHED
-    found = case["median_ms"]
-    return (case["mean_ms"], "mean") if found is None else (found, "median")
-
-
-def about(run: Json, system: str) -> Json:
+def about(run: Run, system: str) -> SystemEntry:
     """What the run says of a system."""
-    return next(s for s in run["systems"] if s["name"] == system)
+    return next(entry for entry in run.systems if entry.name == system)
 
 
-def graph_bytes(run: Json, system: str) -> int | None:
+def verdict(run: Run, system: str) -> ReportVerdict | ManifestVerdict | None:
+    """The verdict on a graph of a bundle; None for other systems."""
+    entry = about(run, system)
+    return entry.parity if isinstance(entry, GraphEntry) else None
+
+
+def graph_bytes(run: Run, system: str) -> int | None:
     """Bytes of the files that a system opens, its tokenizer left out."""
-    found = run["sizes"].get(system) or about(run, system)
-    return found.get("bytes")
+    if size := run.sizes.get(system):
+        return size.bytes
+    entry = about(run, system)
+    return None if isinstance(entry, PeerEntry) else entry.bytes
 
 
-def disk_bytes(run: Json, system: str) -> int | None:
+def disk_bytes(run: Run, system: str) -> int | None:
     """Bytes that a device needs: the graph's files and, of ours, the tokenizer."""
-    size = graph_bytes(run, system)
-    return None if size is None else size + int(about(run, system).get("tokenizer_bytes") or 0)
+    size, entry = graph_bytes(run, system), about(run, system)
+    return size + entry.tokenizer_bytes if size is not None and isinstance(entry, GraphEntry) else size
 
 
-def warm_load(run: Json, system: str, threads: int | None = None) -> float | None:
+def warm_load(run: Run, system: str, threads: int | None = None) -> float | None:
     """Seconds of opening in a fresh process, files in the page cache: the median over its cases."""
-    found = [c["load_s"] for c in cases(run, system, threads) if c["load_s"] is not None]
+    found = [c.load_s for c in cases(run, system, threads) if c.load_s is not None]
     return median(found) if found else None
 
 
-def opening(run: Json, system: str, threads: int) -> Json | None:
+def opening(run: Run, system: str, threads: int) -> Opening | None:
     """Its opening at a number of threads."""
-    return next((o for o in run["openings"] if (o["system"], o["threads"]) == (system, threads)), None)
+    return next((o for o in run.openings if (o.system, o.threads) == (system, threads)), None)
 
 
-def memory(run: Json, system: str) -> Json:
+def parts(run: Run) -> dict[str, dict[str, int]]:
+    """Bytes of the parts of each graph whose parts are known."""
+    entries = (entry for entry in run.systems if isinstance(entry, GraphEntry))
+    return {entry.name: entry.parts for entry in entries if entry.parts}
+
+
+def memory(run: Run, system: str) -> dict[str, int]:
     """kB at `MEMORY_TOKENS` (one text), or at the longest length below it, or else at the shortest; on most
     threads."""
     found = sorted(
-        (c for c in cases(run, system) if c["batch"] == 1 and c["memory"]),
-        key=lambda c: (c["tokens"], c["threads"]),
+        (c for c in cases(run, system) if c.batch == 1 and c.memory), key=lambda c: (c.tokens, c.threads)
     )
-    fitting = [c for c in found if c["tokens"] <= MEMORY_TOKENS]
-    chosen: Json = (fitting[-1:] or found[:1] or [{"memory": {}}])[0]
-    return dict(chosen["memory"])
+    fitting = [c for c in found if c.tokens <= MEMORY_TOKENS]
+    return next((c.memory for c in fitting[-1:] or found[:1]), {})
 
 
-def hottest(run: Json) -> float | None:
+def hottest(run: Run) -> float | None:
     """°C of the hottest sensor at any case; None where none is readable."""
-    found = [t for c in run["cases"] if (t := c.get("machine_state", {}).get("celsius")) is not None]
+    found = [t for c in run.cases if (t := c.machine_state.get("celsius")) is not None]
     return max(found, default=None)
 
 
-def first_run(run: Json, system: str) -> float | None:
+def first_run(run: Run, system: str) -> float | None:
     """Milliseconds of the first run of a fresh process, one text of about `QUERY_TOKENS`, on most threads."""
-    found = [c for c in cases(run, system) if c["batch"] == 1 and c["first_ms"] is not None]
-    if not found:
-        return None
-    nearest = min(found, key=lambda c: (abs(c["tokens"] - QUERY_TOKENS), -c["threads"]))
-    return float(nearest["first_ms"])
+    found = [c for c in cases(run, system) if c.batch == 1 and c.first_ms is not None]
+    nearest = min(found, key=lambda c: (abs(c.tokens - QUERY_TOKENS), -c.threads), default=None)
+    return None if nearest is None else nearest.first_ms
 
 
-def exponent(run: Json, system: str, threads: int) -> float | None:
+def exponent(run: Run, system: str, threads: int) -> float | None:
     """How latency grows with length: the slope of log ms over log tokens from 64 tokens on, by least squares.
 
     1 is linear, 2 quadratic; None for fewer than two lengths.
     """
     points = [
-        (math.log(c["tokens"]), math.log(c["median_ms"]))
+        (math.log(c.tokens), math.log(c.median_ms))
         for c in cases(run, system, threads)
-        if c["batch"] == 1 and c["tokens"] >= _GROWTH_TOKENS
+        if c.batch == 1 and c.tokens >= _GROWTH_TOKENS and c.median_ms
     ]
     if len(points) < 2:
         return None
@@ -130,72 +136,78 @@ def exponent(run: Json, system: str, threads: int) -> float | None:
     return float(slope)
 
 
-def cosine(run: Json, system: str) -> float | None:
+def cosine(run: Run, system: str) -> float | None:
     """The least cosine to the accuracy's base over the texts; of older results, over random token ids."""
     if accuracy := _accuracy(run, system):
-        return float(accuracy["minimum"])
-    found = [c.get("cosine") for c in cases(run, system)]
+        return accuracy.minimum
+    found = [c.cosine for c in cases(run, system)]
     known = [least for least in found if least is not None]
     return min(known) if known and len(known) == len(found) else None
 
 
-def _accuracy(run: Json, system: str) -> Json | None:
+def _accuracy(run: Run, system: str) -> Accuracy | None:
     """Least and mean cosine over the texts; None where that was not measured."""
-    found = next((o for o in run["openings"] if o["system"] == system), None)
-    return found.get("accuracy") if found else None
+    return next((o.accuracy for o in run.openings if o.system == system), None)
 
 
-def wrong(run: Json, system: str) -> str | None:
+def wrong(run: Run, system: str) -> str | None:
     """Why a system does not give the model's vectors, in words; None where nothing says so.
 
     Of ours the comparison with the reference decides; of others, and where there was none, the validator's
     bounds of the precision on the cosine to the accuracy's base.
     """
-    parity = about(run, system).get("parity")
-    if parity and parity["status"] == "failed":
-        return f"failed its comparison: {parity['reason']}"
-    if parity and parity["status"] == "passed":
+    parity, entry = verdict(run, system), about(run, system)
+    if parity and parity.status == "failed":
+        return f"failed its comparison: {parity.reason}"
+    if parity and parity.status == "passed":
         return None
-    if short := _short_of(run, system, about(run, system).get("precision") or NONSENSE):
-        return f"not the same model: {short} to {run['plan']['base']}"
+    if short := _short_of(run, system, entry.precision if isinstance(entry, GraphEntry) else NONSENSE):
+        return f"not the same model: {short} to {run.plan.base}"
     return None
 
 
-def _short_of(run: Json, system: str, precision: str) -> str | None:
+def _short_of(run: Run, system: str, precision: str) -> str | None:
     """What falls short of the validator's bounds of a precision, in words; None where nothing does.
 
     Results older than accuracy on texts know the least cosine alone.
     """
-    bounds = threshold(precision, any(b.get("random_weights") for b in run["bundles"]))
+    bounds = threshold(precision, any(b.random_weights for b in run.bundles))
     accuracy, least = _accuracy(run, system), cosine(run, system)
     if least is not None and least < bounds.cosine_min:
         return f"cosine {least:.4f}, below {bounds.cosine_min:g},"
-    if accuracy and accuracy["mean"] < bounds.cosine_mean:
-        return f"cosine {accuracy['mean']:.4f} on average, below {bounds.cosine_mean:g},"
+    if accuracy and accuracy.mean < bounds.cosine_mean:
+        return f"cosine {accuracy.mean:.4f} on average, below {bounds.cosine_mean:g},"
     return None
 
 
-def failures(run: Json, system: str) -> list[Json]:
-    """Its cases and openings that ended badly: {status, reason, where}, those of one reason together."""
-    found: dict[tuple[str, str], list[str]] = {}
-    for entry in (*run["openings"], *run["cases"]):
-        if entry["system"] == system and entry["status"] != MEASURED:
-            where = f"{shape_of(entry)} tokens" if "tokens" in entry else "opening"
-            reason = (entry["status"], entry["reason"])
-            found.setdefault(reason, []).append(f"{where} on {entry['threads']}")
-    return [
-        {"system": system, "status": status, "reason": reason, "where": ", ".join(where)}
-        for (status, reason), where in found.items()
-    ]
+@dataclass(frozen=True)
+class Failure:
+    """Cases and openings of a system that ended badly for one reason; `where` names them."""
+
+    system: str
+    status: str
+    reason: str | None
+    where: str
 
 
-def patience(run: Json) -> str:
+def failures(run: Run, system: str) -> list[Failure]:
+    """Its cases and openings that ended badly, by reason."""
+    found: dict[tuple[str, str | None], list[str]] = {}
+    entries: tuple[Opening | Case, ...] = (*run.openings, *run.cases)
+    for entry in entries:
+        if entry.system == system and entry.status != MEASURED:
+            where = f"{entry.shape} tokens" if isinstance(entry, Case) else "opening"
+            found.setdefault((entry.status, entry.reason), []).append(f"{where} on {entry.threads}")
+    return [Failure(system, *reason, ", ".join(where)) for reason, where in found.items()]
+
+
+def patience(run: Run) -> str:
     """How long a system was waited for, in words; nothing of a run that had no limit."""
-    limit = run["plan"].get("limit")
+    limit = run.plan.limit
     return f", ended where there is no answer within {limit:g} s" if limit else ""
 
 
-def coarseness(run: Json, system: str) -> int:
+def coarseness(run: Run, system: str) -> int:
     """1 where a system falls short of what the validator asks of int8_q4, else 0; 0 where that is not known.
 
     What is not coarse is never given up for something faster that is.
@@ -203,12 +215,12 @@ def coarseness(run: Json, system: str) -> int:
     return int(_short_of(run, system, FINE) is not None)
 
 
-def doubts(run: Json, system: str) -> list[str]:
-    """What to say of a graph before anybody is told to take it."""
+def doubts(run: Run, system: str) -> list[str]:
+    """What to say of a graph before it is recommended."""
     found, measured = [], cases(run, system)
-    if (about(run, system).get("parity") or {}).get("status") == "not run":
+    if (parity := verdict(run, system)) and parity.status == "not run":
         found.append(f"nobody has compared {system} with the reference")
-    if measured and all(c["noise"] for c in measured):
+    if measured and all(c.noise for c in measured):
         found.append(f"every figure of {system} was disturbed")
     return found
 

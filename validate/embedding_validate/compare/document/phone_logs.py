@@ -8,15 +8,15 @@ threads. A log may hold several outputs; a device holds until another is named.
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from embedding_runtime.errors import InputError
-from embedding_validate.compare.document.case import MEASURED, PUBLISHED
-
-Json = dict[str, Any]
+from embedding_validate.compare.document.document import PublishedCase, ToolCase, ToolRun
 
 _HEADER = re.compile(r"^# (\w+): *(.+?) *$", re.M)
+PUBLISHED: Literal["published"] = "published"
 _REQUIRED = ("device", "graph")
 # benchmark_model: microseconds; newer versions add percentiles. Equal runs have a line without figures.
 _COUNT = re.compile(
@@ -40,7 +40,23 @@ _PERCENTILE = re.compile(r"P(\d+) Latency(?: is|:) ?([\d.e+-]+) ?s")
 _PEAK = re.compile(r"Peak working set size: (\d+) bytes")
 
 
-def read(path: Path) -> list[Json]:
+@dataclass(frozen=True)
+class _Figures:
+    """What one output says: milliseconds, seconds, bytes; None for what it does not say."""
+
+    mean_ms: float
+    median_ms: float | None
+    p5_ms: float | None
+    p95_ms: float | None
+    first_ms: float | None
+    load_s: float | None
+    runs: int
+    memory_bytes: int | None
+    tokens: int | None
+    threads: int | None
+
+
+def read(path: Path) -> list[ToolRun]:
     """The runs of a log, one per device and tool, or of a file of published figures.
 
     Raises:
@@ -52,18 +68,20 @@ def read(path: Path) -> list[Json]:
         raise InputError(f"{path} cannot be read ({e}).") from e
     if path.suffix == ".json":
         return [_published(path, text)]
-    runs: dict[tuple[str, str], Json] = {}
+    cases: dict[tuple[str, str], list[ToolCase]] = {}
+    runs: dict[tuple[str, str], ToolRun] = {}
     for header, output in _sections(text):
         tool, figures = _figures(path, output)
         if missing := [name for name in _REQUIRED if name not in header]:
             raise InputError(f"{path} lacks the line '# {missing[0]}: ...' before the output of {tool}.")
-        run = runs.setdefault((header["device"], tool), _run(path, header, tool))
-        run["cases"].append(_case(path, header, figures))
+        at = (header["device"], tool)
+        runs.setdefault(at, _run(path, header, tool))
+        cases.setdefault(at, []).append(_case(path, header, figures))
     if not runs:
         raise InputError(
-            f"{path} holds no output of benchmark_model or onnxruntime_perf_test, and is no compare.json."
+            f"{path} holds no output of benchmark_model or onnxruntime_perf_test, and is not a compare.json."
         )
-    return list(runs.values())
+    return [replace(run, cases=tuple(cases[at])) for at, run in runs.items()]
 
 
 def _sections(text: str) -> Iterator[tuple[dict[str, str], str]]:
@@ -80,8 +98,8 @@ def _sections(text: str) -> Iterator[tuple[dict[str, str], str]]:
         yield dict(header), text[at:]
 
 
-def _figures(path: Path, output: str) -> tuple[str, Json]:
-    """Which tool spoke, and its figures: milliseconds, seconds, bytes."""
+def _figures(path: Path, output: str) -> tuple[str, _Figures]:
+    """Which tool wrote an output, and the figures in it."""
     if timings := _TIMINGS.search(output):
         return "benchmark_model", _of_benchmark_model(output, timings)
     if average := _AVERAGE.search(output):
@@ -92,98 +110,110 @@ def _figures(path: Path, output: str) -> tuple[str, Json]:
     )
 
 
-def _of_benchmark_model(output: str, timings: "re.Match[str]") -> Json:
+def _of_benchmark_model(output: str, timings: "re.Match[str]") -> _Figures:
     counts = list(_COUNT.finditer(output))
     last = counts[-1].groupdict() if counts else {}
     signature, threads, memory = (p.search(output) for p in (_SIGNATURE, _THREADS, _FOOTPRINT))
-    return {
-        "mean_ms": float(timings["avg"]) / 1e3,
-        **{f"{p}_ms": float(v) / 1e3 if (v := last.get(p)) else None for p in ("median", "p5", "p95")},
-        "first_ms": float(timings["first"]) / 1e3,
-        "load_s": float(timings["init"]) / 1e6,
-        "runs": int(last.get("count") or 0),
-        "memory_bytes": int(float(memory[1]) * 1e6) if memory else None,
-        "tokens": int(signature[1]) if signature else None,
-        "threads": int(threads[1]) if threads else None,
-    }
+    median, p5, p95 = (float(v) / 1e3 if (v := last.get(p)) else None for p in ("median", "p5", "p95"))
+    return _Figures(
+        mean_ms=float(timings["avg"]) / 1e3,
+        median_ms=median,
+        p5_ms=p5,
+        p95_ms=p95,
+        first_ms=float(timings["first"]) / 1e3,
+        load_s=float(timings["init"]) / 1e6,
+        runs=int(last.get("count") or 0),
+        memory_bytes=int(float(memory[1]) * 1e6) if memory else None,
+        tokens=int(signature[1]) if signature else None,
+        threads=int(threads[1]) if threads else None,
+    )
 
 
-def _of_perf_test(output: str, mean_ms: float) -> Json:
+def _of_perf_test(output: str, mean_ms: float) -> _Figures:
     session, runs, peak = (p.search(output) for p in (_SESSION, _RUNS, _PEAK))
     percentiles = {int(p): 1e3 * float(s) for p, s in _PERCENTILE.findall(output)}
-    return {
-        "mean_ms": mean_ms,
-        "median_ms": percentiles.get(50),
-        "p5_ms": None,
-        "p95_ms": percentiles.get(95),
-        "first_ms": None,
-        "load_s": float(session[1]) if session else None,
-        "runs": int(runs[1]) if runs else 0,
-        "memory_bytes": int(peak[1]) if peak else None,
-        "tokens": None,
-        "threads": None,
-    }
+    return _Figures(
+        mean_ms=mean_ms,
+        median_ms=percentiles.get(50),
+        p5_ms=None,
+        p95_ms=percentiles.get(95),
+        first_ms=None,
+        load_s=float(session[1]) if session else None,
+        runs=int(runs[1]) if runs else 0,
+        memory_bytes=int(peak[1]) if peak else None,
+        tokens=None,
+        threads=None,
+    )
 
 
-def _case(path: Path, header: dict[str, str], figures: Json) -> Json:
+def _case(path: Path, header: dict[str, str], figures: _Figures) -> ToolCase:
     """A case; what the tool says of itself goes before what the header says."""
-    told = {name: str(figures[name] or header.get(name, "")) for name in ("tokens", "threads")}
-    for name, value in told.items():
+    counts = {
+        name: str(found or header.get(name, ""))
+        for name, found in (("tokens", figures.tokens), ("threads", figures.threads))
+    }
+    for name, value in counts.items():
         if not value.isdigit():
             raise InputError(f"{path} lacks the line '# {name}: NUMBER' for {header['graph']}.")
-    return {
-        **figures,
-        **{name: int(value) for name, value in told.items()},
-        "system": header["graph"],
-        "batch": 1,
-        "status": MEASURED,
-        "reason": None,
-    }
+    return ToolCase(
+        figures.mean_ms,
+        figures.median_ms,
+        figures.p5_ms,
+        figures.p95_ms,
+        figures.first_ms,
+        figures.load_s,
+        figures.runs,
+        figures.memory_bytes,
+        int(counts["tokens"]),
+        int(counts["threads"]),
+        system=header["graph"],
+        batch=1,
+        status="measured",
+        reason=None,
+    )
 
 
-def _run(path: Path, header: dict[str, str], tool: str) -> Json:
-    return {
-        "label": header["device"],
-        "origin": tool,
-        "started": header.get("date", ""),
-        "complete": True,
-        "note": f"Measured by {tool} on {header['device']}; read from {path.name}.",
-        "source": str(path),
-        "cases": [],
-    }
+def _run(path: Path, header: dict[str, str], tool: str) -> ToolRun:
+    return ToolRun(
+        label=header["device"],
+        origin=tool,
+        started=header.get("date", ""),
+        complete=True,
+        note=f"Measured by {tool} on {header['device']}; read from {path.name}.",
+        source=str(path),
+        cases=(),
+    )
 
 
-def _published(path: Path, text: str) -> Json:
+def _published(path: Path, text: str) -> ToolRun:
     """{"published": name, "source": where, "cases": [{system, tokens, ms; threads, memory_mb, note}, ...]}"""
     try:
         found = json.loads(text)
-        cases = [
-            {
-                "system": str(c["system"]),
-                "threads": c.get("threads"),
-                "tokens": int(c["tokens"]),
-                "batch": 1,
-                "status": PUBLISHED,
-                "reason": c.get("note"),
-                "mean_ms": float(c["ms"]),
-                "memory_bytes": round(float(c["memory_mb"]) * 1e6) if "memory_mb" in c else None,
-                **dict.fromkeys(("median_ms", "p5_ms", "p95_ms", "first_ms", "load_s")),
-                "runs": 0,
-            }
+        cases = tuple(
+            PublishedCase(
+                system=str(c["system"]),
+                threads=None if c.get("threads") is None else int(c["threads"]),
+                tokens=int(c["tokens"]),
+                batch=1,
+                status=PUBLISHED,
+                reason=None if c.get("note") is None else str(c["note"]),
+                mean_ms=float(c["ms"]),
+                memory_bytes=round(float(c["memory_mb"]) * 1e6) if "memory_mb" in c else None,
+            )
             for c in found["cases"]
-        ]
+        )
         label, source = str(found["published"]), str(found["source"])
     except (ValueError, KeyError, TypeError) as e:
         raise InputError(
             f"{path} is neither a compare.json nor published figures: an object with published, source and "
             f"cases of system, tokens and ms ({e})."
         ) from e
-    return {
-        "label": label,
-        "origin": PUBLISHED,
-        "started": str(found.get("date", "")),
-        "complete": True,
-        "note": f"Published, not measured here: {source}",
-        "source": source,
-        "cases": cases,
-    }
+    return ToolRun(
+        label=label,
+        origin=PUBLISHED,
+        started=str(found.get("date", "")),
+        complete=True,
+        note=f"Published, not measured here: {source}",
+        source=source,
+        cases=cases,
+    )

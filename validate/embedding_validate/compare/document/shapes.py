@@ -36,7 +36,7 @@ def shapes(text: str, longest: int) -> tuple[Shape, ...]:
 
 
 def counts(text: str, option: str) -> list[int]:
-    """Numbers by comma.
+    """Comma-separated integers.
 
     Raises:
         InputError: something else, or a 0; `option` is named.

@@ -1,7 +1,6 @@
-"""`compare.json`: written after every case, read to go on with, put together from several. Measures nothing.
+"""`compare.json` as a file: written after every case, read to resume a run, merged from several files.
 
-The document is {"schema_version", "runs": [run, ...]}; a run is one command on one machine (or one log of a
-phone's tool, or a published figure: `origin` says which), and every figure on the page comes from here.
+Measures nothing, and knows no field that it does not need; these are `document.document`'s.
 """
 
 import io
@@ -10,6 +9,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +17,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedding_runtime.errors import InputError
-from embedding_validate.compare.document import drift as compare_drift
-from embedding_validate.files import plain, replace_bytes, replace_text
+from embedding_validate.compare.document import drift
+from embedding_validate.compare.document.case import Case
+from embedding_validate.compare.document.document import (
+    SCHEMA_VERSION,
+    AccountEntry,
+    Document,
+    Opening,
+    Run,
+    ToolRun,
+)
+from embedding_validate.files import replace_bytes, replace_text
+from embedding_validate.records import RecordError
 
 JSON = "compare.json"
 BASE = "base.npz"
-SCHEMA_VERSION = 1
-# Of a run's description, what must be the same for going on with it.
+# Parts of a run's description that must be the same for resuming it.
 _SAME = ("plan", "systems", "bundles")
 
-# Without these a run is none.
-_NEEDED = {"label", "origin", "started", "cases"}
-
 _NUMBERS = re.compile(r"\[[\s\d.,e+-]+\]")
-
-Json = dict[str, Any]
 
 
 class SchemaError(InputError):
@@ -41,49 +45,64 @@ class SchemaError(InputError):
 class Store:
     """One run as it grows, in `folder`; every change is on the disk before the next is measured."""
 
-    def __init__(self, folder: Path, run: Json, *, resume: bool) -> None:
-        """Begin, or go on with the run that the folder holds.
+    def __init__(self, folder: Path, run: Run, *, resume: bool) -> None:
+        """Begin a run, or resume the one that the folder holds.
 
         Raises:
-            InputError: there is none to go on with, one of another plan or other files, or a damaged one.
+            InputError: there is none to resume, or one of another plan or other files, or a damaged one.
             OSError: the folder cannot be written to.
         """
-        self.folder, self.run = folder, plain(run)
+        self.folder, self.run = folder, run
         self.base: dict[str, NDArray[np.float32]] = {}
         if resume:
             self._resume()
         folder.mkdir(parents=True, exist_ok=True)
         self.write()
 
-    def add(self, kind: str, entry: Json) -> None:
-        """Add an entry to `openings`, `cases` or `tokenizers`, in place of one that was interrupted."""
-        self.run[kind].append(plain(entry))
+    def add_tokenizer(self, case: Case) -> None:
+        """Add the case of a tokenizer."""
+        self.change(tokenizers=(*self.run.tokenizers, case))
+
+    def add_opening(self, opening: Opening) -> None:
+        """Add an opening."""
+        self.change(openings=(*self.run.openings, opening))
+
+    def add_case(self, case: Case) -> None:
+        """Add a case, and mark those beside which it shows that the machine was slower."""
+        self.change(cases=drift.marked((*self.run.cases, case)))
+
+    def add_account(self, account: AccountEntry) -> None:
+        """Add an account of a graph's time."""
+        self.change(accounts=(*self.run.accounts, account))
+
+    def change(self, **fields: Any) -> None:
+        """Replace fields of the run, and write it."""
+        self.run = replace(self.run, **fields)
         self.write()
 
     def keep_base(self) -> None:
-        """Keep the accuracy base's vectors for a run that goes on later."""
+        """Keep the accuracy base's vectors for a run that is resumed later."""
         buffer = io.BytesIO()
         np.savez(buffer, **self.base)  # type: ignore[arg-type]
         replace_bytes(self.folder / BASE, buffer.getvalue())
 
     def write(self) -> Path:
         """Write the document as it is now."""
-        compare_drift.mark(self.run["cases"])
-        document = {"schema_version": SCHEMA_VERSION, "runs": [self.run]}
-        return replace_text(self.folder / JSON, dumps(document))
+        return replace_text(self.folder / JSON, dumps(Document((self.run,))))
 
     def _resume(self) -> None:
-        runs = load(self.folder / JSON)["runs"]
+        document = load(self.folder / JSON)
+        before = document.measured[0] if len(document.runs) == len(document.measured) == 1 else None
         differing = [
-            name for name in _SAME if len(runs) != 1 or _said(runs[0], name) != _said(self.run, name)
+            name for name in _SAME if before is None or _described(before, name) != _described(self.run, name)
         ]
-        if differing:
+        if before is None or differing:
             raise InputError(
                 f"{self.folder / JSON} is of another comparison (its {', '.join(differing)} differ). Repeat "
                 "the command that was interrupted, or take another --output."
             )
-        resumed = [*runs[0].get("resumed", []), self.run["started"]]
-        self.run = {**runs[0], "systems": self.run["systems"], "resumed": resumed}
+        resumed = (*(before.resumed or ()), self.run.started)
+        self.run = replace(before, systems=self.run.systems, resumed=resumed)
         self.base = _vectors(self.folder / BASE)
 
 
@@ -96,33 +115,33 @@ def _vectors(path: Path) -> dict[str, NDArray[np.float32]]:
         return {}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as e:
         raise InputError(
-            f"{path} is damaged ({type(e).__name__}: {e}), and accuracy cannot be told without it. Begin the "
-            "comparison anew, without --resume."
+            f"{path} is damaged ({type(e).__name__}: {e}), and accuracy cannot be measured without it. "
+            "Repeat the comparison without --resume."
         ) from e
 
 
-def _said(run: Json, name: str) -> Any:
+def _described(run: Run, name: str) -> Any:
     """Part of a run's description, without verdicts: graphs may have been validated meanwhile."""
     if name != "systems":
-        return run[name]
-    return [{k: v for k, v in system.items() if k != "parity"} for system in run[name]]
+        return getattr(run, name)
+    return [{k: v for k, v in vars(entry).items() if k != "parity"} for entry in run.systems]
 
 
-def dumps(document: Json) -> str:
+def dumps(document: Document) -> str:
     """The document as it stands in the file, lists of numbers on a line each."""
-    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(document.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
     return _NUMBERS.sub(lambda found: f"[{' '.join(found[0][1:-1].split())}]", text) + "\n"
 
 
-def load(path: Path) -> Json:
+def load(path: Path) -> Document:
     """Read a `compare.json`.
 
     Raises:
-        SchemaError: of a schema version this code does not know, or without runs.
+        SchemaError: of a schema version that this code does not know, or with fields that it does not.
         InputError: unreadable, or something else.
     """
     try:
-        data: Json = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as e:
         raise InputError(f"{path} cannot be read ({e}). Expected a file that compare-embedding wrote.") from e
     if not isinstance(data, dict) or "schema_version" not in data:
@@ -132,21 +151,18 @@ def load(path: Path) -> Json:
             f"{path} has schema_version {found!r}; this version reads {SCHEMA_VERSION}. Measure again with "
             "this version of compare-embedding."
         )
-    runs = data.get("runs")
-    if not isinstance(runs, list) or not all(isinstance(r, dict) and r.keys() >= _NEEDED for r in runs):
-        raise SchemaError(f"{path} holds no runs. Expected a file that compare-embedding wrote.")
-    return data
+    try:
+        return Document.from_json(data)
+    except RecordError as e:
+        raise SchemaError(
+            f"{path} holds no runs that this version reads ({e}). Expected a file that this version of "
+            "compare-embedding wrote: measure again, or use the version that wrote it."
+        ) from e
 
 
-def merge(documents: Sequence[Json]) -> Json:
+def merge(documents: Sequence[Document]) -> Document:
     """All runs on one page; a run that is there twice (begun at one moment, on one machine) stays once."""
-    runs: dict[tuple[str, str, str], Json] = {}
-    for run in (run for document in documents for run in document["runs"]):
-        runs.setdefault((run["started"], run["label"], run["origin"]), run)
-    return {"schema_version": SCHEMA_VERSION, "runs": list(runs.values())}
-
-
-def key(case: Json) -> str:
-    """A case's name within its run, as `document.case.Case.key`."""
-    shape = str(case["tokens"]) if case["batch"] == 1 else f"{case['batch']}x{case['tokens']}"
-    return f"{case['system']} | {case['threads']} threads | {shape}"
+    runs: dict[tuple[str, str, str], Run | ToolRun] = {}
+    for run in (run for document in documents for run in document.runs):
+        runs.setdefault((run.started, run.label, run.origin), run)
+    return Document(tuple(runs.values()))

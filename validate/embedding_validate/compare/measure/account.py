@@ -1,47 +1,42 @@
 """Where a graph's time goes, as entries of `compare.json`: which graphs, shapes and threads.
 
-What an account is, and how it is taken, is `gemm_account`'s business; it needs the package `onnx`.
+`gemm_account`, which needs the package `onnx`, says what an account is and takes it.
 """
 
 import importlib.util
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from embedding_runtime.errors import InputError
+from embedding_validate.compare.document.document import AccountEntry
+from embedding_validate.compare.document.shapes import Shape
 from embedding_validate.compare.measure.run import Plan, Progress
 from embedding_validate.compare.measure.systems import Bundle
 
 KEYS = ("onnx/int8", "onnx/fp32")
 
-Json = dict[str, Any]
 
-
-def asked(keys: str | None, bundles: Sequence[Bundle]) -> dict[str, Path]:
+def graphs_to_account(keys: str | None, bundles: Sequence[Bundle]) -> dict[str, Path]:
     """The graphs' files by name that `--account` asks for.
 
     Raises:
         InputError: a graph that is not there, or of which no account can be taken here.
     """
-    wanted = keys.split(",") if keys else []
-    found = {
-        bundle.named(g): bundle.path / g.file
-        for bundle in bundles
-        for g in bundle.manifest.graphs
-        if g.key in wanted
-    }
-    have = {g.key for bundle in bundles for g in bundle.manifest.graphs if g.key in KEYS}
-    if unknown := set(wanted) - have:
+    named = keys.split(",") if keys else []
+    found = {bundle.named(g): g.path for bundle in bundles for g in bundle.graphs if g.key in named}
+    have = {g.key for bundle in bundles for g in bundle.graphs if g.key in KEYS}
+    if unknown := set(named) - have:
         raise InputError(f"--account has {', '.join(sorted(unknown))}; expected {' or '.join(sorted(have))}.")
-    if wanted and importlib.util.find_spec("onnx") is None:
+    if named and importlib.util.find_spec("onnx") is None:
         raise InputError("--account needs the package onnx: pip install 'embedding-edge[export]'.")
     return found
 
 
-def measure(graphs: dict[str, Path], plan: Plan, done: Sequence[Json], say: Progress) -> Iterator[Json]:
+def measure(
+    graphs: dict[str, Path], plan: Plan, done: Sequence[AccountEntry], say: Progress
+) -> Iterator[AccountEntry]:
     """An entry for every graph, number of threads and shape, those in `done` left out."""
-    have = {(a["system"], a["threads"], a["shape"]) for a in done}
+    have = {(a.system, a.threads, a.shape) for a in done}
     for name, path in graphs.items():
         for threads in plan.threads:
             todo = [s for s in plan.shapes if (name, threads, str(s)) not in have]
@@ -50,12 +45,23 @@ def measure(graphs: dict[str, Path], plan: Plan, done: Sequence[Json], say: Prog
 
 
 def _entries(
-    name: str, path: Path, plan: Plan, threads: int, todo: Sequence[Any], say: Progress
-) -> Iterator[Json]:
+    name: str, path: Path, plan: Plan, threads: int, todo: Sequence[Shape], say: Progress
+) -> Iterator[AccountEntry]:
     from embedding_validate.compare.measure import gemm_account
 
     rate = gemm_account.peak(gemm_account.precision(path), threads)
     for shape in todo:
         say(f"account of {name} | {threads} threads | {shape}")
         found = gemm_account.account(path, shape, threads, plan.vocab_size, rate)
-        yield {"system": name, "peak_operations_per_s": rate, **asdict(found), "of_peak": found.of_peak}
+        yield AccountEntry(
+            system=name,
+            peak_operations_per_s=rate,
+            shape=found.shape,
+            threads=found.threads,
+            operations=found.operations,
+            total=found.total,
+            at_peak=found.at_peak,
+            alone=found.alone,
+            places=found.places,
+            of_peak=found.of_peak,
+        )

@@ -43,7 +43,7 @@ class Ended(Exception):
 
 @dataclass(frozen=True)
 class System:
-    """One thing to be measured: `spec` is what its worker is told (with `kind`), `worker` starts it."""
+    """One thing to be measured: `spec` is what its worker gets (with `kind`), `worker` starts it."""
 
     name: str
     worker: tuple[str, ...]
@@ -82,7 +82,7 @@ class Process:
         """Start it and wait until its system is open.
 
         Raises:
-            Ended: it does not come that far.
+            Ended: the process ended first.
         """
         spec = {**system.spec, "threads": start.threads, "vocab_size": start.vocab_size}
         self.system, self._limit, self._late = system.name, start.limit, False
@@ -221,8 +221,8 @@ def explained(status: int, errors: str) -> tuple[str, str]:
 
 def _last_error(said: list[str]) -> str:
     """The last line that tells an error; where a process of its own failed, that one's."""
-    told = [line for line in said if _ERROR.search(line) and "CalledProcessError" not in line]
-    return (told or said or ["it said nothing"])[-1]
+    errors = [line for line in said if _ERROR.search(line) and "CalledProcessError" not in line]
+    return (errors or said or ["it said nothing"])[-1]
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The process in which one system is measured: it opens one thing, runs it when told, and says what it took.
+"""The process in which one system is measured: it opens one thing, runs it on request, and times it.
 
 Started by `measure.process` with a JSON object as its only argument; requests come as JSON lines on stdin and
 are answered on stdout, one line each. Needs numpy alone beside the system it runs, so that peers can be run

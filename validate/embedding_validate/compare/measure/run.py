@@ -15,18 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedding_validate.compare.document.case import Case, Rounds, disturbance, noise, timed
+from embedding_validate.compare.document.document import Accuracy, Opening
 from embedding_validate.compare.document.shapes import Shape
 from embedding_validate.compare.measure.machine_state import drop_pages, glance, throttling
 from embedding_validate.compare.measure.process import NO_ANSWER, Block, Ended, Process, Start, System
 from embedding_validate.measures import metrics
 
-# A disturbed case is measured so often at most, and the least disturbed attempt counts; one that took longer
+# A disturbed case is measured this often at most, and the least disturbed attempt counts; one that took more
 # than `_SECONDS_TO_REPEAT` is only marked.
 ATTEMPTS = 2
 _SECONDS_TO_REPEAT = 10.0
 LEAST_ROUNDS = 3
 MOST_RUNS = 50
-# A run that took longer is had but twice, and as a first run has warmed everything up.
+# Longer runs are repeated only twice; the first has already warmed up.
 _LONG_SECONDS = 1.0
 _LONG_ROUNDS = 2
 # What a system's first opening may take of the limit where it converts a checkpoint.
@@ -80,30 +81,6 @@ class Plan:
         return next(s for s in self.subjects if s.name == name)
 
 
-@dataclass(frozen=True)
-class Opening:
-    """Opening a system: seconds, kB.
-
-    `first_s`: with an empty user cache (hashes, packed weights), only for our graphs;
-    `accuracy`: how many texts, and the least and mean cosine of their vectors to the base's;
-    `cold_s`: its files, and what was prepared from them, dropped from the page cache, where `dropped` says
-    that the system took the hint; warm openings are those of the cases. `command` opens it.
-    """
-
-    system: str
-    threads: int
-    status: str
-    reason: str | None = None
-    command: tuple[str, ...] = ()
-    first_s: float | None = None
-    cold_s: float | None = None
-    dropped: bool = False
-    memory_before: dict[str, int] = field(default_factory=dict)
-    memory_loaded: dict[str, int] = field(default_factory=dict)
-    versions: dict[str, str] = field(default_factory=dict)
-    accuracy: dict[str, float] | None = None
-
-
 def openings(plan: Plan, base: dict[str, Vectors], done: set[str], progress: Progress) -> Iterator[Opening]:
     """Open every system on the plan's first number of threads, those in `done` left out; the accuracy's base
     first, whose vectors of the texts `base` holds or gets."""
@@ -151,7 +128,7 @@ def _vectors(process: Process, plan: Plan) -> list[Vectors]:
 
 def _accuracy(
     plan: Plan, subject: Subject, vectors: list[Vectors], base: dict[str, Vectors]
-) -> dict[str, float] | None:
+) -> Accuracy | None:
     """Least and mean cosine to the base over the texts; 0 for vectors of another size, or with NaN."""
     if subject.name == plan.base and vectors:
         base[TEXTS] = np.stack(vectors)
@@ -161,11 +138,7 @@ def _accuracy(
         metrics.cosine(a, b) if a.shape == b.shape else 0.0 for a, b in zip(vectors, base[TEXTS], strict=True)
     ]
     cosines = [c if np.isfinite(c) else 0.0 for c in found]
-    return {
-        "texts": len(cosines),
-        "minimum": round(min(cosines), 6),
-        "mean": round(float(np.mean(cosines)), 6),
-    }
+    return Accuracy(len(cosines), round(min(cosines), 6), round(float(np.mean(cosines)), 6))
 
 
 def _prepared(subject: Subject) -> Iterator[Path]:
@@ -208,7 +181,7 @@ def alone(plan: Plan, subjects: Sequence[Subject], done: set[str], progress: Pro
 
 
 class _Reference:
-    """The reference case's process for one number of threads, started anew where it has ended."""
+    """The reference case's process for one number of threads, restarted where it has ended."""
 
     def __init__(self, plan: Plan, threads: int) -> None:
         self._plan, self._threads = plan, threads

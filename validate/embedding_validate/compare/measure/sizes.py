@@ -9,28 +9,28 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from embedding_export.architectures.registry import ARCHITECTURES
-from embedding_runtime.bundle import Graph
+from embedding_runtime.bundle import BundleGraph
 
 REST = "rest"
 
 
-def by_part(bundle: Path, model_type: str, graph: Graph, total: int) -> dict[str, int] | None:
-    """Bytes of each part of a graph whose files have `total` bytes; None where its reader is not installed.
+def by_part(graph: BundleGraph) -> dict[str, int] | None:
+    """Bytes of each part of a graph's files; None where its reader is not installed.
 
-    `model_type` is that of the bundle's architecture.
     The rest is what no weight's own bytes account for: norms, constants, structure, conversion tables.
     """
     try:
-        found = list((_onnx if graph.format == "onnx" else _litert)(bundle / graph.file))
+        found = list((_onnx if graph.graph.format == "onnx" else _litert)(graph.path))
     except ImportError:
         return None
+    architecture = ARCHITECTURES[graph.manifest.architecture.model_type]
     sizes = dict.fromkeys(("table", "attention", "feed-forward", "Dense"), 0)
     for name, size in found:
-        part = "head" if name.startswith("dense.") else ARCHITECTURES[model_type].part_of(name)
+        part = "head" if name.startswith("dense.") else architecture.part_of(name)
         if part is not None:
             label = "Dense" if part == "head" else part
             sizes[label] = sizes.get(label, 0) + size
-    return {**sizes, REST: total - sum(sizes.values())}
+    return {**sizes, REST: sum(graph.sizes.values()) - sum(sizes.values())}
 
 
 def _onnx(path: Path) -> Iterator[tuple[str, int]]:

@@ -7,15 +7,24 @@ import importlib.util
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import embedding_validate
-from embedding_runtime.bundle import Graph, Manifest, load_manifest
+from embedding_runtime.bundle import BundleGraph, Manifest, bundle_graphs, load_manifest
 from embedding_runtime.errors import InputError
 from embedding_runtime.opening.selection import FORMAT_ORDER, PRECISION_ORDER
 from embedding_runtime.tokenizers.tokenizer import open_tokenizer
+from embedding_validate.compare.document.document import (
+    GraphEntry,
+    ManifestVerdict,
+    PeerEntry,
+    PerTensorEntry,
+    ReportVerdict,
+    Size,
+    SystemEntry,
+    TorchEntry,
+)
 from embedding_validate.compare.measure import worker as compare_worker
 from embedding_validate.compare.measure.process import System
 from embedding_validate.compare.measure.run import Subject
@@ -23,7 +32,6 @@ from embedding_validate.compare.measure.sizes import by_part
 from embedding_validate.parity.results import PARITY
 from embedding_validate.probes.texts import packaged
 
-OURS, TORCH, PEER, TOKENIZER, PER_TENSOR = "bundle", "torch", "peer", "tokenizer", "per-tensor"
 _WORKER = (sys.executable, "-m", compare_worker.__name__)
 _PACKAGES = Path(embedding_validate.__file__).parents[1]
 _TORCH_FP32 = "torch fp32"
@@ -38,7 +46,7 @@ class Candidate:
     """A system to be measured, and what `compare.json` says of it besides measurements."""
 
     subject: Subject
-    about: dict[str, Any]
+    about: SystemEntry
 
 
 @dataclass(frozen=True)
@@ -49,7 +57,12 @@ class Bundle:
     manifest: Manifest
     prefix: str
 
-    def named(self, graph: Graph) -> str:
+    @property
+    def graphs(self) -> tuple[BundleGraph, ...]:
+        """Its graphs."""
+        return bundle_graphs(self.path, self.manifest)
+
+    def named(self, graph: BundleGraph) -> str:
         """A graph's name in the comparison."""
         return f"{self.prefix}{graph.key}"
 
@@ -79,73 +92,77 @@ def of_bundles(bundles: Sequence[Bundle], keys: Sequence[str] | None, cache: Pat
     Raises:
         InputError: a key that no bundle has.
     """
-    have = {graph.key for bundle in bundles for graph in bundle.manifest.graphs}
+    have = {graph.key for bundle in bundles for graph in bundle.graphs}
     if unknown := set(keys or ()) - have:
         raise InputError(f"No graph {', '.join(sorted(unknown))}; there are {', '.join(sorted(have))}.")
     return [
         _graph(bundle, graph, cache)
         for bundle in bundles
-        for graph in bundle.manifest.graphs
+        for graph in bundle.graphs
         if keys is None or graph.key in keys
     ]
 
 
-def _graph(bundle: Bundle, graph: Graph, cache: Path) -> Candidate:
-    names = (graph.file, *graph.external_data)
-    sizes = {name: bundle.manifest.files[name].size for name in names}
-    parity = _parity(bundle.path, graph)
+def _graph(bundle: Bundle, asked: BundleGraph, cache: Path) -> Candidate:
+    graph, sizes, parity = asked.graph, asked.sizes, _parity(asked)
     spec = {
         "kind": "bundle",
         "bundle": str(bundle.path),
         "format": graph.format,
         "precision": graph.precision,
-        "allow_failed": parity["status"] == "failed",
+        "allow_failed": parity.status == "failed",
     }
-    name, tokenizer = bundle.named(graph), bundle.manifest.tokenizer.file
+    name, tokenizer = bundle.named(asked), bundle.manifest.tokenizer.file
     subject = Subject(
         System(name, _WORKER, spec),
-        tuple(bundle.path / n for n in (*names, tokenizer)),
+        tuple(bundle.path / n for n in (*sizes, tokenizer)),
         {"XDG_CACHE_HOME": str(cache / name.replace("/", "-"))},
         "prepares",
     )
-    about = {
-        "name": name,
-        "kind": OURS,
-        "bundle": str(bundle.path),
-        "format": graph.format,
-        "precision": graph.precision,
-        "variant_id": graph.variant_id,
-        "files": sizes,
-        "bytes": sum(sizes.values()),
-        "tokenizer_bytes": bundle.manifest.files[tokenizer].size,
-        "parts": by_part(bundle.path, bundle.manifest.architecture.model_type, graph, sum(sizes.values())),
-        "buckets": list(graph.buckets),
-        "parity": parity,
-    }
+    about = GraphEntry(
+        name=name,
+        kind="bundle",
+        bundle=str(bundle.path),
+        format=graph.format,
+        precision=graph.precision,
+        variant_id=graph.variant_id,
+        files=sizes,
+        bytes=sum(sizes.values()),
+        tokenizer_bytes=bundle.manifest.files[tokenizer].size,
+        parts=by_part(asked),
+        buckets=graph.buckets,
+        parity=parity,
+    )
     return Candidate(subject, about)
 
 
-def _parity(bundle: Path, graph: Graph) -> dict[str, Any]:
+def _parity(asked: BundleGraph) -> ReportVerdict | ManifestVerdict:
     """The verdict in `parity.json` where that is about this very graph, else the manifest's."""
+    graph = asked.graph
     try:
-        found = json.loads((bundle / PARITY).read_text(encoding="utf-8"))["graphs"][graph.key]
+        found = json.loads((asked.folder / PARITY).read_text(encoding="utf-8"))["graphs"][graph.key]
         if found["variant_id"] == graph.variant_id:
-            return {
-                "from": PARITY,
-                "status": found["status"],
-                "reason": found["reason"],
-                "texts": found["texts"],
-                "cosine_min": (found["cosine"] or {}).get("minimum"),
-                "cosine_mean": (found["cosine"] or {}).get("mean"),
-                "max_abs_error": (found["max_abs_error"] or {}).get("maximum"),
-            }
+            return ReportVerdict(
+                from_="parity.json",
+                status=found["status"],
+                reason=found["reason"],
+                texts=found["texts"],
+                cosine_min=(found["cosine"] or {}).get("minimum"),
+                cosine_mean=(found["cosine"] or {}).get("mean"),
+                max_abs_error=(found["max_abs_error"] or {}).get("maximum"),
+            )
     except (OSError, ValueError, KeyError, TypeError):
         pass  # the manifest has a verdict too
-    return {
-        "from": "manifest.json",
-        **{k: v for k, v in asdict(graph.parity).items() if k not in ("thresholds", "versions")},
-        "cosine_mean": None,
-    }
+    said = graph.parity
+    return ManifestVerdict(
+        from_="manifest.json",
+        status=said.status,
+        reason=said.reason,
+        texts=said.texts,
+        cosine_min=said.cosine_min,
+        max_abs_error=said.max_abs_error,
+        floors=said.floors,
+    )
 
 
 def per_tensor(bundle: Bundle) -> Candidate:
@@ -154,13 +171,12 @@ def per_tensor(bundle: Bundle) -> Candidate:
     Raises:
         InputError: it has no such graph, or the package that rewrites it is not installed.
     """
-    graph = next((g for g in bundle.manifest.graphs if g.key == "onnx/int8"), None)
+    graph = next((g for g in bundle.graphs if g.key == "onnx/int8"), None)
     if graph is None or importlib.util.find_spec("onnx") is None:
         raise InputError("--per-tensor needs a graph onnx/int8, and pip install 'embedding-edge[export]'.")
-    sizes = {name: bundle.manifest.files[name].size for name in (graph.file, *graph.external_data)}
-    name = f"{bundle.named(graph)} per tensor"
-    system = System(name, _WORKER, {"kind": PER_TENSOR, "graph": str(bundle.path / graph.file)})
-    about = {"name": name, "kind": PER_TENSOR, "files": sizes, "bytes": sum(sizes.values())}
+    name, sizes = f"{bundle.named(graph)} per tensor", graph.sizes
+    system = System(name, _WORKER, {"kind": "per-tensor", "graph": str(graph.path)})
+    about = PerTensorEntry(name, "per-tensor", sizes, sum(sizes.values()))
     return Candidate(Subject(system, tuple(bundle.path / n for n in sizes)), about)
 
 
@@ -175,16 +191,16 @@ def torch(checkpoint: str, dtype: str) -> Candidate:
         raise InputError(f"--reference is {checkpoint!r}; expected a checkpoint's folder.")
     name = _TORCH_FP32 if dtype == "float32" else "torch bf16"
     files = tuple(sorted({p for pattern in _WEIGHTS for p in folder.glob(pattern)}))
-    spec = {"kind": TORCH, "checkpoint": checkpoint, "dtype": dtype}
-    size = sum(p.stat().st_size for p in files)
-    about = {"name": name, "kind": TORCH, "bytes": size, "files": {p.name: p.stat().st_size for p in files}}
+    spec = {"kind": "torch", "checkpoint": checkpoint, "dtype": dtype}
+    sizes = {p.name: p.stat().st_size for p in files}
+    about = TorchEntry(name, "torch", sum(p.stat().st_size for p in files), sizes)
     return Candidate(Subject(System(name, _WORKER, spec), files), about)
 
 
 def peer(asked: str, checkpoint: str | None, bundle: Bundle) -> Candidate:
     """`NAME=PYTHON=SCRIPT`: a worker script run by the Python of an environment of its own.
 
-    What it converts it keeps beside that environment, per checkpoint; `converted` sums it up later.
+    What it converts it keeps beside that environment, per checkpoint; `size_of` sums it up later.
 
     Raises:
         InputError: anything else.
@@ -203,22 +219,24 @@ def peer(asked: str, checkpoint: str | None, bundle: Bundle) -> Candidate:
         "dim": bundle.manifest.embedding_dim,
     }
     system = System(name, (str(Path(python).absolute()), script), spec)
-    about = {"name": name, "kind": PEER, "python": python, "script": script, "converted": str(folder)}
+    about = PeerEntry(name, "peer", python, script, str(folder))
     return Candidate(Subject(system, (), environment, "converts"), about)
 
 
-def converted(candidate: Candidate) -> Candidate:
-    """A peer with the sizes of the files it has made by now, known by its kind's name at their beginning."""
-    folder = Path(candidate.about["converted"])
+def size_of(candidate: Candidate) -> Size:
+    """Bytes of the files that it opens; a peer's are those it has made by now, which begin with its name."""
+    about = candidate.about
+    if not isinstance(about, PeerEntry):
+        return Size(about.bytes, about.files)
+    folder = Path(about.converted)
     files = sorted(p for start in folder.glob(f"{candidate.subject.name}*") for p in _files(start))
     sizes = {str(p.relative_to(folder)): p.stat().st_size for p in files}
-    about = {**candidate.about, "files": sizes, "bytes": sum(sizes.values()) or None}
-    return Candidate(replace(candidate.subject, files=tuple(files)), about)
+    return Size(sum(sizes.values()) or None, sizes)
 
 
 def tokenizer(bundle: Bundle) -> Subject:
     """A bundle's tokenizer as something to be timed."""
-    spec = {"kind": TOKENIZER, "bundle": str(bundle.path)}
+    spec = {"kind": "tokenizer", "bundle": str(bundle.path)}
     return Subject(System(f"{bundle.prefix}tokenizer", _WORKER, spec), ())
 
 
@@ -237,12 +255,12 @@ def texts(bundles: Sequence[Bundle], own: Sequence[str]) -> tuple[tuple[int, ...
 
 def first_choice(candidates: Sequence[Candidate]) -> str:
     """The name of the reference case: what the runtime would take of the first bundle, else the first."""
-    ours = [c.about for c in candidates if c.about["kind"] == OURS]
+    ours = [c.about for c in candidates if isinstance(c.about, GraphEntry)]
     for precision in PRECISION_ORDER:
         for format in FORMAT_ORDER:
             for about in ours:
-                if (about["precision"], about["format"]) == (precision, format):
-                    return str(about["name"])
+                if (about.precision, about.format) == (precision, format):
+                    return about.name
     return candidates[0].subject.name
 
 
@@ -252,8 +270,8 @@ def most_exact(candidates: Sequence[Candidate]) -> str:
         return _TORCH_FP32
     for precision in _MOST_BITS_FIRST:
         for about in (c.about for c in candidates):
-            if about.get("precision") == precision:
-                return str(about["name"])
+            if isinstance(about, GraphEntry) and about.precision == precision:
+                return about.name
     return candidates[0].subject.name
 
 

@@ -64,7 +64,7 @@ def tokenizer(spec: dict[str, Any]) -> Callable[[], Run]:
 
 
 def text_of(opened: Tokenizer, tokens: int, words: Iterator[str]) -> str:
-    """A text of words that has at least so many tokens, and hardly more."""
+    """A text of words that has at least `tokens` tokens, and hardly more."""
     text = next(words)
     while (have := len(opened.encode(text))) < tokens:
         # A word is more than half a token, so this never goes far past the end.

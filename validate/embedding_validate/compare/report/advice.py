@@ -2,13 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from embedding_validate.compare.document import figures
-from embedding_validate.compare.measure.systems import OURS
+from embedding_validate.compare.document.document import GraphEntry, Run
 from embedding_validate.compare.report.grid import number
 
-Json = dict[str, Any]
 # Within this much of the fastest, the smaller file is taken.
 _AS_FAST = 1.1
 
@@ -29,13 +27,13 @@ class Choice:
     doubts: tuple[str, ...]
 
 
-def recommendation(run: Json) -> list[str]:
+def recommendation(run: Run) -> list[str]:
     """Sentences, one for each class of length and each limit of size at which the answer changes.
 
     Only our graphs are recommended, and none that is wrong; 4-bit ones with what they lose. One that nobody
     has compared, or whose figures were all disturbed, is taken where there is no other, and says so first.
     """
-    threads = max(run["plan"]["threads"])
+    threads = max(run.plan.threads)
     found = []
     for shape, words in _shapes(run):
         for limit, choice in _by_limit(_choices(run, threads, shape)):
@@ -50,24 +48,24 @@ def recommendation(run: Json) -> list[str]:
     return found
 
 
-def _shapes(run: Json) -> Iterator[tuple[str, str]]:
+def _shapes(run: Run) -> Iterator[tuple[str, str]]:
     """Single texts: the shape nearest to a query, to a passage, and the longest."""
-    lengths = sorted(int(s) for s in run["plan"]["shapes"] if s.isdigit())
+    lengths = sorted(int(s) for s in run.plan.shapes if s.isdigit())
     wanted = {min(lengths, key=lambda n: abs(n - goal)): None for goal in (64, 512)} if lengths else {}
     for tokens in sorted({*wanted, *lengths[-1:]}):
         kind = "queries" if tokens <= 128 else "passages" if tokens <= 512 else "long texts"
         yield str(tokens), f"{kind} of up to {tokens} tokens"
 
 
-def _choices(run: Json, threads: int, shape: str) -> list[Choice]:
+def _choices(run: Run, threads: int, shape: str) -> list[Choice]:
     found = []
     for name in figures.systems(run):
         case, size = figures.case(run, name, threads, shape), figures.disk_bytes(run, name)
-        ours = figures.about(run, name)["kind"] == OURS and figures.wrong(run, name) is None
-        if ours and size and case and case["median_ms"] is not None:
-            memory = case["memory"].get("anonymous_peak")
+        ours = isinstance(figures.about(run, name), GraphEntry) and figures.wrong(run, name) is None
+        if ours and size and case and case.median_ms is not None:
+            memory = case.memory.get("anonymous_peak")
             coarse, doubts = figures.coarseness(run, name), tuple(figures.doubts(run, name))
-            found.append(Choice(name, size, case["median_ms"], memory, coarse, doubts))
+            found.append(Choice(name, size, case.median_ms, memory, coarse, doubts))
     return sorted(found, key=lambda c: c.size)
 
 
@@ -94,10 +92,10 @@ def _memory(choice: Choice) -> str:
     return f", {choice.memory / 1024:.0f} MB of memory of its own" if choice.memory else ""
 
 
-def _loss(run: Json, system: str) -> str:
+def _loss(run: Run, system: str) -> str:
     """Words on accuracy where there is something to say."""
     least = figures.cosine(run, system)
-    if least is not None and figures.coarseness(run, system) and system != run["plan"]["base"]:
+    if least is not None and figures.coarseness(run, system) and system != run.plan.base:
         return f"; mind its accuracy, cosine down to {least:.3f} here"
     return ""
 

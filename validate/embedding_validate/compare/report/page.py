@@ -8,8 +8,8 @@ from typing import Any
 from embedding_runtime.errors import EmbeddingError
 from embedding_validate.compare.document import figures
 from embedding_validate.compare.document.agreement import agreements
-from embedding_validate.compare.document.case import MEASURED
-from embedding_validate.compare.measure.systems import PER_TENSOR
+from embedding_validate.compare.document.case import Case
+from embedding_validate.compare.document.document import Document, PerTensorEntry, Run, ToolRun
 from embedding_validate.compare.report import advice as compare_advice
 from embedding_validate.compare.report import corpus as corpus_text
 from embedding_validate.compare.report import grid as compare_grid
@@ -19,14 +19,15 @@ from embedding_validate.report.plots import Axis
 
 HTML = "compare.html"
 
-Json = dict[str, Any]
+Context = dict[str, Any]
+"""What a part of the template may name."""
 
 
 class PageError(EmbeddingError):
     """The page cannot be rendered here."""
 
 
-def render(document: Json) -> str:
+def render(document: Document) -> str:
     """The page of all runs.
 
     Raises:
@@ -37,20 +38,20 @@ def render(document: Json) -> str:
     except ImportError as e:
         raise PageError("jinja2 is not installed (pip install 'embedding-edge[validate]')") from e
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters |= {"number": compare_grid.number, "megabytes": _megabytes, "told": figures.told}
+    environment.filters |= {"number": compare_grid.number, "megabytes": _megabytes}
     environment.filters["style"] = compare_plots.style_of
     template = resources.files(__package__).joinpath("compare.html").read_text(encoding="utf-8")
     page: str = environment.from_string(template).render(
-        runs=[_run(run) for run in document["runs"]],
+        runs=[_run(run) for run in document.runs],
         agreements=agreements(document),
         series=compare_plots.SERIES,
     )
     return page
 
 
-def _run(run: Json) -> Json:
+def _run(run: Run | ToolRun) -> Context:
     """What the template shows of a run, beside the run itself."""
-    if run["origin"] != MEASURED:
+    if isinstance(run, ToolRun):
         return {"run": run, "measured": False}
     return {
         "run": run,
@@ -58,40 +59,39 @@ def _run(run: Json) -> Json:
         "advice": compare_advice.recommendation(run),
         "systems": [_system(run, name) for name in figures.systems(run)],
         "figures": _figures(run),
-        "grids": [_grid(run, threads) for threads in run["plan"]["threads"]],
+        "grids": [_grid(run, threads) for threads in run.plan.threads],
         "hottest": figures.hottest(run),
         "failures": [f for name in figures.systems(run) for f in figures.failures(run, name)],
-        "left_out": run.get("left_out", []),
-        "noisy": [{"key": _key(c), "noise": c["noise"]} for c in run["cases"] if c["noise"]],
-        "tokenizers": run["tokenizers"],
-        "accounts": run.get("accounts"),
+        "left_out": run.left_out or (),
+        "noisy": [{"key": _key(c), "noise": c.noise} for c in run.cases if c.noise],
+        "tokenizers": run.tokenizers,
+        "accounts": run.accounts,
         "patience": figures.patience(run),
-        "corpus": run["corpus"],
-        "corpus_sentence": corpus_text.sentence(run["corpus"]) if run["corpus"] else "",
-        "features": [name for name, there in run["machine"]["features"].items() if there],
+        "corpus": run.corpus,
+        "corpus_sentence": corpus_text.sentence(run.corpus) if run.corpus else "",
+        "features": [name for name, there in run.machine.features.items() if there],
     }
 
 
-def _system(run: Json, name: str) -> Json:
-    opening = figures.opening(run, name, run["plan"]["threads"][0]) or {}
+def _system(run: Run, name: str) -> Context:
+    opening = figures.opening(run, name, run.plan.threads[0])
     return {
         "name": name,
-        "about": figures.about(run, name),
+        "parity": figures.verdict(run, name),
         "bytes": figures.graph_bytes(run, name),
-        "first_s": opening.get("first_s"),
-        "cold_s": opening.get("cold_s"),
+        "first_s": opening and opening.first_s,
+        "cold_s": opening and opening.cold_s,
         "warm_s": figures.warm_load(run, name),
         "first_ms": figures.first_run(run, name),
         "memory": figures.memory(run, name),
         "cosine": figures.cosine(run, name),
         "wrong": figures.wrong(run, name),
-        "exponent": figures.exponent(run, name, max(run["plan"]["threads"])),
-        "versions": opening.get("versions") or {},
+        "exponent": figures.exponent(run, name, max(run.plan.threads)),
     }
 
 
-def _grid(run: Json, threads: int) -> Json:
-    shapes = run["plan"]["shapes"]
+def _grid(run: Run, threads: int) -> Context:
+    shapes = run.plan.shapes
     rows = []
     for name in figures.systems(run):
         found = [figures.case(run, name, threads, shape) for shape in shapes]
@@ -99,28 +99,28 @@ def _grid(run: Json, threads: int) -> Json:
     return {"threads": threads, "shapes": shapes, "rows": rows}
 
 
-def _figures(run: Json) -> list[Json]:
+def _figures(run: Run) -> list[Context]:
     from markupsafe import Markup  # comes with jinja2
 
-    threads = max(run["plan"]["threads"])
+    threads = max(run.plan.threads)
     drawn = [_plane(run, threads), _growth(run, threads), _memory(run), _parts(run)]
     return [{**figure, "svg": Markup(figure["svg"])} for figure in drawn if figure]
 
 
-def _plane(run: Json, threads: int) -> Json | None:
+def _plane(run: Run, threads: int) -> Context | None:
     """Size against latency; how exact by the mark."""
-    lengths = [int(s) for s in run["plan"]["shapes"] if s.isdigit()]
+    lengths = [int(s) for s in run.plan.shapes if s.isdigit()]
     if not lengths:
         return None
     tokens = min(lengths, key=lambda n: abs(n - figures.QUERY_TOKENS))
     found = []
     for name in figures.systems(run):
         size, case = figures.graph_bytes(run, name), figures.case(run, name, threads, str(tokens))
-        if size and case and case["median_ms"]:
-            found.append((name, size / 1e6, case["median_ms"]))
+        if size and case and case.median_ms:
+            found.append((name, size / 1e6, case.median_ms))
     if not found:
         return None
-    # A wrong graph, however small and fast, keeps no other off the front, nor one that nobody ships.
+    # Wrong graphs, and those that nobody ships, do not take part in the Pareto front.
     sound = [f for f in found if _kind(run, f[0]) != "wrong" and _ships(run, f[0])]
     on_front = figures.pareto([(size, ms, figures.coarseness(run, name)) for name, size, ms in sound])
     front = {name for (name, *_), on in zip(sound, on_front, strict=True) if on}
@@ -137,11 +137,11 @@ def _plane(run: Json, threads: int) -> Json | None:
     }
 
 
-def _growth(run: Json, threads: int) -> Json | None:
+def _growth(run: Run, threads: int) -> Context | None:
     series = {}
     for name in figures.systems(run):
         points = sorted(
-            (c["tokens"], c["median_ms"]) for c in figures.cases(run, name, threads) if c["batch"] == 1
+            (c.tokens, c.median_ms) for c in figures.cases(run, name, threads) if c.batch == 1 and c.median_ms
         )
         if len(points) > 1:
             series[name] = points
@@ -162,7 +162,7 @@ def _growth(run: Json, threads: int) -> Json | None:
     }
 
 
-def _memory(run: Json) -> Json | None:
+def _memory(run: Run) -> Context | None:
     bars = {}
     for name in figures.systems(run):
         found = figures.memory(run, name)
@@ -182,8 +182,8 @@ def _memory(run: Json) -> Json | None:
     }
 
 
-def _parts(run: Json) -> Json | None:
-    found = {s["name"]: s["parts"] for s in run["systems"] if s.get("parts")}
+def _parts(run: Run) -> Context | None:
+    found = figures.parts(run)
     if not found:
         return None
     bars = {name: {part: size / 1e6 for part, size in parts.items()} for name, parts in found.items()}
@@ -195,14 +195,14 @@ def _parts(run: Json) -> Json | None:
     }
 
 
-def _kind(run: Json, name: str) -> str:
+def _kind(run: Run, name: str) -> str:
     if figures.wrong(run, name):
         return "wrong"
     return "coarse" if figures.coarseness(run, name) else "good"
 
 
-def _ships(run: Json, name: str) -> bool:
-    return bool(figures.about(run, name)["kind"] != PER_TENSOR)
+def _ships(run: Run, name: str) -> bool:
+    return not isinstance(figures.about(run, name), PerTensorEntry)
 
 
 def _log_axis(label: str, values: Sequence[float]) -> Axis:
@@ -215,8 +215,8 @@ def _threads(threads: int) -> str:
     return f"{threads} thread{'s' if threads > 1 else ''}"
 
 
-def _key(case: Json) -> str:
-    return f"{case['system']}, {_threads(case['threads'])}, {figures.shape_of(case)}"
+def _key(case: Case) -> str:
+    return f"{case.system}, {_threads(case.threads)}, {case.shape}"
 
 
 def _megabytes(kilobytes: int | None) -> str:
