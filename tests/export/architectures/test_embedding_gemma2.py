@@ -355,7 +355,7 @@ def test_a_trimmed_vocabulary_is_said_where_clients_look(checkpoint: Checkpoint,
 
 @pytest.mark.parametrize("file", ["model.onnx", "model_int8.onnx"])
 def test_a_layers_own_input_waits_for_its_layer(bundle: Path, file: str) -> None:
-    """Computed before, all layers' would take 400 MB at 8,192 tokens; engines take what is ready in any order."""
+    """Computed before, all of them would take 400 MB at 8,192 tokens; engines choose the order."""
     graph = onnx.load(str(bundle / "onnx" / file), load_external_data=False).graph
     made = {output: node for node in graph.node for output in node.output}
     for i in range(6):
