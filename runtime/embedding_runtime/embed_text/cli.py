@@ -27,7 +27,7 @@ from embedding_runtime.encoding import prompts as prompting
 from embedding_runtime.encoding.inputs import check_encodable
 from embedding_runtime.encoding.options import Options
 from embedding_runtime.encoding.progress import Progress
-from embedding_runtime.encoding.stream import RUN_TOKENS, TOKEN_BUDGET, WINDOW_BATCHES, WINDOW_CHARACTERS
+from embedding_runtime.encoding.stream import TOKEN_BUDGET, WINDOW_BATCHES, WINDOW_CHARACTERS
 from embedding_runtime.engines.registry import check_engine_version
 from embedding_runtime.errors import InputError
 from embedding_runtime.machine.cpu import cpu_fingerprint
@@ -147,7 +147,7 @@ def _settings(arguments: argparse.Namespace, embedder: Embedder, plan: Plan, tab
         "overflow": plan.options.overflow,
         "allow_special": plan.options.allow_special,
         "ranges": ranges,
-        "batches": [plan.options.batch_size, WINDOW_BATCHES, WINDOW_CHARACTERS, TOKEN_BUDGET, RUN_TOKENS],
+        "batches": [plan.options.batch_size, WINDOW_BATCHES, WINDOW_CHARACTERS, TOKEN_BUDGET],
     }
 
 
