@@ -13,7 +13,7 @@ from typing import Any
 from embedding_export.options import BUCKETS
 from embedding_runtime.bundle import Format, Manifest, Precision
 from embedding_runtime.console import run_command, show
-from embedding_runtime.errors import EngineError
+from embedding_runtime.errors import EmbeddingError
 
 _UNITS = {"KB": 1e3, "MB": 1e6, "GB": 1e9}
 
@@ -39,7 +39,7 @@ def _run(options: argparse.Namespace) -> int:
 
         reporter = _reporter()
     except ImportError as e:
-        raise EngineError(
+        raise EmbeddingError(
             f"{e.name} is not installed. Install it with: pip install 'embedding-edge[export]'"
         ) from None
     existing: Existing = "extend" if options.add else "replace" if options.overwrite else "refuse"

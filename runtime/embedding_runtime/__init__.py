@@ -25,6 +25,9 @@ from embedding_runtime.similarity import (
     pairwise_euclidean_sim,
     pairwise_manhattan_sim,
 )
+from embedding_runtime.stamps.check import check_space
+from embedding_runtime.stamps.files import read_stamp, write_stamp
+from embedding_runtime.stamps.stamp import Stamp, make_stamp
 
 __all__ = [
     "BundleError",
@@ -38,10 +41,13 @@ __all__ = [
     "OverflowWarning",
     "ParityWarning",
     "SimilarityFunction",
+    "Stamp",
+    "check_space",
     "cos_sim",
     "dot_score",
     "euclidean_sim",
     "load_manifest",
+    "make_stamp",
     "manhattan_sim",
     "pairwise_cos_sim",
     "pairwise_dot_score",
@@ -49,5 +55,7 @@ __all__ = [
     "pairwise_manhattan_sim",
     "quantization_ranges",
     "quantize_embeddings",
+    "read_stamp",
     "semantic_search",
+    "write_stamp",
 ]

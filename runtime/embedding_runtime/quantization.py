@@ -79,6 +79,20 @@ def quantize_embeddings(
     return steps.astype(np.uint8) if level == "uint8" else (steps - 128).astype(np.int8)
 
 
+def check_ranges(ranges: NDArray[Any], dim: int) -> NDArray[np.float32]:
+    """Ranges of vectors of `dim` components, as float32 (2, dim).
+
+    Raises:
+        InputError: they are not numbers, or not of this shape.
+    """
+    if np.asarray(ranges).dtype.kind not in "fiu":
+        raise InputError(f"ranges holds {np.asarray(ranges).dtype}; expected numbers of shape (2, D).")
+    bounds = np.asarray(ranges, dtype=np.float32)
+    if bounds.shape != (2, dim):
+        raise InputError(f"ranges has shape {bounds.shape}; expected (2, {dim}) for these vectors.")
+    return bounds
+
+
 def _steps(
     vectors: NDArray[Any], ranges: NDArray[Any] | None, calibration_embeddings: NDArray[Any] | None
 ) -> NDArray[Any]:
@@ -91,13 +105,7 @@ def _steps(
                 ENOUGH_VECTORS,
             )
         ranges = quantization_ranges(vectors if calibration_embeddings is None else calibration_embeddings)
-    if np.asarray(ranges).dtype.kind not in "fiu":
-        raise InputError(f"ranges holds {np.asarray(ranges).dtype}; expected numbers of shape (2, D).")
-    bounds = np.asarray(ranges, dtype=np.float32)
-    if bounds.shape != (2, vectors.shape[-1]):
-        raise InputError(
-            f"ranges has shape {bounds.shape}; expected (2, {vectors.shape[-1]}) for these vectors."
-        )
+    bounds = check_ranges(ranges, vectors.shape[-1])
     width = (bounds[1] - bounds[0]) / 255
     width = np.where(width == 0, np.float32(1), width)
     steps: NDArray[Any] = np.clip(np.floor((vectors - bounds[0]) / width), 0, 255)

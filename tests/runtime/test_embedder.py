@@ -20,7 +20,7 @@ from embedding_runtime import (
     InputError,
     InputTypeError,
 )
-from embedding_runtime.encoding.stream import RUN_TOKENS, TOKEN_BUDGET, batches
+from embedding_runtime.encoding.stream import TOKEN_BUDGET, batches
 
 
 def test_shapes_and_types(embedder: Embedder) -> None:
@@ -86,15 +86,6 @@ def test_batches_hold_rows_and_tokens_down() -> None:
     for group in groups:
         assert len(group) == 1 or len(group) * lengths[group].max() <= TOKEN_BUDGET
         assert len(group) <= 3
-
-
-def test_batches_hold_padding_down() -> None:
-    lengths = np.random.default_rng(1).integers(3, 60, 200)
-    groups = list(batches(lengths, 32))
-    assert sorted(np.concatenate(groups).tolist()) == list(range(len(lengths)))
-    assert all((lengths[g].max() - lengths[g]).sum() <= RUN_TOKENS for g in groups)
-    assert [len(g) for g in batches(np.full(100, 20), 32)] == [32, 32, 32, 4]
-    assert len(list(batches(np.arange(20, 24), 32))) == 1
 
 
 def test_prompts_reach_the_text(embedder: Embedder) -> None:

@@ -14,11 +14,28 @@ from embedding_runtime.errors import InputError
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; 0 passed, 1 something or a disk failed, 2 usage or input, 130 interrupted."""
-    options = _parser().parse_args(argv)
+    options = _options(argv)
     return run_command("validate-embedding", lambda: _run(options))
 
 
+def _options(argv: list[str] | None) -> argparse.Namespace:
+    """The arguments, refused where they do not go together."""
+    parser = _parser()
+    options = parser.parse_args(argv)
+    if options.reference is None and not options.cross:
+        parser.error("the following arguments are required: --reference")
+    for_parity = ("save", "revision", "sliding_window", "texts", "golden", "examples", "card")
+    for name in for_parity if options.cross else ("corpus", "min_overlap"):
+        value = getattr(options, name)
+        if value is not None and value is not False:
+            says = "does not go with" if options.cross else "needs"
+            parser.error(f"--{name.replace('_', '-')} {says} --cross")
+    return options
+
+
 def _run(options: argparse.Namespace) -> int:
+    if options.cross:
+        return _cross(options)
     # Before the slow part: a typing mistake should not cost the time of loading a model.
     from embedding_runtime.bundle import load_manifest
     from embedding_validate.probes import texts
@@ -45,6 +62,17 @@ def _run(options: argparse.Namespace) -> int:
         return _examples(options, manifest, Reference.load(checkpoint))
     answers = _answers(options, checkpoint, manifest, own)
     return (_audit if options.audit else _parity)(options, answers, checkpoint)
+
+
+def _cross(options: argparse.Namespace) -> int:
+    from embedding_validate.cross import command
+
+    def require_weights(server: Any, reference: str) -> None:
+        if reference.endswith(".npz"):
+            raise InputError(f"--cross embeds texts, and {reference} holds answers alone. Give a checkpoint.")
+        _require_same_weights(server.source, _checkpoint(options, server).source)
+
+    return command.run(options, require_weights, _say)
 
 
 def _stored(options: argparse.Namespace) -> Any:
@@ -218,12 +246,19 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help="compare an .onnx or .tflite file made by another tool instead, and write nothing",
     )
+    what.add_argument(
+        "--cross",
+        metavar=("SERVER_BUNDLE", "DEVICE_BUNDLE"),
+        type=Path,
+        nargs=2,
+        help="measure what a search loses where documents are embedded by the first, in fp32, and queries by "
+        "each graph of the second, and write cross.json and cross.html into the second",
+    )
     p.add_argument(
         "--reference",
         metavar="CHECKPOINT",
-        required=True,
         help="the checkpoint it was exported from (a sentence-transformers folder, or a hub id), or a "
-        "reference.npz that --save wrote",
+        "reference.npz that --save wrote; needed but for --cross, where it embeds the documents with PyTorch",
     )
     p.add_argument(
         "--save",
@@ -254,10 +289,33 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="show the tutorial's examples, reference and bundle side by side, and check nothing",
     )
+    p.add_argument(
+        "--corpus",
+        metavar="FILE",
+        type=Path,
+        help="for --cross: your documents, one per line, or JSON, CSV, TSV or Parquet with text, or with "
+        "query and document (default: NumPy's documentation)",
+    )
+    p.add_argument(
+        "--min-overlap",
+        metavar="SHARE",
+        type=_share,
+        help="for --cross: exit with 1 where a graph finds less of the first ten documents, e.g. 0.95",
+    )
     printed = p.add_mutually_exclusive_group()
     printed.add_argument("--json", action="store_true", help="print the result as one JSON document")
     printed.add_argument("--card", action="store_true", help="print the result as Markdown for a model card")
     return p
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share; expected a number from 0 to 1")
+    return value
 
 
 def _npz(text: str) -> Path:

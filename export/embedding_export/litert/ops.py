@@ -72,6 +72,10 @@ class LitertOps:
             x = self._turned(x)
         return tuple(self._storage.multiply(self.s, x, name) for name in weights)
 
+    def linear_beside(self, x: Value, weight: str, beside: Value) -> Value:
+        """The engine runs operators as they stand."""
+        return self.linear(x, weight)[0]
+
     def rms_norm(self, x: Value, weight: str, before: float = 1.0) -> Value:
         return self._norm(x, weight, 1.0, self.config.rms_norm_eps / before**2)
 

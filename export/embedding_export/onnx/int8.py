@@ -175,6 +175,10 @@ class Int8Ops:
         codes, scale = self._int8.quantize(name, width)
         return tuple(Scaled(self._int8.product(codes, w), (scale, *x.scales)) for w in weights)
 
+    def linear_beside(self, x: Scaled, weight: str, beside: Scaled) -> Scaled:
+        codes, scale = self._int8.quantize(x.name, self.weights.tensors[weight].shape[1])
+        return Scaled(self._int8.product(self._float.beside(codes, beside.name), weight), (scale, *x.scales))
+
     def rms_norm(self, x: Scaled, weight: str, before: float = 1.0) -> Scaled:
         """The scale is multiplied back: nothing bounds these rows from below, and epsilon must count."""
         return Scaled(self._float.rms_norm(self._settled(x), weight, before))

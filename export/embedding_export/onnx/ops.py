@@ -75,6 +75,13 @@ class OnnxOps:
     def linear(self, x: str, *weights: str) -> tuple[str, ...]:
         return tuple(self._storage.multiply(x, name) for name in weights)
 
+    def linear_beside(self, x: str, weight: str, beside: str) -> str:
+        return self._storage.multiply(self.beside(x, beside), weight)
+
+    def beside(self, x: str, other: str) -> str:
+        """x, which the engine cannot use before it has `other`, of the same shape: it copies nothing."""
+        return self.g.node("Reshape", x, self.g.node("Shape", other))
+
     def rms_norm(self, x: str, weight: str, before: float = 1.0) -> str:
         return self._norm(x, weight, 1.0, self.config.rms_norm_eps / before**2)
 

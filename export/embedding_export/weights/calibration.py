@@ -87,6 +87,9 @@ class Watched:
             self._seen.inputs[weights[0]] = x[self._rows]
         return tuple(x @ self._weights.tensors[name].array().T for name in weights)
 
+    def linear_beside(self, x: Floats, weight: str, beside: Floats) -> Floats:
+        return self.linear(x, weight)[0]
+
     def rms_norm(self, x: Floats, weight: str, before: float = 1.0) -> Floats:
         x = x * np.float32(before)
         self._seen.inputs[weight] = self._norm(x[self._rows], weight)

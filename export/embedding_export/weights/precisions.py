@@ -176,19 +176,17 @@ def composed_row(four_bits: Collection[str]) -> tuple[Precision, PrecisionRow]:
     the precision that it counts as."""
     matrices = tuple(p for p in four_bits if p != TABLE_PART)
     precision: Precision = "int4" if matrices else "int8_q4" if four_bits else "int8"
-    row, four = PRECISIONS[precision], PRECISIONS["int8_q4"]
+    row, four = PRECISIONS[precision], PRECISIONS["int4"]
+    table = {"table": four.recipe["table"] if TABLE_PART in four_bits else _INT8_RECIPE["table"]}
     if not matrices:
-        return precision, row
-    in_four = TABLE_PART in four_bits
-    recipe = {
-        **row.recipe,
-        "weights": f"{', '.join(matrices)}: 4 bits, blocks of 32, uint4 zero points, float32 scales, errors "
-        f"made good on built-in texts; other matrices: {MATRICES}",
-        "table": four.recipe["table"] if in_four else _INT8_RECIPE["table"],
-    }
-    table = four.table if in_four else None
+        return precision, replace(row, recipe={**row.recipe, **table}, table_block=four.table_block)
+    weights = (
+        f"{', '.join(matrices)}: 4 bits, blocks of 32, uint4 zero points, float32 scales, errors made good "
+        f"on built-in texts; other matrices: {MATRICES}"
+    )
+    stored = four.table if TABLE_PART in four_bits else None
     return precision, replace(
-        row, recipe=recipe, table=table, table_block=four.table_block, four_bits=matrices
+        row, recipe={**row.recipe, "weights": weights, **table}, table=stored, four_bits=matrices
     )
 
 

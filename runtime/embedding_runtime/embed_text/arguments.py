@@ -88,6 +88,12 @@ def _add_output(p: Any) -> None:
         "--output", "-o", metavar="FILE", help=".npy, .jsonl or .parquet (default: JSONL on standard output)"
     )
     p.add_argument(
+        "--into",
+        metavar="FILE",
+        help="add the vectors to such a file, which is made where there is none; refuses a file of another "
+        "space, dim, vector precision or prompt",
+    )
+    p.add_argument(
         "--resume",
         action="store_true",
         help="continue where an interrupted run of the same command stopped, if there is one",

@@ -14,23 +14,27 @@ import numpy as np
 
 from embedding_runtime.console import run_command, show
 from embedding_runtime.embed_text.arguments import parser
+from embedding_runtime.embed_text.files.existing import Existing
 from embedding_runtime.embed_text.files.parquet_writer import ParquetWriter, spool
 from embedding_runtime.embed_text.files.text_source import open_source
 from embedding_runtime.embed_text.files.writers import JsonlWriter, NpyWriter, Writer, output_format
-from embedding_runtime.embed_text.job import Job, Plan
+from embedding_runtime.embed_text.index import join_file
+from embedding_runtime.embed_text.job import Job, Plan, Report
 from embedding_runtime.embed_text.paths import Table, check_paths, choose_table, read_ranges
-from embedding_runtime.embed_text.resume import Mark, Notes
+from embedding_runtime.embed_text.resume import Digest, Mark, Notes
 from embedding_runtime.embedder import Embedder
 from embedding_runtime.encoding import prompts as prompting
 from embedding_runtime.encoding.inputs import check_encodable
 from embedding_runtime.encoding.options import Options
 from embedding_runtime.encoding.progress import Progress
-from embedding_runtime.encoding.stream import RUN_TOKENS, TOKEN_BUDGET, WINDOW_BATCHES, WINDOW_CHARACTERS
+from embedding_runtime.encoding.stream import TOKEN_BUDGET, WINDOW_BATCHES, WINDOW_CHARACTERS
 from embedding_runtime.engines.registry import check_engine_version
 from embedding_runtime.errors import InputError
 from embedding_runtime.machine.cpu import cpu_fingerprint
 from embedding_runtime.machine.threads import resolve_threads
 from embedding_runtime.serve.command import cli as service
+from embedding_runtime.stamps.files import PARQUET_KEY, stored_as, write_stamp
+from embedding_runtime.stamps.stamp import Stamp
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -54,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     source_path = None if arguments.file in (None, "-") else Path(arguments.file)
-    output = None if arguments.output in (None, "-") else Path(arguments.output)
+    output = _output(arguments)
     check_paths(arguments, source_path, output)
     source = open_source(source_path)
     table = choose_table(source, source_path, arguments)
@@ -85,14 +89,30 @@ def _run(arguments: argparse.Namespace) -> int:
 def _job(arguments: argparse.Namespace, embedder: Embedder, output: Path | None, table: Table) -> Job:
     """The run, from its beginning or from where an interrupted one stopped."""
     plan = _plan(arguments, embedder)
+    stamp, held = _stamp(embedder, plan), None
     if output is None:
-        return Job(embedder, plan, _writer(arguments, embedder, None, 0), _say)
-    notes = Notes(output, _settings(arguments, embedder, plan, table))
+        return Job(embedder, plan, _writer(arguments, None, stamp, 0, None), _say)
+    if arguments.into:
+        stamp, held = join_file(output, stamp, arguments.id_field, arguments.resume)
+    settings = {**_settings(arguments, embedder, plan, table), "into": None if held is None else vars(held)}
+    notes = Notes(output, settings)
     mark = _mark(notes, output) if arguments.resume else None
     if mark is None:
         notes.clear()
-    writer = _writer(arguments, embedder, output, mark.size if mark else 0)
+    writer = _writer(arguments, output, stamp, mark.size if mark else 0, held)
+    if output_format(output) != "parquet":
+        write_stamp(output, stamp)
+    if arguments.into and mark is None:
+        # Before the first row: whatever ends the run, the next one knows which rows were there before.
+        notes.write(Mark(0, Digest().hex(), writer.sync() or 0, Report().noted()))
     return Job(embedder, plan, writer, _say, notes, mark)
+
+
+def _stamp(embedder: Embedder, plan: Plan) -> Stamp:
+    dim, precision = embedder.get_embedding_dimension(), plan.options.precision or "float32"
+    return Stamp.of(
+        embedder.manifest, embedder.graph, dim, plan.prompt, embedder.prompts, precision, plan.ranges
+    )
 
 
 def _mark(notes: Notes, output: Path) -> Mark | None:
@@ -127,12 +147,18 @@ def _settings(arguments: argparse.Namespace, embedder: Embedder, plan: Plan, tab
         "overflow": plan.options.overflow,
         "allow_special": plan.options.allow_special,
         "ranges": ranges,
-        "batches": [plan.options.batch_size, WINDOW_BATCHES, WINDOW_CHARACTERS, TOKEN_BUDGET, RUN_TOKENS],
+        "batches": [plan.options.batch_size, WINDOW_BATCHES, WINDOW_CHARACTERS, TOKEN_BUDGET],
     }
 
 
 def _resumable(arguments: argparse.Namespace) -> str:
-    return "" if arguments.output in (None, "-") else "; the same command with --resume continues"
+    return "" if _output(arguments) is None else "; the same command with --resume continues"
+
+
+def _output(arguments: argparse.Namespace) -> Path | None:
+    """The file that the vectors go to; None for standard output."""
+    named = arguments.into or arguments.output
+    return None if named in (None, "-") else Path(named)
 
 
 def _plan(arguments: argparse.Namespace, embedder: Embedder) -> Plan:
@@ -168,16 +194,21 @@ def _check_prompt(prompt: str) -> None:
         raise InputError(f"The prompt {e}") from e
 
 
-def _writer(arguments: argparse.Namespace, embedder: Embedder, output: Path | None, kept: int) -> Writer:
-    dim, precision = embedder.get_embedding_dimension(), arguments.vector_precision
-    width = (dim + 7) // 8 if precision in ("binary", "ubinary") else dim
-    dtype = {"binary": "int8", "ubinary": "uint8"}.get(precision, precision)
-    kind = output_format(output)
-    if kind == "jsonl" or output is None:
-        return JsonlWriter(output, arguments.id_field, kept)
-    if kind == "npy":
+def _writer(
+    arguments: argparse.Namespace, output: Path | None, stamp: Stamp, kept: int, held: Existing | None
+) -> Writer:
+    """A writer that goes on after the bytes `kept` of an interrupted run, or else after the rows `held`."""
+    width, dtype = stored_as(stamp.dim, stamp.vector_precision)
+    kind, first = output_format(output), held.next_index if held else 0
+    if kind == "parquet" and output is not None:
+        metadata = {PARQUET_KEY: stamp.to_json()}
+        return ParquetWriter(
+            output, width, dtype, arguments.id_field, metadata, kept, held.next_index if held else None
+        )
+    kept = kept or (held.kept if held else 0)
+    if kind == "npy" and output is not None:
         return NpyWriter(output, width, dtype, kept)
-    return ParquetWriter(output, width, dtype, arguments.id_field, kept)
+    return JsonlWriter(output, arguments.id_field, kept, first)
 
 
 def _finish(arguments: argparse.Namespace, job: Job) -> None:
@@ -199,7 +230,7 @@ def _finish(arguments: argparse.Namespace, job: Job) -> None:
                 "engine": f"{embedder.graph.engine} {check_engine_version(embedder.graph)}",
                 "variant_id": embedder.graph.variant_id,
                 "space_id": embedder.manifest.space_id,
-                "output": str(arguments.output),
+                "output": str(_output(arguments)),
                 "prompt": job.plan.prompt,
                 "dim": embedder.get_embedding_dimension(),
                 "vector_precision": arguments.vector_precision,

@@ -35,12 +35,17 @@ def check_paths(arguments: argparse.Namespace, source: Path | None, output: Path
         InputError: says which, and what to give instead.
     """
     kind = output_format(output)
+    if arguments.into is not None and arguments.output is not None:
+        raise InputError("--into FILE adds to a file, --output FILE writes one anew. Give one of them.")
+    if arguments.into == "-":
+        raise InputError("--into adds to a file, and - is none. Leave it out to write standard output.")
     if arguments.json and output is None:
         raise InputError(
-            "--json prints a report on standard output, so it needs --output FILE for the vectors."
+            "--json prints a report on standard output, so it needs --output FILE or --into FILE for the "
+            "vectors."
         )
     if arguments.resume and output is None:
-        raise InputError("--resume needs the --output FILE of the interrupted run.")
+        raise InputError("--resume needs the --output FILE or --into FILE of the interrupted run.")
     if source is not None and not source.exists():
         raise InputError(f"No such file: {source}. Give the file of texts, or - for standard input.")
     if source is not None and source.is_dir():

@@ -48,11 +48,25 @@ class Digest:
         return self._hash.hexdigest()
 
 
+def notes_path(output: Path) -> Path:
+    """Where the notes of an output file are."""
+    return output.with_name(f".{output.name}.resume")
+
+
+def noted_settings(output: Path) -> dict[str, Any]:
+    """Settings of the run that did not end; none where its notes cannot be read, as `Notes.read` will say."""
+    try:
+        settings = json.loads(notes_path(output).read_text(encoding="utf-8"))["settings"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return settings if isinstance(settings, dict) else {}
+
+
 class Notes:
     """The notes of one output file; `settings` is all that a row's bytes in it depend on."""
 
     def __init__(self, output: Path, settings: dict[str, Any]) -> None:
-        self.path = output.with_name(f".{output.name}.resume")
+        self.path = notes_path(output)
         self._settings = settings
         self._started = time.monotonic()
         self._next = self._started + INTERVAL_SECONDS

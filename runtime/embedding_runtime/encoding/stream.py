@@ -20,8 +20,6 @@ from embedding_runtime.vectors import Floats, l2_normalize, truncate, weighted_m
 
 # Padded tokens per run of the engine: beyond about a thousand the rate does not grow, only the memory.
 TOKEN_BUDGET = 4096
-# What another run of the engine costs, in tokens: a batch ends where padding would cost more.
-RUN_TOKENS = 16
 # A window holds this many batches, or this many characters, whichever is reached first.
 WINDOW_BATCHES = 32
 WINDOW_CHARACTERS = 4_000_000
@@ -180,19 +178,13 @@ def finished(vectors: Floats, pieces: list[Pieces], settings: Settings) -> Float
 
 
 def batches(lengths: NDArray[np.int64], batch_size: int) -> Iterator[NDArray[np.int64]]:
-    """Row numbers, longest first, in groups of at most `batch_size` rows and `TOKEN_BUDGET` padded tokens.
-
-    A group holds at most `RUN_TOKENS` tokens of padding.
-    """
+    """Row numbers, longest first, in groups of at most `batch_size` rows and `TOKEN_BUDGET` padded tokens."""
     order = np.argsort(-lengths, kind="stable")
     start = 0
     while start < len(order):
-        longest = max(1, int(lengths[order[start]]))
-        rows = order[start : start + max(1, min(batch_size, TOKEN_BUDGET // longest))]
-        padding = np.cumsum(longest - lengths[rows])
-        rows = rows[: max(1, int(np.searchsorted(padding, RUN_TOKENS, side="right")))]
-        yield rows
-        start += len(rows)
+        size = max(1, min(batch_size, TOKEN_BUDGET // max(1, int(lengths[order[start]]))))
+        yield order[start : start + size]
+        start += size
 
 
 def _windows(requests: Iterator[Request], most: int) -> Iterator[tuple[list[Request], bool]]:

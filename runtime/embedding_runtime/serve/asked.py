@@ -18,10 +18,13 @@ Input = Request | list[int]
 
 @dataclass(frozen=True)
 class Asked:
-    """One request: texts with their prompts, or token ids; components to keep; how numbers are spelled."""
+    """One request: texts with their prompts, or token ids; components to keep; how numbers are spelled.
+
+    `prompt` is None for token ids, which may begin with any.
+    """
 
     inputs: list[Input]
-    prompt: str
+    prompt: str | None
     dim: int | None
     base64: bool
 
@@ -42,9 +45,8 @@ def read(body: bytes, model: Model, limits: Limits) -> Asked:
     if any(not isinstance(each, str) for each in given):
         if task is not None or titles is not None:
             raise refused("task and title are for text; token ids are read as they stand.", "input")
-        inputs, prompt = given, ""
-    else:
-        inputs, prompt = _requests(given, titles, task, model)
+        return Asked(given, None, _dim(fields.get("dimensions"), model), _base64(fields))
+    inputs, prompt = _requests(given, titles, task, model)
     return Asked(inputs, prompt, _dim(fields.get("dimensions"), model), _base64(fields))
 
 

@@ -13,6 +13,7 @@ from embedding_runtime.errors import InputError
 from embedding_runtime.opening.open_bundle import open_bundle
 from embedding_runtime.serve.failures import ServiceError
 from embedding_runtime.serve.settings import Settings
+from embedding_runtime.stamps.stamp import Stamp
 from embedding_runtime.vectors import Floats
 
 
@@ -124,6 +125,11 @@ class Model:
         """One vector per text (N, dim), as `Embedder.encode` gives it, from those of all its sequences."""
         kept = self.manifest.truncate_dim if dim is None else dim
         return finished(vectors, pieces, self._encoder.settings(self._options(kept)))
+
+    def stamp(self, prompt: str | None, dim: int | None) -> str:
+        """What the vectors of an answer are, as JSON in ASCII; see `Stamp`."""
+        kept = dim or self.manifest.truncate_dim or self.manifest.embedding_dim
+        return Stamp.of(self.manifest, self.graph, kept, prompt, self._prompts).to_json()
 
     def _options(self, dim: int | None) -> Options:
         return Options(batch_size=self._batch_size, dim=dim)

@@ -34,6 +34,8 @@ from embedding_runtime.vectors import Floats
 
 # Reading JSON and cutting texts into tokens hold Python's lock: more threads would not be faster.
 _READERS = 2
+# Of every answer with vectors: what `check_space` reads, as JSON.
+STAMP_HEADER = "Embedding-Stamp"
 
 _Result = TypeVar("_Result")
 _logger = logging.getLogger(__name__)
@@ -132,7 +134,8 @@ class Service:
         try:
             asked, pieces = await self._read(request, room, until)
             vectors = await self._vectors(request, pieces, until)
-            return Paced(await self._in_pool(self._spell, asked, vectors, pieces), until)
+            body = await self._in_pool(self._spell, asked, vectors, pieces)
+            return Paced(body, until, {STAMP_HEADER: self.model.stamp(asked.prompt, asked.dim)})
         except ServiceError as e:
             return failure(e)
         except EmbeddingError as e:

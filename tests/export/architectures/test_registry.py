@@ -28,6 +28,10 @@ class Recorder:
     def linear(self, x: str, *weights: str) -> tuple[str, ...]:
         return tuple(self._used(w, x) for w in weights)
 
+    def linear_beside(self, x: str, weight: str, beside: str) -> str:
+        assert beside in self.residuals
+        return self._used(weight, x)
+
     def rms_norm(self, x: str, weight: str, before: float = 1.0) -> str:
         return self._used(weight, x)
 

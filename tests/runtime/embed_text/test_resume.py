@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from embedding_runtime import read_stamp
 from embedding_runtime.embed_text import resume
 from embedding_runtime.embed_text.cli import main
 from embedding_runtime.embed_text.files.rows import Row
@@ -93,7 +94,9 @@ def same(out: Path, report: str, expected: tuple[Path, dict[str, Any]]) -> None:
     assert {k: v for k, v in found.items() if k not in ("seconds", "output")} == {
         k: v for k, v in wanted.items() if k not in ("seconds", "output")
     }
-    assert sorted(p.name for p in out.parent.iterdir()) == [out.name, f"{out.name}.ranges.npy"]
+    stamp = [] if out.suffix == ".parquet" else [f"{out.name}.stamp.json"]
+    assert sorted(p.name for p in out.parent.iterdir()) == [out.name, f"{out.name}.ranges.npy", *stamp]
+    assert read_stamp(out) == read_stamp(path)
 
 
 @pytest.mark.parametrize("kills", [4, pytest.param(50, marks=pytest.mark.full)])

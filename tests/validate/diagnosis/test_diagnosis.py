@@ -160,7 +160,7 @@ def test_rounding_that_costs_too_much_is_named(
     monkeypatch.setitem(RANDOM_LOSS, "int4", strict)
     report, names = _judged(bundle, reference, answers, audited=True)
     assert names == ["quantization error beyond its class"]
-    assert "the table 0.8" in report.graphs["onnx/int4"].findings[0].evidence
+    assert "feed-forward 0.9" in report.graphs["onnx/int4"].findings[0].evidence
 
 
 def test_a_prompt_that_is_missing_is_all_that_is_wrong(

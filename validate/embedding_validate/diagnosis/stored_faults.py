@@ -89,7 +89,7 @@ def _name(difference: Difference, specs: Specs) -> str:
     for name, mistake in _MISTAKES.items():
         if mistake(tensor):
             return name
-    return _rows(tensor) or _factor(tensor) or "quantization error beyond its class"
+    return _factor(tensor) or _rows(tensor) or "quantization error beyond its class"
 
 
 def _gain(tensor: _Tensor, offset: float) -> str | None:
@@ -102,9 +102,10 @@ def _gain(tensor: _Tensor, offset: float) -> str | None:
 
 
 def _factor(tensor: _Tensor) -> str | None:
-    """One factor for all values."""
-    f, w = tensor.found.ravel().astype(np.float64), tensor.want.ravel().astype(np.float64)
-    factor = float(f @ w) / (float(w @ w) or 1.0)
+    """One factor for all values: the median row's, which a few wrong rows do not move."""
+    found, want = (np.atleast_2d(x).astype(np.float64) for x in (tensor.found, tensor.want))
+    power = (want**2).sum(-1)
+    factor = float(np.median((found * want).sum(-1)[power > 0] / power[power > 0])) if power.any() else 1.0
     if factor <= 0 or abs(factor - 1) < _LEAST_FACTOR:
         return None
     return f"all values x {factor:.2g}" if tensor.explains(tensor.want * np.float32(factor)) else None
@@ -136,7 +137,7 @@ def _shifted(tensor: _Tensor) -> bool:
     if tensor.want.shape[1] % _BLOCK:
         return False
     rest, middle = _without_shifts(tensor, tensor.found)
-    return bool((np.abs(rest) < 1.01).mean() >= _MOST and (np.abs(middle) > 2).mean() > 0.5)
+    return bool((np.abs(rest) < tensor.near + 0.51).mean() >= _MOST and (np.abs(middle) > 2).mean() > 0.5)
 
 
 def _without_shifts(tensor: _Tensor, values: Array) -> tuple[Floats, Floats]:

@@ -28,6 +28,9 @@ class TorchOps:
     def linear(self, x: Tensor, *weights: str) -> tuple[Tensor, ...]:
         return tuple(x @ self._weight(name).T for name in weights)
 
+    def linear_beside(self, x: Tensor, weight: str, beside: Tensor) -> Tensor:
+        return self.linear(x, weight)[0]
+
     def rms_norm(self, x: Tensor, weight: str, before: float = 1.0) -> Tensor:
         return self._normed(x * before) * self._weight(weight)
 

@@ -23,7 +23,7 @@ def encode(ops: Ops[V], figures: Figures, dense: Sequence[DenseStage], normalize
         at = f"layers.{i}"
         x = ops.residual(x, _attention(ops, x, at, layer, figures.attention_scale), f"{at}.attention")
         x = ops.residual(x, _feed_forward(ops, x, at), f"{at}.feed_forward")
-        own = _own_input(ops, embeddings, at, figures.hidden_size)
+        own = _own_input(ops, embeddings, x, at, figures.hidden_size)
         x = ops.residual(x, _per_layer(ops, x, own, at), f"{at}.output")
         x = ops.scaled(x, f"{at}.layer_scalar")
     hidden = ops.rms_norm(x, FINAL_NORM)
@@ -52,9 +52,9 @@ def _feed_forward(ops: Ops[V], x: V, at: str) -> V:
     return ops.rms_norm(out, f"{at}.post_feedforward_layernorm.weight")
 
 
-def _own_input(ops: Ops[V], embeddings: V, at: str, hidden_size: int) -> V:
+def _own_input(ops: Ops[V], embeddings: V, x: V, at: str, hidden_size: int) -> V:
     """What a layer takes of each token's own embedding [B, S, P]: neither position nor other tokens count."""
-    (own,) = ops.linear(embeddings, f"{at}.per_layer_input.weight")
+    own = ops.linear_beside(embeddings, f"{at}.per_layer_input.weight", x)
     return ops.rms_norm(own, PER_LAYER_NORM, before=hidden_size**-0.5)
 
 

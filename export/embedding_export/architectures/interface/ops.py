@@ -33,6 +33,10 @@ class Ops(Protocol[V]):
     def linear(self, x: V, *weights: str) -> tuple[V, ...]:
         """`x @ W.T` for each weight [out, in]: [B, S, out] each."""
 
+    def linear_beside(self, x: V, weight: str, beside: V) -> V:
+        """`linear` of one weight, computed no earlier than `beside`, which has the shape of `x`: what all
+        layers take of one tensor would fill memory if it were computed at once."""
+
     def rms_norm(self, x: V, weight: str, before: float = 1.0) -> V:
         """Root-mean-square norm of `x` times `before` over the last axis, times the gain `weight`."""
 

@@ -19,28 +19,40 @@ class ParquetWriter:
     a row group for each batch. While rows are missing the spool is kept.
     """
 
-    def __init__(self, path: Path, dim: int, dtype: Any, id_field: str | None, kept: int = 0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        dim: int,
+        dtype: Any,
+        id_field: str | None,
+        metadata: dict[str, str],
+        kept: int = 0,
+        first: int | None = None,
+    ) -> None:
         """Create the spool, or cut it to the bytes `kept` of an earlier run.
+
+        Args:
+            metadata: of the file, by key.
+            first: the `index` of the input's first row in a file that has rows; None writes a new file.
 
         Raises:
             EngineError: pyarrow is not installed.
             OSError: the folder cannot be written.
         """
         self._arrow, self._parquet = import_pyarrow("Parquet output needs")
-        self._path, self._id_field = path, id_field
+        self._path, self._id_field, self._first = path, id_field, first or 0
         self._dtype, self._dim = np.dtype(dtype), dim
-        key = (id_field, self._arrow.string()) if id_field else ("index", self._arrow.int64())
-        item = self._arrow.from_numpy_dtype(self._dtype)
-        self._vectors = self._arrow.list_(item, dim)
-        columns = [key, ("embedding", self._vectors), ("error", self._arrow.string())]
-        self._schema = self._arrow.schema(columns)
+        self._schema = make_schema(self._arrow, dim, dtype, id_field).with_metadata(metadata)
+        self._vectors = self._schema.field("embedding").type
         self._spool = RowFile(spool(path), kept)
         if not kept:
             self._spool.append(self._schema.serialize().to_pybytes())
+            if first is not None:
+                self._take_over()
 
     def write(self, rows: list[Written]) -> None:
         """See `Writer.write`; one row group each time."""
-        keys = [_spelled(r.id) if self._id_field else r.index for r in rows]
+        keys = [_spelled(r.id) if self._id_field else self._first + r.index for r in rows]
         missing = np.array([r.vector is None for r in rows])
         values = np.zeros((len(rows), self._dim), dtype=self._dtype)
         for place, row in enumerate(rows):
@@ -71,6 +83,14 @@ class ParquetWriter:
         if complete:
             spool(self._path).unlink()
 
+    def _take_over(self) -> None:
+        """Put the rows that the file has into the spool."""
+        with self._parquet.ParquetFile(str(self._path)) as file:
+            for group in range(file.metadata.num_row_groups):
+                for batch in file.read_row_group(group).to_batches():
+                    same = self._arrow.record_batch(batch.columns, schema=self._schema)
+                    self._spool.append(same.serialize().to_pybytes())
+
     def _convert(self, out: Path) -> None:
         with (
             self._arrow.memory_map(str(spool(self._path))) as mapped,
@@ -79,6 +99,13 @@ class ParquetWriter:
         ):
             for batch in batches:
                 writer.write_batch(batch)
+
+
+def make_schema(arrow: Any, dim: int, dtype: Any, id_field: str | None) -> Any:
+    """The schema of a file of vectors (dim,); `arrow` is the module pyarrow."""
+    key = (id_field, arrow.string()) if id_field else ("index", arrow.int64())
+    vectors = arrow.list_(arrow.from_numpy_dtype(np.dtype(dtype)), dim)
+    return arrow.schema([key, ("embedding", vectors), ("error", arrow.string())])
 
 
 def spool(path: Path) -> Path:

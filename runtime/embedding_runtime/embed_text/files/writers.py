@@ -17,7 +17,7 @@ from embedding_runtime.errors import InputError
 from embedding_runtime.vectors import as_json
 
 OutputFormat = Literal["npy", "jsonl", "parquet"]
-_HEADER_BYTES = 128
+HEADER_BYTES = 128
 _STDOUT = 1
 
 
@@ -129,8 +129,9 @@ class RowFile:
 class JsonlWriter:
     """One object a line: `index` (or the id by its name), `embedding`, and `error` where that is null."""
 
-    def __init__(self, path: Path | None, id_field: str | None, kept: int = 0) -> None:
-        self._file, self._id_field = RowFile(path, kept), id_field
+    def __init__(self, path: Path | None, id_field: str | None, kept: int = 0, first: int = 0) -> None:
+        """`first` is the `index` of the input's first row."""
+        self._file, self._id_field, self._first = RowFile(path, kept), id_field, first
 
     def write(self, rows: list[Written]) -> None:
         """See `Writer.write`."""
@@ -145,7 +146,7 @@ class JsonlWriter:
         self._file.close()
 
     def _line(self, row: Written) -> bytes:
-        key = {self._id_field: row.id} if self._id_field else {"index": row.index}
+        key = {self._id_field: row.id} if self._id_field else {"index": self._first + row.index}
         fields = json.dumps(key, ensure_ascii=False)[:-1]
         vector = "null" if row.vector is None else as_json(row.vector)
         error = "" if row.error is None else f', "error": {json.dumps(row.error, ensure_ascii=False)}'
@@ -160,7 +161,7 @@ class NpyWriter:
 
     def __init__(self, path: Path, dim: int, dtype: Any, kept: int = 0) -> None:
         self._file, self._dim, self._dtype = RowFile(path, kept), dim, np.dtype(dtype)
-        self._rows = max(0, kept - _HEADER_BYTES) // (dim * self._dtype.itemsize)
+        self._rows = max(0, kept - HEADER_BYTES) // (dim * self._dtype.itemsize)
         if kept:
             self._file.rewrite(self._header())
         else:
@@ -187,7 +188,7 @@ class NpyWriter:
     def _header(self) -> bytes:
         shape = f"({self._rows}, {self._dim})"
         text = f"{{'descr': {self._dtype.str!r}, 'fortran_order': False, 'shape': {shape}, }}"
-        room = _HEADER_BYTES - npy_format.MAGIC_LEN - 2
+        room = HEADER_BYTES - npy_format.MAGIC_LEN - 2
         return (
             npy_format.magic(1, 0)
             + room.to_bytes(2, "little")

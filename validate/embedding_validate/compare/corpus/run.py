@@ -117,7 +117,7 @@ def _vectors(texts: Corpus, candidate: Candidate) -> Embedded | str:
     if isinstance(candidate.about, TorchEntry):
         if candidate.subject.system.spec["dtype"] != "float32":
             return "a corpus is run in fp32 only"
-        return _reference(candidate.subject.system.spec["checkpoint"], texts)
+        return embed_with_reference(candidate.subject.system.spec["checkpoint"], texts)
     output = _output(candidate)
     output.parent.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
@@ -148,7 +148,8 @@ def _output(candidate: Candidate) -> Path:
     return Path(candidate.subject.environment["XDG_CACHE_HOME"]) / "corpus.npz"
 
 
-def _reference(checkpoint: str, texts: Corpus) -> Embedded:
+def embed_with_reference(checkpoint: str, texts: Corpus) -> Embedded:
+    """Vectors of a corpus by sentence-transformers on a checkpoint."""
     from embedding_export.checkpoint.checkpoint import load_checkpoint
     from embedding_validate.probes.probes import Probe
     from embedding_validate.reference.reference import Reference

@@ -1,0 +1,33 @@
+"""The file that `embed-text --into` adds to: what it holds, and whether the new vectors belong there."""
+
+from pathlib import Path
+
+from embedding_runtime.embed_text.files.existing import Existing, examine
+from embedding_runtime.embed_text.resume import noted_settings, notes_path
+from embedding_runtime.errors import InputError
+from embedding_runtime.stamps.files import read_stamp, stored_as
+from embedding_runtime.stamps.stamp import Stamp
+
+
+def join_file(path: Path, added: Stamp, id_field: str | None, resume: bool) -> tuple[Stamp, Existing | None]:
+    """The stamp that the file will have, and what it held before this run or the one that this goes on with.
+
+    None where there was no file.
+
+    Raises:
+        InputError: the vectors to add do not belong in the file, nothing says what it holds, or a run that
+            did not end has left rows in it.
+    """
+    begun = notes_path(path).exists()
+    if begun and not resume:
+        raise InputError(
+            f"{path} may hold rows of a run that did not end. The same command with --resume continues "
+            f"it; to keep the rows as they are and add others, remove {notes_path(path)}."
+        )
+    if not path.exists():
+        return added, None
+    stamp = read_stamp(path).join(added, str(path))
+    if begun:
+        held = noted_settings(path).get("into")
+        return stamp, None if held is None else Existing(**held)
+    return stamp, examine(path, *stored_as(added.dim, added.vector_precision), id_field)

@@ -1,0 +1,166 @@
+"""What a search loses where documents are of a server's bundle and queries of a device's. Writes nothing.
+
+Documents are embedded in fp32 (or by PyTorch), queries by each graph of the device's bundle; the same search
+with fp32 on both sides is what they are held against, at every dim and vector precision.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from embedding_runtime.bundle import BundleGraph, Graph, Manifest, bundle_graphs
+from embedding_runtime.embedder import Embedder
+from embedding_runtime.errors import EmbeddingError, InputError
+from embedding_runtime.opening.selection import choose_graph
+from embedding_validate.compare.corpus.corpus import Corpus
+from embedding_validate.compare.corpus.scores import PRECISIONS, Embedded, Scores, Vectors, ndcg, scores
+from embedding_validate.ladder.sets import SEARCH_SOURCE, numpy_search
+from embedding_validate.measures.metrics import ci95
+from embedding_validate.measures.ranking import TOP_K, neighbours, top_k_overlap
+from embedding_validate.runners.calls import open_graph
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One graph of the device, one dim, one vector precision; means over the queries.
+
+    `overlap` is the share of the first `k` documents of the all-fp32 search, at the same dim and vector
+    precision, that the mixed search finds too, ± `overlap_ci95`; `least` the least share of a query. `ndcg`
+    is the mixed search's nDCG at 10, `ndcg_fp32` that of the all-fp32 one, where pairs say what is right.
+    """
+
+    graph: str
+    dim: int
+    vector_precision: str
+    overlap: float
+    overlap_ci95: float
+    least: float
+    ndcg: float | None
+    ndcg_fp32: float | None
+
+
+@dataclass(frozen=True)
+class Cross:
+    """All rows, and why graphs have none; `documents_by` names what embedded the documents."""
+
+    documents_by: str
+    k: int
+    rows: tuple[Row, ...]
+    failures: dict[str, str]
+
+
+def read_packaged_corpus() -> Corpus:
+    """The corpus that is always at hand: NumPy's documentation."""
+    found = numpy_search()
+    wanted = tuple(frozenset({number}) for number in range(len(found.queries)))
+    return Corpus(Path(SEARCH_SOURCE), found.documents, found.queries, wanted)
+
+
+def check_bundles(server: Manifest, device: Manifest) -> None:
+    """Refuse two bundles whose vectors cannot be compared.
+
+    Raises:
+        InputError: says which spaces they are of.
+    """
+    if server.space_id != device.space_id:
+        raise InputError(
+            f"The server's bundle gives vectors of {server.source.name} (space {server.space_id[:12]}), the "
+            f"device's those of {device.source.name} (space {device.space_id[:12]}). They cannot be "
+            "searched together: export both from one checkpoint, with the same alphabet and tokens."
+        )
+
+
+def choose_exact_graph(server: Manifest) -> Graph:
+    """The fp32 graph of the server's bundle.
+
+    Raises:
+        InputError: it has none.
+        EngineError: its engine is not installed.
+    """
+    if not any(graph.precision == "fp32" for graph in server.graphs):
+        have = ", ".join(graph.key for graph in server.graphs)
+        raise InputError(
+            f"The server's bundle has {have}; documents are embedded in fp32. Add it with export-embedding "
+            "--add --precision fp32, or give the checkpoint as --reference."
+        )
+    return choose_graph(server, None, "fp32")
+
+
+def embed(graph: BundleGraph, texts: Corpus) -> Embedded:
+    """Queries and documents of a corpus by one graph, all components.
+
+    Raises:
+        EmbeddingError: the graph cannot be run.
+    """
+    with open_graph(graph) as embedder:
+        embedder.truncate_dim = None
+        documents = embedder.encode_document(list(texts.documents), normalize_embeddings=True)
+        if texts.relevant is None:
+            return Embedded(documents[: len(texts.asked)], documents, alike=True)
+        return Embedded(_asked(embedder, texts), documents, alike=False)
+
+
+def measure(
+    exact: Embedded,
+    documents_by: str,
+    bundle: Path,
+    device: Manifest,
+    texts: Corpus,
+    dims: Sequence[int],
+    say: Say,
+) -> Cross:
+    """Every graph of the device's bundle against the all-fp32 search `exact`."""
+    rows: list[Row] = []
+    failures: dict[str, str] = {}
+    for graph in bundle_graphs(bundle, device):
+        say(f"asking with {graph.key}")
+        try:
+            with open_graph(graph) as embedder:
+                embedder.truncate_dim = None
+                asked = _asked(embedder, texts)
+        except EmbeddingError as e:
+            failures[graph.key] = str(e)
+            continue
+        rows += _rows(graph.key, exact, asked, texts, dims)
+    return Cross(documents_by, neighbours(texts.candidates), tuple(rows), failures)
+
+
+def shared_dims(server: Manifest, device: Manifest) -> tuple[int, ...]:
+    """Numbers of components that both bundles give, largest first."""
+    both = [{m.embedding_dim, *m.dims} for m in (server, device)]
+    return tuple(sorted(both[0] & both[1], reverse=True))
+
+
+def _asked(embedder: Embedder, texts: Corpus) -> Vectors:
+    """Vectors (Q, D) of what asks: queries, or documents that ask for their neighbours."""
+    encode = embedder.encode_document if texts.relevant is None else embedder.encode_query
+    return np.asarray(encode(list(texts.asked), normalize_embeddings=True), dtype=np.float32)
+
+
+def _rows(key: str, exact: Embedded, asked: Vectors, texts: Corpus, dims: Sequence[int]) -> list[Row]:
+    found = []
+    for dim in dims:
+        both, mixed = exact.cut(dim), Embedded(asked, exact.documents, exact.alike).cut(dim)
+        for precision in PRECISIONS:
+            wanted, scored = scores(both, precision), scores(mixed, precision)
+            found.append(_row(key, dim, precision, wanted, scored, texts))
+    return found
+
+
+def _row(key: str, dim: int, precision: str, wanted: Scores, scored: Scores, texts: Corpus) -> Row:
+    k, relevant = neighbours(texts.candidates), texts.relevant
+    shares = [top_k_overlap(a, b, k) for a, b in zip(wanted, scored, strict=True)]
+    return Row(
+        graph=key,
+        dim=dim,
+        vector_precision=precision,
+        overlap=float(np.mean(shares)),
+        overlap_ci95=ci95(shares),
+        least=min(shares),
+        ndcg=None if relevant is None else ndcg(scored, relevant, TOP_K),
+        ndcg_fp32=None if relevant is None else ndcg(wanted, relevant, TOP_K),
+    )
