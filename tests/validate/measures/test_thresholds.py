@@ -14,7 +14,7 @@ from embedding_validate.measures.thresholds import FLOORS, LOSS, RANDOM_LOSS, bo
 # google/embeddinggemma-300m against its reference over the gate's texts, LiteRT's seven lengths among them:
 # the least cosine and the mean.
 LOSS_MEASURED = {
-    "onnx/int8": (0.99634, 0.99931),
+    "onnx/int8": (0.99193, 0.99931),
     "litert/int8": (0.99781, 0.99961),
     "onnx/int8_q4": (0.97635, 0.99734),
     "litert/int8_q4": (0.95504, 0.99620),

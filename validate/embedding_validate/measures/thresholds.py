@@ -54,7 +54,7 @@ LOSS: dict[str, Threshold] = {
     "fp16": Threshold(cosine_min=0.99999, cosine_mean=0.999995, norm_error=2e-3, max_abs_error=2e-3),
     # Measured on google/embeddinggemma-300m over the gate's texts, nonsense among them (LOSS_MEASURED in
     # test_thresholds): floors allow some 1.5 to 3 times the loss of the format that loses more.
-    "int8": Threshold(cosine_min=0.99, cosine_mean=0.998, norm_error=0.1, batch_error=2e-3),
+    "int8": Threshold(cosine_min=0.985, cosine_mean=0.998, norm_error=0.1, batch_error=2e-3),
     "int8_q4": Threshold(cosine_min=0.92, cosine_mean=0.992, norm_error=0.1, batch_error=2e-3),
     "mixed": Threshold(cosine_min=0.78, cosine_mean=0.94, norm_error=0.3, batch_error=2e-3),
     "int4": Threshold(cosine_min=0.76, cosine_mean=0.93, norm_error=0.3, batch_error=2e-3),
