@@ -123,7 +123,7 @@ def test_a_token_from_the_environment_or_a_file(served_bundle: Path, tmp_path: P
 REFUSED: dict[str, tuple[list[str], str]] = {
     "reach": (["--host", "0.0.0.0"], "can be reached from other machines"),
     "reach of IPv6": (["--host", "::"], "can be reached from other machines"),
-    "a host": (["--host", "no.such.host.invalid"], "is no address"),
+    "a host": (["--host", "no.such.host.invalid"], "is not an address"),
     "a port": (["--port", "70000"], "expected an int from 0 to 65535"),
     "workers": (["--workers", "0"], "expected an int from 1"),
     "texts": (["--max-texts", "0"], "--max-texts is 0"),
