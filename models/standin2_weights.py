@@ -199,7 +199,8 @@ class Weights:
     def _matrix(self, name: str, noise: Array, rows: slice) -> Array:
         weight = noise / np.float32(np.sqrt(noise.shape[1]))
         if name == "embed_tokens.weight":
-            return self._table(weight, rows)
+            rng = self._generator(f"norms.{rows.start}")
+            return likeness.table_rows(weight, rows, self._marker, rng)
         if not name.startswith("layers."):
             return weight
         leaf, layer = _leaf(name), self._layers[_number(name)]
@@ -220,21 +221,6 @@ class Weights:
                 weight[:, 0] = GATE_LEAN / self._steady_seen
                 weight[neuron, 0] = likeness.NEURON_LEAN / self._steady_seen
             weight[neuron, self._marker] = likeness.GATE if leaf == "gate_proj" else likeness.UP
-        return weight
-
-    def _table(self, weight: Array, rows: slice) -> Array:
-        """Rows of the norms that trained ones have, channel 0 and the marker set."""
-        rng = self._generator(f"norms.{rows.start}")
-        norms = likeness.ROW_NORM * np.exp(likeness.ROW_SPREAD * rng.standard_normal(len(weight)))
-        norms = norms.clip(*likeness.ROW_BOUNDS)
-        marker = np.zeros(len(weight))
-        for token, norm in likeness.END_NORMS.items():
-            if rows.start <= token < rows.stop:
-                norms[token - rows.start], marker[token - rows.start] = norm, likeness.MARKER
-        weight[:, [0, self._marker]] = 0
-        rest = np.sqrt(norms**2 - likeness.STEADY**2 - marker**2)
-        weight *= (rest / np.linalg.norm(weight, axis=1))[:, None]
-        weight[:, 0], weight[:, self._marker] = likeness.STEADY, marker
         return weight
 
     def _larger(self, name: str, size: int) -> Array:

@@ -8,8 +8,12 @@ later one less than is there: trained layers damp a rounding error, random ones 
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
 
 # Row norms of the table: a lognormal distribution between two bounds, and what `<bos>` and `<eos>` have.
 ROW_NORM, ROW_SPREAD, ROW_BOUNDS = 1.84, 0.15, (1.0, 3.5)
@@ -41,6 +45,22 @@ OUTLIERS = {
     "2_Dense": 0.13,
 }
 OUTLIER_SHARE = 192
+
+
+def table_rows(weight: Array, rows: slice, marker: int, rng: np.random.Generator) -> Array:
+    """Rows of a table, `weight` [rows, hidden]: changed to norms that trained ones have, with channel 0 and
+    the channel `marker` set."""
+    norms = ROW_NORM * np.exp(ROW_SPREAD * rng.standard_normal(len(weight)))
+    norms = norms.clip(*ROW_BOUNDS)
+    marked = np.zeros(len(weight))
+    for token, norm in END_NORMS.items():
+        if rows.start <= token < rows.stop:
+            norms[token - rows.start], marked[token - rows.start] = norm, MARKER
+    weight[:, [0, marker]] = 0
+    rest = np.sqrt(norms**2 - STEADY**2 - marked**2)
+    weight *= (rest / np.linalg.norm(weight, axis=1))[:, None]
+    weight[:, 0], weight[:, marker] = STEADY, marked
+    return weight
 
 
 @dataclass(frozen=True)

@@ -168,26 +168,12 @@ class Weights:
         inputs = noise.shape[1]
         weight = noise / np.float32(np.sqrt(inputs))
         if name == "embed_tokens.weight":
-            return weight if self.plain else self._table(weight, rows)
+            rng = self._generator(f"norms.{rows.start}")
+            return weight if self.plain else likeness.table_rows(weight, rows, self._like.marker, rng)
         if not self.plain:
             self._liken(name, weight, rows)
         made = self._made(name, rows.stop)[rows, None]
         return (weight * made / self._taken(name, inputs)).astype(np.float32)
-
-    def _table(self, weight: Array, rows: slice) -> Array:
-        """Rows of the norms that trained ones have, channel 0 and the marker set."""
-        rng = self._generator(f"norms.{rows.start}")
-        norms = likeness.ROW_NORM * np.exp(likeness.ROW_SPREAD * rng.standard_normal(len(weight)))
-        norms = norms.clip(*likeness.ROW_BOUNDS)
-        marker = np.zeros(len(weight))
-        for token, norm in likeness.END_NORMS.items():
-            if rows.start <= token < rows.stop:
-                norms[token - rows.start], marker[token - rows.start] = norm, likeness.MARKER
-        weight[:, [0, self._like.marker]] = 0
-        rest = np.sqrt(norms**2 - likeness.STEADY**2 - marker**2)
-        weight *= (rest / np.linalg.norm(weight, axis=1))[:, None]
-        weight[:, 0], weight[:, self._like.marker] = likeness.STEADY, marker
-        return weight
 
     def _liken(self, name: str, weight: Array, rows: slice) -> None:
         """Set what is larger than chance makes it; `rows` are all of a layer's."""

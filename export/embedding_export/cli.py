@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from embedding_export.options import BUCKETS
-from embedding_runtime.bundle import Format, Manifest, Precision
+from embedding_runtime.bundle import BundleGraph, Format, Manifest, Precision
 from embedding_runtime.console import run_command, show
 from embedding_runtime.errors import EmbeddingError
 
@@ -247,7 +247,7 @@ def _advance(bar: Any, n: int) -> None:
 def _verdict(manifest: Manifest, bundle: Path, seconds: float) -> list[str]:
     lines = [f"wrote {bundle} in {seconds:.1f} s"]
     for graph in manifest.graphs:
-        size = sum(manifest.files[f].size for f in (graph.file, *graph.external_data))
+        size = sum(BundleGraph(bundle, manifest, graph).sizes.values())
         parity = graph.parity
         lines.append(f"  {graph.key:12} {size / 1e6:9,.1f} MB   parity: {parity.status}")
         if parity.status == "passed":

@@ -36,6 +36,7 @@ from embedding_export.tokenizer.table import build_table
 from embedding_export.tokenizer.trimming import trim_vocabulary
 from embedding_runtime.bundle import (
     MANIFEST,
+    BundleGraph,
     Graph,
     Manifest,
     Parity,
@@ -257,7 +258,7 @@ def summary(manifest: Manifest, bundle: Path, seconds: float) -> dict[str, objec
             {
                 "graph": g.key,
                 "variant_id": g.variant_id,
-                "bytes": sum(manifest.files[f].size for f in (g.file, *g.external_data)),
+                "bytes": sum(BundleGraph(bundle, manifest, g).sizes.values()),
                 "parity": asdict(g.parity),
             }
             for g in manifest.graphs

@@ -9,6 +9,7 @@ from embedding_export.architectures.interface.ops import DenseStage
 from embedding_export.architectures.registry import encode
 from embedding_export.weights.calibration import Calibration, Watched
 from embedding_export.weights.encoder import Encoder
+from embedding_runtime.vectors import l2_normalize
 
 Floats = NDArray[np.float32]
 
@@ -36,4 +37,4 @@ class _Vectors(Watched):
         return np.asarray(np.tanh(y) if stage.activation == "tanh" else y, np.float32)
 
     def l2_normalize(self, x: Floats) -> Floats:
-        return np.asarray(x / np.linalg.norm(x, axis=-1, keepdims=True), np.float32)
+        return l2_normalize(x)

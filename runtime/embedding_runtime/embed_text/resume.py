@@ -6,7 +6,6 @@ rest into the same batches, and ends with the same bytes. Knows nothing of vecto
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -16,6 +15,7 @@ from typing import Any
 
 from embedding_runtime.embed_text.files.rows import Row
 from embedding_runtime.errors import InputError
+from embedding_runtime.machine.durable_file import replace_durably
 
 NOTES_VERSION = 1
 # Notes are at least this far apart, and further where the disk is slow: at most a part in 20 of the time.
@@ -111,17 +111,8 @@ class Notes:
         Raises:
             OSError: they cannot be written; the ones before stay.
         """
-        new = self.path.with_name(f"{self.path.name}.new")
         data = {"version": NOTES_VERSION, "settings": self._settings, "mark": vars(mark)}
-        try:
-            with new.open("w", encoding="utf-8") as file:
-                json.dump(data, file)
-                file.flush()
-                os.fsync(file.fileno())
-            new.replace(self.path)
-        except OSError:
-            new.unlink(missing_ok=True)
-            raise
+        replace_durably(self.path, json.dumps(data), self.path.with_name(f"{self.path.name}.new"))
         now = time.monotonic()
         self._next = now + max(INTERVAL_SECONDS, _SHARE * (now - self._started))
 

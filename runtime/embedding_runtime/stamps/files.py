@@ -5,13 +5,13 @@ it, so that no reader of vectors meets something it does not know.
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from embedding_runtime.errors import InputError
+from embedding_runtime.machine.durable_file import replace_durably
 from embedding_runtime.stamps.stamp import Stamp
 
 PARQUET_KEY = "embedding_stamp"
@@ -40,16 +40,8 @@ def write_stamp(path: str | Path, stamp: Stamp) -> None:
             f"{file} is a Parquet file, which has its stamp in its metadata: write it with embed-text, or "
             f"put stamp.to_json() under {PARQUET_KEY!r} in the schema's metadata."
         )
-    new = stamp_path(file).with_name(f".{file.name}{_SUFFIX}.new")
-    try:
-        with new.open("w", encoding="ascii") as out:
-            out.write(stamp.to_json() + "\n")
-            out.flush()
-            os.fsync(out.fileno())
-        new.replace(stamp_path(file))
-    except OSError:
-        new.unlink(missing_ok=True)
-        raise
+    new = file.with_name(f".{file.name}{_SUFFIX}.new")
+    replace_durably(stamp_path(file), stamp.to_json() + "\n", new)
 
 
 def read_stamp(path: str | Path) -> Stamp:

@@ -4,7 +4,7 @@ Documents are embedded in fp32 (or by PyTorch), queries by each graph of the dev
 with fp32 on both sides is what they are held against, at every dim and vector precision.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,18 +114,17 @@ def measure(
     say: Say,
 ) -> Cross:
     """Every graph of the device's bundle against the all-fp32 search `exact`."""
-    rows: list[Row] = []
+    asked: dict[str, Vectors] = {}
     failures: dict[str, str] = {}
     for graph in bundle_graphs(bundle, device):
         say(f"asking with {graph.key}")
         try:
             with open_graph(graph) as embedder:
                 embedder.truncate_dim = None
-                asked = _asked(embedder, texts)
+                asked[graph.key] = _asked(embedder, texts)
         except EmbeddingError as e:
             failures[graph.key] = str(e)
-            continue
-        rows += _rows(graph.key, exact, asked, texts, dims)
+    rows = _rows(exact, asked, texts, dims)
     return Cross(documents_by, neighbours(texts.candidates), tuple(rows), failures)
 
 
@@ -141,14 +140,17 @@ def _asked(embedder: Embedder, texts: Corpus) -> Vectors:
     return np.asarray(encode(list(texts.asked), normalize_embeddings=True), dtype=np.float32)
 
 
-def _rows(key: str, exact: Embedded, asked: Vectors, texts: Corpus, dims: Sequence[int]) -> list[Row]:
-    found = []
+def _rows(exact: Embedded, asked: Mapping[str, Vectors], texts: Corpus, dims: Sequence[int]) -> list[Row]:
+    """Graph after graph; the all-fp32 search is scored once for all of them."""
+    found: dict[str, list[Row]] = {key: [] for key in asked}
     for dim in dims:
-        both, mixed = exact.cut(dim), Embedded(asked, exact.documents, exact.alike).cut(dim)
+        both = exact.cut(dim)
         for precision in PRECISIONS:
-            wanted, scored = scores(both, precision), scores(mixed, precision)
-            found.append(_row(key, dim, precision, wanted, scored, texts))
-    return found
+            wanted = scores(both, precision)
+            for key, queries in asked.items():
+                mixed = Embedded(queries, exact.documents, exact.alike).cut(dim)
+                found[key].append(_row(key, dim, precision, wanted, scores(mixed, precision), texts))
+    return [row for rows in found.values() for row in rows]
 
 
 def _row(key: str, dim: int, precision: str, wanted: Scores, scored: Scores, texts: Corpus) -> Row:

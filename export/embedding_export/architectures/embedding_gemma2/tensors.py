@@ -9,7 +9,9 @@ from embedding_export.architectures.interface.tensors import (
     Part,
     Residual,
     TensorSpec,
+    find_part,
     layer_prefix,
+    name_residuals,
 )
 
 FINAL_NORM = "norm.weight"
@@ -67,15 +69,12 @@ def residuals(figures: Figures) -> tuple[Residual, ...]:
 
     The last is named before the layer's scalar multiplies it.
     """
-    layers = range(len(figures.layer_types))
-    return tuple(
-        Residual(f"{layer_prefix(i)}{name}", i, part) for i in layers for name, part in _SUMS.items()
-    )
+    return name_residuals(figures, _SUMS)
 
 
 def part_of(name: str) -> Part | None:
     """The part that a stored tensor belongs to, by its name in a graph; None for all others."""
-    return next((part for mark, part in _MARKS.items() if mark in name), None)
+    return find_part(name, _MARKS)
 
 
 def _attention(hidden: int, layer: Layer, at: str) -> dict[str, TensorSpec]:

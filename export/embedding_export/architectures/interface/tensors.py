@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from embedding_export.architectures.interface.figures import Figures
+
 TABLE = "embed_tokens.weight"
 
 Role = Literal["table", "matrix", "gain", "scalar"]
@@ -69,3 +71,14 @@ def norm_takers(specs: Specs) -> dict[str, list[str]]:
         if spec.norm is not None:
             found.setdefault(spec.norm, []).append(name)
     return found
+
+
+def name_residuals(figures: Figures, sums: Mapping[str, Part]) -> tuple[Residual, ...]:
+    """Every layer's `sums`, in the order of computation, by the names that graphs have."""
+    layers = range(len(figures.layer_types))
+    return tuple(Residual(f"{layer_prefix(i)}{name}", i, part) for i in layers for name, part in sums.items())
+
+
+def find_part(name: str, marks: Mapping[str, Part]) -> Part | None:
+    """The part whose mark a stored tensor's name holds; None for all others."""
+    return next((part for mark, part in marks.items() if mark in name), None)

@@ -1,0 +1,21 @@
+"""Text files that a power cut leaves whole: the new one, or the one before."""
+
+import os
+from pathlib import Path
+
+
+def replace_durably(path: Path, text: str, temporary: Path) -> None:
+    """Write `text` to `temporary`, have it on the disk, and give it the name `path`.
+
+    Raises:
+        OSError: it cannot be written; the file before stays, and `temporary` is gone.
+    """
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
