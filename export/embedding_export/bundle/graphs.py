@@ -31,8 +31,11 @@ from embedding_export.weights.precisions import (
     LITERT_MIN_VERSION,
     NOT_OFFERED,
     PRECISIONS,
+    LitertRow,
+    PrecisionRow,
     precision_row,
 )
+from embedding_export.weights.sample import OPTION
 from embedding_runtime.bundle import Format, Graph, Parity, Precision
 from embedding_runtime.engines.onnx_session import OnnxSession
 from embedding_runtime.engines.registry import check_floor
@@ -58,7 +61,7 @@ class Source:
     def matrices(self) -> Matrices:
         """Rounds matrices by the encoder's activations on the sample; the Dense stages do not count."""
         config, weights = self.checkpoint.config, folded(self.checkpoint)
-        seen = calibrate(config, weights, self.special.sample)
+        seen = calibrate(config, weights, self.special.sample, self.special.beside)
         _release(self.checkpoint)
         return Matrices(config, weights, seen)
 
@@ -140,6 +143,9 @@ def check_options(options: ExportOptions) -> None:
         EngineError: an engine is not installed, does not run on this machine, or is too old for a precision.
     """
     _check_target(options)
+    rows = [PRECISIONS[p] if f == "onnx" else LITERT[p] for f, p in graphs_to_write(options)]
+    if options.calibration.file is not None and not any(row.calibrated for row in rows):
+        raise ExportError(f"{', '.join(options.precisions)} rounds nothing by texts. Leave out {OPTION}.")
     if any(f == "onnx" for f, _ in graphs_to_write(options)) and importlib.util.find_spec("onnx") is None:
         raise ExportError("onnx is not installed. Install it with: pip install 'embedding-edge[export]'")
     for format, precision in graphs_to_write(options):
@@ -202,7 +208,7 @@ def _write_onnx(
     graph = Graph(
         format="onnx",
         precision=precision,
-        recipe=row.recipe,
+        recipe=_recipe(row, source),
         file=path.relative_to(folder).as_posix(),
         external_data=(data.relative_to(folder).as_posix(),),
         inputs=INPUTS,
@@ -243,7 +249,7 @@ def _write_litert(
     graph = Graph(
         format="litert",
         precision=precision,
-        recipe=row.recipe,
+        recipe=_recipe(row, source),
         file=path.relative_to(folder).as_posix(),
         external_data=(),
         inputs=(names.input,),
@@ -261,6 +267,11 @@ def _write_litert(
     subject = Subject(checkpoint.prompts, describe.dims(checkpoint, options.dims), checkpoint.max_seq_length)
     write_litert_conformance(_conformance(path), graph, subject, source.special.golden, session)
     return graph, compared
+
+
+def _recipe(row: PrecisionRow | LitertRow, source: Source) -> dict[str, str]:
+    """What was done, and by which texts."""
+    return {**row.recipe, "calibration": source.special.calibration} if row.calibrated else row.recipe
 
 
 def remove(graph: Graph, folder: Path) -> None:

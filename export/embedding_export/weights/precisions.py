@@ -36,6 +36,11 @@ class PrecisionRow:
     table_block: int = 32
     four_bits: tuple[str, ...] = ()
 
+    @property
+    def calibrated(self) -> bool:
+        """Whether texts that were seen decide how anything is rounded."""
+        return self.storage not in ("float32", "float16")
+
 
 # Parts that may each have 4 bits or 8.
 TABLE_PART = "table"
@@ -45,7 +50,7 @@ ATTENTION = (
     "scores from uint8 queries and int8 keys, static scales, pairs of channels shared by powers of two; "
     "the rest float32"
 )
-MATRICES = "int8, symmetric, one float32 scale per output, errors made good on built-in texts"
+MATRICES = "int8, symmetric, one float32 scale per output, errors made good on calibration texts"
 BALANCING = (
     "channels moved from norms to the matrices behind them by powers of two, for the least error there"
 )
@@ -182,7 +187,7 @@ def composed_row(four_bits: Collection[str]) -> tuple[Precision, PrecisionRow]:
         return precision, replace(row, recipe={**row.recipe, **table}, table_block=four.table_block)
     weights = (
         f"{', '.join(matrices)}: 4 bits, blocks of 32, uint4 zero points, float32 scales, errors made good "
-        f"on built-in texts; other matrices: {MATRICES}"
+        f"on calibration texts; other matrices: {MATRICES}"
     )
     stored = four.table if TABLE_PART in four_bits else None
     return precision, replace(
@@ -231,6 +236,11 @@ class LitertRow:
     golden_tolerance: dict[str, float]
     bit_stable: bool | None = None
     eight_bit_downs: float = 0.0
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether texts that were seen decide how anything is rounded."""
+        return self.attention.type != "float32"
 
     def format(self, name: str, specs: Specs) -> LitertFormat:
         """The format of a matrix or the table by its name; what belongs to no part is float32.
@@ -320,7 +330,8 @@ LITERT: dict[Precision, LitertRow] = {
         table=_I4,
         bytes_per_parameter=0.58,
         recipe={
-            "weights": "4 bits, symmetric, blocks of 32, float16 scales, errors made good on built-in texts",
+            "weights": "4 bits, symmetric, blocks of 32, float16 scales, errors made good on calibration "
+            "texts",
             "table": _LITERT_INT4_TABLE,
             "activations": _INT8_ACTIVATIONS,
             "dense": "folded, float32",
