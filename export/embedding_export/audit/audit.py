@@ -180,7 +180,7 @@ def _gain(
     """What a norm should multiply by, by the factors that were moved to where its channels are taken."""
     specs = tensor_specs(checkpoint.config)
     gain = read * np.float32(specs[name].scale)
-    if any(graph[taker].kind == "int8" for taker in norm_takers(specs).get(name, ()) if taker in graph):
+    if any(graph[taker].eight_bits for taker in norm_takers(specs).get(name, ()) if taker in graph):
         return gain / read_norm_factors(graph, name, gain)
     queries = next((q for q, spec in specs.items() if spec.keys and name in (q, spec.keys)), None)
     if queries is None:

@@ -16,12 +16,12 @@ from embedding_export.weights.quantize import (
     LARGEST_SIGNED_CODE,
     SMALLEST_NORMAL_FLOAT16,
     Floats,
-    Int4Blocks,
+    Int4Rows,
     Int4Symmetric,
     Int8Rows,
     bfloat16,
-    int4_blocks,
     int4_symmetric,
+    int4_within_int8,
     int8_rows,
 )
 
@@ -47,21 +47,22 @@ def compensated_int8(values: Floats, moments: Floats) -> Int8Rows:
     return Int8Rows(grid.rounded(codes, _damped(moments)).T.astype(np.int8), scales)
 
 
-def compensated_int4(values: Floats, moments: Floats, block: int) -> Int4Blocks:
-    """`int4_blocks` of float32 scales with codes that make good each other's errors.
+def compensated_int4(values: Floats, moments: Floats, block: int) -> Int4Rows:
+    """`int4_within_int8` with codes that make good each other's errors.
 
     Raises:
         ExportError: rows are no multiple of `block` long.
     """
     damped = _damped(moments)
-    found = int4_blocks(values, np.float32, block, damped.diagonal())
-    zeros = _wide(found.zeros.astype(np.float32), block)
-    grid = _Columns(_wide(found.scales, block), -zeros, LARGEST_CODE - zeros, MOST_STEPS_OF_4_BITS)
+    found = int4_within_int8(values, block, damped.diagonal())
+    steps, zeros = (_wide(x.astype(np.float32), block) for x in (found.steps, found.zeros))
+    grid = _Columns(steps * found.scales.T, -zeros, LARGEST_CODE - zeros, MOST_STEPS_OF_4_BITS)
     codes = grid.rounded(values.T, damped)
-    scales = _fitted_scales(values, codes, found.scales, damped)
-    grid = replace(grid, steps=_wide(scales, block))
+    scales = _fitted_scale(values, codes * steps, found.scales, damped)
+    grid = replace(grid, steps=steps * scales.T)
     codes = grid.improved(values.T, codes, damped) + zeros
-    return Int4Blocks(codes.T.reshape(found.codes.shape).astype(np.uint8), found.zeros, scales)
+    shaped = np.ascontiguousarray(codes.T).reshape(found.codes.shape).astype(np.uint8)
+    return Int4Rows(shaped, found.zeros, found.steps, scales)
 
 
 def compensated_symmetric(values: Floats, moments: Floats, block: int) -> Int4Symmetric:
@@ -149,6 +150,16 @@ def _fitted_scales(values: Floats, codes: Floats, scales: Floats, damped: NDArra
         live = np.trace(system, axis1=1, axis2=2)[:, None, None] / count
         system += np.eye(count) * np.maximum(1e-6 * live, 1e-30)
         found[rows] = np.linalg.solve(system, wanted.astype(float)[:, :, None])[:, :, 0]
+    sound = np.abs(found - scales) <= MOST_RESCALED * scales
+    return np.where(sound, found, scales).astype(np.float32)
+
+
+def _fitted_scale(values: Floats, codes: Floats, scales: Floats, damped: NDArray[np.float64]) -> Floats:
+    """The scale of each row [out, 1] of the products' least error for whole codes [in, out]."""
+    given = damped.astype(np.float32) @ codes
+    live = np.einsum("io,io->o", codes, given)
+    wanted = np.einsum("oi,io->o", values, given)
+    found = np.divide(wanted, live, out=scales[:, 0].copy(), where=live > 0)[:, None]
     sound = np.abs(found - scales) <= MOST_RESCALED * scales
     return np.where(sound, found, scales).astype(np.float32)
 

@@ -15,7 +15,7 @@ from embedding_export.weights.balancing import Balanced, balance
 from embedding_export.weights.calibration import Calibration
 from embedding_export.weights.compensation import compensated_int4, compensated_int8, compensated_symmetric
 from embedding_export.weights.folding import Weight, Weights
-from embedding_export.weights.quantize import Floats, Int4Blocks, Int4Symmetric, Int8Rows
+from embedding_export.weights.quantize import BLOCK, Floats, Int4Rows, Int4Symmetric, Int8Rows
 from embedding_export.weights.turning import GivesTurned, TakesTurned, turned
 
 _TAKING: tuple[Turning, ...] = ("turned_as_it_runs", "takes_turned")
@@ -25,9 +25,9 @@ class Matrices:
     """Rounds each matrix of an encoder by what activations were `seen`; codes are kept, but for
     symmetric 4-bit ones, as several graphs of one export store the same.
 
-    In 8 bits channels are balanced and turned. The inputs of down projections are sparse, with other channels
-    large for every token: they are turned as a graph runs. Values are turned by their own matrix for nothing.
-    Which matrices these are, the architecture says.
+    For products of 8 bits channels are balanced and turned. The inputs of down projections are sparse, with
+    other channels large for every token: they are turned as a graph runs. Values are turned by their own
+    matrix for nothing. Which matrices these are, the architecture says.
     """
 
     def __init__(self, config: Figures, weights: Weights, seen: Calibration) -> None:
@@ -36,7 +36,7 @@ class Matrices:
             name: spec.turning for name, spec in tensor_specs(config).items() if spec.turning is not None
         }
         self._int8: dict[str, Int8Rows] = {}
-        self._int4: dict[tuple[str, int], Int4Blocks] = {}
+        self._int4: dict[str, Int4Rows] = {}
 
     @cached_property
     def _balanced(self) -> Balanced:
@@ -56,25 +56,28 @@ class Matrices:
     def int8(self, weight: str) -> Int8Rows:
         """A matrix in 8 bits."""
         if weight not in self._int8:
-            moments, columns = self.seen.moments[weight], self._balanced.columns
-            if weight in columns:
-                moments = moments / np.outer(columns[weight], columns[weight])
-            if self._turning.get(weight) in _TAKING:
-                moments = turned(np.ascontiguousarray(turned(moments).T))
-            matrix = _turned(self._balanced.weights.tensors[weight], self._turning.get(weight))
-            self._int8[weight] = compensated_int8(matrix.array(), moments)
+            self._int8[weight] = compensated_int8(*self._as_it_runs(weight))
         return self._int8[weight]
 
-    def int4(self, weight: str, block: int) -> Int4Blocks:
-        """A matrix in 4 bits with zero points."""
-        if (weight, block) not in self._int4:
-            values, moments = self._weights.tensors[weight].array(), self.seen.moments[weight]
-            self._int4[weight, block] = compensated_int4(values, moments, block)
-        return self._int4[weight, block]
+    def int4(self, weight: str) -> Int4Rows:
+        """A matrix in 4 bits with zero points, for products of 8 bits."""
+        if weight not in self._int4:
+            self._int4[weight] = compensated_int4(*self._as_it_runs(weight), BLOCK)
+        return self._int4[weight]
 
     def int4_symmetric(self, weight: str, block: int) -> Int4Symmetric:
         """A matrix in 4 bits without zero points."""
         return compensated_symmetric(self._weights.tensors[weight].array(), self.seen.moments[weight], block)
+
+    def _as_it_runs(self, weight: str) -> tuple[Floats, Floats]:
+        """A matrix as products of 8 bits take it, and the moments of its inputs."""
+        moments, columns = self.seen.moments[weight], self._balanced.columns
+        if weight in columns:
+            moments = moments / np.outer(columns[weight], columns[weight])
+        if self._turning.get(weight) in _TAKING:
+            moments = turned(np.ascontiguousarray(turned(moments).T))
+        matrix = _turned(self._balanced.weights.tensors[weight], self._turning.get(weight))
+        return matrix.array(), moments
 
     def importance(self) -> Floats:
         """How much an error of each channel of an embedding counts: float32 [hidden].
@@ -94,7 +97,7 @@ class Matrices:
         return self._turning.get(weight) == "turned_as_it_runs"
 
     def stored_name(self, weight: str) -> str:
-        """What a file calls a matrix's 8-bit codes: how it is turned is part of the name."""
+        """What a file calls a matrix for products of 8 bits: how it is turned is part of the name."""
         turning = self._turning.get(weight)
         if turning in _TAKING:
             return f"{weight}:takes_turned"

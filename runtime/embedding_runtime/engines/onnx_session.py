@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from embedding_runtime.engines.onnx_four_bits import with_eight_bits
 from embedding_runtime.engines.registry import Ids, engine_module, first_line
 from embedding_runtime.errors import EngineError
 from embedding_runtime.machine.cpu import cpu_kind
@@ -43,14 +44,15 @@ def session_options(threads: int) -> Any:
 
 
 def create_session(model: Path | bytes, options: Any, named: Path) -> Any:
-    """An onnxruntime.InferenceSession on a file, or on the bytes of one that lies at `named`.
+    """An onnxruntime.InferenceSession on a file, or on the bytes of one that lies at `named`; what has 4 bits
+    is multiplied in 8.
 
     Raises:
         EngineError: onnxruntime does not load it.  BundleError: it is not an ONNX file.
     """
     ort = engine()
     ort.disable_telemetry_events()
-    model = with_data(model, options, named)
+    model = with_data(with_eight_bits(model, named), options, named)
     try:
         return ort.InferenceSession(
             model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"]

@@ -112,17 +112,19 @@ def _nibbles_exchanged(patch: Patch) -> None:
     patch.setattr(Int4, "_unpacked", unpacked)
 
 
-def _no_zero_points_given(patch: Patch) -> None:
-    """They are in the file, and one product does not take them."""
-    true = Int4.multiply
+def _no_zero_points_taken(patch: Patch) -> None:
+    """They are in the file, and the graph makes 8-bit codes of a matrix without them."""
+    true = Int8._store_four_bits
 
-    def multiply(self: Any, x: str, weight: str) -> str:
-        out = true(self, x, weight)
+    def store(self: Any, weight: str, name: str) -> str:
+        out = true(self, weight, name)
         if "layers.1.mlp.down_proj" in weight:
-            del self._g._nodes[-1].input[3]
+            (minus,) = [n for n in self._g._nodes[-8:] if n.op_type == "Sub"]
+            (times,) = [n for n in self._g._nodes[-8:] if n.op_type == "Mul"]
+            times.input[0] = minus.input[0]
         return out
 
-    patch.setattr(Int4, "multiply", multiply)
+    patch.setattr(Int8, "_store_four_bits", store)
 
 
 def _another_norm(patch: Patch) -> None:
@@ -144,7 +146,7 @@ FAULTS: dict[str, tuple[Precision, Callable[[Patch], None]]] = {
     "int8: the gate's row scale not multiplied back": ("int8", _lost_gate_scale),
     "int8: activations of seven bits": ("int8", _coarser_activations),
     "int4: nibbles of the table's rows exchanged": ("int4", _nibbles_exchanged),
-    "int4: zero points not given to a product": ("int4", _no_zero_points_given),
+    "int4: zero points not taken from a matrix": ("int4", _no_zero_points_taken),
     "int8_q4: a missing zero-point correction": ("int8_q4", _no_zero_point),
     "int8_q4: nibbles of the table's rows exchanged": ("int8_q4", _nibbles_exchanged),
     "int8: one norm's epsilon": ("int8", _another_norm),
