@@ -63,8 +63,8 @@ def read_figures(path: Path, sliding_window: int | None = None) -> tuple[Figures
     """
     fields = read_fields(path)
     model_type = fields.values.get("model_type")
-    known = ARCHITECTURES.get(model_type) if isinstance(model_type, str) else None
-    if known is None:
+    architecture = ARCHITECTURES.get(model_type) if isinstance(model_type, str) else None
+    if architecture is None:
         inner = " (a text model wrapped for images)" if "text_config" in fields.values else ""
         raise CheckpointError(
             f"{fields.file}: model_type is {model_type!r}{inner}; expected one of "
@@ -72,7 +72,7 @@ def read_figures(path: Path, sliding_window: int | None = None) -> tuple[Figures
             "EmbeddingGemma 2 (google/embeddinggemma-2), or a model fine-tuned from one of them. Other Gemma "
             "models make no sentence embeddings, and are not supported."
         )
-    return known.read_figures(fields, sliding_window)
+    return architecture.read_figures(fields, sliding_window)
 
 
 def architecture_of(figures: Figures) -> Architecture:

@@ -86,18 +86,18 @@ def _refuse_others(text: Fields) -> None:
             text.refuse_unless(key, accepted, why)
 
 
-def _window(text: Fields, asked: int | None) -> tuple[int, Repairs]:
+def _window(text: Fields, requested: int | None) -> tuple[int, Repairs]:
     """How far local layers attend to either side: `sliding_window` itself, which saving leaves alone.
 
     A file of a version of development says twice as much; that is refused with the other keys of such files.
     """
-    found = text.integer("sliding_window", 512)
-    if asked is None or asked == found:
-        return found, Repairs({}, {}, ())
+    in_file = text.integer("sliding_window", 512)
+    if requested is None or requested == in_file:
+        return in_file, Repairs({}, {}, ())
     raise CheckpointError(
-        f"{text.file}: sliding_window is {found}, and {asked} was asked for. An EmbeddingGemma 2 attends "
-        "over as many tokens to either side as its file says, and saving does not change it: leave out "
-        "--sliding-window (in Python sliding_window=), or correct the file."
+        f"{text.file}: sliding_window is {in_file}, and {requested} was asked for. An EmbeddingGemma 2 "
+        "attends over as many tokens to either side as its file says, and saving does not change it: leave "
+        "out --sliding-window (in Python sliding_window=), or correct the file."
     )
 
 
@@ -119,8 +119,8 @@ def _global_layer(text: Fields, layer_types: tuple[LayerType, ...], local: Layer
     """The shape that all global layers share; local ones have that of the model."""
     shapes = _shapes(text, layer_types, local)
     for kind in ("local", "global"):
-        found = {shapes[i] for i, k in enumerate(layer_types) if k == kind}
-        if len(found) > 1 or (kind == "local" and found - {(local.head_dim, local.kv_heads)}):
+        distinct = {shapes[i] for i, k in enumerate(layer_types) if k == kind}
+        if len(distinct) > 1 or (kind == "local" and distinct - {(local.head_dim, local.kv_heads)}):
             raise text.wrong("per_layer_config", "one shape of all global layers, and the model's of others")
     head_dim, kv_heads = shapes[len(layer_types) - 1]
     theta = _rope_theta(text, "full_attention", 1_000_000.0)
@@ -165,9 +165,9 @@ def _rope_theta(text: Fields, layer_type: str, default: float) -> float:
             f"{', '.join(_LAYER_TYPES)}."
         )
     own = nested.nested(layer_type)
-    known = {"rope_type", "rope_theta", "partial_rotary_factor"}
+    supported = {"rope_type", "rope_theta", "partial_rotary_factor"}
     whole = own.values.get("partial_rotary_factor") in (None, 1, 1.0)
-    if own.values.get("rope_type", "default") != "default" or set(own.values) - known or not whole:
+    if own.values.get("rope_type", "default") != "default" or set(own.values) - supported or not whole:
         raise CheckpointError(
             f"{text.file}: rotary embeddings are scaled or partial ({own.values}), which is not supported; "
             "expected rope_type 'default' and a rope_theta for each kind of layer."

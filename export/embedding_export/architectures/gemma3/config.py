@@ -61,42 +61,45 @@ def read_figures(fields: Fields, sliding_window: int | None = None) -> tuple[Fig
     return figures, repairs
 
 
-def repaired_window(fields: Fields, asked: int | None = None) -> tuple[int, Repairs]:
+def repaired_window(fields: Fields, requested: int | None = None) -> tuple[int, Repairs]:
     """How far local layers attend, `sliding_window` // 2, with the halving fault of saved configs repaired.
 
     transformers before 5.23 saved the value it had converted (512 became 257, then 129, 65 ...), so 2^k + 1
-    is suspect: 257 is read as 512, others are refused unless `asked` says what is meant.
+    is suspect: 257 is read as 512, others are refused unless `requested` says what is meant.
 
     Raises:
         CheckpointError: a suspect value, or no usable one.
     """
-    found = fields.integer("sliding_window", 4096)
-    if asked is not None and asked < 2:
-        raise CheckpointError(f"sliding_window {asked} was asked for; expected 2 or more, such as 512.")
-    if asked is not None:
-        return _window(found, asked, f"sliding_window {found} of config.json replaced by {asked}, as asked")
-    if found == _HALVED_ONCE:
-        note = f"sliding_window {found} of config.json read as {_GENUINE_WINDOW}: saving had halved it"
-        return _window(found, _GENUINE_WINDOW, note)
-    if found < 2:
-        raise fields.wrong("sliding_window", "2 or more, such as 512")
-    if found % 2 and (found - 1).bit_count() == 1:
-        raise CheckpointError(
-            f"{fields.file}: sliding_window is {found}, of the form 2^k + 1: older versions of transformers "
-            "halve the value at each save (512, 257, 129, 65 ...). Say which one the model was trained with, "
-            f"by --sliding-window (in Python sliding_window=): 512 most likely, or {found} if that is meant."
+    in_file = fields.integer("sliding_window", 4096)
+    if requested is not None and requested < 2:
+        raise CheckpointError(f"sliding_window {requested} was asked for; expected 2 or more, such as 512.")
+    if requested is not None:
+        return _window(
+            in_file, requested, f"sliding_window {in_file} of config.json replaced by {requested}, as asked"
         )
-    return _window(found, found, "")
+    if in_file == _HALVED_ONCE:
+        note = f"sliding_window {in_file} of config.json read as {_GENUINE_WINDOW}: saving had halved it"
+        return _window(in_file, _GENUINE_WINDOW, note)
+    if in_file < 2:
+        raise fields.wrong("sliding_window", "2 or more, such as 512")
+    if in_file % 2 and (in_file - 1).bit_count() == 1:
+        raise CheckpointError(
+            f"{fields.file}: sliding_window is {in_file}, of the form 2^k + 1: older versions of "
+            "transformers halve the value at each save (512, 257, 129, 65 ...). Say which one the model was "
+            "trained with, by --sliding-window (in Python sliding_window=): 512 most likely, or "
+            f"{in_file} if that is meant."
+        )
+    return _window(in_file, in_file, "")
 
 
-def _window(found: int, used: int, note: str) -> tuple[int, Repairs]:
+def _window(in_file: int, trained: int, note: str) -> tuple[int, Repairs]:
     """The window, and how to tell others, where it is not what the file says.
 
     transformers assigns overrides after it has turned the file's `sliding_window` into its exclusive bound,
     so the value there is that bound: one more than the window. From a file it reads twice the window.
     """
-    window = used // 2
-    if window == found // 2:
+    window = trained // 2
+    if window == in_file // 2:
         return window, Repairs({}, {}, ())
     return window, Repairs({"sliding_window": window + 1}, {"sliding_window": 2 * window}, (note,))
 
@@ -140,11 +143,11 @@ def _rope_theta(fields: Fields, layer_type: str, legacy_key: str, default: float
     """The base of one layer type: `rope_parameters` (transformers 5) before the legacy key."""
     nested = fields.nested("rope_parameters")
     own, scaling = nested.nested(layer_type), fields.nested("rope_scaling")
-    for values, known in (
+    for values, supported in (
         (own.values, {"rope_type", "type", "rope_theta"}),
         (scaling.values, {"rope_type", "type"}),
     ):
-        if values.get("rope_type", values.get("type", "default")) != "default" or set(values) - known:
+        if values.get("rope_type", values.get("type", "default")) != "default" or set(values) - supported:
             raise CheckpointError(
                 f"{fields.file}: rotary embeddings are scaled ({values}), which is not supported; expected "
                 "rope_type 'default' and a rope_theta for each kind of layer."

@@ -66,11 +66,11 @@ def layer_prefix(layer: int) -> str:
 
 def norm_takers(specs: Specs) -> dict[str, list[str]]:
     """The matrices that take what a norm gives, by the name of its gain, in the order of computation."""
-    found: dict[str, list[str]] = {}
+    takers: dict[str, list[str]] = {}
     for name, spec in specs.items():
         if spec.norm is not None:
-            found.setdefault(spec.norm, []).append(name)
-    return found
+            takers.setdefault(spec.norm, []).append(name)
+    return takers
 
 
 def name_residuals(figures: Figures, sums: Mapping[str, Part]) -> tuple[Residual, ...]:
