@@ -79,14 +79,14 @@ Rows = Callable[[int, int], NDArray[np.float32]]
 class Difference:
     """A tensor that is not the checkpoint's: what is wrong, in words.
 
-    `stored` is what the file holds and `wanted` gives the rows it should hold, where the two can be compared;
-    `nearest` is how many steps of its grid a sound value may be off.
+    `stored` is the tensor in the file and `expected` gives the rows that it should hold; both are None where
+    nothing can be compared. `nearest` is how many steps of its grid a sound value may be off.
     """
 
     name: str
     words: str
     stored: StoredWeight | None = None
-    wanted: Rows | None = None
+    expected: Rows | None = None
     nearest: float = 0.5
 
 
@@ -97,19 +97,19 @@ def audit_graph(path: Path, checkpoint: Checkpoint) -> int:
         AuditError: a tensor is missing, left over, or differs from the checkpoint's by more than its format
         allows; the first ones are named.
     """
-    compared, found = differences(path, checkpoint)
-    if found:
+    compared, faults = differences(path, checkpoint)
+    if faults:
         raise AuditError(
-            f"{path.name} does not hold the checkpoint's weights: {in_words(found)}. The graph was refused; "
+            f"{path.name} does not hold the checkpoint's weights: {in_words(faults)}. The graph was refused; "
             "please report this with the checkpoint's name."
         )
     return compared
 
 
-def in_words(found: Sequence[Difference]) -> str:
+def in_words(faults: Sequence[Difference]) -> str:
     """The first three differences."""
-    named = "; ".join(f"{d.name} {d.words}" for d in found[:3])
-    return named + (f"; and {len(found) - 3} more" if len(found) > 3 else "")
+    named = "; ".join(f"{d.name} {d.words}" for d in faults[:3])
+    return named + (f"; and {len(faults) - 3} more" if len(faults) > 3 else "")
 
 
 def differences(path: Path, checkpoint: Checkpoint) -> tuple[int, list[Difference]]:
@@ -121,21 +121,21 @@ def differences(path: Path, checkpoint: Checkpoint) -> tuple[int, list[Differenc
     stored = read_graph(path)
     unfolded = all(stage.weight in stored for stage in checkpoint.dense)
     weights = as_stored(checkpoint) if unfolded else folded(checkpoint)
-    found = [] if unfolded else _fold_faults(weights, checkpoint)
+    faults = [] if unfolded else _fold_faults(weights, checkpoint)
     tensors = dict(weights.tensors)
     tensors |= moved_as_stored(stored, weights.tensors, tensor_specs(checkpoint.config))
     for name, tensor in tensors.items():
         if name not in stored:
-            found.append(Difference(name, "is missing"))
+            faults.append(Difference(name, "is missing"))
         elif difference := _difference(name, stored, tensor, checkpoint):
-            found.append(difference)
+            faults.append(difference)
     specs = tensor_specs(checkpoint.config)
     evened = {f"{n}:inputs": n for n, spec in specs.items() if spec.unnormed and f"{n}:inputs" in stored}
     for name, matrix in evened.items():
         if words := wrong_input_factors(stored, matrix, specs[matrix].shape[1]):
-            found.append(Difference(name, words))
+            faults.append(Difference(name, words))
     left = [n for n in stored if n not in weights.tensors and n not in evened]
-    return len(weights.tensors), found + [
+    return len(weights.tensors), faults + [
         Difference(n, "stands for no tensor of the checkpoint") for n in left
     ]
 
@@ -150,21 +150,21 @@ def _difference(
     if kind not in NEAREST:
         return Difference(name, f"is stored as {kind}, which has no error bound")
 
-    def wanted(start: int, stop: int) -> NDArray[np.float32]:
+    def expected(start: int, stop: int) -> NDArray[np.float32]:
         want, spec = tensor.rows(start, stop), tensor_specs(checkpoint.config).get(name)
         return _gain(name, want, graph, checkpoint) if spec and spec.role == "gain" else want
 
     worst = [0.0, 0.0]
     for start in range(0, stored.shape[0], ROWS):
         stop = min(start + ROWS, stored.shape[0])
-        if (found := _excess(stored.grid(start, stop), wanted(start, stop), kind)) is not None:
-            worst = np.maximum(worst, found).tolist()
+        if (excess := _excess(stored.grid(start, stop), expected(start, stop), kind)) is not None:
+            worst = np.maximum(worst, excess).tolist()
         stored.release()
         if isinstance(tensor, Tensor):
             tensor.release()
     if worst == [0.0, 0.0]:
         return None
-    return Difference(name, _words(worst[0], worst[1]), stored, wanted, NEAREST[kind])
+    return Difference(name, _words(worst[0], worst[1]), stored, expected, NEAREST[kind])
 
 
 def _kind(name: str, stored: StoredWeight, checkpoint: Checkpoint) -> str:
@@ -200,8 +200,8 @@ def _excess(grid: Grid, want: NDArray[Any], kind: str) -> tuple[float, float] | 
         near &= np.abs(grid.step - scale) <= scale * SCALE_TOLERANCE + SMALLEST_SCALE
     if kind.startswith("compensated_int4"):
         near &= _fits(grid, want)
-    kept = np.abs(want - inside) <= CLIPPED[kind] * grid.step + smallest
-    if (sound := near & kept).all():  # NaN fails both
+    unclipped = np.abs(want - inside) <= CLIPPED[kind] * grid.step + smallest
+    if (sound := near & unclipped).all():  # NaN fails both
         return None
     errors = np.abs(grid.values - want)
     steps = np.divide(errors, grid.step, out=np.zeros_like(errors), where=grid.step > 0)

@@ -65,8 +65,8 @@ def read_norm_factors(stored: Mapping[str, StoredWeight], name: str, gain: Float
     """By which powers of two a norm's `gain` was divided; 1 where it was by something else."""
     if name not in stored or stored[name].shape != gain.shape:
         return np.ones_like(gain)
-    found = stored[name].array()
-    ratio = np.divide(gain, found, out=np.ones_like(gain), where=(found != 0) & (gain != 0))
+    stored_gain = stored[name].array()
+    ratio = np.divide(gain, stored_gain, out=np.ones_like(gain), where=(stored_gain != 0) & (gain != 0))
     return np.where(np.frexp(ratio)[0] == 0.5, ratio, np.float32(1))
 
 
@@ -96,7 +96,7 @@ def moved_as_stored(
     stored: Mapping[str, StoredWeight], tensors: Mapping[str, Weight], specs: Specs
 ) -> dict[str, Weight]:
     """The encoder's int8 matrices as this graph should hold them, by factors read where channels are made."""
-    found: dict[str, Weight] = {}
+    matrices: dict[str, Weight] = {}
     for name, spec in specs.items():
         if spec.role == "matrix" and name in stored and stored[name].kind == "int8":
             columns = np.ones(1, np.float32)
@@ -104,5 +104,5 @@ def moved_as_stored(
                 columns = read_norm_factors(stored, spec.norm, tensors[spec.norm].array())
             elif spec.unnormed:
                 columns = np.float32(1) / read_input_factors(stored, name)
-            found[name] = Moved(tensors[name], columns, stored[name].turned)
-    return found
+            matrices[name] = Moved(tensors[name], columns, stored[name].turned)
+    return matrices

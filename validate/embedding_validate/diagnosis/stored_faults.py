@@ -37,13 +37,13 @@ class _Tensor:
     near: float
 
     @property
-    def found(self) -> Floats:
+    def actual(self) -> Floats:
         return self.grid.values
 
     def explains(self, values: Floats) -> bool:
         """Whether `values`, stored, would be what is there: within half a step more than is sound."""
         steps = np.abs(self.grid.step) * (self.near + 0.51)
-        near = np.abs(values - self.found) <= steps + np.abs(self.want) * 1e-5
+        near = np.abs(values - self.actual) <= steps + np.abs(self.want) * 1e-5
         return bool(near.mean() >= _MOST)
 
 
@@ -77,10 +77,10 @@ def _norm_before(name: str, specs: Specs) -> str | None:
 
 
 def _name(difference: Difference, specs: Specs) -> str:
-    if difference.stored is None or difference.wanted is None:
+    if difference.stored is None or difference.expected is None:
         return difference.words.removeprefix("is ")
     rows = min(_ROWS, difference.stored.shape[0])
-    tensor = _Tensor(difference.stored.grid(0, rows), difference.wanted(0, rows), difference.nearest)
+    tensor = _Tensor(difference.stored.grid(0, rows), difference.expected(0, rows), difference.nearest)
     if rows < difference.stored.shape[0] and tensor.explains(tensor.want):
         return "quantization error beyond its class"  # in rows that are not looked at
     if tensor.want.ndim < 2:
@@ -94,16 +94,16 @@ def _name(difference: Difference, specs: Specs) -> str:
 
 def _gain(tensor: _Tensor, offset: float) -> str | None:
     """What another model's norms make of the files' w: `offset` is what this one adds to it."""
-    if offset and np.allclose(tensor.found, tensor.want - offset, atol=1e-6):
+    if offset and np.allclose(tensor.actual, tensor.want - offset, atol=1e-6):
         return "w instead of 1 + w"
-    if not offset and np.allclose(tensor.found, tensor.want + 1, atol=1e-6):
+    if not offset and np.allclose(tensor.actual, tensor.want + 1, atol=1e-6):
         return "1 + w instead of w"
     return None
 
 
 def _factor(tensor: _Tensor) -> str | None:
     """One factor for all values: the median row's, which a few wrong rows do not move."""
-    found, want = (np.atleast_2d(x).astype(np.float64) for x in (tensor.found, tensor.want))
+    found, want = (np.atleast_2d(x).astype(np.float64) for x in (tensor.actual, tensor.want))
     power = (want**2).sum(-1)
     factor = float(np.median((found * want).sum(-1)[power > 0] / power[power > 0])) if power.any() else 1.0
     if factor <= 0 or abs(factor - 1) < _LEAST_FACTOR:
@@ -115,12 +115,12 @@ def _rows(tensor: _Tensor) -> str | None:
     """Few rows are wrong: two may have each other's scales."""
     step = np.broadcast_to(tensor.grid.step, tensor.want.shape)  # (rows, columns)
     inside = np.clip(tensor.want, tensor.grid.low, tensor.grid.high)
-    wrong = np.flatnonzero((np.abs(tensor.found - inside) > np.abs(step) * (tensor.near + 0.01)).any(axis=-1))
+    wrong = np.flatnonzero((np.abs(tensor.actual - inside) > np.abs(step) * (tensor.near + 0.01)).any(axis=-1))
     if len(wrong) > len(tensor.want) // 4:
         return None
     if len(wrong) == 2:
         a, b = wrong.tolist()
-        back = tensor.found[[a, b]] / step[[a, b]] * step[[b, a]]
+        back = tensor.actual[[a, b]] / step[[a, b]] * step[[b, a]]
         near = np.abs(back - tensor.want[[a, b]]) <= np.abs(step[[b, a]]) * (tensor.near + 3.5)
         return f"scales of rows {a} and {b} exchanged" if near.mean() >= _MOST else "two rows wrong"
     return f"{len(wrong)} of {len(tensor.want)} rows wrong"
@@ -128,7 +128,7 @@ def _rows(tensor: _Tensor) -> str | None:
 
 def _unsigned(tensor: _Tensor) -> bool:
     """Codes that are 128 too large or too small."""
-    steps = (tensor.found - tensor.want) / np.where(tensor.grid.step == 0, np.inf, tensor.grid.step)
+    steps = (tensor.actual - tensor.want) / np.where(tensor.grid.step == 0, np.inf, tensor.grid.step)
     return bool((np.abs(np.abs(steps) - 128) < tensor.near + 0.51).mean() >= _MOST)
 
 
@@ -136,7 +136,7 @@ def _shifted(tensor: _Tensor) -> bool:
     """Codes that all lie a whole number of steps, the same in a block, from where they should."""
     if tensor.want.shape[1] % _BLOCK:
         return False
-    rest, middle = _without_shifts(tensor, tensor.found)
+    rest, middle = _without_shifts(tensor, tensor.actual)
     return bool((np.abs(rest) < tensor.near + 0.51).mean() >= _MOST and (np.abs(middle) > 2).mean() > 0.5)
 
 
@@ -165,7 +165,7 @@ def _columns(change: Callable[[Array], Array]) -> Callable[[_Tensor], bool]:
         if tensor.want.shape[1] % _BLOCK:
             return False
         step = np.array(np.broadcast_to(tensor.grid.step, tensor.want.shape))
-        back = change(tensor.found / np.where(step == 0, np.inf, step)) * step
+        back = change(tensor.actual / np.where(step == 0, np.inf, step)) * step
         return bool((np.abs(_without_shifts(tensor, back)[0]) < 4).mean() >= _MOST)
 
     return mistake
@@ -173,7 +173,7 @@ def _columns(change: Callable[[Array], Array]) -> Callable[[_Tensor], bool]:
 
 def _rows_shifted(tensor: _Tensor) -> bool:
     """Each row is its neighbour's."""
-    up, down = tensor.found[1:] - tensor.want[:-1], tensor.found[:-1] - tensor.want[1:]
+    up, down = tensor.actual[1:] - tensor.want[:-1], tensor.actual[:-1] - tensor.want[1:]
     step = np.broadcast_to(np.abs(tensor.grid.step), tensor.want.shape)
     shifts = ((up, step[1:]), (down, step[:-1]))
     return any(bool((np.abs(d) <= (tensor.near + 0.51) * s + 1e-6).mean() >= _MOST) for d, s in shifts)
