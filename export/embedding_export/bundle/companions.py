@@ -47,9 +47,9 @@ def write_client_files(checkpoint: Checkpoint, bundle: Path, onnx_files: dict[st
     text = config["text_config"] if isinstance(config.get("text_config"), dict) else config
     text["vocab_size"] = checkpoint.config.vocab_size
     if names := sorted(Path(f).name for f in onnx_files):
-        known = [dtype for name, dtype in _CLIENT_DTYPES.items() if name in names]
+        dtypes = [dtype for name, dtype in _CLIENT_DTYPES.items() if name in names]
         config["transformers.js_config"] = {
-            **({"dtype": known[0]} if known else {}),
+            **({"dtype": dtypes[0]} if dtypes else {}),
             "use_external_data_format": dict.fromkeys(names, 1),
         }
     write_text(bundle / "config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")

@@ -63,7 +63,7 @@ def embedding_dim(checkpoint: Checkpoint) -> int:
     return checkpoint.dense[-1].out_features if checkpoint.dense else checkpoint.config.output_size
 
 
-def dims(checkpoint: Checkpoint, asked: tuple[int, ...] | None) -> tuple[int, ...]:
+def dims(checkpoint: Checkpoint, requested: tuple[int, ...] | None) -> tuple[int, ...]:
     """The MRL dims to record, largest first: those asked for, else EmbeddingGemma's if its size is this
     one's.
 
@@ -71,11 +71,11 @@ def dims(checkpoint: Checkpoint, asked: tuple[int, ...] | None) -> tuple[int, ..
         ExportError: a dim outside 1 … the embedding's length.
     """
     full = embedding_dim(checkpoint)
-    if asked is None:
+    if requested is None:
         return MRL_DIMS if full == MRL_DIMS[0] else (full,)
-    if wrong := [d for d in asked if not 1 <= d <= full]:
+    if wrong := [d for d in requested if not 1 <= d <= full]:
         raise ExportError(f"--dims names {wrong}; this checkpoint's vectors have {full} components.")
-    return tuple(sorted({full, *asked}, reverse=True))
+    return tuple(sorted({full, *requested}, reverse=True))
 
 
 def aliases(prompts: Mapping[str, str]) -> dict[str, str]:
@@ -83,13 +83,13 @@ def aliases(prompts: Mapping[str, str]) -> dict[str, str]:
 
     Where several prompts share a text the first name stands for it; a prompt's own name is never hidden.
     """
-    found: dict[str, str] = {}
+    by_alias: dict[str, str] = {}
     names = {n.casefold() for n in prompts}
     for name, prompt in prompts.items():
         match = re.fullmatch(r"task: (.+?) \| query: ", prompt)
         if match and match[1].casefold() not in names:
-            found.setdefault(match[1].casefold(), name)
-    return found
+            by_alias.setdefault(match[1].casefold(), name)
+    return by_alias
 
 
 def space_id(checkpoint: Checkpoint, tokenizer: Path) -> str:

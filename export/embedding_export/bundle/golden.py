@@ -73,15 +73,15 @@ def held_out_ids(checkpoint: Checkpoint) -> tuple[tuple[int, ...], ...]:
     prompts = checkpoint.prompts if checkpoint.include_prompt else {}
     texts = (prompts.get(name or "", "") + text for name, text in held_out_texts.prompted(prompts))
     ids = (tuple(_ids(checkpoint, text)) for text in texts)
-    return tuple(found for found in ids if len(found) <= checkpoint.max_seq_length)
+    return tuple(token_ids for token_ids in ids if len(token_ids) <= checkpoint.max_seq_length)
 
 
 def _ids(checkpoint: Checkpoint, text: str) -> list[int]:
     """Of a text, control tokens in it taken as text."""
     tokenizer = checkpoint.tokenizer.library
     tokenizer.encode_special_tokens = True
-    found: list[int] = tokenizer.encode(text.lower() if checkpoint.do_lower_case else text).ids
-    return found
+    token_ids: list[int] = tokenizer.encode(text.lower() if checkpoint.do_lower_case else text).ids
+    return token_ids
 
 
 def _sample(checkpoint: Checkpoint) -> Iterator[tuple[int, ...]]:
@@ -94,11 +94,11 @@ def _sample(checkpoint: Checkpoint) -> Iterator[tuple[int, ...]]:
 def golden_vectors(session: Session, checkpoint: Checkpoint, longest: int) -> tuple[GoldenVector, ...]:
     """Run a written graph, which takes up to `longest` tokens, on seeded ids of a few lengths, unpadded."""
     rng = np.random.default_rng(0)
-    found = []
+    golden = []
     *short, last = LENGTHS
     lengths = (*short, max(last, checkpoint.config.window + BEYOND_WINDOW))
     for length in (n for n in lengths if n <= longest):
         ids = rng.integers(5, checkpoint.config.vocab_size, (1, length), dtype=np.int64)
         (vectors,) = session.run(ids, np.ones_like(ids), ("sentence_embedding",))
-        found.append(GoldenVector.of(ids[0].tolist(), vectors[0]))
-    return tuple(found)
+        golden.append(GoldenVector.of(ids[0].tolist(), vectors[0]))
+    return tuple(golden)

@@ -86,15 +86,15 @@ def graphs_to_write(options: ExportOptions) -> tuple[tuple[Format, Precision], .
         ExportError: a precision that none of the formats offers.
     """
     offered: dict[Format, Sequence[Precision]] = {"onnx": tuple(PRECISIONS), "litert": tuple(LITERT)}
-    found = tuple((f, p) for f in options.formats for p in options.precisions if p in offered[f])
+    graphs = tuple((f, p) for f in options.formats for p in options.precisions if p in offered[f])
     for precision in options.precisions:
-        if not any(p == precision for _, p in found):
+        if not any(p == precision for _, p in graphs):
             format = options.formats[0]
             raise ExportError(
                 f"{format} has no precision {precision!r}; it has {', '.join(offered[format])}. "
                 f"{NOT_OFFERED[format, precision]}"
             )
-    return found
+    return graphs
 
 
 def choose_composition(source: Source, folder: Path, options: ExportOptions, report: Reporter) -> "Chosen":
@@ -118,8 +118,8 @@ def choose_composition(source: Source, folder: Path, options: ExportOptions, rep
 
 def left_out(options: ExportOptions) -> list[str]:
     """Each format that has no graph of an asked precision, which another one has, and why."""
-    asked = [(f, p) for f in options.formats for p in options.precisions]
-    return [f"no {f}/{p}: {NOT_OFFERED[f, p]}" for f, p in asked if (f, p) in NOT_OFFERED]
+    requested = [(f, p) for f in options.formats for p in options.precisions]
+    return [f"no {f}/{p}: {NOT_OFFERED[f, p]}" for f, p in requested if (f, p) in NOT_OFFERED]
 
 
 def bytes_needed(checkpoint: Checkpoint, options: ExportOptions) -> int:
@@ -169,9 +169,9 @@ def write_graph(
     which: tuple[Format, Precision],
     options: ExportOptions,
     report: Reporter,
-    chosen: "Chosen | None" = None,
+    choice: "Chosen | None" = None,
 ) -> Graph:
-    """Write, audit and describe one graph below `folder`, an ONNX one as it was `chosen`, if so.
+    """Write, audit and describe one graph below `folder`, an ONNX one by `choice` if there is one.
 
     Raises:
         AuditError: a stored tensor is not the checkpoint's.  ExportError: the format cannot hold it.
@@ -179,7 +179,7 @@ def write_graph(
     started = time.monotonic()
     report.step(f"writing {which[0]}/{which[1]}")
     if which[0] == "onnx":
-        graph, compared = _write_onnx(source, folder, which[1], report, chosen)
+        graph, compared = _write_onnx(source, folder, which[1], report, choice)
     else:
         graph, compared = _write_litert(source, folder, which[1], options, report)
     report.step(f"{compared} tensors are the checkpoint's ({time.monotonic() - started:.1f} s)")
@@ -187,12 +187,12 @@ def write_graph(
 
 
 def _write_onnx(
-    source: Source, folder: Path, precision: Precision, report: Reporter, chosen: "Chosen | None"
+    source: Source, folder: Path, precision: Precision, report: Reporter, choice: "Chosen | None"
 ) -> tuple[Graph, int]:
     from embedding_export.onnx.writer import INPUTS, OUTPUTS, write_onnx
 
     checkpoint = source.checkpoint
-    row = chosen.row if chosen else precision_row(precision, checkpoint.source.qat)
+    row = choice.row if choice else precision_row(precision, checkpoint.source.qat)
     path = _place(folder, "onnx", row.onnx_file)
     total = int(row.bytes_per_parameter * describe.architecture(checkpoint).parameters)
     data = write_onnx(source.encoder(row.fold_dense), path, report.weights(total), row)
@@ -216,7 +216,7 @@ def _write_onnx(
         golden_tolerance=row.golden_tolerance,
         parity=NOT_YET,
         bit_stable=row.bit_stable,
-        composition=chosen.composition if chosen else None,
+        composition=choice.composition if choice else None,
     )
     return graph, compared
 
@@ -283,8 +283,8 @@ def litert_file(checkpoint: Checkpoint, precision: Precision, single: int | None
 def _lengths(options: ExportOptions, longest: int) -> tuple[int, ...]:
     from embedding_export.litert.writer import check_buckets
 
-    asked = options.buckets if options.litert_single is None else (options.litert_single,)
-    return check_buckets(asked, longest)
+    lengths = options.buckets if options.litert_single is None else (options.litert_single,)
+    return check_buckets(lengths, longest)
 
 
 def _conformance(path: Path) -> Path:

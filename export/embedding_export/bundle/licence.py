@@ -74,9 +74,9 @@ def notice(name: str, revision: str | None, sha256: str, card: Card | None, grap
     A checkpoint is named by its hub id (`organisation/name`) where it has one, or by the models that its card
     says it was made from; never by a local folder.
     """
-    known = name if "/" in name else None
+    hub_id = name if "/" in name else None
     made_from = f" made from {', '.join(card.base_models)}" if card and card.base_models else ""
-    origin = known or f"a checkpoint{made_from}"
+    origin = hub_id or f"a checkpoint{made_from}"
     lines = [
         f"Modified from {origin}{f', revision {revision}' if revision else ''} (weights sha256 {sha256}): "
         f"converted to inference graphs ({', '.join(graphs)}) by embedding-edge {version('embedding-edge')}."

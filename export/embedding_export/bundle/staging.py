@@ -104,10 +104,10 @@ def _is_empty_folder(path: Path) -> bool:
 def _state(target: Path) -> tuple[int, int] | None:
     """What tells one bundle under this name from the next; None where there is none."""
     try:
-        found = (target / "manifest.json").stat()
+        status = (target / "manifest.json").stat()
     except OSError:
         return None
-    return found.st_ino, found.st_mtime_ns
+    return status.st_ino, status.st_mtime_ns
 
 
 def _link_tree(source: Path, destination: Path) -> None:
