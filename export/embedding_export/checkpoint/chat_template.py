@@ -32,18 +32,18 @@ def check_chat_template(folder: Path) -> None:
     Raises:
         CheckpointError: so it is, or there is no template, or jinja2 is not installed.
     """
-    found = list(_templates(folder))
-    if not found:
+    templates = list(_templates(folder))
+    if not templates:
         raise CheckpointError(
             f"{folder} has no {FILE}, though sentence_bert_config.json says that texts go through one "
             '("message" is among its modalities). Fetch the checkpoint again, completely.'
         )
-    for path, source in found:
+    for path, source in templates:
         for prompt in _PROMPTS:
             for text in _TEXTS:
-                if (given := _rendered(path, source, prompt, text)) != prompt + text:
+                if (rendered := _rendered(path, source, prompt, text)) != prompt + text:
                     raise CheckpointError(
-                        f"{path}: the chat template makes {given[:80]!r} of the prompt {prompt!r} and the "
+                        f"{path}: the chat template makes {rendered[:80]!r} of the prompt {prompt!r} and the "
                         f"text {text!r}; expected the two joined, as EmbeddingGemma 2's does. Texts that are "
                         "framed in another way are not supported."
                     )

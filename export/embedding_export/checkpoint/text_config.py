@@ -60,10 +60,10 @@ class PromptConfig:
     truncate_dim: int | None
 
 
-def read_text_config(folder: Path, max_position_embeddings: int, asked: int | None = None) -> TextConfig:
+def read_text_config(folder: Path, max_position_embeddings: int, max_length: int | None = None) -> TextConfig:
     """Read `sentence_bert_config.json`; the length falls back to that of `tokenizer_config.json`.
 
-    `asked` shortens it; of a model that takes more, None asks for `USUAL`.
+    `max_length` shortens it; of a model that takes more, None asks for `USUAL`.
 
     Raises:
         CheckpointError: a setting that changes how text is read and is not supported, or a length that the
@@ -88,15 +88,15 @@ def read_text_config(folder: Path, max_position_embeddings: int, asked: int | No
             f"{fields.file}: texts may have {length} tokens; expected 2 or more, <bos> and <eos> among them. "
             "Correct max_seq_length."
         )
-    if asked is not None and not LEAST <= asked <= length:
+    if max_length is not None and not LEAST <= max_length <= length:
         raise CheckpointError(
-            f"A length of {asked} tokens was asked for (--max-length); expected {LEAST} to {length}, the "
-            f"most that {folder} takes."
+            f"A length of {max_length} tokens was asked for (--max-length); expected {LEAST} to {length}, "
+            f"the most that {folder} takes."
         )
-    if asked is None and length > USUAL:
+    if max_length is None and length > USUAL:
         notes += (f"texts of up to {USUAL} tokens; --max-length takes up to {length}",)
-        asked = USUAL
-    return TextConfig(asked or length, fields.boolean("do_lower_case", False), notes)
+        max_length = USUAL
+    return TextConfig(max_length or length, fields.boolean("do_lower_case", False), notes)
 
 
 def read_prompt_config(folder: Path) -> PromptConfig:
