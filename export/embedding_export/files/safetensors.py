@@ -40,12 +40,13 @@ def read_weights(folder: Path, left_out: Callable[[str], bool] = _is_nothing) ->
         return read_safetensors(single, left_out)
     if index.exists():
         return _read_shards(index, left_out)
-    if found := sorted(
+    if other_formats := sorted(
         p.name for pattern in ("*.bin", "*.pt", "*.h5", "*.gguf") for p in folder.glob(pattern)
     ):
         raise CheckpointError(
-            f"{folder} has its weights as {', '.join(found[:3])}; expected model.safetensors. Convert the "
-            f"checkpoint where sentence-transformers is installed, and export NEW_FOLDER: {_CONVERT}"
+            f"{folder} has its weights as {', '.join(other_formats[:3])}; expected model.safetensors. "
+            "Convert the checkpoint where sentence-transformers is installed, and export NEW_FOLDER: "
+            f"{_CONVERT}"
         )
     raise CheckpointError(
         f"{folder} has no weights: expected model.safetensors, or model.safetensors.index.json with its "

@@ -55,7 +55,7 @@ class TokenizerFile:
     path: Path
     without_row: tuple[str, ...] = ()
     lower: bool = False
-    _given: dict[str, Any] | None = field(default=None, repr=False)
+    _replacement: dict[str, Any] | None = field(default=None, repr=False)
 
     @classmethod
     def read(cls, path: Path, rows: int | None = None, *, lower: bool = False) -> "TokenizerFile":
@@ -67,9 +67,9 @@ class TokenizerFile:
         """
         file = cls(path, lower=lower)
         try:
-            found = file if rows is None else file._fitted(rows)
-            _ = found.control_tokens, found.owner_tokens, found.is_changed  # small, and kept after `release`
-            return found
+            result = file if rows is None else file._fitted(rows)
+            _ = result.control_tokens, result.owner_tokens, result.is_changed  # small, kept after `release`
+            return result
         except (KeyError, TypeError, AttributeError, ValueError) as e:
             raise CheckpointError(f"{path} is not a tokenizer's file ({e!r}). Fetch it again.") from e
 
@@ -136,8 +136,8 @@ class TokenizerFile:
     @cached_property
     def is_changed(self) -> bool:
         """Whether `data` is another than the file's."""
-        given = self._given is not None or self.lower
-        return given or self.data["added_tokens"] != self._read().get("added_tokens")
+        is_replaced = self._replacement is not None or self.lower
+        return is_replaced or self.data["added_tokens"] != self._read().get("added_tokens")
 
     def client_json(self, source: Path) -> str | None:
         """What other clients get in place of one of the checkpoint's files: `data`, and what names no token
@@ -167,7 +167,7 @@ class TokenizerFile:
         return data
 
     def _read(self) -> dict[str, Any]:
-        return self._parsed if self._given is None else self._given
+        return self._parsed if self._replacement is None else self._replacement
 
     def _kept_tokens(self) -> list[dict[str, Any]]:
         return [t for t in self._read().get("added_tokens") or [] if t["content"] not in self.without_row]
@@ -198,9 +198,9 @@ class TokenizerFile:
                 f"{self.path} has ids up to {largest}, but the embedding table has {rows} rows. Tokens were "
                 "added without resizing the model: use the tokenizer the model was trained with."
             )
-        found = TokenizerFile(self.path, tuple(t["content"] for t in beyond), self.lower)
-        found.__dict__["_parsed"] = self._parsed
-        return found
+        fitted = TokenizerFile(self.path, tuple(t["content"] for t in beyond), self.lower)
+        fitted.__dict__["_parsed"] = self._parsed
+        return fitted
 
 
 def _without(value: Any, tokens: frozenset[str]) -> Any:

@@ -94,11 +94,11 @@ def parse_tokenizer(data: dict[str, Any], *, lower: bool = False) -> BytePairs:
     return BytePairs(pieces, vocab, merges, added, bos_id, eos_id)
 
 
-def _require(found: Any, expected: Any, what: str) -> None:
-    if found != expected:
-        shown = json.dumps(found, ensure_ascii=False)[:200]
-        wanted = json.dumps(expected, ensure_ascii=False)
-        raise UnsupportedTokenizer(f"its {what} is {shown}; the compact table reproduces only {wanted}.")
+def _require(actual: Any, expected: Any, what: str) -> None:
+    if actual != expected:
+        shown = json.dumps(actual, ensure_ascii=False)[:200]
+        supported = json.dumps(expected, ensure_ascii=False)
+        raise UnsupportedTokenizer(f"its {what} is {shown}; the compact table reproduces only {supported}.")
 
 
 def _check_model(model: dict[str, Any]) -> None:
@@ -168,7 +168,7 @@ def _merges(merges: list[Any], vocab: dict[str, int]) -> list[tuple[int, int, in
     ranks = {(left, right): rank for rank, (left, right, _) in enumerate(joined)}
     _require(len(joined) - len(ranks), 0, "number of repeated merges")
     byte_ids = {vocab[b] for b in BYTES}
-    used = next((m for m in joined if m[0] in byte_ids or m[1] in byte_ids), None)
-    _require(used, None, "merge of a byte entry")
+    byte_merge = next((m for m in joined if m[0] in byte_ids or m[1] in byte_ids), None)
+    _require(byte_merge, None, "merge of a byte entry")
     _require(len(joined) <= LARGEST_MERGES, True, f"number of merges being at most {LARGEST_MERGES}")
     return joined
