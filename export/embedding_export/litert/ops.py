@@ -231,8 +231,8 @@ class LitertOps:
         return self._reshape(out, self.length, -1)
 
     def _reshape(self, x: Value, *shape: int) -> Value:
-        known = int(np.prod([n for n in shape if n > 0]))
-        full = tuple(int(np.prod(x.shape)) // known if n < 0 else n for n in shape)
+        fixed = int(np.prod([n for n in shape if n > 0]))
+        full = tuple(int(np.prod(x.shape)) // fixed if n < 0 else n for n in shape)
         return self.s.op("RESHAPE", [x, self.s.ints(*full)], full, kind=x.type, newShape=list(full))
 
     def _transpose(self, x: Value, *axes: int) -> Value:

@@ -42,7 +42,7 @@ def read_litert(path: Path) -> dict[str, StoredWeight]:
             mapping.madvise(mmap.MADV_DONTNEED)
 
     model = schema.Model.GetRootAs(mapping)
-    found: dict[str, StoredWeight] = {}
+    weights: dict[str, StoredWeight] = {}
     seen: dict[str, tuple[Any, ...]] = {}
     for graph in (model.Subgraphs(i) for i in range(model.SubgraphsLength())):
         tensors = [graph.Tensors(i) for i in range(graph.TensorsLength())]
@@ -55,9 +55,9 @@ def read_litert(path: Path) -> dict[str, StoredWeight]:
                     "was refused; please report this with the checkpoint's name."
                 )
             base, turned = split_name(name)
-            if base not in found:
-                found[base] = replace(_weight(model, tensor, tensors), release=release, turned=turned)
-    return found
+            if base not in weights:
+                weights[base] = replace(_weight(model, tensor, tensors), release=release, turned=turned)
+    return weights
 
 
 def _is_weight(model: Any, tensor: Any) -> bool:

@@ -147,10 +147,10 @@ class LitertStorage:
                 yield from (quantize.int4_symmetric(values, block) for values in row_blocks(tensor))
 
         def codes() -> Iterator[NDArray[np.uint8]]:
-            for found in rounded():
-                scales.append(found.scales)
-                yield quantize.pack_pairs(found.codes.view(np.uint8) & np.uint8(15))
+            for blocks in rounded():
+                scales.append(blocks.scales)
+                yield quantize.pack_pairs(blocks.codes.view(np.uint8) & np.uint8(15))
 
         stored = self._file.int4(weight, (rows, width), codes())
-        kept = self._file.weight(f"{weight}:scale", np.float16, (rows, width // block), scales)
-        return replace(stored, scales=kept, block=block)
+        stored_scales = self._file.weight(f"{weight}:scale", np.float16, (rows, width // block), scales)
+        return replace(stored, scales=stored_scales, block=block)

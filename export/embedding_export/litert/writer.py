@@ -28,10 +28,10 @@ def check_buckets(buckets: Sequence[int], max_seq_length: int) -> tuple[int, ...
     """
     if wrong := [b for b in buckets if b < 2]:
         raise ExportError(f"--buckets names {wrong[0]}; a bucket has at least 2 tokens.")
-    found = sorted({min(b, max_seq_length) for b in buckets})
-    if not found:
+    lengths = sorted({min(b, max_seq_length) for b in buckets})
+    if not lengths:
         raise ExportError("--buckets names no length.")
-    return tuple(found)
+    return tuple(lengths)
 
 
 def write_litert(

@@ -33,18 +33,18 @@ def read_stored(path: Path) -> dict[str, StoredWeight]:
     tensors = (t for t in model.graph.initializer if not t.name.startswith("constant_"))
     files = _Files(data_beside(path))
     parts = {t.name: files.array(t) for t in tensors}
-    found: dict[str, StoredWeight] = {}
+    weights: dict[str, StoredWeight] = {}
     for name in list(parts):
         stem, _, part = name.rpartition(":")
         base, turned = split_name(stem)
         if part == "int8" and f"{stem}:scale" in parts:
             codes = _oriented(base, parts.pop(name))
-            found[base] = replace(int8_weight(codes, parts.pop(f"{stem}:scale")), turned=turned)
+            weights[base] = replace(int8_weight(codes, parts.pop(f"{stem}:scale")), turned=turned)
         elif part == "int4" and {f"{base}:scale", f"{base}:zero"} <= parts.keys():
             codes, zeros, scales = (parts.pop(f"{base}:{p}") for p in ("int4", "zero", "scale"))
-            found[base] = _int4(base, codes, zeros, scales, parts.pop(f"{base}:step", None))
-    found |= {name: plain_weight(_oriented(name, values)) for name, values in parts.items()}
-    return {name: replace(weight, release=files.release) for name, weight in found.items()}
+            weights[base] = _int4(base, codes, zeros, scales, parts.pop(f"{base}:step", None))
+    weights |= {name: plain_weight(_oriented(name, values)) for name, values in parts.items()}
+    return {name: replace(weight, release=files.release) for name, weight in weights.items()}
 
 
 def score_scales(path: Path) -> list[tuple[float, float]]:

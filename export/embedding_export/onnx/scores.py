@@ -46,11 +46,11 @@ class Int8Scores:
     def quantized(self, q: str, k: str) -> tuple[str, str]:
         """Codes of queries (uint8) and keys (int8)."""
         zeros = np.array(QUERY_ZERO, np.uint8), np.array(0, np.int8)
-        found = (
+        codes = (
             self._g.node("QuantizeLinear", x, self._scale(x), self._g.constant(zero))
             for x, zero in zip((q, k), zeros, strict=True)
         )
-        return next(found), next(found)
+        return next(codes), next(codes)
 
     def product(self, codes: tuple[str, str], q: str, k: str) -> str:
         """The scores, float32: the product of `codes`, laid out for MatMul, of the queries q and keys k."""
