@@ -88,7 +88,7 @@ def export_bundle(
         if options.alphabet is not None:
             report.step(f"trimming the vocabulary to {options.alphabet}")
             checkpoint, cut = trim_vocabulary(checkpoint, options.alphabet, Path(scratch))
-            kept_ids = cut.kept
+            kept_ids = cut.kept_ids
             report.step(cut.summary())
         special = golden_ids(checkpoint)
         before, written = _write_graphs(Source(checkpoint, special), bundle, staging.path, options, report)
@@ -114,14 +114,14 @@ def _write_graphs(
     source: Source, bundle: Path, folder: Path, options: ExportOptions, report: Reporter
 ) -> tuple[tuple[Graph, ...], list[Graph]]:
     """Graphs that stay, and all that are asked for; what these share is let go of before the gate."""
-    chosen = None
+    choice = None
     if options.target_cosine is not None:
         _check_same(source.checkpoint, bundle, options)
-        chosen = choose_composition(source, folder, options, report)
-        options = replace(options, precisions=(chosen.precision,))
+        choice = choose_composition(source, folder, options, report)
+        options = replace(options, precisions=(choice.precision,))
     before = _existing_graphs(source.checkpoint, bundle, folder, options)
-    asked = graphs_to_write(options)
-    return before, [write_graph(source, folder, which, options, report, chosen) for which in asked]
+    graphs = graphs_to_write(options)
+    return before, [write_graph(source, folder, which, options, report, choice) for which in graphs]
 
 
 def _existing_graphs(
@@ -238,10 +238,10 @@ def _judged(graph: Graph, verdict: Verdict) -> Graph:
     return replace(graph, parity=verdict[graph.key]) if graph.key in verdict else graph
 
 
-def _failure(failed: list[Graph], bundle: Path, kept: Path | None) -> str:
+def _failure(failed: list[Graph], bundle: Path, copy: Path | None) -> str:
     lines = [f"{g.key}: {g.parity.reason}." for g in failed]
     where = (
-        f"It was kept as {kept} for study." if kept else "Nothing was written; --keep-failed DIR keeps it."
+        f"It was kept as {copy} for study." if copy else "Nothing was written; --keep-failed DIR keeps it."
     )
     return f"{bundle} was refused, it does not give the reference's vectors. {' '.join(lines)} {where}"
 

@@ -54,29 +54,29 @@ class Trimmed:
     alphabet: str
     characters: int
     entries: int
-    kept: NDArray[np.int64]
+    kept_ids: NDArray[np.int64]
     tokenizer: TokenizerFile
     outside: float
     proved: int
 
     def summary(self) -> str:
         """One sentence on what is saved, and one on what text outside the alphabet costs."""
-        share = 100 * (1 - len(self.kept) / self.entries)
+        share = 100 * (1 - len(self.kept_ids) / self.entries)
         return (
-            f"Alphabet {self.alphabet} ({self.characters} characters): {len(self.kept)} of {self.entries} "
-            f"entries stay, {share:.0f} % of the embedding table is saved. Text in other characters costs "
-            f"more (what was one token becomes {self.outside:.1f} on average), and its vectors are not the "
-            "full model's."
+            f"Alphabet {self.alphabet} ({self.characters} characters): {len(self.kept_ids)} of "
+            f"{self.entries} entries stay, {share:.0f} % of the embedding table is saved. Text in other "
+            f"characters costs more (what was one token becomes {self.outside:.1f} on average), and its "
+            "vectors are not the full model's."
         )
 
     def renumbered(self, tokenizer_config: dict[str, Any]) -> dict[str, Any]:
         """tokenizer_config.json for the trimmed tokenizer: its `added_tokens_decoder` is keyed by id."""
         if "added_tokens_decoder" not in tokenizer_config:
             return tokenizer_config
-        new = {int(old): i for i, old in enumerate(self.kept)}
+        new = {int(old): i for i, old in enumerate(self.kept_ids)}
         decoder = tokenizer_config["added_tokens_decoder"].items()
-        kept = {str(new[int(old)]): token for old, token in decoder if int(old) in new}
-        return tokenizer_config | {"added_tokens_decoder": kept}
+        token_by_id = {str(new[int(old)]): token for old, token in decoder if int(old) in new}
+        return tokenizer_config | {"added_tokens_decoder": token_by_id}
 
 
 def trim(source: TokenizerFile, alphabet: str, *, required: str = "") -> Trimmed:
@@ -93,12 +93,12 @@ def trim(source: TokenizerFile, alphabet: str, *, required: str = "") -> Trimmed
     """
     chars = read_alphabet(alphabet) | set(required)
     full, data = source.pairs, source.data
-    kept = _kept(full, chars | {SPACE}, {data["model"].get("unk_token"), *source.owner_tokens})
-    smaller = TokenizerFile.of(_trimmed_json(data, full, kept), source.path, lower=source.lower)
-    proof = _Proof(source, smaller, kept)
+    kept_ids = _kept(full, chars | {SPACE}, {data["model"].get("unk_token"), *source.owner_tokens})
+    smaller = TokenizerFile.of(_trimmed_json(data, full, kept_ids), source.path, lower=source.lower)
+    proof = _Proof(source, smaller, kept_ids)
     proved = proof.inside(sorted(chars))
     outside = proof.outside()
-    return Trimmed(alphabet, len(chars), len(full.pieces), kept, smaller, outside, proved)
+    return Trimmed(alphabet, len(chars), len(full.pieces), kept_ids, smaller, outside, proved)
 
 
 def read_alphabet(alphabet: str) -> frozenset[str]:
@@ -115,17 +115,17 @@ def _named(name: str) -> set[str]:
 
 def _from_file(path: Path) -> set[str]:
     try:
-        found = set(path.read_text(encoding="utf-8-sig"))
+        characters = set(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as e:
         raise ExportError(
             f"--alphabet {path} is neither one of {', '.join(ALPHABETS)} nor a UTF-8 text file ({e}). Name "
             "one of these, or a file that holds every character of the alphabet."
         ) from e
-    if not found - {"\n", " "}:
+    if not characters - {"\n", " "}:
         raise ExportError(
             f"--alphabet {path} is empty. Expected a file with every character of the alphabet."
         )
-    return found
+    return characters
 
 
 def _kept(full: BytePairs, chars: frozenset[str], named: set[str | None]) -> NDArray[np.int64]:
@@ -139,8 +139,8 @@ def _kept(full: BytePairs, chars: frozenset[str], named: set[str | None]) -> NDA
     return np.array(sorted(always | (written - reserved)), np.int64)
 
 
-def _trimmed_json(data: dict[str, Any], full: BytePairs, kept: NDArray[np.int64]) -> dict[str, Any]:
-    new = {int(old): i for i, old in enumerate(kept)}
+def _trimmed_json(data: dict[str, Any], full: BytePairs, kept_ids: NDArray[np.int64]) -> dict[str, Any]:
+    new = {int(old): i for i, old in enumerate(kept_ids)}
     model = data["model"] | {
         "vocab": {piece: new[old] for piece, old in full.vocab.items() if old in new},
         "merges": [
@@ -165,20 +165,20 @@ def _trimmed_json(data: dict[str, Any], full: BytePairs, kept: NDArray[np.int64]
 class _Proof:
     """Both tokenizers in the `tokenizers` library."""
 
-    def __init__(self, source: TokenizerFile, smaller: TokenizerFile, kept: NDArray[np.int64]) -> None:
+    def __init__(self, source: TokenizerFile, smaller: TokenizerFile, kept_ids: NDArray[np.int64]) -> None:
         assert smaller.pairs  # the compact table takes it
         self._old, self._new = source.library, smaller.library
         self._full = source.pairs
-        self._kept = kept
+        self._kept_ids = kept_ids
 
     def inside(self, chars: list[str]) -> int:
         """Compare tokens of texts in the alphabet; returns their number."""
-        texts = _texts(chars, [self._full.pieces[i] for i in self._kept])
+        texts = _texts(chars, [self._full.pieces[i] for i in self._kept_ids])
         for special in (False, True):
             self._old.encode_special_tokens = self._new.encode_special_tokens = not special
             pairs = zip(self._old.encode_batch(texts), self._new.encode_batch(texts), strict=True)
             for text, (old, new) in zip(texts, pairs, strict=True):
-                if self._kept[new.ids].tolist() != old.ids:
+                if self._kept_ids[new.ids].tolist() != old.ids:
                     raise ExportError(
                         f"The trimmed tokenizer gives {new.tokens} for {text!r}, the full one {old.tokens}. "
                         "Please report this alphabet and tokenizer; export without --alphabet."
@@ -187,11 +187,11 @@ class _Proof:
 
     def outside(self) -> float:
         """Mean number of tokens that the text of a dropped entry becomes; 1.0 where none was dropped."""
-        dropped = sorted(set(range(len(self._full.pieces))) - set(self._kept.tolist()))
+        dropped = sorted(set(range(len(self._full.pieces))) - set(self._kept_ids.tolist()))
         if not dropped:
             return 1.0
-        chosen = random.Random(_SEED).sample(dropped, min(len(dropped), _SAMPLE))
-        texts = [self._full.pieces[i] for i in chosen]
+        sample = random.Random(_SEED).sample(dropped, min(len(dropped), _SAMPLE))
+        texts = [self._full.pieces[i] for i in sample]
         encodings = self._new.encode_batch(texts, add_special_tokens=False)
         return sum(len(e.ids) for e in encodings) / len(encodings)
 

@@ -111,16 +111,16 @@ def _displacements(keys: Uints, buckets: int, size: int) -> Uints | None:
         homes = home[order[starts[todo, None] + np.arange(count)]]
         if not placing.place(todo, homes):
             return None
-    return placing.found
+    return placing.displacements
 
 
 @dataclass(frozen=True)
 class _Placing:
     """What is taken, by which row of the round, the displacements found, and what one of them is worth."""
 
-    used: NDArray[np.bool_]
+    is_used: NDArray[np.bool_]
     owner: NDArray[np.intp]
-    found: Uints
+    displacements: Uints
     stride: int
 
     def place(self, todo: Places, homes: Places) -> bool:
@@ -134,10 +134,10 @@ class _Placing:
                 break
             tried = random.integers(0, _DISPLACEMENTS, len(todo))  # (buckets,)
             # (buckets, keys): where each bucket's keys would lie
-            places = (homes + self.stride * tried[:, None]) % len(self.used)
+            places = (homes + self.stride * tried[:, None]) % len(self.is_used)
             good = self._undisputed(places)
-            self.used[places[good]] = True
-            self.found[todo[good]] = tried[good]
+            self.is_used[places[good]] = True
+            self.displacements[todo[good]] = tried[good]
             todo, homes = todo[~good], homes[~good]
         return all(self._place_one(int(b), h) for b, h in zip(todo, homes, strict=True))
 
@@ -145,18 +145,18 @@ class _Placing:
         """Rows of `places` that are free and share no place with an earlier row."""
         rows = np.arange(len(places))[:, None]
         self.owner[places[::-1]] = rows[::-1]  # of several writers to one place, the last stays
-        good: NDArray[np.bool_] = ((self.owner[places] == rows) & ~self.used[places]).all(axis=1)
+        good: NDArray[np.bool_] = ((self.owner[places] == rows) & ~self.is_used[places]).all(axis=1)
         return good
 
     def _place_one(self, bucket: int, homes: Places) -> bool:
         for start in range(0, _DISPLACEMENTS, _SCAN):
             tried = np.arange(start, start + _SCAN)
             # (displacements, keys) of the one bucket
-            places = (homes + self.stride * tried[:, None]) % len(self.used)
-            free = ~self.used[places].any(axis=1)
+            places = (homes + self.stride * tried[:, None]) % len(self.is_used)
+            free = ~self.is_used[places].any(axis=1)
             if free.any():
-                self.found[bucket] = tried[free.argmax()]
-                self.used[places[free.argmax()]] = True
+                self.displacements[bucket] = tried[free.argmax()]
+                self.is_used[places[free.argmax()]] = True
                 return True
         return False
 

@@ -40,8 +40,8 @@ def stress_texts(
     """
     draw = random.Random(_SEED)
     contents = [a.content for a in tokenizer.added]
-    chosen = [*draw.sample(contents, min(len(contents), added)), *left_out]
-    around = [f"x{content} {content}{content}y" for content in chosen]
+    tokens = [*draw.sample(contents, min(len(contents), added)), *left_out]
+    around = [f"x{content} {content}{content}y" for content in tokens]
     words = [a.content for a in tokenizer.added if a.normalized]
     others = [f(word) for word in words[:added] for f in (str.upper, str.lower, _with_marks)]
     around += [f"x{word} {word}{word}y {word[:-1]}" for word in others]

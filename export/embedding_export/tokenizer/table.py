@@ -125,8 +125,8 @@ def _prove(source: TokenizerFile, out: Path) -> int:
         library.encode_special_tokens = not allow_special
         for text, encoding in zip(texts, library.encode_batch(texts), strict=True):
             for length in PROVED_LENGTHS:
-                found = table.encode(text, length, allow_special=allow_special)
-                _same(text, found, truncated(encoding.ids, length, eos))
+                token_ids = table.encode(text, length, allow_special=allow_special)
+                _same(text, token_ids, truncated(encoding.ids, length, eos))
     return len(texts)
 
 
@@ -135,9 +135,9 @@ def truncated(ids: list[int], length: int | None, eos: int) -> list[int]:
     return ids if length is None or len(ids) <= length else [*ids[: length - 1], eos]
 
 
-def _same(text: str, found: list[int], expected: list[int]) -> None:
-    if found != expected:
+def _same(text: str, actual: list[int], expected: list[int]) -> None:
+    if actual != expected:
         raise ExportError(
-            f"The compact table gives {found[:20]} for {text[:80]!r}; the tokenizers library gives "
+            f"The compact table gives {actual[:20]} for {text[:80]!r}; the tokenizers library gives "
             f"{expected[:20]}. Please report this tokenizer; tokenizer.json can be used instead."
         )

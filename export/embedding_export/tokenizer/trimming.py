@@ -24,13 +24,13 @@ class TensorRows(Tensor):
     """Some rows of another tensor: row `i` is row `kept[i]` of `whole`."""
 
     whole: Tensor
-    kept: NDArray[np.int64]
+    kept_ids: NDArray[np.int64]
 
     @classmethod
-    def of(cls, whole: Tensor, kept: NDArray[np.int64]) -> "TensorRows":
-        """The rows `kept` of `whole`, read when asked for."""
-        shape = (len(kept), *whole.shape[1:])
-        return cls(whole.name, shape, whole.dtype, whole.file, whole.start, whole.mapping, whole, kept)
+    def of(cls, whole: Tensor, kept_ids: NDArray[np.int64]) -> "TensorRows":
+        """The rows `kept_ids` of `whole`, read when asked for."""
+        shape = (len(kept_ids), *whole.shape[1:])
+        return cls(whole.name, shape, whole.dtype, whole.file, whole.start, whole.mapping, whole, kept_ids)
 
     def release(self) -> None:
         """Let the system drop the whole tensor's pages from memory."""
@@ -38,7 +38,7 @@ class TensorRows(Tensor):
 
     def _bits(self, start: int, stop: int) -> NDArray[Any]:
         bits = self.whole._bits(0, self.whole.shape[0]).reshape(self.whole.shape[0], -1)
-        return bits[self.kept[start:stop]].reshape(-1)
+        return bits[self.kept_ids[start:stop]].reshape(-1)
 
 
 def trim_vocabulary(checkpoint: Checkpoint, alphabet: str, scratch: Path) -> tuple[Checkpoint, Trimmed]:
@@ -52,10 +52,10 @@ def trim_vocabulary(checkpoint: Checkpoint, alphabet: str, scratch: Path) -> tup
         CheckpointError: the tokenizer is of a kind that cannot be trimmed.
     """
     cut = trim(checkpoint.tokenizer, alphabet, required="".join(checkpoint.prompts.values()))
-    table = TensorRows.of(checkpoint.tensors[TABLE], cut.kept)
+    table = TensorRows.of(checkpoint.tensors[TABLE], cut.kept_ids)
     smaller = replace(
         checkpoint,
-        config=replace(checkpoint.config, vocab_size=len(cut.kept)),
+        config=replace(checkpoint.config, vocab_size=len(cut.kept_ids)),
         tensors={**checkpoint.tensors, TABLE: table},
         tokenizer=replace(cut.tokenizer, without_row=checkpoint.tokenizer.without_row),
         client_files=tuple(
