@@ -189,10 +189,10 @@ def _formats(text: str) -> tuple[str, ...]:
     return _names(text, typing.get_args(Format))
 
 
-def _names(text: str, known: Sequence[str]) -> tuple[str, ...]:
+def _names(text: str, choices: Sequence[str]) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(text.split(",")))
-    if unknown := [n for n in names if n not in known]:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not one of {', '.join(known)}")
+    if unknown := [n for n in names if n not in choices]:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not one of {', '.join(choices)}")
     return names
 
 
@@ -204,10 +204,10 @@ def _ints(text: str) -> tuple[int, ...]:
 
 
 def _bytes(text: str) -> int:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(KB|MB|GB)", text, re.IGNORECASE)
-    if found is None:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?(KB|MB|GB)", text, re.IGNORECASE)
+    if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 200MB or 0.2GB")
-    return round(float(found[1]) * _UNITS[found[2].upper()])
+    return round(float(match[1]) * _UNITS[match[2].upper()])
 
 
 def _reporter() -> Any:
