@@ -103,9 +103,9 @@ def _features() -> dict[str, bool]:
 
 
 def _groups(root: Path) -> tuple[CoreGroup, ...]:
-    found = cores(root)
-    fast = fast_cores(found)
-    kinds = Counter((c.name or "CPU", c.megahertz, c in fast) for c in found)
+    all_cores = cores(root)
+    fast = fast_cores(all_cores)
+    kinds = Counter((c.name or "CPU", c.megahertz, c in fast) for c in all_cores)
     return tuple(CoreGroup(name, n, megahertz, quick) for (name, megahertz, quick), n in kinds.items())
 
 
