@@ -78,16 +78,16 @@ def choose_table(source: Source, path: Path | None, arguments: argparse.Namespac
     return Table(kind, named, _delimiter(arguments.delimiter, kind))
 
 
-def _delimiter(asked: str | None, kind: RowFormat) -> str | None:
-    if asked is None:
+def _delimiter(delimiter: str | None, kind: RowFormat) -> str | None:
+    if delimiter is None:
         return None
     if kind not in STANDARD_DELIMITERS:
         raise InputError(
             f"The input is {kind}, which has no delimiter. Say --input-format csv, or leave it out."
         )
-    mark = {"tab": "\t", "\\t": "\t"}.get(asked, asked)
+    mark = {"tab": "\t", "\\t": "\t"}.get(delimiter, delimiter)
     if len(mark) != 1 or mark in '"\r\n':
-        raise InputError(f"--delimiter is {asked!r}; expected one character but a quote, or tab.")
+        raise InputError(f"--delimiter is {delimiter!r}; expected one character but a quote, or tab.")
     return mark
 
 

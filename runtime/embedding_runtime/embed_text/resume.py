@@ -88,9 +88,9 @@ class Notes:
             raise InputError(f"{self.path} cannot be read ({e}). Leave out --resume to start again.") from e
         now = json.loads(json.dumps(self._settings))
         if other := [k for k in {**noted, **now} if noted.get(k) != now.get(k)]:
-            was, given = ({k: s.get(k) for k in other} for s in (noted, now))
+            was, current = ({k: s.get(k) for k in other} for s in (noted, now))
             raise InputError(
-                f"The interrupted run had {was}, this one has {given}. Give the same options, or leave out "
+                f"The interrupted run had {was}, this one has {current}. Give the same options, or leave out "
                 "--resume to start again."
             )
         return mark

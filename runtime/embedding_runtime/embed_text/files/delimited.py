@@ -22,7 +22,7 @@ class _Lines:
 
     def __init__(self, lines: Iterator[str]) -> None:
         self._lines, self._back = lines, deque[str]()
-        self.number, self.taken = 0, list[str]()
+        self.number, self.recent = 0, list[str]()
 
     def __iter__(self) -> "_Lines":
         return self
@@ -30,13 +30,13 @@ class _Lines:
     def __next__(self) -> str:
         line = self._back.popleft() if self._back else next(self._lines)
         self.number += 1
-        self.taken.append(line)
+        self.recent.append(line)
         return line
 
     def give_back(self) -> None:
-        """All but the first line since `taken` was emptied."""
-        self._back.extendleft(reversed(self.taken[1:]))
-        self.number -= len(self.taken) - 1
+        """All but the first line since `recent` was emptied."""
+        self._back.extendleft(reversed(self.recent[1:]))
+        self.number -= len(self.recent) - 1
 
 
 def read_delimited(
@@ -59,10 +59,10 @@ def read_delimited(
     """
     csv.field_size_limit(_FIELD_LIMIT)
     lines = _Lines(source.lines(universal=True))
-    if found := _SEPARATOR.fullmatch(source.head.splitlines()[0] if source.head else ""):
+    if separator := _SEPARATOR.fullmatch(source.head.splitlines()[0] if source.head else ""):
         next(lines)
-        delimiter = delimiter or found[1]
-    head = source.head.split("\n", 1)[1] if found and "\n" in source.head else source.head
+        delimiter = delimiter or separator[1]
+    head = source.head.split("\n", 1)[1] if separator and "\n" in source.head else source.head
     mark = delimiter or _delimiter_of(head, standard, layouts) or standard
     reader = csv.reader(lines, delimiter=mark, strict=True)
     if headerless and not _fits(_cells(head, mark), layouts):
@@ -103,7 +103,7 @@ def _rows(
     """Records of the columns that go with their number of cells."""
     while True:
         start = lines.number + 1
-        lines.taken.clear()
+        lines.recent.clear()
         try:
             cells = next(reader)
         except StopIteration:
@@ -111,7 +111,7 @@ def _rows(
         except csv.Error as e:
             # A quote that is never closed must not swallow the rows after it.
             lines.give_back()
-            cells = lines.taken[0].rstrip("\r\n").split(mark)
+            cells = lines.recent[0].rstrip("\r\n").split(mark)
             if mark != "\t" or len(cells) not in columns:  # in TSV a quote may be a quote
                 yield Record(start, error=f"is not valid CSV ({e})")
                 continue

@@ -19,7 +19,7 @@ _TAIL = 1 << 16
 class Existing:
     """Bytes of the rows to keep, and the `index` of the row that comes next."""
 
-    kept: int
+    kept_bytes: int
     next_index: int
 
 
@@ -90,12 +90,12 @@ def _parquet(path: Path, width: int, dtype: str, id_field: str | None) -> Existi
     arrow, parquet = import_pyarrow("Adding to a Parquet file needs")
     try:
         with parquet.ParquetFile(str(path)) as file:
-            found = file.schema_arrow
+            schema = file.schema_arrow
             expected = make_schema(arrow, width, dtype, id_field)
-            if not found.equals(expected, check_metadata=False):
+            if not schema.equals(expected, check_metadata=False):
                 raise InputError(
-                    f"{path} has the columns {_shown(found)}; expected {_shown(expected)} to add vectors to. "
-                    "Give the options that the file was made with, or another file."
+                    f"{path} has the columns {_shown(schema)}; expected {_shown(expected)} to add vectors "
+                    "to. Give the options that the file was made with, or another file."
                 )
             groups = file.metadata.num_row_groups
             if id_field or not groups:

@@ -26,10 +26,10 @@ class ParquetWriter:
         dtype: Any,
         id_field: str | None,
         metadata: dict[str, str],
-        kept: int = 0,
+        kept_bytes: int = 0,
         first: int | None = None,
     ) -> None:
-        """Create the spool, or cut it to the bytes `kept` of an earlier run.
+        """Create the spool, or cut it to the bytes `kept_bytes` of an earlier run.
 
         Args:
             metadata: of the file, by key.
@@ -44,8 +44,8 @@ class ParquetWriter:
         self._dtype, self._dim = np.dtype(dtype), dim
         self._schema = make_schema(self._arrow, dim, dtype, id_field).with_metadata(metadata)
         self._vectors = self._schema.field("embedding").type
-        self._spool = RowFile(spool(path), kept)
-        if not kept:
+        self._spool = RowFile(spool(path), kept_bytes)
+        if not kept_bytes:
             self._spool.append(self._schema.serialize().to_pybytes())
             if first is not None:
                 self._take_over()

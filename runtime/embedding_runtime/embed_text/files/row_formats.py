@@ -20,7 +20,7 @@ _OPENED = re.compile(r'\s*\{\s*(?:"|$)')
 
 
 def choose_format(
-    source: Source, path: Path | None, asked: RowFormat | None, names: tuple[str, ...]
+    source: Source, path: Path | None, requested: RowFormat | None, names: tuple[str, ...]
 ) -> RowFormat:
     """The format of an input.
 
@@ -32,11 +32,11 @@ def choose_format(
         InputError: the name and the content do not tell, or contradict what is asked.
     """
     suffix = _suffix(path)
-    if source.parquet != (asked == "parquet") and (source.parquet or asked) and asked is not None:
-        known = "a Parquet file" if source.parquet else "not a Parquet file"
-        raise InputError(f"{source.name} is {known}. Leave out --input-format {asked}.")
-    if asked or source.parquet:
-        return asked or "parquet"
+    if source.parquet != (requested == "parquet") and (source.parquet or requested) and requested is not None:
+        kind = "a Parquet file" if source.parquet else "not a Parquet file"
+        raise InputError(f"{source.name} is {kind}. Leave out --input-format {requested}.")
+    if requested or source.parquet:
+        return requested or "parquet"
     if suffix == ".parquet":
         raise InputError(
             f"{source.name} is not a Parquet file, despite its name. Name its format with --input-format."

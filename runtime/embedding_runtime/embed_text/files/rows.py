@@ -134,11 +134,11 @@ def _record(n: int, value: Any, field: str) -> Record:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    record = dict(pairs)
+    if len(record) != len(pairs):
         names = [name for name, _ in pairs]
         raise ValueError(f"names the field {next(n for n in names if names.count(n) > 1)!r} twice")
-    return found
+    return record
 
 
 def _row(line: int, record: dict[str, Any], fields: Fields) -> Row:
@@ -146,8 +146,8 @@ def _row(line: int, record: dict[str, Any], fields: Fields) -> Row:
     title = record.get(fields.title) if fields.title else None
     key = _plain(record.get(fields.id)) if fields.id else None
     if not isinstance(text, str):
-        found = f"is {text!r:.40}" if fields.text in record else "is missing"
-        return Row(line, id=key, error=f"has no text: the field {fields.text!r} {found}")
+        fault = f"is {text!r:.40}" if fields.text in record else "is missing"
+        return Row(line, id=key, error=f"has no text: the field {fields.text!r} {fault}")
     if title is not None and not isinstance(title, str):
         return Row(line, id=key, error=f"has a title that is not text: {title!r:.40}")
     if fields.id and fields.id not in record:

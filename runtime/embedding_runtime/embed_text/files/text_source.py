@@ -77,8 +77,8 @@ class _Begun(io.RawIOBase):
         return self._head
 
     def _more(self, count: int) -> bytes:
-        found: bytes = cast(Any, self._stream).read1(count)
-        return found
+        data: bytes = cast(Any, self._stream).read1(count)
+        return data
 
 
 class Source:
@@ -190,15 +190,15 @@ def _first_line(begun: bytes) -> bool:
 
 
 def _refuse(first: bytes, name: str) -> None:
-    found = next(((what, do) for mark, what, do in _REFUSED if first.startswith(mark)), None)
+    refusal = next(((what, do) for mark, what, do in _REFUSED if first.startswith(mark)), None)
     if first.startswith(b"PK\x03\x04"):
-        found = next(((what, do) for part, what, do in _OFFICE if part in first), found)
+        refusal = next(((what, do) for part, what, do in _OFFICE if part in first), refusal)
     if first.startswith(b"BZh") and first[4:10] == _BZIP2:
-        found = ("packed with bzip2", "Unpack it with: bzip2 -d FILE")
+        refusal = ("packed with bzip2", "Unpack it with: bzip2 -d FILE")
     if first.startswith(_GZIP):
-        found = ("packed with gzip twice", "Unpack it with: gzip -d FILE")
-    if found:
-        raise InputError(f"{name} is {found[0]}, which is not text. {found[1]}")
+        refusal = ("packed with gzip twice", "Unpack it with: gzip -d FILE")
+    if refusal:
+        raise InputError(f"{name} is {refusal[0]}, which is not text. {refusal[1]}")
 
 
 def _encoding(first: bytes, name: str) -> tuple[bytes, str]:

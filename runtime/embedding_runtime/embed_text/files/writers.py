@@ -70,8 +70,8 @@ def output_format(path: Path | None) -> OutputFormat:
 class RowFile:
     """A file, or standard output, that only whole rows are added to: what fails half way is cut off."""
 
-    def __init__(self, path: Path | None, kept: int = 0) -> None:
-        """Create the file, or cut it to the bytes `kept` of an earlier run.
+    def __init__(self, path: Path | None, kept_bytes: int = 0) -> None:
+        """Create the file, or cut it to the bytes `kept_bytes` of an earlier run.
 
         Raises:
             OSError: it cannot be written.
@@ -79,7 +79,7 @@ class RowFile:
         flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0)
         self._own = path is not None
         self._fd = _STDOUT if path is None else os.open(path, flags, 0o666)
-        self._good = self._position(kept)
+        self._good = self._position(kept_bytes)
         self._after = self._good
 
     def append(self, data: bytes) -> None:
@@ -114,11 +114,11 @@ class RowFile:
             if self._own:
                 os.close(self._fd)
 
-    def _position(self, kept: int) -> int | None:
+    def _position(self, kept_bytes: int) -> int | None:
         """Where the next row goes; None where there is no such place, as in a pipe or a terminal."""
         try:
             os.lseek(self._fd, 0, os.SEEK_CUR)
-            os.ftruncate(self._fd, kept if self._own else os.fstat(self._fd).st_size)
+            os.ftruncate(self._fd, kept_bytes if self._own else os.fstat(self._fd).st_size)
             if self._own:
                 os.lseek(self._fd, 0, os.SEEK_END)
         except OSError:
@@ -129,9 +129,9 @@ class RowFile:
 class JsonlWriter:
     """One object a line: `index` (or the id by its name), `embedding`, and `error` where that is null."""
 
-    def __init__(self, path: Path | None, id_field: str | None, kept: int = 0, first: int = 0) -> None:
+    def __init__(self, path: Path | None, id_field: str | None, kept_bytes: int = 0, first: int = 0) -> None:
         """`first` is the `index` of the input's first row."""
-        self._file, self._id_field, self._first = RowFile(path, kept), id_field, first
+        self._file, self._id_field, self._first = RowFile(path, kept_bytes), id_field, first
 
     def write(self, rows: list[Written]) -> None:
         """See `Writer.write`."""
@@ -159,10 +159,10 @@ class NpyWriter:
     A row without a vector is a row of NaN.
     """
 
-    def __init__(self, path: Path, dim: int, dtype: Any, kept: int = 0) -> None:
-        self._file, self._dim, self._dtype = RowFile(path, kept), dim, np.dtype(dtype)
-        self._rows = max(0, kept - HEADER_BYTES) // (dim * self._dtype.itemsize)
-        if kept:
+    def __init__(self, path: Path, dim: int, dtype: Any, kept_bytes: int = 0) -> None:
+        self._file, self._dim, self._dtype = RowFile(path, kept_bytes), dim, np.dtype(dtype)
+        self._rows = max(0, kept_bytes - HEADER_BYTES) // (dim * self._dtype.itemsize)
+        if kept_bytes:
             self._file.rewrite(self._header())
         else:
             self._file.append(self._header())
