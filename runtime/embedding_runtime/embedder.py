@@ -271,15 +271,15 @@ class Embedder(ReferenceNames):
         Raises:
             InputError: as `encode`; also for a precision that needs ranges.
         """
-        asked = Options.of(batch_size, False, options)
-        if asked.precision in ("int8", "uint8"):
+        settings = Options.of(batch_size, False, options)
+        if settings.precision in ("int8", "uint8"):
             raise InputError(
-                f"precision {asked.precision!r} needs the ranges of all vectors. Take float32 and use "
+                f"precision {settings.precision!r} needs the ranges of all vectors. Take float32 and use "
                 "quantize_embeddings(vector, precision, ranges) with ranges from quantization_ranges()."
             )
         choice = PromptChoice(prompt, prompt_name, options.get("task"))
-        windows = self.windows(join_requests(as_texts(inputs), self._prompt(choice)), asked)
-        return ((w.start + i, v) for w in windows for i, v in enumerate(stored(w.vectors, asked)))
+        windows = self.windows(join_requests(as_texts(inputs), self._prompt(choice)), settings)
+        return ((w.start + i, v) for w in windows for i, v in enumerate(stored(w.vectors, settings)))
 
     def windows(
         self, requested: Iterable[Request], options: Options, *, strict: bool = True
@@ -289,8 +289,8 @@ class Embedder(ReferenceNames):
         Without `strict` a bad text becomes an entry of `Window.errors` instead of being raised.
         """
         prefixes = prompting.known_prefixes(self.prompts)
-        asked = options.with_defaults(self.truncate_dim, self.overflow)
-        return self._encoder.windows(requested, asked, prefixes=prefixes, strict=strict)
+        settings = options.with_defaults(self.truncate_dim, self.overflow)
+        return self._encoder.windows(requested, settings, prefixes=prefixes, strict=strict)
 
     def tokenize(self, texts: Texts) -> dict[str, NDArray[np.int64]]:
         """`input_ids` and `attention_mask`, int64 (N, S): right-padded, cut, and without a prompt."""
@@ -371,13 +371,13 @@ class Embedder(ReferenceNames):
         return prompting.resolve(choice, self.prompts, self.manifest.aliases, self.default_prompt_name)
 
     def _encode(
-        self, given: Texts | None, choice: PromptChoice, options: Options, titles: Titles = None
+        self, raw: Texts | None, choice: PromptChoice, options: Options, titles: Titles = None
     ) -> Result:
-        inputs = as_inputs(given, options.sentences)
+        inputs = as_inputs(raw, options.sentences)
         single = is_single(inputs)
         texts = as_texts(inputs)
         requested = join_requests(texts, self._prompt(choice), one_title(titles) if single else titles)
         total = len(texts) if isinstance(texts, list) else None
-        asked = options.with_defaults(self.truncate_dim, self.overflow)
+        settings = options.with_defaults(self.truncate_dim, self.overflow)
         with Progress(total, is_shown(options.show_progress_bar)) as progress:
-            return collect(progress.counted(self.windows(requested, asked)), total, asked, single)
+            return collect(progress.counted(self.windows(requested, settings)), total, settings, single)

@@ -80,16 +80,16 @@ class Options:
     sentences: Texts | None = None
 
     @classmethod
-    def of(cls, batch_size: int, show_progress_bar: bool | None, given: Mapping[str, Any]) -> "Options":
+    def of(cls, batch_size: int, show_progress_bar: bool | None, arguments: Mapping[str, Any]) -> "Options":
         """Options as given, checked.
 
         Raises:
             InputError, InputTypeError: an unknown argument, or one that cannot be honoured.
         """
-        known = {f.name for f in fields(cls)}
-        if unknown := sorted(set(given) - known):
-            raise InputError(f"encode() has no arguments {unknown}; expected some of {sorted(known)}.")
-        options = cls(batch_size, show_progress_bar, **given)
+        names = {f.name for f in fields(cls)}
+        if unknown := sorted(set(arguments) - names):
+            raise InputError(f"encode() has no arguments {unknown}; expected some of {sorted(names)}.")
+        options = cls(batch_size, show_progress_bar, **arguments)
         options.check()
         return options
 
@@ -128,10 +128,10 @@ class Options:
         Raises:
             InputError: `dim` and `truncate_dim` differ.
         """
-        asked = self.asked_dim()
+        own_dim = self.asked_dim()
         return replace(
             self,
-            dim=dim if asked is None else asked,
+            dim=dim if own_dim is None else own_dim,
             truncate_dim=None,
             overflow=self.overflow or overflow,
         )

@@ -55,13 +55,13 @@ class Cutter:
             InputError: the text is too long and the policy is "error", or the prompt leaves no room to chunk.
                 The caller puts the subject before the message.
         """
-        found = self._pieces(request)
+        pieces = self._pieces(request)
         if self.include_prompt or not request.prompt:
-            return found
+            return pieces
         if request.prompt not in self._prompts:  # as the reference counts: all of the prompt alone but <eos>
             alone = min(len(self._encode(request.prompt)), self.max_length)
             self._prompts[request.prompt] = alone - 1
-        return found._replace(unpooled=self._prompts[request.prompt])
+        return pieces._replace(unpooled=self._prompts[request.prompt])
 
     def _pieces(self, request: Request) -> Pieces:
         ids = self._encode(request.prompt + request.text)
@@ -97,11 +97,11 @@ class Cutter:
         ids: list[int] = []
         size = min(guess, over - 1)
         while fits < over - 1 and len(ids) < _FULL_ENOUGH * self.max_length:
-            found = self._encode(request.prompt + text[start : start + size])
-            if len(found) > self.max_length:
+            token_ids = self._encode(request.prompt + text[start : start + size])
+            if len(token_ids) > self.max_length:
                 over = size
             else:
-                fits, ids = size, found
+                fits, ids = size, token_ids
             if over == 1:
                 raise self._no_room()
             size = max(fits + 1, min((fits + over) // 2, 2 * fits or over))

@@ -74,13 +74,13 @@ def resolve_task(task: str, prompts: Mapping[str, str], aliases: Mapping[str, st
     """
     if task in prompts:
         return task
-    wanted = task.lower()
-    known = {alias.lower(): name for alias, name in aliases.items() if name in prompts}
-    known |= {name.lower(): name for name in prompts}
-    if wanted not in known:
+    key = task.lower()
+    names = {alias.lower(): name for alias, name in aliases.items() if name in prompts}
+    names |= {name.lower(): name for name in prompts}
+    if key not in names:
         extra = f", also by the names {sorted(aliases)}" if aliases else ""
         raise InputError(f"Task {task!r} is unknown; this bundle has {list(prompts)}{extra}.")
-    return known[wanted]
+    return names[key]
 
 
 def with_title(prompt: str, title: str | None) -> str:

@@ -24,8 +24,10 @@ def collect(windows: Iterable[Window], total: int | None, options: Options, sing
     `total` is the number of texts where known.
     """
     if options.convert_to_tensor:
-        found: Result = as_tensors(_collect(windows, total, replace(options, convert_to_numpy=True), single))
-        return found
+        tensors: Result = as_tensors(
+            _collect(windows, total, replace(options, convert_to_numpy=True), single)
+        )
+        return tensors
     return _collect(windows, total, options, single)
 
 
