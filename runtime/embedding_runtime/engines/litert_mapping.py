@@ -160,10 +160,10 @@ def _signatures(data: Any) -> list[tuple[int, str]]:
             raise ValueError(f"it begins with {bytes(data[:8])!r}")
         model = _Table.root(data)
         graphs = model.items(_MODEL_SUBGRAPHS)
-        found = [model.table(item) for item in model.items(_MODEL_SIGNATURES)]
-        if not found:
+        signatures = [model.table(item) for item in model.items(_MODEL_SIGNATURES)]
+        if not signatures:
             raise IndexError("no signatures")
-        return [(_length(model.table(graphs[_subgraph(s)])), s.text(_SIGNATURE_KEY)) for s in found]
+        return [(_length(model.table(graphs[_subgraph(s)])), s.text(_SIGNATURE_KEY)) for s in signatures]
     except (struct.error, IndexError) as e:
         raise ValueError(f"its tables are damaged ({e})") from e
 
@@ -182,28 +182,28 @@ def _subgraph(signature: _Table) -> int:
 def _keep(view: View, signature: int) -> None:
     """Leave one signature and its subgraph, as the first and only entries of their lists."""
     model = _Table.root(view.data)
-    kept = model.table(model.items(_MODEL_SIGNATURES)[signature])
-    _cut(view, model.items(_MODEL_SUBGRAPHS), _subgraph(kept))
+    entry = model.table(model.items(_MODEL_SIGNATURES)[signature])
+    _cut(view, model.items(_MODEL_SUBGRAPHS), _subgraph(entry))
     _cut(view, model.items(_MODEL_SIGNATURES), signature)
-    field = kept.field(_SIGNATURE_SUBGRAPH)
+    field = entry.field(_SIGNATURE_SUBGRAPH)
     if field is not None:
         view.put(field, 0)
 
 
-def _cut(view: View, items: range, kept: int) -> None:
-    target = items[kept] + _unsigned(view.data, items[kept])
+def _cut(view: View, items: range, index: int) -> None:
+    target = items[index] + _unsigned(view.data, items[index])
     view.put(items.start, target - items.start)
     view.put(items.start - 4, 1)
 
 
 def _unsigned(data: Any, at: int) -> int:
-    found: int = struct.unpack_from("<I", data, at)[0]
-    return found
+    number: int = struct.unpack_from("<I", data, at)[0]
+    return number
 
 
 def _signed(data: Any, at: int) -> int:
-    found: int = struct.unpack_from("<i", data, at)[0]
-    return found
+    number: int = struct.unpack_from("<i", data, at)[0]
+    return number
 
 
 @cache

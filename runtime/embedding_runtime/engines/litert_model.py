@@ -40,8 +40,8 @@ class Signature:
         """The vector (D,) of tokens [1, S]; what goes wrong is the engine's own exception."""
         self.tokens.write(tokens)
         self.model.run_by_index(self.index, [self.tokens], [self.vector])
-        found: Floats = self.vector.read(self.dim, np.float32)
-        return found
+        vector: Floats = self.vector.read(self.dim, np.float32)
+        return vector
 
 
 class Whole:
@@ -192,11 +192,11 @@ def _signature(model: Any, name: str) -> Signature:
     (tokens,), (vector,) = model.create_input_buffers(index), model.create_output_buffers(index)
     # The engine sets more of itself up at the first write, and tells that too.
     tokens.write(np.zeros((1, _length(model, name)), dtype=np.int32))
-    (taken,) = model.get_output_tensor_details(name).values()
-    return Signature(model, index, tokens, vector, int(taken["shape"][-1]))
+    (output,) = model.get_output_tensor_details(name).values()
+    return Signature(model, index, tokens, vector, int(output["shape"][-1]))
 
 
 def _length(model: Any, name: str) -> int:
     """The number of tokens that a signature takes; its name is no matter (published files have their own)."""
-    (given,) = model.get_input_tensor_details(name).values()
-    return int(given["shape"][-1])
+    (details,) = model.get_input_tensor_details(name).values()
+    return int(details["shape"][-1])

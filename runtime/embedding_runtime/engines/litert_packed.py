@@ -72,5 +72,5 @@ def _safe_to_write(target: Path, graph_bytes: int) -> Iterator[Path]:
 
 
 def _identity(file: Path) -> tuple[int, int, int]:
-    found = file.stat()
-    return found.st_ino, found.st_size, found.st_mtime_ns
+    status = file.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns

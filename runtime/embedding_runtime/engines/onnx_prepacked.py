@@ -79,7 +79,7 @@ def _mapped(tables: list[Table], beside: Path) -> Mapping[str, NDArray[Any]]:
 def _map(path: Path) -> mmap.mmap:
     """A file whose pages are read from the disk one by one: rows of a table are read at random."""
     with path.open("rb") as file:
-        found = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    if hasattr(found, "madvise"):
-        found.madvise(mmap.MADV_RANDOM)
-    return found
+        mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    if hasattr(mapping, "madvise"):
+        mapping.madvise(mmap.MADV_RANDOM)
+    return mapping

@@ -76,9 +76,9 @@ def with_data(model: Path | bytes, options: Any, named: Path) -> Path | bytes:
     from embedding_runtime.engines.onnx_links import links_followed
 
     whole = model if isinstance(model, bytes) else model.read_bytes()
-    found, folder = links_followed(whole, named)
+    linked, folder = links_followed(whole, named)
     options.add_session_config_entry(_DATA_FOLDER, str(folder))
-    return found
+    return linked
 
 
 class OnnxSession:

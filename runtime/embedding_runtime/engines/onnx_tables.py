@@ -54,9 +54,9 @@ def without_tables(model: bytes) -> tuple[bytes, tuple[Table, ...]]:
         tables: list[Table] = []
 
         def edit(graph: bytes) -> bytes:
-            kept, found = _graph_without_tables(graph)
-            tables.extend(found)
-            return kept
+            rest, removed = _graph_without_tables(graph)
+            tables.extend(removed)
+            return rest
 
         return graph_edited(model, edit), tuple(tables)
     except (StopIteration, IndexError, ValueError) as e:
@@ -73,14 +73,14 @@ def graph_edited(model: bytes, edit: Callable[[bytes], bytes]) -> bytes:
 
 def locations(model: bytes) -> set[str]:
     """Names of the files of external data that an ONNX file uses."""
-    found: set[str] = set()
+    names: set[str] = set()
 
     def note(name: str) -> str:
-        found.add(name)
+        names.add(name)
         return name
 
     graph_edited(model, lambda graph: _located(graph, note))
-    return found
+    return names
 
 
 def moved(graph: bytes, names: Mapping[str, str]) -> bytes:
@@ -112,15 +112,15 @@ def _graph_without_tables(graph: bytes) -> tuple[bytes, tuple[Table, ...]]:
     fields = list(_fields(graph))
     tables: dict[str, Table] = {}
     gathered = _only_gathered([_bytes(v) for number, _, v in fields if number == _GRAPH_NODE])
-    kept = []
+    rest = []
     for number, wire, value in fields:
         table = _table(_bytes(value)) if number == _GRAPH_INITIALIZER else None
         if table and table.name in gathered:
             tables[table.name] = table
         else:
-            kept.append((number, wire, value))
-    kept += [(_GRAPH_INPUT, _BYTES, _value_info(t)) for t in tables.values()]
-    return b"".join(_field(*f) for f in kept), tuple(tables.values())
+            rest.append((number, wire, value))
+    rest += [(_GRAPH_INPUT, _BYTES, _value_info(t)) for t in tables.values()]
+    return b"".join(_field(*f) for f in rest), tuple(tables.values())
 
 
 def _only_gathered(nodes: list[bytes]) -> set[str]:

@@ -116,14 +116,14 @@ def check_engine_version(graph: Graph) -> str:
     Raises:
         EngineError: missing or too old.
     """
-    engine, found = ENGINES[graph.format], str(engine_module(graph.format).__version__)
-    if _release(found) < _release(graph.engine_min_version):
+    engine, version = ENGINES[graph.format], str(engine_module(graph.format).__version__)
+    if _release(version) < _release(graph.engine_min_version):
         raise EngineError(
-            f"The graph {graph.key} needs {engine.name} >= {graph.engine_min_version}; {found} is installed. "
-            f"Upgrade with: pip install '{engine.name}>={graph.engine_min_version}'"
+            f"The graph {graph.key} needs {engine.name} >= {graph.engine_min_version}; {version} is "
+            f"installed. Upgrade with: pip install '{engine.name}>={graph.engine_min_version}'"
         )
     check_floor(graph.format, graph.precision)
-    return found
+    return version
 
 
 def check_floor(format: Format, precision: Precision) -> None:
