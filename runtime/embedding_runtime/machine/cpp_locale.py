@@ -39,7 +39,7 @@ def number_facets() -> bool:
     try:
         library = ctypes.CDLL("libstdc++.so.6")
         library[_CLASSIC]()
-        found = [ctypes.c_size_t.in_dll(library, name).value for name in _FACETS]
+        numbers = [ctypes.c_size_t.in_dll(library, name).value for name in _FACETS]
     except (OSError, AttributeError, ValueError):  # none, or one without these names
         return True
-    return max(Counter(filter(None, found)).values(), default=0) < 2
+    return max(Counter(filter(None, numbers)).values(), default=0) < 2

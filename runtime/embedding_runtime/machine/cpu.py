@@ -39,8 +39,8 @@ def cpu_fingerprint() -> str:
 
 def cpu_flags() -> frozenset[str]:
     """The instruction-set flags of the first CPU, empty where /proc/cpuinfo does not say."""
-    found = (value for key, value in read_cpuinfo(CPUINFO) if key.lower() in ("flags", "features"))
-    return frozenset(next(found, "").lower().split())
+    flags = (value for key, value in read_cpuinfo(CPUINFO) if key.lower() in ("flags", "features"))
+    return frozenset(next(flags, "").lower().split())
 
 
 def read_cpuinfo(file: Path) -> tuple[tuple[str, str], ...]:

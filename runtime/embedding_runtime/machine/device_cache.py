@@ -88,9 +88,9 @@ def open_prepared(
         What `open_entry` gave, checked; None where there is no entry to be had on this device.
     """
     entry = entries_folder() / key.name
-    found = _open(entry, key, open_entry, check)
-    if found is not None:
-        return found
+    result = _open(entry, key, open_entry, check)
+    if result is not None:
+        return result
     from embedding_runtime.machine.process_memory import give_back_memory
 
     reason = "what was prepared does not pass its check"
@@ -98,12 +98,12 @@ def open_prepared(
         _replace(entry, key, build)
         give_back_memory()
         # Twice: another process that was building may have put its own entry in the place of this one.
-        found = _open(entry, key, open_entry, check) or _open(entry, key, open_entry, check)
-        if found is None:
+        result = _open(entry, key, open_entry, check) or _open(entry, key, open_entry, check)
+        if result is None:
             _discard(entry)
     except (OSError, EmbeddingError) as e:
         reason = str(e)
-    if found is None:
+    if result is None:
         _NOTICES.once(
             entry.name,
             f"Packed weights cannot be kept in {entry.parent} ({reason}). The graph runs without them: "
@@ -111,7 +111,7 @@ def open_prepared(
             "device_cache=False. (Shown once.)",
             EmbeddingWarning,
         )
-    return found
+    return result
 
 
 def require_room(folder: Path, needed: int) -> None:
@@ -150,10 +150,10 @@ def _sealed(entry: Path, key: CacheKey) -> dict[str, int] | None:
     """CRC-32 of each file; None unless the seal is for this key and for files of these names and sizes."""
     try:
         seal = json.loads((entry / SEAL).read_text(encoding="utf-8"))
-        found = {p.name: p.stat().st_size for p in entry.iterdir() if p.name != SEAL}
+        sizes = {p.name: p.stat().st_size for p in entry.iterdir() if p.name != SEAL}
         if seal["version"] != SEAL_VERSION or seal["key"] != asdict(key):
             return None
-        if found != {name: size for name, (size, _) in seal["files"].items()}:
+        if sizes != {name: size for name, (size, _) in seal["files"].items()}:
             return None
         return {name: crc for name, (_, crc) in seal["files"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

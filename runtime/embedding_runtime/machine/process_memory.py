@@ -41,10 +41,10 @@ def give_back_memory() -> None:
 
 def _fields(path: Path) -> dict[str, int]:
     """The lines `Name:   123 kB`, in bytes."""
-    found = {}
+    values = {}
     for line in path.read_text().splitlines():
         name, _, value = line.partition(":")
         number, _, unit = value.strip().partition(" ")
         if unit == "kB" and number.isdigit():
-            found[name] = int(number) << 10
-    return found
+            values[name] = int(number) << 10
+    return values
