@@ -255,18 +255,18 @@ class Manifest:
             raise BundleError(
                 f"{where} is not valid JSON ({e}). The bundle is damaged: export it again."
             ) from e
-        found = data.get("schema_version") if isinstance(data, dict) else None
-        if type(found) is not int or not SCHEMA_VERSION <= found <= SHAPES_SCHEMA_VERSION:
-            newer = type(found) is int and found > SHAPES_SCHEMA_VERSION
+        version = data.get("schema_version") if isinstance(data, dict) else None
+        if type(version) is not int or not SCHEMA_VERSION <= version <= SHAPES_SCHEMA_VERSION:
+            newer = type(version) is int and version > SHAPES_SCHEMA_VERSION
             raise BundleError(
-                f"{where} has schema_version {found!r}; this version reads {SCHEMA_VERSION} to "
+                f"{where} has schema_version {version!r}; this version reads {SCHEMA_VERSION} to "
                 f"{SHAPES_SCHEMA_VERSION}. "
                 + ("Upgrade embedding-edge." if newer else "Export the bundle again.")
             )
         manifest: Manifest = _decode(cls, data, where)
-        if manifest.architecture.schema_version != found:
+        if manifest.architecture.schema_version != version:
             raise BundleError(
-                f"{where} has schema_version {found}, and an architecture that is written with "
+                f"{where} has schema_version {version}, and an architecture that is written with "
                 f"{manifest.architecture.schema_version}. The bundle is damaged: export it again."
             )
         _check_paths(manifest, where)

@@ -82,14 +82,14 @@ def _verify_file(path: Path, name: str, record: FileRecord, stamps: Stamps, veri
         stamp: list[int | str] = [before.st_size, before.st_mtime_ns, before.st_ino, record.sha256]
         if verify == "cached" and stamps.files.get(name) == stamp:
             return
-        found = sha256(path)
+        digest = sha256(path)
     except FileNotFoundError as e:
         raise _damaged(path, "is missing") from e
     except OSError as e:
         raise BundleError(f"{path} cannot be read ({e}). Check its permissions and the disk.") from e
-    if found != record.sha256:
+    if digest != record.sha256:
         stamps.files.pop(name, None)
-        raise _damaged(path, f"has SHA-256 {found[:12]}…; the manifest says {record.sha256[:12]}…")
+        raise _damaged(path, f"has SHA-256 {digest[:12]}…; the manifest says {record.sha256[:12]}…")
     stamps.files[name] = stamp
 
 
@@ -99,7 +99,7 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _damaged(path: Path, found: str) -> BundleError:
+def _damaged(path: Path, fault: str) -> BundleError:
     return BundleError(
-        f"{path} {found}. The bundle is damaged or was changed after export: copy or export it again."
+        f"{path} {fault}. The bundle is damaged or was changed after export: copy or export it again."
     )

@@ -72,17 +72,17 @@ def open_bundle(path: Path, choice: Choice) -> Opened:
         raise InputError(f"verify is {choice.verify!r}; expected 'cached' or 'always'.")
     threads = resolve_threads(choice.threads)
     manifest = load_manifest(path)
-    chosen = BundleGraph(path, manifest, choose_graph(manifest, choice.format, choice.precision))
-    check_parity(chosen, choice.allow_failed)
-    version = check_engine_version(chosen.graph)
-    golden = tuple(g for g in chosen.graph.golden if len(g.ids) <= chosen.max_length)
-    graph, pad_id = replace(chosen.graph, golden=golden), manifest.tokenizer.pad_id
-    engine = backend(graph, chosen.path, threads, pad_id)
+    bundle_graph = BundleGraph(path, manifest, choose_graph(manifest, choice.format, choice.precision))
+    check_parity(bundle_graph, choice.allow_failed)
+    version = check_engine_version(bundle_graph.graph)
+    golden = tuple(g for g in bundle_graph.graph.golden if len(g.ids) <= bundle_graph.max_length)
+    graph, pad_id = replace(bundle_graph.graph, golden=golden), manifest.tokenizer.pad_id
+    engine = backend(graph, bundle_graph.path, threads, pad_id)
     key = cache_key(graph, engine.layout) if _is_prepared(engine, graph, choice) else None
     if key:
         read_ahead(key)
     stamps, before = Stamps.read(path), Stamps.read(path)
-    names = (manifest.tokenizer.file, *chosen.sizes)
+    names = (manifest.tokenizer.file, *bundle_graph.sizes)
     verify_files(path, manifest, names, stamps, choice.verify)
     tokenizer = open_tokenizer(path, manifest.tokenizer, verify=False)  # its hash was just compared
     check_golden_ids(tokenizer, manifest.tokenizer)
@@ -140,7 +140,7 @@ def _vectors(session: Session, pad_id: int) -> Callable[[tuple[int, ...]], Float
 
     def vector(ids: tuple[int, ...]) -> Floats:
         batch, mask = pad([np.array(ids, dtype=np.int32)], pad_id)
-        found: Floats = session.run(batch, mask, ("sentence_embedding",))[0][0]
-        return found
+        output: Floats = session.run(batch, mask, ("sentence_embedding",))[0][0]
+        return output
 
     return vector

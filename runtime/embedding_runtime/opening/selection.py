@@ -40,16 +40,16 @@ def choose_graph(manifest: Manifest, format: str | None, precision: str | None) 
     precisions = default_precisions(manifest.graphs) if precision is None else (precision,)
     formats = FORMAT_ORDER if format is None else (format,)
     by_key: dict[tuple[str, str], Graph] = {(g.precision, g.format): g for g in manifest.graphs}
-    found = [by_key[p, f] for p in precisions for f in formats if (p, f) in by_key]
-    if not found:
+    candidates = [by_key[p, f] for p in precisions for f in formats if (p, f) in by_key]
+    if not candidates:
         have = ", ".join(g.key for g in manifest.graphs) or "none"
-        asked = f"{format or 'any format'} in {precision or 'the default precisions'}"
-        raise InputError(f"The bundle has no graph for {asked}; it has: {have}. Export one with --add.")
-    for graph in found:
+        request = f"{format or 'any format'} in {precision or 'the default precisions'}"
+        raise InputError(f"The bundle has no graph for {request}; it has: {have}. Export one with --add.")
+    for graph in candidates:
         if usable(graph.format):
             return graph
     raise EngineError(
-        f"None of the installed engines can run a graph of this bundle. {_how_to_get_one(found)}"
+        f"None of the installed engines can run a graph of this bundle. {_how_to_get_one(candidates)}"
     )
 
 
@@ -63,7 +63,7 @@ def _how_to_get_one(graphs: list[Graph]) -> str:
     return f"Install one: {'; or '.join(ways)}" if ways else next(filter(None, lacks.values()), "")
 
 
-def check_parity(chosen: BundleGraph, allow_failed: bool) -> None:
+def check_parity(bundle_graph: BundleGraph, allow_failed: bool) -> None:
     """Refuse a graph that was found wrong; warn once per process about one that nobody has checked.
 
     The verdict is the one in `parity.json` when it is about this very graph, else the manifest's.
@@ -71,7 +71,7 @@ def check_parity(chosen: BundleGraph, allow_failed: bool) -> None:
     Raises:
         BundleError: the verdict is "failed", or `parity.json` is unreadable, and `allow_failed` is false.
     """
-    bundle, graph = chosen.folder, chosen.graph
+    bundle, graph = bundle_graph.folder, bundle_graph.graph
     try:
         verdict = _reported(bundle, graph)
     except BundleError:
