@@ -75,8 +75,8 @@ def create_app(service: Service, token: str | None) -> Starlette:
 
 
 def _service(request: Request) -> Service:
-    found: Service = request.app.state.service
-    return found
+    service: Service = request.app.state.service
+    return service
 
 
 def _described(service: Service) -> dict[str, Any]:

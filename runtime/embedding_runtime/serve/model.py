@@ -57,8 +57,8 @@ class Model:
     def dims(self) -> tuple[int, ...]:
         """Numbers of components that the model was trained to be cut to, largest first."""
         own = self.manifest.truncate_dim
-        known = {self.manifest.embedding_dim, *self.manifest.dims, *(() if own is None else (own,))}
-        return tuple(sorted(known, reverse=True))
+        sizes = {self.manifest.embedding_dim, *self.manifest.dims, *(() if own is None else (own,))}
+        return tuple(sorted(sizes, reverse=True))
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -109,9 +109,9 @@ class Model:
             )
         if strange := next((i for i in inner if not 0 <= i < info.vocab_size), None):
             raise InputError(f"has the token id {strange}; the vocabulary has {info.vocab_size}.")
-        found = np.array(ids, dtype=np.int32)
-        self._stream.session.check_ids(found)
-        return Pieces([found], long=False)
+        array = np.array(ids, dtype=np.int32)
+        self._stream.session.check_ids(array)
+        return Pieces([array], long=False)
 
     def run(self, sequences: list[NDArray[np.int32]], unpooled: list[int]) -> Floats:
         """The graph's vectors (N, D) of token sequences, the first `unpooled` tokens of each not averaged.
@@ -123,13 +123,13 @@ class Model:
 
     def finished(self, vectors: Floats, pieces: list[Pieces], dim: int | None) -> Floats:
         """One vector per text (N, dim), as `Embedder.encode` gives it, from those of all its sequences."""
-        kept = self.manifest.truncate_dim if dim is None else dim
-        return finished(vectors, pieces, self._encoder.settings(self._options(kept)))
+        width = self.manifest.truncate_dim if dim is None else dim
+        return finished(vectors, pieces, self._encoder.settings(self._options(width)))
 
     def stamp(self, prompt: str | None, dim: int | None) -> str:
         """What the vectors of an answer are, as JSON in ASCII; see `Stamp`."""
-        kept = dim or self.manifest.truncate_dim or self.manifest.embedding_dim
-        return Stamp.of(self.manifest, self.graph, kept, prompt, self._prompts).to_json()
+        width = dim or self.manifest.truncate_dim or self.manifest.embedding_dim
+        return Stamp.of(self.manifest, self.graph, width, prompt, self._prompts).to_json()
 
     def _options(self, dim: int | None) -> Options:
         return Options(batch_size=self._batch_size, dim=dim)

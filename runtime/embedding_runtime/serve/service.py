@@ -17,7 +17,7 @@ from embedding_runtime.encoding.overflow import Request as TextRequest
 from embedding_runtime.errors import EmbeddingError, InputError
 from embedding_runtime.serve import metrics
 from embedding_runtime.serve.answers import Paced, spell
-from embedding_runtime.serve.asked import Asked, read
+from embedding_runtime.serve.parameters import Parameters, read
 from embedding_runtime.serve.batching import Batcher, Job
 from embedding_runtime.serve.bodies import check_headers, read_body
 from embedding_runtime.serve.failures import (
@@ -132,31 +132,31 @@ class Service:
 
     async def _answer(self, request: Request, room: _Room, until: float) -> Response:
         try:
-            asked, pieces = await self._read(request, room, until)
+            parameters, pieces = await self._read(request, room, until)
             vectors = await self._vectors(request, pieces, until)
-            body = await self._in_pool(self._spell, asked, vectors, pieces)
-            return Paced(body, until, {STAMP_HEADER: self.model.stamp(asked.prompt, asked.dim)})
+            body = await self._in_pool(self._spell, parameters, vectors, pieces)
+            return Paced(body, until, {STAMP_HEADER: self.model.stamp(parameters.prompt, parameters.dim)})
         except ServiceError as e:
             return failure(e)
         except EmbeddingError as e:
             _logger.error("%s", e)
             return failure(ServiceError(500, str(e), code="engine_failed"))
 
-    async def _read(self, request: Request, room: _Room, until: float) -> tuple[Asked, list[Pieces]]:
+    async def _read(self, request: Request, room: _Room, until: float) -> tuple[Parameters, list[Pieces]]:
         """What is asked for, and the token ids of all its texts."""
         check_headers(request)
         body = await read_body(request, self.limits.body, room.reserve_bytes, until)
-        asked = await self._in_pool(read, body, self.model, self.limits)
-        room.reserve_texts(len(asked.inputs))
-        pieces = await self._in_pool(self._pieces, asked)
+        parameters = await self._in_pool(read, body, self.model, self.limits)
+        room.reserve_texts(len(parameters.inputs))
+        pieces = await self._in_pool(self._pieces, parameters)
         room.give_back_bytes()
-        return asked, pieces
+        return parameters, pieces
 
-    def _pieces(self, asked: Asked) -> list[Pieces]:
+    def _pieces(self, parameters: Parameters) -> list[Pieces]:
         """Token ids of all texts."""
-        found: list[Pieces] = []
+        pieces: list[Pieces] = []
         left = self.limits.tokens
-        for index, each in enumerate(asked.inputs):
+        for index, each in enumerate(parameters.inputs):
             try:
                 if isinstance(each, TextRequest):
                     piece = self.model.pieces(each)
@@ -171,8 +171,8 @@ class Service:
                     "service reads in one request. Send fewer texts at a time.",
                     "input",
                 )
-            found.append(piece)
-        return found
+            pieces.append(piece)
+        return pieces
 
     async def _vectors(self, request: Request, pieces: list[Pieces], until: float) -> Floats:
         """Those of all sequences, unless the client goes away or the time is up before."""
@@ -202,11 +202,11 @@ class Service:
             code="timeout",
         )
 
-    def _spell(self, asked: Asked, vectors: Floats, pieces: list[Pieces]) -> bytes:
-        found = self.model.finished(vectors, pieces, asked.dim)
+    def _spell(self, parameters: Parameters, vectors: Floats, pieces: list[Pieces]) -> bytes:
+        rows = self.model.finished(vectors, pieces, parameters.dim)
         tokens = sum(len(ids) for piece in pieces for ids in piece.ids)
         metrics.note_answer(len(pieces))
-        return spell(found, asked.base64, self.model.name, tokens)
+        return spell(rows, parameters.base64, self.model.name, tokens)
 
     async def _in_pool(self, work: Callable[..., _Result], *arguments: Any) -> _Result:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)

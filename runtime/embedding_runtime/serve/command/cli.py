@@ -94,23 +94,23 @@ def _token(path: Path | None) -> str | None:
     """
     where = TOKEN_VARIABLE if path is None else str(path)
     try:
-        found = os.environ.get(TOKEN_VARIABLE) if path is None else path.read_text(encoding="utf-8").strip()
+        token = os.environ.get(TOKEN_VARIABLE) if path is None else path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as e:
         raise InputError(f"--token-file {path} cannot be read ({e}).") from e
-    if found is None:
+    if token is None:
         return None
-    if not found or not all("!" <= c <= "~" for c in found):
+    if not token or not all("!" <= c <= "~" for c in token):
         raise InputError(f"{where} holds no token: expected printable ASCII without spaces.")
-    return found
+    return token
 
 
 def _check_reach(host: str, token: str | None) -> None:
     """Refuse to let other machines in without a token."""
     try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        addresses = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as e:
         raise InputError(f"--host {host} is not an address of this machine ({e}).") from e
-    reached = [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
+    reached = [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in addresses]
     if token is None and not all(address.is_loopback for address in reached):
         raise InputError(
             f"--host {host} can be reached from other machines. Set a token in {TOKEN_VARIABLE} or with "
