@@ -54,9 +54,9 @@ def _best(
     scores = np.empty((len(queries), 0), dtype=np.float32)
     rows = np.empty((len(queries), 0), dtype=np.int64)
     for start in range(0, len(corpus), chunk_size):
-        found = score(queries, corpus[start : start + chunk_size])
-        numbers = np.broadcast_to(np.arange(start, start + found.shape[1]), found.shape)
-        scores, rows = np.hstack((scores, found)), np.hstack((rows, numbers))
+        chunk_scores = score(queries, corpus[start : start + chunk_size])
+        numbers = np.broadcast_to(np.arange(start, start + chunk_scores.shape[1]), chunk_scores.shape)
+        scores, rows = np.hstack((scores, chunk_scores)), np.hstack((rows, numbers))
         if scores.shape[1] > 4 * top_k:
             keep = np.argpartition(-scores, top_k - 1, axis=1)[:, :top_k]
             keep.sort(axis=1)

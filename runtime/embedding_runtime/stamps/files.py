@@ -77,12 +77,12 @@ def stored_as(dim: int, precision: str) -> tuple[int, str]:
 
 def _object(text: str, where: str) -> dict[str, Any]:
     try:
-        found = json.loads(text)
+        data = json.loads(text)
     except (ValueError, RecursionError) as e:
         raise InputError(f"{where} holds no stamp ({e}). Embed the texts again, or write it anew.") from e
-    if not isinstance(found, dict):
+    if not isinstance(data, dict):
         raise InputError(f"{where} holds no stamp: {text[:40]!r}. Embed the texts again, or write it anew.")
-    return found
+    return data
 
 
 def _parquet_stamp(file: Path) -> str:

@@ -76,22 +76,22 @@ class Stamp:
         )
 
     @classmethod
-    def from_mapping(cls, found: Mapping[str, Any], where: str) -> "Stamp":
+    def from_mapping(cls, fields: Mapping[str, Any], where: str) -> "Stamp":
         """Read what `to_json` wrote; `where` begins messages.
 
         Raises:
             InputError: a field is missing, unknown, or of another kind, or the version is another.
         """
-        version = found.get("stamp_version")
+        version = fields.get("stamp_version")
         if version != STAMP_VERSION or isinstance(version, bool):
             newer = type(version) is int and version > STAMP_VERSION
             raise InputError(
                 f"{where} has a stamp of version {version!r}; this version reads {STAMP_VERSION}. "
                 + ("Upgrade embedding-edge." if newer else "Embed the texts again, or write its stamp anew.")
             )
-        values = {name: value for name, value in found.items() if name != "stamp_version"}
-        wanted = typing.get_type_hints(cls)
-        wrong = sorted(set(values) ^ set(wanted)) or [n for n, v in values.items() if not _is(wanted[n], v)]
+        values = {name: value for name, value in fields.items() if name != "stamp_version"}
+        types = typing.get_type_hints(cls)
+        wrong = sorted(set(values) ^ set(types)) or [n for n, v in values.items() if not _is(types[n], v)]
         if wrong:
             raise InputError(
                 f"{where} has a damaged stamp: {wrong[0]!r} is {str(values.get(wrong[0], 'missing'))[:60]}. "
@@ -110,11 +110,11 @@ class Stamp:
             InputError: they do not belong in one index; says what `where` holds and what would be added.
         """
         for name, (what, advice) in _MUST_AGREE.items():
-            held, given = getattr(self, name), getattr(added, name)
-            if held != given:
+            held, new = getattr(self, name), getattr(added, name)
+            if held != new:
                 raise InputError(
                     f"{where} holds vectors {what.format(held, self)}; those to add are "
-                    f"{what.format(given, added)}. {advice.format(held, self)}"
+                    f"{what.format(new, added)}. {advice.format(held, self)}"
                 )
         return replace(self, graphs=tuple(dict.fromkeys((*self.graphs, *added.graphs))))
 

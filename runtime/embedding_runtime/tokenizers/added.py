@@ -38,12 +38,12 @@ class AddedTokens:
     def longest(table: TableFile) -> int:
         """Characters of the longest entry that is matched on the normalized text, 0 where there is none."""
         children, tokens = table.view("added_first_child"), table.view("added_token")
-        depth, level, found = 0, range(1), 0
+        depth, level, deepest = 0, range(1), 0
         while level:  # the nodes lie breadth first
             if any(tokens[node] & NORMALIZED for node in level):
-                found = depth
+                deepest = depth
             depth, level = depth + 1, range(children[level.start], children[level.stop])
-        return found
+        return deepest
 
     def find(
         self, text: str, start: int, stop: int, allow_special: bool, limit: int
@@ -77,7 +77,7 @@ class AddedTokens:
 
     def _longest(self, text: str, begin: int, limit: int) -> tuple[int, int]:
         """Walk the trie from `begin`; end and value of the longest entry, (begin, 0) for none."""
-        node, end, found = 0, begin, 0
+        node, end, value = 0, begin, 0
         children, chars, tokens = self._children, self._chars, self._tokens
         for i in range(begin, min(limit, len(text))):
             first, last, char = children[node], children[node + 1], ord(text[i])
@@ -85,8 +85,8 @@ class AddedTokens:
             if node == last or chars[node] != char:
                 break
             if tokens[node] and tokens[node] & NORMALIZED == self._kind:
-                end, found = i + 1, tokens[node]
-        return end, found
+                end, value = i + 1, tokens[node]
+        return end, value
 
 
 class AddedSearch:
@@ -115,8 +115,8 @@ class AddedSearch:
         if self._longest:
             limit = raw.start if raw else size
             start = max(self._scanned_normal, position)
-            if found := self._in_stretch(start, min(stop, limit), limit):
-                return found
+            if normal := self._in_stretch(start, min(stop, limit), limit):
+                return normal
         return raw if raw and raw.start < stop else None
 
     def _in_stretch(self, start: int, stop: int, limit: int) -> Added | None:
@@ -127,11 +127,11 @@ class AddedSearch:
             self._window = self._normal(self._text[start : 2 * stop - start + self._longest])
             self._window_start = start
         shift = self._window_start
-        found, scanned = self._normalized.find(
+        token, scanned = self._normalized.find(
             self._window, start - shift, stop - shift, self._allow, limit - shift
         )
         self._scanned_normal = scanned + shift
-        return found and Added(found.start + shift, found.stop + shift, found.token_id)
+        return token and Added(token.start + shift, token.stop + shift, token.token_id)
 
 
 class AddedTables(NamedTuple):

@@ -89,13 +89,13 @@ class Symbols(dict[str, int]):
         self._pieces = pieces
 
     def __missing__(self, char: str) -> int:
-        found = self._pieces.find(char.encode())
-        if found >= 0:
-            found &= ID_MASK
+        token_id = self._pieces.find(char.encode())
+        if token_id >= 0:
+            token_id &= ID_MASK
         if len(self) >= CACHED_CHARS:
             self.clear()
-        self[char] = found
-        return found
+        self[char] = token_id
+        return token_id
 
 
 class Merger:

@@ -118,7 +118,7 @@ def _cuts_before_spaces(library: Any) -> bool:
     replaces = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
     sigma = {"type": "Replace", "pattern": {"String": "Σ"}, "content": "σ"}
     steps = {"type": "Lowercase"}, replaces
-    lowers = [{"type": "Sequence", "normalizers": found} for found in ([*steps], [sigma, *steps])]
+    lowers = [{"type": "Sequence", "normalizers": parts} for parts in ([*steps], [sigma, *steps])]
     vocab = library.get_vocab(with_added_tokens=True)
     crossing = any("▁" in entry.lstrip("▁") or " " in entry for entry in vocab)
     return not crossing and state["model"]["type"] == "BPE" and state["normalizer"] in (replaces, *lowers)

@@ -70,10 +70,10 @@ class TableTokenizer:
         if verify:
             table.verify()
         header = table.header
-        found = (header.vocab_size, header.bos_id, header.eos_id)
-        if found[1:] != (info.bos_id, info.eos_id) or header.vocab_size > info.vocab_size:
+        actual = (header.vocab_size, header.bos_id, header.eos_id)
+        if actual[1:] != (info.bos_id, info.eos_id) or header.vocab_size > info.vocab_size:
             raise BundleError(
-                f"{path} has (entries, <bos>, <eos>) {found}; the manifest says "
+                f"{path} has (entries, <bos>, <eos>) {actual}; the manifest says "
                 f"{(info.vocab_size, info.bos_id, info.eos_id)}. Export the bundle again."
             )
         return cls(table, info)
@@ -114,9 +114,9 @@ class TableTokenizer:
         """See `Tokenizer.decode`."""
         if self._special is None:
             self._special = self._added.raw.special_ids()
-        known = (i for i in checked_ids(ids) if i not in self._special and i < self._table.header.vocab_size)
+        plain = (i for i in checked_ids(ids) if i not in self._special and i < self._table.header.vocab_size)
         text, pending = [], bytearray()
-        for token in map(self.id_to_token, known):
+        for token in map(self.id_to_token, plain):
             if byte := BYTE_ENTRY.fullmatch(token):
                 pending.append(int(byte[1], 16))
                 continue
@@ -186,9 +186,9 @@ class TableTokenizer:
         return ids
 
     def _merged(self, word: str) -> tuple[int, ...]:
-        found = self._pieces.find(word.encode())
-        if found >= 0 and found & WHOLE:
-            return (found & ID_MASK,)
+        piece = self._pieces.find(word.encode())
+        if piece >= 0 and piece & WHOLE:
+            return (piece & ID_MASK,)
         ids = list(map(self._symbols.__getitem__, word))
         return tuple(self._merger.merge(self._with_bytes(word, ids)[0] if UNKNOWN in ids else ids))
 
@@ -202,9 +202,9 @@ class TableTokenizer:
         """Symbols with bytes in place of unknown characters, and the index in `text` of each."""
         symbols, starts = [], []
         for i, (char, symbol) in enumerate(zip(text, ids, strict=True)):
-            found = [symbol] if symbol >= 0 else [self._byte_ids[b] for b in char.encode()]
-            symbols += found
-            starts += [i] * len(found)
+            parts = [symbol] if symbol >= 0 else [self._byte_ids[b] for b in char.encode()]
+            symbols += parts
+            starts += [i] * len(parts)
         return symbols, starts
 
     def _beginning(self, text: str, start: int, stop: int) -> tuple[list[int], int]:
@@ -226,13 +226,13 @@ class TableTokenizer:
         if self._symbols[text[start]] == UNKNOWN:
             return []
         stop = min(len(text), start + self._table.header.longest_piece)
-        found = []
+        candidates = []
         for end in range(start + longer_than + 1, stop + 1):
             piece = self._pieces.find(text[start:end].encode())
             if piece >= 0 and piece & WHOLE:
                 symbols = [self._symbols[char] for char in text[start:end]]
-                found.append((piece & ID_MASK, self._merger.highest_rank(symbols)))
-        return found
+                candidates.append((piece & ID_MASK, self._merger.highest_rank(symbols)))
+        return candidates
 
     def _raw_length(self, raw: str, length: int) -> int:
         """Characters of `raw` whose normal form has `length` characters; 0 where none end there."""

@@ -153,9 +153,9 @@ def _decoded(path: Path, raw: bytes) -> Header:
 
 
 def _check_sections(path: Path, header: Header, size: int) -> None:
-    found = {name: s.type for name, s in header.sections.items()}
-    if found != SECTIONS:
-        raise _refused(path, f"has the sections {found}, expected {SECTIONS}")
+    types = {name: s.type for name, s in header.sections.items()}
+    if types != SECTIONS:
+        raise _refused(path, f"has the sections {types}, expected {SECTIONS}")
     last = max(s.stop for s in header.sections.values())
     if last != size:
         raise _refused(path, f"has {size} bytes; its header says {last}")
@@ -166,5 +166,5 @@ def _check_sections(path: Path, header: Header, size: int) -> None:
             )
 
 
-def _refused(path: Path, found: str) -> BundleError:
-    return BundleError(f"{path} {found}. Copy or export the bundle again.")
+def _refused(path: Path, fault: str) -> BundleError:
+    return BundleError(f"{path} {fault}. Copy or export the bundle again.")
