@@ -38,8 +38,8 @@ def build(embedder: Embedder, folder: Path, stamps: dict[str, int]) -> Any:
 def open_index(embedder: Embedder, folder: Path) -> tuple[Any, list[str]]:
     """The index of a folder, made again where a file or the model has changed since."""
     stamps = {p.name: p.stat().st_mtime_ns for p in sorted(folder.glob("*.txt"))}
-    kept = folder / NAMES
-    if kept.exists() and json.loads(kept.read_text()) == [embedder.manifest.space_id, stamps]:
+    names_file = folder / NAMES
+    if names_file.exists() and json.loads(names_file.read_text()) == [embedder.manifest.space_id, stamps]:
         return usearch_index().restore(str(folder / INDEX)), list(stamps)
     return build(embedder, folder, stamps), list(stamps)
 
