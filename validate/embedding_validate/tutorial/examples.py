@@ -16,7 +16,7 @@ from embedding_validate.runners.calls import VectorOf, sliced
 from embedding_validate.tutorial import golden
 from embedding_validate.tutorial import passages as library
 from embedding_validate.tutorial.golden import Score
-from embedding_validate.tutorial.passages import Found
+from embedding_validate.tutorial.passages import SearchResult
 
 if TYPE_CHECKING:
     from embedding_validate.reference.reference import Reference
@@ -65,7 +65,7 @@ class Examples:
     words: tuple[Word, ...]
     rows: tuple[Row, ...]
     left_out: tuple[str, ...]
-    searches: tuple[Found, ...]
+    searches: tuple[SearchResult, ...]
 
     @property
     def largest_difference(self) -> float:
@@ -93,7 +93,7 @@ def run(
     """
     data = golden.load()
     words = [_word(c.probe, reference, bundle) for c in data.components]
-    shown = [s for s in data.scores if _known(s.left, prompts) and _known(s.right, prompts)]
+    shown = [s for s in data.scores if _has_prompt(s.left, prompts) and _has_prompt(s.right, prompts)]
     rows = [_row(s, (reference, bundle), dims, real) for s in shown]
     left_out = tuple(s.id for s in data.scores if s not in shown)
     return Examples(tuple(words), tuple(rows), left_out, library.search(reference, bundle, prompts))
@@ -101,30 +101,30 @@ def run(
 
 def lines(examples: Examples) -> list[str]:
     """The examples as lines of text."""
-    found = ["Words: the first and the last three components"]
+    lines = ["Words: the first and the last three components"]
     for w in examples.words:
         for who, values in (("reference", w.reference), ("bundle", w.bundle)):
             numbers = [f"{v:+.6f}" for v in values]
-            found.append(
+            lines.append(
                 f"  {w.text:8} {who:10} [{', '.join(numbers[:3])} ... {', '.join(numbers[3:])}]  ({w.dim},)"
             )
     for group, title in _TITLES.items():
         rows = [r for r in examples.rows if r.group == group]
         if rows:
-            found += [
+            lines += [
                 "",
                 f"{title:54}   reference     bundle" + ("    printed" if _any_printed(rows) else ""),
             ]
-            found += [_line(r) for r in rows]
-            found += [f"  {note}" for note in dict.fromkeys(r.note for r in rows) if note]
-            found += _replaced(rows)
-    found += _search_lines(examples.searches)
+            lines += [_line(r) for r in rows]
+            lines += [f"  {note}" for note in dict.fromkeys(r.note for r in rows) if note]
+            lines += _replaced(rows)
+    lines += _search_lines(examples.searches)
     if examples.left_out:
-        found += ["", f"Left out, as this checkpoint lacks their prompts: {', '.join(examples.left_out)}"]
-    return [*found, "", f"Largest difference shown: {examples.largest_difference:.1e}"]
+        lines += ["", f"Left out, as this checkpoint lacks their prompts: {', '.join(examples.left_out)}"]
+    return [*lines, "", f"Largest difference shown: {examples.largest_difference:.1e}"]
 
 
-def _search_lines(searches: tuple[Found, ...]) -> list[str]:
+def _search_lines(searches: tuple[SearchResult, ...]) -> list[str]:
     """Each question with the passage that came first, and how often that was the right one."""
     if not searches:
         return []
@@ -137,7 +137,7 @@ def _search_lines(searches: tuple[Found, ...]) -> list[str]:
     return [*lines, f"  right: reference {right[0]}, bundle {right[1]} of {len(searches)}"]
 
 
-def _firsts(searches: tuple[Found, ...]) -> tuple[list[str], list[str]]:
+def _firsts(searches: tuple[SearchResult, ...]) -> tuple[list[str], list[str]]:
     return [s.reference for s in searches], [s.bundle for s in searches]
 
 
@@ -149,7 +149,9 @@ def _line(row: Row) -> str:
 def _replaced(rows: list[Row]) -> list[str]:
     """What is shown in place of dims that the model does not offer."""
     pairs = dict.fromkeys((r.asked, r.dim) for r in rows if r.asked != r.dim)
-    return [f"  {asked} is not offered by this checkpoint; shown at {dim}" for asked, dim in pairs]
+    return [
+        f"  {printed_dim} is not offered by this checkpoint; shown at {dim}" for printed_dim, dim in pairs
+    ]
 
 
 def _any_printed(rows: list[Row]) -> bool:
@@ -157,8 +159,8 @@ def _any_printed(rows: list[Row]) -> bool:
 
 
 def _word(probe: Probe, reference: VectorOf, bundle: VectorOf) -> Word:
-    expected, found = reference(probe, None), bundle(probe, None)
-    return Word(probe.text, len(found), _ends(expected), _ends(found))
+    expected, actual = reference(probe, None), bundle(probe, None)
+    return Word(probe.text, len(actual), _ends(expected), _ends(actual))
 
 
 def _ends(vector: NDArray[np.float32]) -> tuple[float, ...]:
@@ -166,14 +168,16 @@ def _ends(vector: NDArray[np.float32]) -> tuple[float, ...]:
 
 
 def _row(score: Score, models: tuple[VectorOf, VectorOf], dims: Sequence[int], real: bool) -> Row:
-    asked = score.dim * max(dims) // _FULL_DIM
-    dim = min(dims, key=lambda d: (abs(d - asked), -d))
+    printed_dim = score.dim * max(dims) // _FULL_DIM
+    dim = min(dims, key=lambda d: (abs(d - printed_dim), -d))
     reference, bundle = (score.of(vector_of, dim) for vector_of in models)
     printed = score.value if real else None
-    return Row(score.id, score.group, asked, dim, reference, bundle, printed, score.note if real else None)
+    return Row(
+        score.id, score.group, printed_dim, dim, reference, bundle, printed, score.note if real else None
+    )
 
 
-def _known(probe: Probe, prompts: Mapping[str, str]) -> bool:
+def _has_prompt(probe: Probe, prompts: Mapping[str, str]) -> bool:
     """Whether the model has the prompt, and a place for the title if there is one."""
     name = probe.prompt_name or {"encode_query": "query", "encode_document": "document"}.get(probe.verb)
     fits = probe.title is None or TITLE_SLOT in prompts.get(name or "", "")

@@ -128,13 +128,13 @@ def tolerances(precision: str) -> dict[str, float]:
     Raises:
         InputError: there are none for the precision.
     """
-    known = load().tolerances
-    if precision not in known:
+    by_precision = load().tolerances
+    if precision not in by_precision:
         raise InputError(
-            f"There are no golden tolerances for precision {precision!r}, only for {sorted(known)}. Leave "
-            "--golden out."
+            f"There are no golden tolerances for precision {precision!r}, only for {sorted(by_precision)}. "
+            "Leave --golden out."
         )
-    return known[precision].get(cpu_kind(), known[precision]["any"])
+    return by_precision[precision].get(cpu_kind(), by_precision[precision]["any"])
 
 
 def check(vector_of: VectorOf, precision: str) -> tuple[GoldenCase, ...]:
@@ -146,8 +146,8 @@ def check(vector_of: VectorOf, precision: str) -> tuple[GoldenCase, ...]:
     golden, tolerance, cases = load(), tolerances(precision), []
     for c in golden.components:
         vector = vector_of(c.probe, None)
-        found = [*vector[: len(c.first)], *vector[-len(c.last) :]]
-        for i, (printed, value) in enumerate(zip([*c.first, *c.last], found, strict=True)):
+        components = [*vector[: len(c.first)], *vector[-len(c.last) :]]
+        for i, (printed, value) in enumerate(zip([*c.first, *c.last], components, strict=True)):
             at = i if i < len(c.first) else i - len(c.first) - len(c.last)
             cases.append(GoldenCase(f"{c.probe.text}[{at}]", printed, float(value), tolerance["component"]))
     for s in golden.scores:

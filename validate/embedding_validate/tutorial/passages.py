@@ -15,7 +15,7 @@ from embedding_validate.runners.calls import VectorOf
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """A question, the title of the passage that answers it, and the titles that came first."""
 
     question: str
@@ -24,14 +24,14 @@ class Found:
     bundle: str
 
 
-def search(reference: VectorOf, bundle: VectorOf, prompts: Mapping[str, str]) -> tuple[Found, ...]:
+def search(reference: VectorOf, bundle: VectorOf, prompts: Mapping[str, str]) -> tuple[SearchResult, ...]:
     """For each question the best passage by either; nothing where the document prompt takes no title."""
     if TITLE_SLOT not in prompts.get("document", ""):
         return ()
     library = texts.library()
     firsts = [_firsts(vector_of, library) for vector_of in (reference, bundle)]
     return tuple(
-        Found(question, title, firsts[0][i], firsts[1][i])
+        SearchResult(question, title, firsts[0][i], firsts[1][i])
         for i, (question, title) in enumerate(library.questions)
     )
 
