@@ -27,14 +27,14 @@ def check(path: Path, checkpoint: Checkpoint, answers: Answers, progress: Progre
         InputError: neither an .onnx nor a .tflite file, or its inputs or outputs are of no known layout.
     """
     foreign = _open(path, answers, checkpoint.normalize)
-    graph, asked = foreign.graph, _asked(foreign, answers)
-    report = check_runner(foreign.run, graph, asked, progress)
+    graph, supported = foreign.graph, _supported_answers(foreign, answers)
+    report = check_runner(foreign.run, graph, supported, progress)
     if report.status == "failed":
         from embedding_validate.diagnosis.diagnosis import Subject, diagnose_subject
         from embedding_validate.reference.reference import Reference
 
         subject = Subject(foreign.run, graph, path, checkpoint, same_weights=True, ours=False)
-        report = diagnose_subject(subject, report, Reference.load(checkpoint), asked)
+        report = diagnose_subject(subject, report, Reference.load(checkpoint), supported)
     return Report(
         probes=answers.probes.name,
         bundle={"file": path.name, "sha256": graph.variant_id},
@@ -42,7 +42,7 @@ def check(path: Path, checkpoint: Checkpoint, answers: Answers, progress: Progre
         versions={**versions(), **answers.versions},
         machine=machine(),
         graphs={graph.key: report},
-        notes=(*foreign.notes, *_too_long(graph, asked, answers)),
+        notes=(*foreign.notes, *_too_long(graph, supported, answers)),
     )
 
 
@@ -58,17 +58,17 @@ def _open(path: Path, answers: Answers, normalize: bool) -> Foreign:
     raise InputError(f"{path.name} is neither an .onnx nor a .tflite file.")
 
 
-def _asked(foreign: Foreign, answers: Answers) -> Answers:
+def _supported_answers(foreign: Foreign, answers: Answers) -> Answers:
     """The answers to what the graph takes."""
-    kept = answers.for_graph(foreign.graph, pad_id=0)
-    return kept if foreign.batches else replace(kept, probes=replace(kept.probes, batches=()))
+    supported = answers.for_graph(foreign.graph, pad_id=0)
+    return supported if foreign.batches else replace(supported, probes=replace(supported.probes, batches=()))
 
 
-def _too_long(graph: Graph, asked: Answers, answers: Answers) -> tuple[str, ...]:
-    whole, kept = (sum(p.chunked_at is None for p in a.probes.probes) for a in (answers, asked))
-    if whole == kept:
+def _too_long(graph: Graph, supported: Answers, answers: Answers) -> tuple[str, ...]:
+    total, count = (sum(p.chunked_at is None for p in a.probes.probes) for a in (answers, supported))
+    if total == count:
         return ()
     return (
-        f"{kept} of {whole} texts were compared: the others have more than the {max(graph.buckets)} tokens "
+        f"{count} of {total} texts were compared: the others have more than the {max(graph.buckets)} tokens "
         "that the file takes, or its padding id among their own.",
     )

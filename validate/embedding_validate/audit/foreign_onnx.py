@@ -78,22 +78,22 @@ class _OnnxGraph:
         mask = np.zeros_like(batch)
         for row, sequence in enumerate(ids):
             batch[row, : len(sequence)], mask[row, : len(sequence)] = sequence, 1
-        (found,) = self.session.run([self.output], self._feeds(batch, mask))
-        vectors = _pooled(found, mask, self.normalize) if self.states else found.astype(np.float32)
+        (output,) = self.session.run([self.output], self._feeds(batch, mask))
+        vectors = _pooled(output, mask, self.normalize) if self.states else output.astype(np.float32)
         return [Result(i, v) for i, v in zip(ids, vectors, strict=True)]
 
     def _feeds(self, batch: NDArray[np.int64], mask: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-        known = {
+        feeds = {
             "input_ids": batch,
             "attention_mask": mask,
             "token_type_ids": np.zeros_like(batch),
             "position_ids": np.broadcast_to(np.arange(batch.shape[1]), batch.shape),
         }
         names = [i.name for i in self.session.get_inputs()]
-        if unknown := [n for n in names if n not in known]:
-            raise InputError(f"The graph takes the inputs {unknown}; this audit knows {sorted(known)}.")
+        if unknown := [n for n in names if n not in feeds]:
+            raise InputError(f"The graph takes the inputs {unknown}; this audit knows {sorted(feeds)}.")
         types = {i.name: np.int32 if "int32" in i.type else np.int64 for i in self.session.get_inputs()}
-        return {n: known[n].astype(types[n]) for n in names}
+        return {n: feeds[n].astype(types[n]) for n in names}
 
 
 def _pooled(states: NDArray[Any], mask: NDArray[np.int64], normalize: bool) -> Floats:
