@@ -35,8 +35,8 @@ def open_as(kind: str) -> Callable[[dict[str, Any]], Callable[[], Run]]:
             request = compiled.create_infer_request()
 
             def run(ids: Ids) -> np.ndarray[Any, np.dtype[np.float32]]:
-                found = request.infer([ids, np.ones_like(ids)])
-                return np.array(found[compiled.output(0)])
+                outputs = request.infer([ids, np.ones_like(ids)])
+                return np.array(outputs[compiled.output(0)])
 
             return run
 

@@ -47,8 +47,8 @@ def open_as(kind: str) -> Callable[[dict[str, Any]], Callable[[], Run]]:
             def run(ids: Ids) -> np.ndarray[Any, np.dtype[np.float32]]:
                 tensor = torch.from_numpy(ids)
                 with torch.inference_mode():
-                    found = model({"input_ids": tensor, "attention_mask": torch.ones_like(tensor)})
-                return np.array(found["sentence_embedding"].numpy())
+                    outputs = model({"input_ids": tensor, "attention_mask": torch.ones_like(tensor)})
+                return np.array(outputs["sentence_embedding"].numpy())
 
             return run
 

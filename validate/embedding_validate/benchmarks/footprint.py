@@ -72,13 +72,13 @@ def _case(graph: BundleGraph, length: int) -> bool:
     _measured(graph, length)  # builds what the device keeps
     files = [graph.folder / name for name in graph.manifest.files]
     limit = COLD_START.get(graph.key, {}).get(length)
-    found = _median(graph, length, files, 5 if limit else 1)
-    memory = found["memory"] or {"anonymous": 0, "peak": 0}
+    medians = _median(graph, length, files, 5 if limit else 1)
+    memory = medians["memory"] or {"anonymous": 0, "peak": 0}
     most = BUDGETS.get(graph.key, {}).get(length)
-    parts = ", ".join(f"{k} {found[k]:.3f}" for k in ("start of Python", "import", "open", "first vector"))
+    parts = ", ".join(f"{k} {medians[k]:.3f}" for k in ("start of Python", "import", "open", "first vector"))
     within = f" of {limit}" if limit else "", f" of {most / 1e6:.0f}" if most else ""
     sys.stdout.write(
-        f"{graph.key} {length} tokens: {found['seconds']:.3f} s{within[0]} ({parts}); "
+        f"{graph.key} {length} tokens: {medians['seconds']:.3f} s{within[0]} ({parts}); "
         f"anonymous {memory['anonymous'] / 1e6:.0f} MB{within[1]}, "
         f"peak resident {memory['peak'] / 1e6:.0f} MB\n"
     )
@@ -86,7 +86,7 @@ def _case(graph: BundleGraph, length: int) -> bool:
         prepared = [path for path in cache_folder().rglob("*") if path.is_file()]
         everything = _median(graph, length, [*files, *prepared], 5)
         sys.stdout.write(f"    with prepared files from the disk: {everything['seconds']:.3f} s\n")
-    slow = limit is not None and found["seconds"] > limit
+    slow = limit is not None and medians["seconds"] > limit
     return slow or (most is not None and memory["anonymous"] > most)
 
 
@@ -106,10 +106,10 @@ def _measured(graph: BundleGraph, length: int) -> dict[str, Any]:
     # As an installed package has it: compiled modules are kept from one process to the next.
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    found: dict[str, Any] = json.loads(done.stdout)
-    found["seconds"] = found["ended"] - started
-    found["start of Python"] = found["seconds"] - sum(found[k] for k in ("import", "open", "first vector"))
-    return found
+    times: dict[str, Any] = json.loads(done.stdout)
+    times["seconds"] = times["ended"] - started
+    times["start of Python"] = times["seconds"] - sum(times[k] for k in ("import", "open", "first vector"))
+    return times
 
 
 if __name__ == "__main__":

@@ -73,15 +73,15 @@ def speed(kind: str, folder: Path, table: Path, texts: list[str]) -> dict[str, f
     again = [min(_seconds(encode, text) for _ in range(5)) for text in texts]
     document = " ".join(texts * (1 + 200_000 // sum(map(len, texts))))
     tokens = len(encode(document, None))  # type: ignore[arg-type]
-    found = {
+    speeds = {
         "new_query_us": 1e6 * statistics.median(new),
         "repeated_query_us": 1e6 * statistics.median(again),
         "long_text_tokens_per_s": tokens / min(_seconds(encode, document) for _ in range(5)),
     }
     for name, text in WORST.items():
-        found[f"{name}, whole, s"] = _seconds(encode, text)
-        found[f"{name}, {MAX_LENGTH} ids, s"] = _seconds(encode, text, MAX_LENGTH)
-    return found
+        speeds[f"{name}, whole, s"] = _seconds(encode, text)
+        speeds[f"{name}, {MAX_LENGTH} ids, s"] = _seconds(encode, text, MAX_LENGTH)
+    return speeds
 
 
 def _preload(kind: str) -> None:
@@ -107,8 +107,8 @@ def _resident_mb() -> float:
 
 def _child(arguments: list[str], kind: str, what: str) -> dict[str, float]:
     command = [sys.executable, "-m", __spec__.name, *arguments, "--kind", kind, "--measure", what]
-    found: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
-    return found
+    figures: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    return figures
 
 
 def _queries(path: Path | None) -> list[str]:
@@ -142,7 +142,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _report(arguments: list[str], folder: Path, table: Path, runs: int) -> dict[str, object]:
-    found: dict[str, object] = {
+    report: dict[str, object] = {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     }
     files = {
@@ -156,8 +156,8 @@ def _report(arguments: list[str], folder: Path, table: Path, runs: int) -> dict[
         starts = [_child(arguments, kind, "start") for _ in range(runs)]
         medians = {name: statistics.median(s[name] for s in starts) for name in starts[0]}
         file_mb = files[kind].stat().st_size / 1e6
-        found[kind] = {"file_mb": file_mb} | medians | _child(arguments, kind, "speed")
-    return found
+        report[kind] = {"file_mb": file_mb} | medians | _child(arguments, kind, "speed")
+    return report
 
 
 def _installed(module: str) -> bool:
