@@ -55,9 +55,9 @@ class Cross:
 
 def read_packaged_corpus() -> Corpus:
     """The corpus that is always at hand: NumPy's documentation."""
-    found = numpy_search()
-    wanted = tuple(frozenset({number}) for number in range(len(found.queries)))
-    return Corpus(Path(SEARCH_SOURCE), found.documents, found.queries, wanted)
+    search = numpy_search()
+    relevant = tuple(frozenset({number}) for number in range(len(search.queries)))
+    return Corpus(Path(SEARCH_SOURCE), search.documents, search.queries, relevant)
 
 
 def check_bundles(server: Manifest, device: Manifest) -> None:
@@ -101,7 +101,7 @@ def embed(graph: BundleGraph, texts: Corpus) -> Embedded:
         documents = embedder.encode_document(list(texts.documents), normalize_embeddings=True)
         if texts.relevant is None:
             return Embedded(documents[: len(texts.asked)], documents, alike=True)
-        return Embedded(_asked(embedder, texts), documents, alike=False)
+        return Embedded(_embed_queries(embedder, texts), documents, alike=False)
 
 
 def measure(
@@ -114,17 +114,17 @@ def measure(
     say: Say,
 ) -> Cross:
     """Every graph of the device's bundle against the all-fp32 search `exact`."""
-    asked: dict[str, Vectors] = {}
+    queries: dict[str, Vectors] = {}
     failures: dict[str, str] = {}
     for graph in bundle_graphs(bundle, device):
         say(f"asking with {graph.key}")
         try:
             with open_graph(graph) as embedder:
                 embedder.truncate_dim = None
-                asked[graph.key] = _asked(embedder, texts)
+                queries[graph.key] = _embed_queries(embedder, texts)
         except EmbeddingError as e:
             failures[graph.key] = str(e)
-    rows = _rows(exact, asked, texts, dims)
+    rows = _rows(exact, queries, texts, dims)
     return Cross(documents_by, neighbours(texts.candidates), tuple(rows), failures)
 
 
@@ -134,28 +134,30 @@ def shared_dims(server: Manifest, device: Manifest) -> tuple[int, ...]:
     return tuple(sorted(both[0] & both[1], reverse=True))
 
 
-def _asked(embedder: Embedder, texts: Corpus) -> Vectors:
+def _embed_queries(embedder: Embedder, texts: Corpus) -> Vectors:
     """Vectors (Q, D) of what asks: queries, or documents that ask for their neighbours."""
     encode = embedder.encode_document if texts.relevant is None else embedder.encode_query
     return np.asarray(encode(list(texts.asked), normalize_embeddings=True), dtype=np.float32)
 
 
-def _rows(exact: Embedded, asked: Mapping[str, Vectors], texts: Corpus, dims: Sequence[int]) -> list[Row]:
+def _rows(
+    exact: Embedded, queries_by_graph: Mapping[str, Vectors], texts: Corpus, dims: Sequence[int]
+) -> list[Row]:
     """Graph after graph; the all-fp32 search is scored once for all of them."""
-    found: dict[str, list[Row]] = {key: [] for key in asked}
+    by_graph: dict[str, list[Row]] = {key: [] for key in queries_by_graph}
     for dim in dims:
         both = exact.cut(dim)
         for precision in PRECISIONS:
-            wanted = scores(both, precision)
-            for key, queries in asked.items():
+            expected = scores(both, precision)
+            for key, queries in queries_by_graph.items():
                 mixed = Embedded(queries, exact.documents, exact.alike).cut(dim)
-                found[key].append(_row(key, dim, precision, wanted, scores(mixed, precision), texts))
-    return [row for rows in found.values() for row in rows]
+                by_graph[key].append(_row(key, dim, precision, expected, scores(mixed, precision), texts))
+    return [row for rows in by_graph.values() for row in rows]
 
 
-def _row(key: str, dim: int, precision: str, wanted: Scores, scored: Scores, texts: Corpus) -> Row:
+def _row(key: str, dim: int, precision: str, expected: Scores, scored: Scores, texts: Corpus) -> Row:
     k, relevant = neighbours(texts.candidates), texts.relevant
-    shares = [top_k_overlap(a, b, k) for a, b in zip(wanted, scored, strict=True)]
+    shares = [top_k_overlap(a, b, k) for a, b in zip(expected, scored, strict=True)]
     return Row(
         graph=key,
         dim=dim,
@@ -164,5 +166,5 @@ def _row(key: str, dim: int, precision: str, wanted: Scores, scored: Scores, tex
         overlap_ci95=ci95(shares),
         least=min(shares),
         ndcg=None if relevant is None else ndcg(scored, relevant, TOP_K),
-        ndcg_fp32=None if relevant is None else ndcg(wanted, relevant, TOP_K),
+        ndcg_fp32=None if relevant is None else ndcg(expected, relevant, TOP_K),
     )
