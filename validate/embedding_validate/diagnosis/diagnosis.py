@@ -65,7 +65,7 @@ def diagnose_graph(
     if report.status != "failed":
         return report
     bundle, manifest, graph = failed.folder, failed.manifest, failed.graph
-    kept = manifest.tokenizer.kept_ids
+    kept_ids = manifest.tokenizer.kept_ids
     with open_graph(failed) as embedder:
         subject = Subject(
             run=partial(run, embedder),
@@ -74,10 +74,10 @@ def diagnose_graph(
             checkpoint=weights.of_bundle(reference.checkpoint, bundle, manifest),
             same_weights=manifest.source.weights_sha256 == answers.source.weights_sha256,
             ours=True,
-            kept=np.load(bundle / kept).tolist() if kept else None,
+            kept_ids=np.load(bundle / kept_ids).tolist() if kept_ids else None,
         )
-        asked = answers.for_bundle(bundle, manifest).for_graph(graph, manifest.tokenizer.pad_id)
-        return diagnose_subject(subject, report, reference, asked)
+        own_answers = answers.for_bundle(bundle, manifest).for_graph(graph, manifest.tokenizer.pad_id)
+        return diagnose_subject(subject, report, reference, own_answers)
 
 
 def diagnose_subject(
@@ -93,7 +93,7 @@ class Subject:
     """What failed: how to run it, its file, and the checkpoint it should be of, in its own ids.
 
     `same_weights` says that it was made from that checkpoint, `ours` that our exporter made it, so that its
-    weights can be read; `kept` has the reference's id for each id of a trimmed vocabulary.
+    weights can be read; `kept_ids` has the reference's id for each id of a trimmed vocabulary.
     """
 
     run: Runner
@@ -102,7 +102,7 @@ class Subject:
     checkpoint: Checkpoint
     same_weights: bool
     ours: bool
-    kept: list[int] | None = None
+    kept_ids: list[int] | None = None
 
     @property
     def own_weights(self) -> bool:
@@ -115,7 +115,7 @@ class Subject:
 
     def for_reference(self, ids: Sequence[int]) -> tuple[int, ...]:
         """Map its token ids to the checkpoint's."""
-        return tuple(ids) if self.kept is None else tuple(self.kept[i] for i in ids)
+        return tuple(ids) if self.kept_ids is None else tuple(self.kept_ids[i] for i in ids)
 
 
 @dataclass(frozen=True)
@@ -158,19 +158,19 @@ class _Diagnosis:
         if chunked := [c for c in report.cases if c.check == "chunked" and c.failures]:
             yield self._chunks(chunked)
         buckets = {IN_BUCKET.format(b) for b in self.subject.graph.buckets}
-        if found := {c.check: c for c in report.cases if c.check in buckets and c.failures}:
-            least = min(c.figures.cosine for c in found.values())
-            said = f"they are right in their smallest bucket, and wrong in {', '.join(found)}"
-            yield Finding("vectors change with the bucket", said, least, None)
+        if failures := {c.check: c for c in report.cases if c.check in buckets and c.failures}:
+            least = min(c.figures.cosine for c in failures.values())
+            evidence_text = f"they are right in their smallest bucket, and wrong in {', '.join(failures)}"
+            yield Finding("vectors change with the bucket", evidence_text, least, None)
 
     def _stored(self, report: GraphReport) -> list[Finding]:
         """What is wrong with the weights in the file, unless they are known to be right."""
-        known = report.weights is not None and not report.weights.failures
-        if known or not (self.subject.ours and self.subject.same_weights):
+        is_right = report.weights is not None and not report.weights.failures
+        if is_right or not (self.subject.ours and self.subject.same_weights):
             return []
         try:
-            found = differences(self.subject.path, self.subject.checkpoint)[1]
-            return stored_faults.findings(found, tensor_specs(self.subject.checkpoint.config))
+            faults = differences(self.subject.path, self.subject.checkpoint)[1]
+            return stored_faults.findings(faults, tensor_specs(self.subject.checkpoint.config))
         except AuditError as e:
             return [Finding("stored weights cannot be read", str(e), None, None)]
 
@@ -180,20 +180,20 @@ class _Diagnosis:
         """Stored weights first; then whether the graph computes with them; then what rounding costs."""
         subject = self.subject
         own = OwnWeights(subject.checkpoint, subject.graph, subject.path, subject.length)
-        found = [*stored, *own.findings(evidence)]
-        yield from found or ([own.beyond_class(evidence)] if loss else [])
+        causes = [*stored, *own.findings(evidence)]
+        yield from causes or ([own.beyond_class(evidence)] if loss else [])
 
     def _tokens(self, cases: Sequence[Case]) -> Iterable[Finding]:
         """Name what happened to the ids; to those of truncated texts only where no others are wrong."""
         whole = [c for c in cases if c.tokens <= _MOST_TOKENS]
-        chosen = sorted(whole or cases, key=lambda c: c.tokens)[:_MOST_MISMATCHES]
+        sample = sorted(whole or cases, key=lambda c: c.tokens)[:_MOST_MISMATCHES]
         mismatches = []
-        for case in chosen:
+        for case in sample:
             probe = self.answers.probes[case.probe]
-            found = self.subject.run(Call("alone", (probe,)))[0].ids or ()
+            actual = self.subject.run(Call("alone", (probe,)))[0].ids or ()
             ids = self.answers.by_probe[probe.id].ids
             mismatches.append(
-                Mismatch(probe, self.subject.for_reference(ids), self.subject.for_reference(found))
+                Mismatch(probe, self.subject.for_reference(ids), self.subject.for_reference(actual))
             )
         explained = tokens.explain(mismatches, self.reference)
         if not explained:
@@ -201,7 +201,7 @@ class _Diagnosis:
             name = "other tokenizer" if most else "token ids differ, for no known reason"
             yield Finding(name, f"other ids in {len(cases)} probes", None, None)
             return
-        worst = min(c.figures.cosine for c in chosen)
+        worst = min(c.figures.cosine for c in sample)
         for name, count in explained:
             yield Finding(name, f"explains the ids of {count} of {len(mismatches)} probes", worst, None)
 
@@ -229,13 +229,13 @@ class _Diagnosis:
         edge = (self.reference.limits.window or 0) + 2
         past = [c for c in ordered if edge <= c.tokens]
         worst = sorted(failed or ordered, key=lambda c: c.figures.cosine)[:1]
-        chosen = {c.probe: c for c in [*failed[:2], *passed[:2], *past[:2], *worst]}
-        found = []
-        for case in sorted(chosen.values(), key=lambda c: c.tokens):
+        sample = {c.probe: c for c in [*failed[:2], *passed[:2], *past[:2], *worst]}
+        evidence = []
+        for case in sorted(sample.values(), key=lambda c: c.tokens):
             answer = self.answers.by_probe[case.probe]
             vector = self.subject.run(Call("alone", (self.answers.probes[case.probe],)))[0].vector
-            found.append(Evidence(answer.ids, vector, answer.vector))
-        return found
+            evidence.append(Evidence(answer.ids, vector, answer.vector))
+        return evidence
 
     def _graph(self, evidence: Sequence[Evidence]) -> Iterable[Finding]:
         sound = self.interpreter.sound
@@ -252,7 +252,7 @@ class _Diagnosis:
         """Where rounding is in the comparison, a fault must explain much more than none does."""
         if self.subject.graph.precision in ("fp32", "fp16"):
             return float("inf")
-        return most_error([Figures.of(e.expected, e.found).max_abs_error for e in evidence])
+        return most_error([Figures.of(e.expected, e.actual).max_abs_error for e in evidence])
 
     def _vector(self, model: Model, evidence: Evidence) -> Floats:
         length = self.subject.length(len(evidence.ids))
@@ -263,10 +263,10 @@ class _Diagnosis:
         return self._passes(self._vector(model, evidence), evidence)
 
     def _passes(self, vector: Floats, evidence: Evidence) -> Fit:
-        return Fit.of(vector, evidence.found, self._loss.failures)
+        return Fit.of(vector, evidence.actual, self._loss.failures)
 
-    def _misses(self, reference: Floats, found: Floats) -> bool:
-        figures = Figures.of(reference, found)
+    def _misses(self, reference: Floats, actual: Floats) -> bool:
+        figures = Figures.of(reference, actual)
         return bool(self._loss.failures(metrics.norm(reference), figures))
 
     def _localised(self, evidence: Sequence[Evidence]) -> Finding:
@@ -274,7 +274,7 @@ class _Diagnosis:
         if self.subject.graph.precision != "fp32":
             name = "no known fault: quantization error beyond its class, or a damaged tensor"
             return finding(name, evidence, None)
-        e = next((e for e in evidence if self._misses(e.expected, e.found)), evidence[-1])
+        e = next((e for e in evidence if self._misses(e.expected, e.actual)), evidence[-1])
         expected = self.interpreter.layers(e.ids)
         deviation = (
             first_deviation(self.subject.path, e.ids, expected, _LAYER_BOUND)
@@ -324,8 +324,8 @@ class _Diagnosis:
         evidence, faulty = [], {}
         for case in cases:
             probe, answer = self.answers.probes[case.probe], self.answers.by_probe[case.probe]
-            found = self.subject.run(Call("chunked", (probe,)))[0].vector
-            evidence.append(Evidence(answer.ids, found, answer.vector))
+            vector = self.subject.run(Call("chunked", (probe,)))[0].vector
+            evidence.append(Evidence(answer.ids, vector, answer.vector))
             faulty[answer.ids] = self._chunk_faults(probe)
         names = set.intersection(*(set(f) for f in faulty.values()))
         fits = best({n: partial(self._chunked, faulty, n) for n in sorted(names)}, evidence)
@@ -361,8 +361,8 @@ def _refused(case: Case) -> bool:
 
 def _other_states(cases: Sequence[Case]) -> Finding:
     least = min(c.figures.cosine for c in cases)
-    said = f"cosine {least:.6f} to the reference's last hidden states, while the vectors are right"
-    return Finding("token states that are not those that are pooled", said, least, None)
+    words = f"cosine {least:.6f} to the reference's last hidden states, while the vectors are right"
+    return Finding("token states that are not those that are pooled", words, least, None)
 
 
 def _only_there(case: Case, passed_alone: set[str]) -> bool:

@@ -23,7 +23,7 @@ class Evidence:
     """A sequence of ids, the vector the bundle gave for it, and the reference's."""
 
     ids: tuple[int, ...]
-    found: Floats
+    actual: Floats
     expected: Floats
 
 
@@ -36,9 +36,9 @@ class Fit:
     cosine: float
 
     @classmethod
-    def of(cls, vector: Floats, found: Floats, failures: Callable[[float, Figures], Sequence[str]]) -> "Fit":
+    def of(cls, vector: Floats, actual: Floats, failures: Callable[[float, Figures], Sequence[str]]) -> "Fit":
         """By bounds on vectors: `failures` gets the norm of `vector`, and the figures of both."""
-        figures = Figures.of(vector, found)
+        figures = Figures.of(vector, actual)
         passes = not failures(metrics.norm(vector), figures)
         return cls(passes, figures.max_abs_error, figures.cosine)
 
@@ -72,13 +72,13 @@ def finding(
     name: str, evidence: Sequence[Evidence], to_fault: float | None, detail: str | None = None
 ) -> Finding:
     """A finding with its evidence in words."""
-    to_reference = min(Figures.of(e.expected, e.found).cosine for e in evidence)
-    shapes = sorted({e.found.shape for e in evidence if e.found.shape != e.expected.shape})
-    said = f"cosine to the reference {to_reference:.6f}"
+    to_reference = min(Figures.of(e.expected, e.actual).cosine for e in evidence)
+    shapes = sorted({e.actual.shape for e in evidence if e.actual.shape != e.expected.shape})
+    words = f"cosine to the reference {to_reference:.6f}"
     if shapes:
-        said = f"vectors of {shapes[0][-1]} components instead of {evidence[0].expected.shape[-1]}"
+        words = f"vectors of {shapes[0][-1]} components instead of {evidence[0].expected.shape[-1]}"
     elif not np.isfinite(to_reference):
-        said = "vectors with NaN or infinity"
+        words = "vectors with NaN or infinity"
     if to_fault is not None:
-        said += f", to the reference with this fault {to_fault:.6f}"
-    return Finding(name, f"{said}; {detail}" if detail else said, to_reference, to_fault)
+        words += f", to the reference with this fault {to_fault:.6f}"
+    return Finding(name, f"{words}; {detail}" if detail else words, to_reference, to_fault)

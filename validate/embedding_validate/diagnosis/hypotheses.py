@@ -199,8 +199,8 @@ class _ReshapedKeys(TorchOps):
     def attention(self, q: Tensor, k: Tensor, v: Tensor, layer: Layer) -> Tensor:
         keys = heads(k, layer).transpose(1, 2)
         batch, count, tokens, size = keys.shape
-        taken = keys.reshape(batch, count, size, tokens).transpose(2, 3)
-        return super().attention(q, taken.transpose(1, 2).flatten(2), v, layer)
+        reshaped = keys.reshape(batch, count, size, tokens).transpose(2, 3)
+        return super().attention(q, reshaped.transpose(1, 2).flatten(2), v, layer)
 
 
 def _attend(ops: TorchOps, qkv: tuple[Tensor, ...], layer: Layer, also: Tensor) -> Tensor:

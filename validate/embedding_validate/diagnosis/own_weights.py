@@ -61,20 +61,22 @@ class OwnWeights:
     def beyond_class(self, evidence: Sequence[Evidence]) -> Finding:
         """Every weight is the nearest that its format has: say which part's rounding costs how much."""
         stored, true = dequantized(self.path, self.checkpoint), as_stored(self.checkpoint)
-        specs, said = tensor_specs(self.checkpoint.config), []
+        specs, costs = tensor_specs(self.checkpoint.config), []
         for part in dict.fromkeys(spec.part for spec in specs.values() if spec.part != "head"):
             own = {n for n, spec in specs.items() if spec.part == part and n in stored.tensors}
             mixed = {n: stored.tensors[n] if n in own else t for n, t in true.tensors.items()}
             weights = replace(true, tensors=mixed)
             interpreter = Interpreter(self.checkpoint.config, weights, self.checkpoint.normalize)
             vectors = [(self._vector(interpreter, interpreter.sound, e), e.expected) for e in evidence]
-            said.append(f"{_PART_NAMES.get(part, part)} {min(metrics.cosine(*pair) for pair in vectors):.4f}")
+            costs.append(
+                f"{_PART_NAMES.get(part, part)} {min(metrics.cosine(*pair) for pair in vectors):.4f}"
+            )
         return finding(
             "quantization error beyond its class",
             evidence,
             None,
             "every stored weight is the nearest its format has, and the graph computes with it as it should; "
-            f"with the rounding of one part alone the cosine is: {', '.join(said)}",
+            f"with the rounding of one part alone the cosine is: {', '.join(costs)}",
         )
 
     def _fits(self, weights: Weights, evidence: Sequence[Evidence]) -> Callable[[Model, Evidence], Fit]:
@@ -84,17 +86,17 @@ class OwnWeights:
             rounding = halves.rounding(evidence[0].ids, self.graph.precision)
 
             def by_halves(model: Model, e: Evidence) -> Fit:
-                found = halves.executed(model, e.ids, rounding)
-                fit = Fit.of(found.vector, e.found, limits.failures)
-                passes = fit.passes and found.update_error <= (limits.update_error or 0.0)
-                return Fit(passes, max(fit.error, found.update_error), fit.cosine)
+                executed = halves.executed(model, e.ids, rounding)
+                fit = Fit.of(executed.vector, e.actual, limits.failures)
+                passes = fit.passes and executed.update_error <= (limits.update_error or 0.0)
+                return Fit(passes, max(fit.error, executed.update_error), fit.cosine)
 
             return by_halves
         interpreter = Interpreter(self.checkpoint.config, weights, self.checkpoint.normalize)
 
         def by_vectors(model: Model, e: Evidence) -> Fit:
             expected = self._vector(interpreter, as_computed(model, self.graph, self.path), e)
-            return Fit.of(expected, e.found, limits.failures)
+            return Fit.of(expected, e.actual, limits.failures)
 
         return by_vectors
 

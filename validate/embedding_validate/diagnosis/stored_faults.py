@@ -57,14 +57,14 @@ def findings(differences: Sequence[Difference], specs: Specs) -> list[Finding]:
     by_name: dict[str, list[Difference]] = {}
     for difference in (d for d in differences if _norm_before(d.name, specs) not in wrong):
         by_name.setdefault(_name(difference, specs), []).append(difference)
-    return [_finding(name, found) for name, found in by_name.items()]
+    return [_finding(name, group) for name, group in by_name.items()]
 
 
-def _finding(name: str, found: Sequence[Difference]) -> Finding:
-    tensors = ", ".join(d.name for d in found[:_SHOWN])
-    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-    first = f"{found[0].name} {found[0].words}"
-    return Finding(f"stored weights: {name} ({tensors}{more})", f"{len(found)} tensors; {first}", None, None)
+def _finding(name: str, group: Sequence[Difference]) -> Finding:
+    tensors = ", ".join(d.name for d in group[:_SHOWN])
+    more = f" and {len(group) - _SHOWN} more" if len(group) > _SHOWN else ""
+    first = f"{group[0].name} {group[0].words}"
+    return Finding(f"stored weights: {name} ({tensors}{more})", f"{len(group)} tensors; {first}", None, None)
 
 
 def _norm_before(name: str, specs: Specs) -> str | None:
@@ -103,9 +103,9 @@ def _gain(tensor: _Tensor, offset: float) -> str | None:
 
 def _factor(tensor: _Tensor) -> str | None:
     """One factor for all values: the median row's, which a few wrong rows do not move."""
-    found, want = (np.atleast_2d(x).astype(np.float64) for x in (tensor.actual, tensor.want))
+    actual, want = (np.atleast_2d(x).astype(np.float64) for x in (tensor.actual, tensor.want))
     power = (want**2).sum(-1)
-    factor = float(np.median((found * want).sum(-1)[power > 0] / power[power > 0])) if power.any() else 1.0
+    factor = float(np.median((actual * want).sum(-1)[power > 0] / power[power > 0])) if power.any() else 1.0
     if factor <= 0 or abs(factor - 1) < _LEAST_FACTOR:
         return None
     return f"all values x {factor:.2g}" if tensor.explains(tensor.want * np.float32(factor)) else None
@@ -115,7 +115,9 @@ def _rows(tensor: _Tensor) -> str | None:
     """Few rows are wrong: two may have each other's scales."""
     step = np.broadcast_to(tensor.grid.step, tensor.want.shape)  # (rows, columns)
     inside = np.clip(tensor.want, tensor.grid.low, tensor.grid.high)
-    wrong = np.flatnonzero((np.abs(tensor.actual - inside) > np.abs(step) * (tensor.near + 0.01)).any(axis=-1))
+    wrong = np.flatnonzero(
+        (np.abs(tensor.actual - inside) > np.abs(step) * (tensor.near + 0.01)).any(axis=-1)
+    )
     if len(wrong) > len(tensor.want) // 4:
         return None
     if len(wrong) == 2:

@@ -19,7 +19,7 @@ class Mismatch:
 
     probe: Probe
     expected: Ids
-    found: Ids
+    actual: Ids
 
 
 def explain(mismatches: Iterable[Mismatch], reference: Reference) -> list[tuple[str, int]]:
@@ -29,15 +29,15 @@ def explain(mismatches: Iterable[Mismatch], reference: Reference) -> list[tuple[
     left out.
     """
     left = {i: set(_names(m, reference)) for i, m in enumerate(mismatches)}
-    found = []
+    counted = []
     while counts := Counter(name for names in left.values() for name in names):
         most = max(counts.values())
         best, *others = [name for name, n in counts.items() if n == most]
         explained = {i for i, names in left.items() if best in names}
         same = [o for o in others if {i for i, names in left.items() if o in names} == explained]
-        found.append((" or ".join([best, *same]), len(explained)))
+        counted.append((" or ".join([best, *same]), len(explained)))
         left = {i: names for i, names in left.items() if i not in explained}
-    return found
+    return counted
 
 
 def _names(m: Mismatch, reference: Reference) -> list[str]:
@@ -60,9 +60,9 @@ def _names(m: Mismatch, reference: Reference) -> list[str]:
             "truncated on the left, <bos> lost": lambda: whole[-n:],
             "truncation loses <eos>": lambda: whole[:n],
         }
-    if 1 < len(m.found) < len(whole):
-        faults[f"truncated at {len(m.found)} tokens"] = lambda: (*whole[: len(m.found) - 1], whole[-1])
-    return [name for name, ids in faults.items() if ids() == m.found]
+    if 1 < len(m.actual) < len(whole):
+        faults[f"truncated at {len(m.actual)} tokens"] = lambda: (*whole[: len(m.actual) - 1], whole[-1])
+    return [name for name, ids in faults.items() if ids() == m.actual]
 
 
 def _prompt_faults(m: Mismatch, reference: Reference) -> dict[str, Callable[[], Ids]]:
