@@ -49,8 +49,8 @@ class Layers:
     def run(self, ids: Sequence[int]) -> dict[str, Floats]:
         """Residuals of one text by name, float32 (tokens, hidden); what fills the last block is cut off."""
         batch = np.array([ids], dtype=np.int64)
-        found = self._session.run(self.names, {"input_ids": batch, "attention_mask": np.ones_like(batch)})
-        return {name: values[0][: len(ids)] for name, values in zip(self.names, found, strict=True)}
+        outputs = self._session.run(self.names, {"input_ids": batch, "attention_mask": np.ones_like(batch)})
+        return {name: values[0][: len(ids)] for name, values in zip(self.names, outputs, strict=True)}
 
 
 def first_deviation(
@@ -60,8 +60,8 @@ def first_deviation(
 
     `expected` maps names to float32 (tokens, hidden), in the order of computation.
     """
-    found, before = Layers(path, expected).run(ids), 0.0
-    for name, values in found.items():
+    residuals, before = Layers(path, expected).run(ids), 0.0
+    for name, values in residuals.items():
         error = _relative(values, expected[name])
         if not error <= bound:
             return Deviation(name, error, before)
@@ -69,6 +69,6 @@ def first_deviation(
     return None
 
 
-def _relative(found: Floats, expected: Floats) -> float:
-    difference = found.astype(np.float64) - expected
+def _relative(actual: Floats, expected: Floats) -> float:
+    difference = actual.astype(np.float64) - expected
     return float(np.linalg.norm(difference) / np.linalg.norm(expected.astype(np.float64)))

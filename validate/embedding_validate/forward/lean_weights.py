@@ -19,8 +19,8 @@ class LeanWeights:
 
     def __init__(self, weights: Weights) -> None:
         self._table = weights.tensors[TABLE]
-        kept = {n: ArrayWeight(np.array(t.array())) for n, t in weights.tensors.items() if n != TABLE}
-        self._weights = Weights(kept, weights.dense)
+        tensors = {n: ArrayWeight(np.array(t.array())) for n, t in weights.tensors.items() if n != TABLE}
+        self._weights = Weights(tensors, weights.dense)
 
     def renamed(self, prefixes: dict[str, str]) -> "LeanWeights":
         """The same tensors under other names: each prefix of a name replaced."""
@@ -38,8 +38,8 @@ class LeanWeights:
         longest = max(length, *map(len, batch))
         padded = np.array([[*ids, *[0] * (longest - len(ids))] for ids in batch])
         mask = np.array([[1] * len(ids) + [0] * (longest - len(ids)) for ids in batch])
-        used, ids = np.unique(padded, return_inverse=True)
-        rows = np.concatenate([self._table.rows(i, i + 1) for i in used.tolist()]).astype(np.float32)
+        table_rows, ids = np.unique(padded, return_inverse=True)
+        rows = np.concatenate([self._table.rows(i, i + 1) for i in table_rows.tolist()]).astype(np.float32)
         weights = replace(self._weights, tensors={**self._weights.tensors, TABLE: ArrayWeight(rows)})
         return weights, torch.from_numpy(ids.reshape(padded.shape)), torch.from_numpy(mask)
 

@@ -130,14 +130,16 @@ class RoundedOps(TorchOps):
         config: Figures,
         weights: Weights,
         ids: Tensor,
-        given: Mapping[str, Tensor],
+        residuals: Mapping[str, Tensor],
         rounding: Callable[[Tensor, str], Tensor],
         scores: Sequence[tuple[float, float]],
     ) -> None:
-        """`given`: the graph's named residuals, [1, S, H]; `rounding`: what a matrix's product makes of its
-        input; `scores`: each layer's scales of q and k codes."""
+        """Take the graph's named `residuals` [1, S, H] and in `scores` each layer's scales of q and k codes.
+
+        `rounding` maps a matrix product's input, and the matrix's name, to the input as the graph rounds it.
+        """
         super().__init__(config, weights, ids, torch.ones_like(ids))
-        self._given, self._round, self._scores = given, rounding, list(scores)
+        self._residuals, self._round, self._scores = residuals, rounding, list(scores)
         self.errors: dict[str, float] = {}
 
     def embedding(self, weight: str, scale: float) -> Tensor:
@@ -161,7 +163,7 @@ class RoundedOps(TorchOps):
 
     def _held(self, name: str, before: Tensor, update: Tensor) -> Tensor:
         """Compare what is added to `before`, and continue with the residual that the graph has."""
-        given = self._given[name]
-        added = (given - before).double()
+        residual = self._residuals[name]
+        added = (residual - before).double()
         self.errors[name] = float((update.double() - added).norm() / added.norm().clamp(min=_TINY))
-        return given
+        return residual
