@@ -23,13 +23,13 @@ def machine() -> dict[str, str]:
 
 def versions() -> dict[str, str]:
     """Versions of the packages that run a bundle; those not installed are left out."""
-    found = {}
+    by_package = {}
     for name in _PACKAGES:
         try:
-            found[name] = version(name)
+            by_package[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return by_package
 
 
 def _cpu_model() -> str:

@@ -27,12 +27,12 @@ def optional() -> Any:
 def encode(value: Any) -> Any:
     """A record, and whatever it holds, as JSON has it."""
     if dataclasses.is_dataclass(value):
-        found = {}
+        record = {}
         for field in dataclasses.fields(value):
             item = getattr(value, field.name)
             if item is not None or not field.metadata.get(_OPTIONAL):
-                found[_key(field)] = encode(item)
-        return found
+                record[_key(field)] = encode(item)
+        return record
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
@@ -100,13 +100,13 @@ def _record(kind: Any, value: Any, where: str) -> Any:
     fields = _fields(kind)
     if unknown := sorted(value.keys() - fields.keys()):
         raise RecordError(f"{where} has fields that are not known: {', '.join(unknown)}")
-    found = {
+    values = {
         fields[key][0].name: decode(fields[key][1], item, f"{where}.{key}") for key, item in value.items()
     }
-    missing = [key for key, (field, _) in fields.items() if field.name not in found and _required(field)]
+    missing = [key for key, (field, _) in fields.items() if field.name not in values and _required(field)]
     if missing:
         raise RecordError(f"{where} lacks {', '.join(missing)}")
-    return kind(**found)
+    return kind(**values)
 
 
 @functools.cache

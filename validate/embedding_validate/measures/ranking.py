@@ -63,13 +63,13 @@ def neighbours(candidates: int) -> int:
 
 
 def compare(
-    reference: tuple[Vectors, Vectors], found: tuple[Vectors, Vectors], candidates: Mask
+    reference: tuple[Vectors, Vectors], actual: tuple[Vectors, Vectors], candidates: Mask
 ) -> Ranking | None:
     """Rankings of documents (d, dim) for queries (q, dim), given as (queries, documents).
 
     `candidates` (q, d) says which documents a query ranks. None where no query has two or more of them.
     """
-    expected, scores = _cosines(*reference), _cosines(*found)
+    expected, scores = _cosines(*reference), _cosines(*actual)
     both = [(a[m], b[m]) for a, b, m in zip(expected, scores, candidates, strict=True) if m.sum() > 1]
     if not both:
         return None
@@ -89,13 +89,13 @@ def compare(
     )
 
 
-def score_shift(reference: Vectors, found: Vectors) -> ScoreShift | None:
+def score_shift(reference: Vectors, actual: Vectors) -> ScoreShift | None:
     """Scores of the same texts with each other, vectors (n, dim) each; None for fewer than two texts."""
     n = len(reference)
     if n < 2:
         return None
     upper = np.triu_indices(n, 1)
-    a, b = _cosines(reference, reference)[upper], _cosines(found, found)[upper]
+    a, b = _cosines(reference, reference)[upper], _cosines(actual, actual)[upper]
     step = max(1, len(a) // _MOST_PAIRS)
     return ScoreShift(
         texts=n,

@@ -27,16 +27,16 @@ class Threshold:
     def failures(self, reference_norm: float, figures: Figures) -> list[str]:
         """What falls short, in words; NaN falls short of everything."""
         scale = max(1.0, reference_norm)
-        found = [] if figures.finite else ["the vector holds NaN or infinity, or has another shape"]
+        failures = [] if figures.finite else ["the vector holds NaN or infinity, or has another shape"]
         if not figures.cosine >= self.cosine_min:
-            found.append(f"cosine {figures.cosine:.7f} is below {self.cosine_min}")
+            failures.append(f"cosine {figures.cosine:.7f} is below {self.cosine_min}")
         for name, value, most in (
             ("max abs error", figures.max_abs_error, self.max_abs_error and self.max_abs_error * scale),
             ("norm error", figures.norm_error, self.norm_error * scale),
         ):
             if most is not None and not value <= most:
-                found.append(f"{name} {value:.2g} is above {most:.2g}")
-        return found
+                failures.append(f"{name} {value:.2g} is above {most:.2g}")
+        return failures
 
     def as_dict(self) -> dict[str, float]:
         """The bounds by name, for manifests and reports; those that do not apply are left out."""
@@ -99,12 +99,12 @@ def threshold(precision: str, random_weights: bool = False) -> Threshold:
     Raises:
         InputError: this version has none for it.
     """
-    known = RANDOM_LOSS if random_weights else LOSS
+    thresholds = RANDOM_LOSS if random_weights else LOSS
     try:
-        return known[precision]
+        return thresholds[precision]
     except KeyError:
         raise InputError(
-            f"No parity thresholds for precision {precision!r}; there are some for {sorted(known)}. "
+            f"No parity thresholds for precision {precision!r}; there are some for {sorted(thresholds)}. "
             "Validate with the version of embedding-edge that wrote the bundle."
         ) from None
 
@@ -115,8 +115,8 @@ def execution_threshold(format: str, precision: str) -> Threshold:
     Raises:
         InputError: this version has none for the precision.
     """
-    known = EXECUTION if format == "onnx" else LITERT_EXECUTION
-    return known.get(precision) or threshold(precision)
+    thresholds = EXECUTION if format == "onnx" else LITERT_EXECUTION
+    return thresholds.get(precision) or threshold(precision)
 
 
 def states_threshold(precision: str) -> Threshold:
@@ -128,8 +128,8 @@ def states_threshold(precision: str) -> Threshold:
     Raises:
         InputError: this version has none for the precision.
     """
-    found = threshold(precision)
-    return found if found.max_abs_error is not None else RANDOM_LOSS["int4"]
+    bounds = threshold(precision)
+    return bounds if bounds.max_abs_error is not None else RANDOM_LOSS["int4"]
 
 
 def bounds(precision: str, format: str = "onnx", random_weights: bool = False) -> dict[str, float]:
