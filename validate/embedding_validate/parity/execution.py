@@ -57,7 +57,7 @@ class Execution:
         self._answers = self._pooled_whole(answers)
         self._sound = False
 
-    def expected(self, asked: BundleGraph, answers: Answers) -> Mapping[str, Executed]:
+    def expected(self, bundle_graph: BundleGraph, answers: Answers) -> Mapping[str, Executed]:
         """What some probes should give by the graph's own weights, `answers` being in the graph's ids.
 
         Empty for fp32, which holds the checkpoint's weights themselves, so that the reference answers for it,
@@ -69,7 +69,7 @@ class Execution:
             ExecutionError: with the checkpoint's own weights the forward pass is not the reference's, or a
             graph that rounds activations does not show its residuals.
         """
-        graph, path = asked.graph, asked.path
+        graph, path = bundle_graph.graph, bundle_graph.path
         if graph.precision == "fp32":
             return {}
         self._require_sound()
@@ -96,8 +96,8 @@ class Execution:
         if self._sound:
             return
         interpreter = Interpreter.of(self._checkpoint)
-        found = _vectors(interpreter, interpreter.sound, self._answers, _spread(self._answers, 3))
-        for name, vector in found.items():
+        vectors = _vectors(interpreter, interpreter.sound, self._answers, _spread(self._answers, 3))
+        for name, vector in vectors.items():
             right = self._answers.by_probe[name].vector
             if failures := threshold("fp32").failures(metrics.norm(right), Figures.of(right, vector)):
                 raise ExecutionError(
@@ -143,10 +143,10 @@ class Halves:
     def executed(self, model: Model, ids: Ids, rounding: Rounding) -> Executed:
         """What a model, sound or not, makes of the graph's residuals for one text."""
         weights, at, _ = self._weights.for_batch([ids])
-        given = {n: torch.from_numpy(r[None].copy()) for n, r in self._layers.run(ids).items()}
+        residuals = {n: torch.from_numpy(r[None].copy()) for n, r in self._layers.run(ids).items()}
         kind = RoundedOps if model.ops is TorchOps else type("Faulty", (RoundedOps, model.ops), {})
         rounded = partial(self._products.rounded, rounding=rounding)
-        ops = kind(model.config, weights, at, given, rounded, self._scores)
+        ops = kind(model.config, weights, at, residuals, rounded, self._scores)
         with torch.inference_mode():
             _, vector = encode(ops, model.config, model.dense, model.normalize)
         worst = max(ops.errors, key=ops.errors.__getitem__)
@@ -154,10 +154,10 @@ class Halves:
 
     def rounding(self, ids: Ids, precision: str) -> Rounding:
         """Of a precision's roundings the one that fits a text: the CPU's."""
-        known = ROUNDINGS[precision]
-        if len(known) == 1:
-            return known[0]
-        return min(known, key=lambda r: self.executed(self.sound, ids, r).update_error)
+        candidates = ROUNDINGS[precision]
+        if len(candidates) == 1:
+            return candidates[0]
+        return min(candidates, key=lambda r: self.executed(self.sound, ids, r).update_error)
 
 
 def _vectors(interpreter: Interpreter, model: Model, answers: Answers, names: list[str]) -> dict[str, Floats]:

@@ -53,10 +53,10 @@ def batches(answers: Answers) -> list[Call]:
 
 def at_dims(answers: Answers, dims: Sequence[int]) -> list[Call]:
     """Some texts at every dim, normalised and not."""
-    chosen = tuple(p for p in answers.probes.probes if p.id in answers.probes.dims)
+    sample = tuple(p for p in answers.probes.probes if p.id in answers.probes.dims)
     return [
-        Call(f"dim {dim}{'' if normalize else ', not normalised'}", chosen, dim, normalize)
-        for dim in (dims if chosen else ())
+        Call(f"dim {dim}{'' if normalize else ', not normalised'}", sample, dim, normalize)
+        for dim in (dims if sample else ())
         for normalize in (True, False)
     ]
 
@@ -123,10 +123,10 @@ class GraphRun:
         cases: list[Case] = []
         smaller = 0
         for size in self.graph.buckets:
-            found = [self._longest(most) for most in (_FEW_TOKENS, size // 2) if most <= smaller]
-            if chosen := list(dict.fromkeys(p for p in found if p)):
+            longest = [self._longest(most) for most in (_FEW_TOKENS, size // 2) if most <= smaller]
+            if probes := list(dict.fromkeys(p for p in longest if p)):
                 file = open_file(path)  # once more: each bucket packs weights of its own
-                cases += [self._in_bucket(p, size, file.vector(self._ids(p), size)) for p in chosen]
+                cases += [self._in_bucket(p, size, file.vector(self._ids(p), size)) for p in probes]
             smaller = size
         return cases
 
@@ -191,12 +191,12 @@ class GraphRun:
     def invariance(self, graph: BundleGraph) -> Invariance | None:
         """The first three probes for dims once more, and on one thread."""
         probes = self.answers.probes
-        chosen = [probes[i] for i in probes.dims[:3] if i in self.vectors]
-        if not chosen:
+        sample = [probes[i] for i in probes.dims[:3] if i in self.vectors]
+        if not sample:
             return None
         with open_graph(graph, threads=1) as single:
             runs, threads = (
-                max(_difference(self.vectors[p.id], runner(Call("alone", (p,)))[0].vector) for p in chosen)
+                max(_difference(self.vectors[p.id], runner(Call("alone", (p,)))[0].vector) for p in sample)
                 for runner in (self.run, partial(run, single))
             )
         return Invariance(self.batch_difference, runs, threads, max(self.bucket_differences, default=None))
@@ -230,9 +230,9 @@ def _prompt(probe: Probe) -> str:
     return f"{name} with title" if probe.title is not None else name
 
 
-def _ids_failure(expected: Sequence[int], found: Sequence[int]) -> str:
-    at = metrics.first_difference(expected, found) or 0
+def _ids_failure(expected: Sequence[int], actual: Sequence[int]) -> str:
+    at = metrics.first_difference(expected, actual) or 0
     return (
-        f"token ids differ from position {at} on: {list(found[at : at + 4])} instead of "
-        f"{list(expected[at : at + 4])} ({len(found)} tokens instead of {len(expected)})"
+        f"token ids differ from position {at} on: {list(actual[at : at + 4])} instead of "
+        f"{list(expected[at : at + 4])} ({len(actual)} tokens instead of {len(expected)})"
     )

@@ -27,8 +27,10 @@ def ranking(answers: Answers, vectors: Vectors) -> Ranking | None:
     if not queries or not documents:
         return None
     others = np.array([[q.text != d.text for d in documents] for q in queries])
-    (asked, asked_here), (kept, kept_here) = (_both(answers, vectors, p) for p in (queries, documents))
-    return rank.compare((asked, kept), (asked_here, kept_here), others)
+    (expected_queries, actual_queries), (expected_documents, actual_documents) = (
+        _both(answers, vectors, p) for p in (queries, documents)
+    )
+    return rank.compare((expected_queries, expected_documents), (actual_queries, actual_documents), others)
 
 
 def score_shift(answers: Answers, vectors: Vectors) -> ScoreShift | None:
@@ -38,8 +40,8 @@ def score_shift(answers: Answers, vectors: Vectors) -> ScoreShift | None:
         for p in answers.probes.probes
         if p.verb == "encode" and p.prompt_name is None and not p.allow_special
     ]
-    kept = _gave(answers, vectors, plain)
-    return rank.score_shift(*_both(answers, vectors, kept)) if kept else None
+    answered = _gave(answers, vectors, plain)
+    return rank.score_shift(*_both(answers, vectors, answered)) if answered else None
 
 
 def _gave(answers: Answers, vectors: Vectors, probes: Sequence[Probe]) -> list[Probe]:

@@ -22,11 +22,11 @@ def of_bundle(checkpoint: Checkpoint, bundle: Path, manifest: Manifest) -> Check
     """The checkpoint in a bundle's own ids: with fewer rows in its table where the vocabulary was trimmed."""
     if manifest.tokenizer.kept_ids is None:
         return checkpoint
-    kept = np.load(bundle / manifest.tokenizer.kept_ids).astype(np.int64)
-    table = TensorRows.of(checkpoint.tensors[TABLE], kept)
+    kept_ids = np.load(bundle / manifest.tokenizer.kept_ids).astype(np.int64)
+    table = TensorRows.of(checkpoint.tensors[TABLE], kept_ids)
     return replace(
         checkpoint,
-        config=replace(checkpoint.config, vocab_size=len(kept)),
+        config=replace(checkpoint.config, vocab_size=len(kept_ids)),
         tensors={**checkpoint.tensors, TABLE: table},
     )
 
@@ -34,7 +34,7 @@ def of_bundle(checkpoint: Checkpoint, bundle: Path, manifest: Manifest) -> Check
 def compare_weights(checkpoint: Checkpoint, graph: BundleGraph) -> WeightReport:
     """How many tensors of a graph were compared with the checkpoint's, and which differ."""
     try:
-        count, found = differences(graph.path, of_bundle(checkpoint, graph.folder, graph.manifest))
+        count, faults = differences(graph.path, of_bundle(checkpoint, graph.folder, graph.manifest))
     except AuditError as e:
         return WeightReport(0, (str(e),))
-    return WeightReport(count, tuple(f"{d.name} {d.words}" for d in found))
+    return WeightReport(count, tuple(f"{d.name} {d.words}" for d in faults))
