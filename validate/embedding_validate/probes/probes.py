@@ -113,7 +113,7 @@ def short(texts: Sequence[Text], prompts: Mapping[str, str], limits: Limits, cou
     """The exporter's gate: about 40 probes, two of them as long as the model allows."""
     m, past_window = limits.max_seq_length, f"length-{(limits.window or 0) + 2}"
     sizes = [3, 16, *_window_edges(limits, (1,)), _SHORT_CHUNK, m, m + 52, *_bucket_edges(limits)]
-    found = [
+    probes = [
         *map(_plain, _select(texts, _SHORT + _BATCH[:3])),
         *_special(texts)[:2],
         *_added(limits)[:2],
@@ -123,7 +123,7 @@ def short(texts: Sequence[Text], prompts: Mapping[str, str], limits: Limits, cou
         *_held_out(prompts, limits, count),
     ]
     batches = ((*_BATCH[:3], past_window), ("zh-hans", "ar", "token-pad", "emoji-zwj"))
-    return _probe_set("short", found, batches, _BATCH[2:3])
+    return _probe_set("short", probes, batches, _BATCH[2:3])
 
 
 def full(texts: Sequence[Text], prompts: Mapping[str, str], limits: Limits, count: Count) -> ProbeSet:
@@ -132,7 +132,7 @@ def full(texts: Sequence[Text], prompts: Mapping[str, str], limits: Limits, coun
     m, past_window = limits.max_seq_length, f"length-{(limits.window or 0) + 2}"
     sizes = [3, 4, 16, 64, *_window_edges(limits, (1, 2, 4)), *_CHUNK_EDGES, _SHORT_CHUNK]
     sizes += [*_bucket_edges(limits), *(b + 1 for b in limits.buckets if b < m)]
-    found = [
+    probes = [
         *map(_plain, texts),
         *_special(texts),
         *_added(limits),
@@ -142,15 +142,15 @@ def full(texts: Sequence[Text], prompts: Mapping[str, str], limits: Limits, coun
         *_chunked(texts, prompts, limits, count),
         *_held_out(prompts, limits, count),
     ]
-    if longest := next((p for p in found if p.id == f"length-{m + 500}"), None):
-        found.append(replace(longest, id=f"chunks-{m}", script="Chunks", chunked_at=m))
+    if longest := next((p for p in probes if p.id == f"length-{m + 500}"), None):
+        probes.append(replace(longest, id=f"chunks-{m}", script="Chunks", chunked_at=m))
     batches = (
         _BATCH,
         ("length-3", past_window, "zh-hans", f"length-{_SHORT_CHUNK}"),
         ("en-question", f"length-{m}"),
         tuple(t.id for t in texts if t.script in ("Control tokens", "Whitespace")),
     )
-    return _probe_set("full", found, batches, (*_BATCH[2:5], past_window))
+    return _probe_set("full", probes, batches, (*_BATCH[2:5], past_window))
 
 
 def of_texts(texts: Sequence[Text], prompts: Mapping[str, str]) -> ProbeSet:
@@ -166,13 +166,13 @@ def of_texts(texts: Sequence[Text], prompts: Mapping[str, str]) -> ProbeSet:
 
 
 def _probe_set(
-    name: str, found: Sequence[Probe], batches: Iterable[Sequence[str]], dims: Iterable[str]
+    name: str, probes: Sequence[Probe], batches: Iterable[Sequence[str]], dims: Iterable[str]
 ) -> ProbeSet:
     """A set whose batches and dims leave out lengths that this model, or its tokenizer, does not have."""
-    ids = {p.id for p in found}
-    kept = [tuple(i for i in batch if i in ids) for batch in batches]
+    ids = {p.id for p in probes}
+    own_batches = [tuple(i for i in batch if i in ids) for batch in batches]
     return ProbeSet(
-        name, tuple(found), tuple(b for b in kept if len(b) > 1), tuple(i for i in dims if i in ids)
+        name, tuple(probes), tuple(b for b in own_batches if len(b) > 1), tuple(i for i in dims if i in ids)
     )
 
 
@@ -187,8 +187,8 @@ def _select(texts: Sequence[Text], ids: Iterable[str]) -> list[Text]:
 
 def _special(texts: Sequence[Text]) -> list[Probe]:
     """Literal control tokens once more, read as control tokens, as the reference does by default."""
-    found = [t for t in texts if t.script == "Control tokens"]
-    return [Probe(f"{t.id}/special", t.script, t.text, allow_special=True) for t in found]
+    control = [t for t in texts if t.script == "Control tokens"]
+    return [Probe(f"{t.id}/special", t.script, t.text, allow_special=True) for t in control]
 
 
 def _added(limits: Limits) -> list[Probe]:
@@ -215,11 +215,11 @@ def _bucket_edges(limits: Limits) -> list[int]:
     return [n for b in limits.buckets for n in (b // 2, b)]
 
 
-def _lengths(texts: Sequence[Text], wanted: Iterable[int], limits: Limits, count: Count) -> list[Probe]:
+def _lengths(texts: Sequence[Text], lengths: Iterable[int], limits: Limits, count: Count) -> list[Probe]:
     """Texts of the wanted lengths; those past the maximum test truncation. Ids carry the length reached."""
     pieces = _pieces(texts)
     m, shortest = limits.max_seq_length, count("")
-    sizes = sorted({n for n in wanted if n >= shortest})
+    sizes = sorted({n for n in lengths if n >= shortest})
     truncating = [n for n in sizes if n > m]
     composed = [compose(pieces, n, count) for n in sizes if n <= m or n in truncating[-3:]]
     by_length = {count(text): text for text in composed}
@@ -243,14 +243,15 @@ def _prompts(texts: Sequence[Text], prompts: Mapping[str, str], ids: Sequence[st
 
 def _retrieval(prompts: Mapping[str, str]) -> list[Probe]:
     """The library's questions as queries and its passages as documents, every second one with its title."""
-    found = library()
+    search = library()
     titled = TITLE_SLOT in prompts.get("document", "")
     queries = [
-        Probe(f"question-{n}", "Library", text, "encode_query") for n, (text, _) in enumerate(found.questions)
+        Probe(f"question-{n}", "Library", text, "encode_query")
+        for n, (text, _) in enumerate(search.questions)
     ]
     documents = [
         Probe(f"passage-{n}", "Library", text, "encode_document", title=title if titled and n % 2 else None)
-        for n, (title, text) in enumerate(found.passages)
+        for n, (title, text) in enumerate(search.passages)
     ]
     return [*queries, *documents]
 
@@ -262,12 +263,12 @@ def _chunked(texts: Sequence[Text], prompts: Mapping[str, str], limits: Limits, 
     words = compose(_pieces(texts), max(_OVERFLOW_TOKENS, 3 * at), count)
     unspaced = "".join(t.text.replace(" ", "") for t in texts if t.script in _UNSPACED)
     plain = Probe(f"chunks-{at}", "Chunks", words, chunked_at=at)
-    found = [replace(plain, id=f"{plain.id}/query", verb="encode_query"), plain]
+    probes = [replace(plain, id=f"{plain.id}/query", verb="encode_query"), plain]
     if TITLE_SLOT in prompts.get("document", ""):
-        found.append(replace(plain, id=f"{plain.id}/title", verb="encode_document", title=_TITLES[1]))
+        probes.append(replace(plain, id=f"{plain.id}/title", verb="encode_document", title=_TITLES[1]))
     if count(unspaced) > at:
-        found.append(replace(plain, id=f"{plain.id}/unspaced", text=unspaced))
-    return found
+        probes.append(replace(plain, id=f"{plain.id}/unspaced", text=unspaced))
+    return probes
 
 
 def _held_out(prompts: Mapping[str, str], limits: Limits, count: Count) -> list[Probe]:

@@ -59,10 +59,10 @@ def read(path: Path) -> tuple[Text, ...]:
     Raises:
         InputError: the file is missing, unreadable, not what its name says, or has no text.
     """
-    found = tuple(_text(record, str(path)) for record in records(path, "--texts", (("text",),)))
-    if not found:
+    texts = tuple(_text(record, str(path)) for record in records(path, "--texts", (("text",),)))
+    if not texts:
         raise InputError(f"The texts file {path} has no text. Put one text on each line.")
-    return _distinct(found, str(path))
+    return _distinct(texts, str(path))
 
 
 def records(path: Path, option: str, layouts: tuple[tuple[str, ...], ...]) -> Iterator[Record]:
@@ -99,13 +99,13 @@ def _text(record: Record, where: str) -> Text:
             f"Line {record.line} of {where} {record.error}. Expected an object with text, or text."
         )
     fields = record.values or {}
-    found = [fields.get("id", f"line-{record.line}"), fields.get("script", "User"), fields.get("text")]
-    if not all(isinstance(f, str) for f in found):
+    values = [fields.get("id", f"line-{record.line}"), fields.get("script", "User"), fields.get("text")]
+    if not all(isinstance(f, str) for f in values):
         raise InputError(
             f'Line {record.line} of {where} is {fields!r:.60}. Expected an object such as {{"text": "..."}}; '
             "text, id and script are strings."
         )
-    text = Text(*found)
+    text = Text(*values)
     if any("\ud800" <= c <= "\udfff" for c in text.text):
         raise InputError(
             f"Line {record.line} of {where} holds a lone surrogate, which is not text. Remove it, or save "
