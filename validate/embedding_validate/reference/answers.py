@@ -47,8 +47,8 @@ class Answers:
         """
         if manifest.tokenizer.kept_ids is None:
             return self
-        kept = np.load(bundle / manifest.tokenizer.kept_ids)
-        new = {int(old): i for i, old in enumerate(kept)}
+        kept_ids = np.load(bundle / manifest.tokenizer.kept_ids)
+        new = {int(old): i for i, old in enumerate(kept_ids)}
         by_probe = {
             name: replace(answer, ids=tuple(new[i] for i in answer.ids))
             for name, answer in self.by_probe.items()

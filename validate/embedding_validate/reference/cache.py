@@ -64,10 +64,10 @@ def answers(
     buckets, held_out = probes.buckets(graphs), probes.composed(graphs)
     file = cache_folder() / "references" / f"{_key(checkpoint, own, buckets, held_out)}.npz"
     with suppress(InputError):
-        found = reference_file.load(file)
+        cached = reference_file.load(file)
         with suppress(OSError):
             file.touch()
-        return found
+        return cached
 
     def choose(reference: Reference) -> ProbeSet:
         if own is not None:

@@ -59,19 +59,19 @@ def cut(prompt: str, text: str, limit: int, ids_of: Callable[[str], Ids]) -> tup
         Request(prompt, text)
     )
     whole = [tuple(ids.tolist()) for ids in pieces.ids]
-    found = tuple(Chunk(recorder.texts.get(ids, "").removeprefix(prompt), ids) for ids in whole)
-    if "".join(c.text for c in found) != text or max(map(len, whole)) > limit:
+    chunks = tuple(Chunk(recorder.texts.get(ids, "").removeprefix(prompt), ids) for ids in whole)
+    if "".join(c.text for c in chunks) != text or max(map(len, whole)) > limit:
         raise ChunkError(
             f"The chunks of {text[:40]!r}... are not the text, whole and in order, in pieces of at most "
             f"{limit} tokens. This is a fault of the runtime's cutter; please report it."
         )
-    return found
+    return chunks
 
 
 def mean(vectors: Sequence[Floats], tokens: Sequence[int], normalize: bool) -> Floats:
     """Σ nᵢ vᵢ / Σ nᵢ of vectors (dim,), summed in float64; normalised where the checkpoint ends so."""
-    found = np.average(np.stack(vectors), axis=0, weights=tokens).astype(np.float32)
-    return metrics.normalized(found) if normalize else found
+    vector = np.average(np.stack(vectors), axis=0, weights=tokens).astype(np.float32)
+    return metrics.normalized(vector) if normalize else vector
 
 
 @dataclass(frozen=True)
@@ -90,16 +90,16 @@ def faults(
     """The vectors that known mistakes with chunks would give, by name."""
     ids = [c.ids for c in case.chunks]
     vectors, tokens = [vector_of(i) for i in ids], [len(i) for i in ids]
-    found = {
+    by_name = {
         "chunks: the text is truncated instead": vector_of(case.truncated),
         "chunks: mean not weighted by tokens": mean(vectors, [1] * len(vectors), case.normalize),
         "chunks: the last one lost": mean(vectors[:-1], tokens[:-1], case.normalize),
     }
     if case.normalize:
-        found["chunks: mean not normalised"] = mean(vectors, tokens, False)
+        by_name["chunks: mean not normalised"] = mean(vectors, tokens, False)
     if case.prompt:
         bare = [ids[0], *(ids_of(c.text) for c in case.chunks[1:])]
-        found["chunks: prompt before the first one alone"] = mean(
+        by_name["chunks: prompt before the first one alone"] = mean(
             [vector_of(i) for i in bare], [len(i) for i in bare], case.normalize
         )
-    return found
+    return by_name

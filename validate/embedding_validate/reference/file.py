@@ -46,7 +46,7 @@ def save(answers: Answers, path: Path) -> None:
     Raises:
         OSError: the folder cannot be written to.
     """
-    found = [answers.by_probe[p.id] for p in answers.probes.probes]
+    in_order = [answers.by_probe[p.id] for p in answers.probes.probes]
     states = {p.id: s for p in answers.probes.probes if (s := answers.by_probe[p.id].states) is not None}
     about = {
         "format": FORMAT,
@@ -60,9 +60,9 @@ def save(answers: Answers, path: Path) -> None:
     np.savez_compressed(
         buffer,
         about=np.frombuffer(json.dumps(about, ensure_ascii=False).encode("utf-8"), dtype=np.uint8),
-        vectors=np.stack([a.vector for a in found]).astype("<f4"),
-        ids=np.concatenate([np.array(a.ids, dtype="<i4") for a in found]),
-        ends=np.cumsum([len(a.ids) for a in found], dtype="<i8"),
+        vectors=np.stack([a.vector for a in in_order]).astype("<f4"),
+        ids=np.concatenate([np.array(a.ids, dtype="<i4") for a in in_order]),
+        ends=np.cumsum([len(a.ids) for a in in_order], dtype="<i8"),
         states=np.concatenate([np.zeros((0, 0), "<f4")] if not states else list(states.values())),
     )
     replace_bytes(path, buffer.getvalue())
@@ -94,10 +94,10 @@ def load(path: Path) -> Answers:
 def _check_schema(about: Any, path: Path) -> None:
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise ValueError("it does not say that it is one")
-    if (found := about.get("schema_version")) != SCHEMA_VERSION:
+    if (version := about.get("schema_version")) != SCHEMA_VERSION:
         raise InputError(
-            f"{path} has schema_version {found!r}; this version reads {SCHEMA_VERSION}. Write it again with "
-            "the version of embedding-edge that reads it: validate-embedding ... --save FILE"
+            f"{path} has schema_version {version!r}; this version reads {SCHEMA_VERSION}. Write it again "
+            "with the version of embedding-edge that reads it: validate-embedding ... --save FILE"
         )
 
 

@@ -98,11 +98,11 @@ def use_reference(checkpoint: "Checkpoint", use: "Callable[[Reference], T]") -> 
         ReferenceLoadError: as `Reference.load`.
     """
     reference = Reference.load(checkpoint)
-    found = use(reference)
+    result = use(reference)
     del reference
     gc.collect()  # torch's modules stand in cycles
     give_back_memory()
-    return found
+    return result
 
 
 class Reference:
@@ -205,16 +205,16 @@ class Reference:
         """
         prompt, special = self.prompt_of(probe), probe.allow_special
         if probe.chunked_at is not None:
-            found = self.chunks(probe)
-            vectors = [self.vector(c.text, prompt) for c in found]
-            mean = chunks.mean(vectors, [len(c.ids) for c in found], self._checkpoint.normalize)
-            return Answer(tuple(i for c in found for i in c.ids), mean)
+            pieces = self.chunks(probe)
+            vectors = [self.vector(c.text, prompt) for c in pieces]
+            mean = chunks.mean(vectors, [len(c.ids) for c in pieces], self._checkpoint.normalize)
+            return Answer(tuple(i for c in pieces for i in c.ids), mean)
         return Answer(
             self.token_ids(probe.text, prompt, allow_special=special),
-            self._asked(probe, prompt),
+            self._vector_of_call(probe, prompt),
         )
 
-    def _asked(self, probe: Probe, prompt: str) -> Floats:
+    def _vector_of_call(self, probe: Probe, prompt: str) -> Floats:
         """The vector that a user's call gives: the verb's own, where the prompt is left to it."""
         if probe.verb == "encode" or probe.title is not None:
             return self.vector(probe.text, prompt, allow_special=probe.allow_special)
@@ -268,8 +268,8 @@ class Reference:
             ReferenceLoadError: a title where the document prompt has no place for one.
         """
         names = {"encode": (), "encode_query": ("query",), "encode_document": _DOCUMENT_NAMES}[probe.verb]
-        known = self._model.prompts
-        prompt = self.prompt_text(probe.prompt_name or next((n for n in names if n in known), None))
+        prompts = self._model.prompts
+        prompt = self.prompt_text(probe.prompt_name or next((n for n in names if n in prompts), None))
         if probe.title is None:
             return prompt
         if TITLE_SLOT not in prompt:
@@ -310,10 +310,10 @@ class Reference:
         own = self._model.tokenizer._tokenizer
         if not self._checkpoint.tokenizer.is_changed:
             return own
-        found = type(own).from_str(self._checkpoint.tokenizer.text)
+        replacement = type(own).from_str(self._checkpoint.tokenizer.text)
         self._checkpoint.tokenizer.release()
-        found.normalizer = own.normalizer  # where sentence-transformers has put what lowers the case
-        return found
+        replacement.normalizer = own.normalizer  # where sentence-transformers has put what lowers the case
+        return replacement
 
 
 @contextlib.contextmanager
