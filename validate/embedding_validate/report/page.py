@@ -142,7 +142,7 @@ def _changes(invariance: Json) -> list[tuple[str, float]]:
         "threads": "one thread or all",
         "buckets": "in another bucket",
     }
-    return [(said, invariance[n]) for n, said in names.items() if invariance.get(n) is not None]
+    return [(words, invariance[n]) for n, words in names.items() if invariance.get(n) is not None]
 
 
 def _figures(key: str, graph: Json) -> list[tuple[str, str]]:
@@ -152,13 +152,13 @@ def _figures(key: str, graph: Json) -> list[tuple[str, str]]:
     if not cases:
         return []
     alone = [c for c in cases if c["check"] == "alone"]
-    found = [_by_length(key, alone, graph["thresholds"].get("max_abs_error")), _cosines(key, cases)]
-    found.append(_bars(key, graph["groups"]["script"], "script"))
+    figures = [_by_length(key, alone, graph["thresholds"].get("max_abs_error")), _cosines(key, cases)]
+    figures.append(_bars(key, graph["groups"]["script"], "script"))
     dims = {n: g for n, g in graph["groups"]["arrangement"].items() if n.startswith("dim")}
-    found += [_bars(key, dims, "dimension")] if dims else []
-    found += [_scores(key, graph["scores"])] if graph["scores"] else []
-    found += [sizes.curve(key, graph["composition"])] if graph.get("composition") else []
-    return found
+    figures += [_bars(key, dims, "dimension")] if dims else []
+    figures += [_scores(key, graph["scores"])] if graph["scores"] else []
+    figures += [sizes.curve(key, graph["composition"])] if graph.get("composition") else []
+    return figures
 
 
 def _by_length(key: str, cases: list[Json], limit: float | None) -> tuple[str, str]:

@@ -27,10 +27,10 @@ def figures(graphs: dict[str, Json]) -> list[tuple[str, str]]:
         for key, g in sized.items()
         if g["ranking"]
     ]
-    found = []
+    charts = []
     if len(cosines) > 1:
         caption = "Size of each graph against what it loses: 1 - mean cosine over all checks."
-        found.append(
+        charts.append(
             (_losses([Point(b / 1e6, y, f"{t}, {_mb(b)}") for b, y, t in cosines], caption), caption)
         )
     if len(overlaps) > 1:
@@ -38,8 +38,8 @@ def figures(graphs: dict[str, Json]) -> list[tuple[str, str]]:
         points = [Point(b / 1e6, y, f"{t}, {_mb(b)}") for b, y, t in overlaps]
         low = min(p.y for p in points)
         y = Axis("search overlap", max(0.0, 2 * low - 1.0 - 0.01), 1.0)
-        found.append((plots.scatter(points, _sizes(points), y, caption), caption))
-    return found
+        charts.append((plots.scatter(points, _sizes(points), y, caption), caption))
+    return charts
 
 
 def curve(key: str, composition: Json) -> tuple[str, str]:

@@ -88,13 +88,13 @@ def run(embedder: Embedder, call: Call) -> list[Result]:
     alone = len(call.probes) == 1 and call.dim is None
     if alone and HIDDEN_OUTPUT not in embedder.graph.outputs:
         return [Result(_ids(embedder, call.probes[0]), _encode(embedder, call, "sentence_embedding")[0])]
-    found = _encode(embedder, call, None if alone else "sentence_embedding")
+    outputs = _encode(embedder, call, None if alone else "sentence_embedding")
     if alone:
         return [
             Result(tuple(f["input_ids"].tolist()), f["sentence_embedding"], f["token_embeddings"])
-            for f in found
+            for f in outputs
         ]
-    return [Result(None, vector) for vector in found]
+    return [Result(None, vector) for vector in outputs]
 
 
 def _ids(embedder: Embedder, probe: Probe) -> tuple[int, ...] | None:
@@ -142,8 +142,8 @@ def _encode(embedder: Embedder, call: Call, output_value: str | None) -> Any:
 
 def sliced(vector: Floats, dim: int | None, normalize: bool) -> Floats:
     """What the reference gives for a dim: the first components, then (when asked) normalised."""
-    kept = vector[:dim]
-    return metrics.normalized(kept) if normalize else kept
+    head = vector[:dim]
+    return metrics.normalized(head) if normalize else head
 
 
 def of_embedder(embedder: Embedder) -> VectorOf:

@@ -61,13 +61,13 @@ def open_file(path: Path, threads: int | None = None) -> LitertFile:
             signatures = opened.get_signature_list()
         except Exception as e:  # the engine raises classes without a common base
             raise BundleError(f"{path} is not a LiteRT file that can be run here ({str(e)[:200]}).") from e
-        found = _primary(opened) if not signatures else _by_signature(opened, signatures)
-    if not found.runners:
+        file = _primary(opened) if not signatures else _by_signature(opened, signatures)
+    if not file.runners:
         raise InputError(
-            f"{path} has the inputs {list(found.inputs)} and outputs {list(found.outputs)}; this audit takes "
+            f"{path} has the inputs {list(file.inputs)} and outputs {list(file.outputs)}; this audit takes "
             "one input int32 [1, tokens] and one output float32 [1, dim]."
         )
-    return found
+    return file
 
 
 def _by_signature(opened: Any, signatures: dict[str, dict[str, list[str]]]) -> LitertFile:
@@ -103,14 +103,14 @@ def _length(inputs: Sequence[Any], outputs: Sequence[Any]) -> int | None:
     if len(inputs) != 1 or len(outputs) != 1:
         return None
     ids, vector = inputs[0], outputs[0]
-    taken = len(ids["shape"]) == 2 and ids["shape"][0] == 1 and ids["dtype"] == np.int32
-    given = len(vector["shape"]) == 2 and vector["shape"][0] == 1 and vector["dtype"] == np.float32
-    return int(ids["shape"][1]) if taken and given else None
+    ids_fit = len(ids["shape"]) == 2 and ids["shape"][0] == 1 and ids["dtype"] == np.int32
+    vector_fits = len(vector["shape"]) == 2 and vector["shape"][0] == 1 and vector["dtype"] == np.float32
+    return int(ids["shape"][1]) if ids_fit and vector_fits else None
 
 
-def _called(runner: Any, given: str, found: str) -> Callable[[NDArray[np.int32]], Floats]:
+def _called(runner: Any, input_name: str, output_name: str) -> Callable[[NDArray[np.int32]], Floats]:
     def run(tokens: NDArray[np.int32]) -> Floats:
-        return np.array(runner(**{given: tokens})[found][0], np.float32)
+        return np.array(runner(**{input_name: tokens})[output_name][0], np.float32)
 
     return run
 
