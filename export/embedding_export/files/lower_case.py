@@ -24,7 +24,7 @@ def lowered(normalizer: dict[str, Any] | None) -> dict[str, Any]:
     return {"type": "Sequence", "normalizers": [SIGMA, LOWERCASE, *steps]}
 
 
-def kept_as_written(tokenizer_config: dict[str, Any]) -> dict[str, Any]:
+def keep_as_written(tokenizer_config: dict[str, Any]) -> dict[str, Any]:
     """tokenizer_config.json by which transformers does not drop the steps that lower."""
     if str(tokenizer_config.get("tokenizer_class")).startswith("Gemma"):
         return tokenizer_config | {"tokenizer_class": AS_WRITTEN}

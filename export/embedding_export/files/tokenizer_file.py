@@ -16,7 +16,7 @@ from typing import Any
 
 from embedding_export.errors import CheckpointError
 from embedding_export.files.json_files import read_json
-from embedding_export.files.lower_case import kept_as_written, lowered
+from embedding_export.files.lower_case import keep_as_written, lowered
 from embedding_export.files.tokenizer_json import BytePairs, read_tokenizer
 
 # Control tokens of Gemma 3's tokenizers, by what they are called there; ids differ between models.
@@ -151,7 +151,7 @@ class TokenizerFile:
             return None
         left = _without(json.loads(source.read_text(encoding="utf-8")), frozenset(self.without_row))
         if self.lower and source.name == "tokenizer_config.json":
-            left = kept_as_written(left)
+            left = keep_as_written(left)
         return json.dumps(left, indent=2, ensure_ascii=False) + "\n" if left else ""
 
     def release(self) -> None:

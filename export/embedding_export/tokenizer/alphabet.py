@@ -47,8 +47,8 @@ _SAMPLE = 2000
 class Trimmed:
     """A trimmed tokenizer.
 
-    `kept` has shape (new entries,), int64: row `new` of a trimmed table is row `kept[new]` of the full one.
-    `outside` is how many tokens a dropped entry's text becomes, on average over `_SAMPLE` of them.
+    `kept_ids` has shape (new entries,), int64: row `new` of a trimmed table is row `kept_ids[new]` of the
+    full one. `outside` is how many tokens a dropped entry's text becomes, on average over `_SAMPLE` of them.
     """
 
     alphabet: str
@@ -93,7 +93,7 @@ def trim(source: TokenizerFile, alphabet: str, *, required: str = "") -> Trimmed
     """
     chars = read_alphabet(alphabet) | set(required)
     full, data = source.pairs, source.data
-    kept_ids = _kept(full, chars | {SPACE}, {data["model"].get("unk_token"), *source.owner_tokens})
+    kept_ids = _select_ids(full, chars | {SPACE}, {data["model"].get("unk_token"), *source.owner_tokens})
     smaller = TokenizerFile.of(_trimmed_json(data, full, kept_ids), source.path, lower=source.lower)
     proof = _Proof(source, smaller, kept_ids)
     proved = proof.inside(sorted(chars))
@@ -128,7 +128,7 @@ def _from_file(path: Path) -> set[str]:
     return characters
 
 
-def _kept(full: BytePairs, chars: frozenset[str], named: set[str | None]) -> NDArray[np.int64]:
+def _select_ids(full: BytePairs, chars: frozenset[str], named: set[str | None]) -> NDArray[np.int64]:
     """Old ids that stay, ascending, so that the order of entries stays too; those `named` always do."""
     control = {a.token_id for a in full.added if a.special} | {full.bos_id, full.eos_id}
     always = control | {full.vocab[b] for b in BYTES}

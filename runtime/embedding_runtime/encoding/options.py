@@ -128,15 +128,15 @@ class Options:
         Raises:
             InputError: `dim` and `truncate_dim` differ.
         """
-        own_dim = self.asked_dim()
+        requested = self.requested_dim()
         return replace(
             self,
-            dim=dim if own_dim is None else own_dim,
+            dim=dim if requested is None else requested,
             truncate_dim=None,
             overflow=self.overflow or overflow,
         )
 
-    def asked_dim(self) -> int | None:
+    def requested_dim(self) -> int | None:
         """`dim` or `truncate_dim`, which mean the same.
 
         Raises:

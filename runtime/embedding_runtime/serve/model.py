@@ -88,7 +88,7 @@ class Model:
         """
         return self._stream.pieces(request)
 
-    def given_ids(self, ids: list[int]) -> Pieces:
+    def check_ids(self, ids: list[int]) -> Pieces:
         """Token ids that a client has made, refused unless they can only be this tokenizer's.
 
         Clients written for OpenAI send ids of another tokenizer, which would give vectors of other texts.

@@ -17,7 +17,6 @@ from embedding_runtime.encoding.overflow import Request as TextRequest
 from embedding_runtime.errors import EmbeddingError, InputError
 from embedding_runtime.serve import metrics
 from embedding_runtime.serve.answers import Paced, spell
-from embedding_runtime.serve.parameters import Parameters, read
 from embedding_runtime.serve.batching import Batcher, Job
 from embedding_runtime.serve.bodies import check_headers, read_body
 from embedding_runtime.serve.failures import (
@@ -29,6 +28,7 @@ from embedding_runtime.serve.failures import (
     too_large,
 )
 from embedding_runtime.serve.model import Model
+from embedding_runtime.serve.parameters import Parameters, read
 from embedding_runtime.serve.settings import Settings
 from embedding_runtime.vectors import Floats
 
@@ -161,7 +161,7 @@ class Service:
                 if isinstance(each, TextRequest):
                     piece = self.model.pieces(each)
                 else:
-                    piece = self.model.given_ids(each)
+                    piece = self.model.check_ids(each)
             except InputError as e:
                 raise refused(f"input[{index}] {e}", "input") from e
             left -= sum(len(ids) for ids in piece.ids)

@@ -103,13 +103,13 @@ def test_the_proof_can_fail(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPat
     """Dropping one entry of the alphabet, as trimming by frequency would, is found."""
     from embedding_export.tokenizer import alphabet
 
-    keep = alphabet._kept
+    keep = alphabet._select_ids
 
     def forgetful(*arguments: object) -> object:
         kept = keep(*arguments)  # type: ignore[arg-type]
         return np.delete(kept, len(kept) // 2)
 
-    monkeypatch.setattr(alphabet, "_kept", forgetful)
+    monkeypatch.setattr(alphabet, "_select_ids", forgetful)
     with pytest.raises(ExportError, match="trimmed tokenizer gives"):
         trim(TokenizerFile(tiny_checkpoint / "tokenizer.json"), "ascii")
 
