@@ -1,4 +1,4 @@
-"""`export-embedding`: checkpoint → bundle, proved before it gets its name."""
+"""`export-embedding`: makes a bundle from a checkpoint, and checks it before it gets its final name."""
 
 import argparse
 import json

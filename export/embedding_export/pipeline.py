@@ -1,7 +1,7 @@
 """The order of an export: read → build → weight audit → golden vectors → gate → write.
 
-The only file that knows it. Each step is in the module that it calls; the gate comes from outside, because
-the exporter does not know the validator.
+Only this file knows the order; each step is in the module that it calls. The gate is passed in, because the
+exporter does not import the validator.
 """
 
 import tempfile

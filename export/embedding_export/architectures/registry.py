@@ -1,6 +1,7 @@
-"""Finds the architecture of a checkpoint; everybody else asks here what a model's tensors and steps are.
+"""Finds the architecture of a checkpoint; all other modules ask here for a model's tensors and steps.
 
-A new architecture is a folder that offers what `Architecture` lists, and a line in `ARCHITECTURES`.
+To add an architecture, write a folder that offers what `Architecture` lists, and add a line to
+`ARCHITECTURES`.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,7 @@
-"""Weight audit: every tensor of a written graph is the checkpoint's, within its format's error bound.
+"""Weight audit: checks that every tensor of a written graph matches the checkpoint's, within an error bound.
 
-Parity cannot show everything (a uniform scale on a projection cancels in the norm that follows); this can.
-The file is read without the code that wrote it; what the bound of a format is, is said here.
+Parity cannot show every fault: a uniform scale on a projection cancels in the norm that follows. This audit
+can. It reads the file without the code that wrote it, and defines each format's error bound itself.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,6 +1,6 @@
-"""A written graph's own weights as a checkpoint would hold them, in either format.
+"""Reads the weights of a written graph, in either format, as a checkpoint would hold them.
 
-Knows which reader reads which file, and nothing of what the weights should be.
+It only picks the reader for the file; `audit` says what the weights should be.
 """
 
 from collections.abc import Mapping

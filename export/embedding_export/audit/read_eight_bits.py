@@ -1,8 +1,9 @@
-"""Finds in a written graph what was moved and turned before rounding, for whoever reads its weights.
+"""Reads from a written graph which channels were scaled and which matrices were rotated before rounding.
 
-Knows what `balancing` and `turning` promise and none of their code: factors are powers of two, read where a
-norm makes the channels, and must then show where matrices take them; how a matrix is turned is part of its
-name in the file, and turning is written down here once more.
+It relies on what `balancing` and `turning` document, but shares no code with them. Scale factors are powers
+of two; they are read from the norm that makes the channels, and the matrices that take those channels must
+show them too. A matrix's name in the file says how it was rotated; the rotation is implemented here a second
+time.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
-"""The files that travel with the graphs: what other clients read, and the checkpoint's licence.
+"""Writes the files that travel with the graphs: what other clients read, and the checkpoint's licence.
 
-Knows nothing of tensors: it copies, and states what was modified.
+It copies files and states what was modified; it does not touch tensors.
 """
 
 import json

@@ -1,7 +1,4 @@
-"""Writes a checkpoint down as the manifest's dataclasses: architecture, stages, prompts, ids.
-
-Knows nothing of graphs or of the order of an export.
-"""
+"""Describes a checkpoint in the manifest's dataclasses: architecture, stages, prompts, ids."""
 
 import hashlib
 import json

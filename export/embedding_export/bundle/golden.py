@@ -1,7 +1,7 @@
-"""What a bundle carries to check itself: texts with their ids, and ids with this graph's vectors.
+"""Makes the data with which a bundle checks itself: texts with their ids, and ids with this graph's vectors.
 
-The ids come from the `tokenizers` library, the oracle; the vectors from the graph itself, run once after
-writing. Whether those vectors are right is the gate's question, not this module's.
+The ids come from the `tokenizers` library, which is the oracle. The vectors come from the graph itself, run
+once after writing; whether they are right is for the gate to say.
 """
 
 import itertools

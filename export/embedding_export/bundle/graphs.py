@@ -1,6 +1,6 @@
-"""One graph of a bundle: written, its weights audited, its golden vectors taken, and described.
+"""Makes one graph of a bundle: writes it, audits its weights, takes its golden vectors, and describes it.
 
-Knows both formats' writers, and nothing of what else a bundle holds or of the order of an export.
+It calls the writers of both formats; `pipeline` decides on the order of an export.
 """
 
 import hashlib

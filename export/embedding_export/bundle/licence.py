@@ -1,8 +1,8 @@
-"""What a bundle must say about its weights' licence: from the checkpoint's licence files and model card.
+"""Writes what a bundle must say about its weights' licence, from the checkpoint's licence and model card.
 
-Knows no tensors. The Gemma Terms of Use (ai.google.dev/gemma/terms, section 3.1) ask of whoever passes a
-model on that the restrictions of use stay enforceable, that recipients get the terms, that modified files say
-so, and that a notice file has a sentence of theirs.
+The Gemma Terms of Use (ai.google.dev/gemma/terms, section 3.1) require of anyone who passes a model on: the
+restrictions on use stay enforceable, recipients get the terms, modified files say that they were modified,
+and a notice file contains a given sentence.
 """
 
 import re

@@ -1,7 +1,4 @@
-"""Writes a folder so that it exists whole or not at all: a temporary sibling, then a rename.
-
-Knows nothing of what the folder holds.
-"""
+"""Writes a folder that exists whole or not at all: into a temporary sibling, which is then renamed."""
 
 import os
 import shutil

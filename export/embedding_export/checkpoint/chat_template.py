@@ -1,8 +1,8 @@
-"""Whether a chat template leaves texts as they are, which is asked of the template itself.
+"""Checks that a chat template leaves texts as they are, by rendering texts with the template itself.
 
-Where a checkpoint takes messages among its modalities, sentence-transformers (6.2) puts every text through
-its chat template: the prompt as the system's message, the text as the user's. EmbeddingGemma 2's joins the
-two.
+If a checkpoint lists messages among its modalities, sentence-transformers (6.2) puts every text through its
+chat template, with the prompt as the system message and the text as the user message. EmbeddingGemma 2's
+template joins the two.
 """
 
 import json

@@ -1,6 +1,6 @@
-"""A sentence-transformers EmbeddingGemma checkpoint, read and checked as a whole; knows nothing of graphs.
+"""A sentence-transformers EmbeddingGemma checkpoint, read and checked as a whole.
 
-What is not understood is refused by name: a wrong vector is worse than none.
+Anything that is not understood is refused by name, because a wrong vector is worse than none.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Holds a folder to the tensors that the model must have, by name and shape: all of them, and no others.
+"""Checks that a folder has exactly the tensors that the model needs, by name and shape, and reads them.
 
 The architecture says what they are called and what they are for.
 """

@@ -1,6 +1,6 @@
-"""`modules.json` and the stages after the encoder: pooling, dense, normalize; knows nothing of the encoder.
+"""Reads `modules.json` and the stages after the encoder: pooling, dense, normalize.
 
-Both spellings of module types and both dialects of the pooling config are read (sentence-transformers up to
+It accepts both spellings of module types and both dialects of the pooling config (sentence-transformers up to
 5.x, and 6.2).
 """
 

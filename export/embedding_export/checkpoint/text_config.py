@@ -1,4 +1,4 @@
-"""How a checkpoint treats text: length, case, prompts, similarity, ids; knows nothing of weights."""
+"""Reads how a checkpoint treats text: length, case, prompts, similarity, ids."""
 
 import sys
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""From what the user typed to a local folder; the only module that knows the hub, imported lazily."""
+"""Turns what the user typed into a local folder. Only this module uses the hub, and imports it lazily."""
 
 import re
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""JSON files of a checkpoint, read with typed access; knows nothing of what the fields mean."""
+"""Typed access to the JSON files of a checkpoint; the callers know what the fields mean."""
 
 import json
 from dataclasses import dataclass

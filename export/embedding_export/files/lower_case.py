@@ -1,7 +1,7 @@
-"""`do_lower_case` as a tokenizer.json says it, so that every client gives the ids that the runtime gives.
+"""Writes `do_lower_case` into a tokenizer.json, so that every client gets the ids that the runtime gets.
 
-sentence-transformers puts a Lowercase before the tokenizer's normalizer when it loads a model; the
-checkpoint's file does not say so. Knows nothing of other steps.
+When sentence-transformers loads a model it puts a Lowercase step before the tokenizer's normalizer; the
+checkpoint's file does not show it.
 """
 
 from typing import Any

@@ -1,7 +1,7 @@
-"""Opens the safetensors files of a folder, single or sharded; knows nothing of models or configs.
+"""Opens the safetensors files of a folder, whether single or sharded.
 
-The format: 8 bytes little-endian header length; a JSON header {name: {dtype, shape, data_offsets}}; the bytes
-of the tensors, without holes or overlaps (documentation of safetensors, "Format").
+The format is an 8-byte little-endian header length, a JSON header {name: {dtype, shape, data_offsets}}, then
+the bytes of the tensors, without holes or overlaps (documentation of safetensors, "Format").
 """
 
 import json

@@ -1,4 +1,4 @@
-"""A tensor in a memory-mapped file, widened to float32 in row ranges; knows nothing of formats or models."""
+"""A tensor in a memory-mapped file, widened to float32 a range of rows at a time."""
 
 import hashlib
 import math

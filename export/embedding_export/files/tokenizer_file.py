@@ -1,11 +1,11 @@
 """A checkpoint's `tokenizer.json`, read once: as JSON, as byte pairs, and in the `tokenizers` library.
 
-Three things differ from the file. Special tokens without a row in the embedding table are left out, as no
-text can be embedded with them: Gemma's published tokenizer has one (`<image_soft_token>`, one past the
-table). And only Gemma's own control tokens stay special, which means: text unless a caller allows them. Every
-other token that is flagged so is a token wherever it stands in a text, as sentence-transformers reads it: its
-owner added it for that, or saving flagged it (transformers 5.23 does with `<mask>`). And where the checkpoint
-lowers texts, the tokenizer does.
+It differs from the file in three ways. First, special tokens without a row in the embedding table are left
+out, because no text can be embedded with them: Gemma's published tokenizer has one (`<image_soft_token>`, one
+past the table). Second, only Gemma's own control tokens stay special, which means that they are read as text
+unless a caller allows them. Every other token that is flagged as special is a token wherever it stands in a
+text, as in sentence-transformers: either its owner added it for that, or saving flagged it (transformers 5.23
+does so with `<mask>`). Third, the tokenizer lowers the case of texts if the checkpoint does.
 """
 
 import json

@@ -1,6 +1,6 @@
-"""`tokenizer.json` → the figures a compact table needs, or a refusal that names what it does not reproduce.
+"""Reads from `tokenizer.json` the figures that a compact table needs, or refuses what it cannot reproduce.
 
-Knows nothing of the table's layout.
+A refusal names the setting. `tokenizer.sections` lays the figures out.
 """
 
 import json

@@ -1,7 +1,7 @@
-"""Texts, their ids and their vectors beside a LiteRT file, for the tests of an app that runs it.
+"""Writes texts, their ids and their vectors beside a LiteRT file, for the tests of an app that runs it.
 
-The ids come from the `tokenizers` library, the vectors from the graph; whether those are right is the gate's
-question. Knows nothing of how a file is written or named.
+The ids come from the `tokenizers` library and the vectors from the graph; whether those are right is for the
+gate to say.
 """
 
 import json

@@ -1,8 +1,8 @@
 """Builds a LiteRT (TFLite) file operator by operator: several signatures over one set of weights.
 
-Knows the file format (a FlatBuffer) and nothing of the model: `litert.ops` says what goes into an operator.
-Weights are streamed behind the FlatBuffer's tables and stored once, whatever the number of
-signatures; so are their scales.
+It knows only the file format (a FlatBuffer); `litert.ops` decides what goes into an operator. Weights are
+streamed behind the FlatBuffer's tables, and they and their scales are stored once, whatever the number of
+signatures.
 """
 
 import struct

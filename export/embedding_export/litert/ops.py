@@ -1,8 +1,8 @@
 """`Ops` that emit LiteRT operators for one bucket: one text of a fixed length, no batch.
 
-Chosen so that XNNPACK takes everything behind the token lookup in one piece: with heads beside each other
-within a token, queries of one key head are a reshape away from a plain matrix product. `litert.storage`
-stores matrices and the table.
+The operators are chosen so that XNNPACK takes everything behind the token lookup in one piece: heads lie
+beside each other within a token, so that one reshape of the queries of a key head gives a plain matrix
+product. `litert.storage` stores the matrices and the table.
 """
 
 from dataclasses import dataclass

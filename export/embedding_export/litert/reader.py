@@ -1,7 +1,7 @@
-"""Reads a written LiteRT file's weights back, whatever they are stored as.
+"""Reads the weights of a written LiteRT file back, whatever they are stored as.
 
-Knows the file format and none of the code that writes it: what is read here is what an engine will find.
-Every signature must use the very same tensors.
+It shares no code with the writer, so that it reads what an engine will find. Every signature must use the
+very same tensors.
 """
 
 import mmap

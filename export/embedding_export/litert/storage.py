@@ -1,7 +1,7 @@
-"""How a LiteRT file stores matrices, the table and vectors, and the operators that use what is stored.
+"""How a LiteRT file stores matrices, the table and vectors, and the operators that use them.
 
-Knows nothing of the encoder: a storage looks rows up, multiplies, and is asked once per signature. Stored
-tensors carry their canonical names; `litert.reader` reads them back.
+A storage looks rows up and multiplies; it is called once per signature. Stored tensors carry their canonical
+names; `litert.reader` reads them back.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,6 +1,6 @@
 """Writes one LiteRT (TFLite) file of the encoder: a signature per bucket, all over one set of weights.
 
-Knows nothing of bundles or manifests; `pipeline` places and records the file.
+`bundle.graphs` places the file and records it in the manifest.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,6 +1,6 @@
 """Builds an ONNX graph node by node and streams its weights to one external data file.
 
-Knows the ONNX file format and nothing of the model: `onnx.ops` says what goes into a node.
+It knows only the file format; `onnx.ops` decides what goes into a node.
 """
 
 import hashlib

@@ -1,11 +1,11 @@
-"""`Ops` with int8 matrix products: uint8 activations, a scale per token; int8 weights, a scale per output.
+"""`Ops` with int8 matrix products: uint8 activations, one scale per token; int8 weights, one per output.
 
-What the down projections take is turned first. The Dense stages stay float32: theirs is one row per text,
-whose rounding would cost more than all others' and save no time.
+The inputs of the down projections are rotated first. The Dense stages stay float32: they see one row per
+text, so rounding them would cost more accuracy than all other rounding and save no time.
 
-A product's row scale is carried along unmultiplied (`Scaled`) and dropped where a norm cancels it. Every
-token is quantized by itself, and what feeds a rounding is computed in an order that padding and company do
-not change: a text's vector does not depend on its batch.
+The row scale of a product is carried along unmultiplied (`Scaled`) and dropped where a norm cancels it. Every
+token is quantized by itself, and the input of each rounding is computed in an order that does not depend on
+padding or on the other texts of the batch: so a text's vector does not depend on its batch.
 """
 
 from collections.abc import Iterator, Mapping

@@ -1,8 +1,8 @@
 """`Ops` that emit ONNX nodes for ONNX Runtime; all arithmetic outside matrix products is float32.
 
-An `onnx.storage.Storage` stores and multiplies matrices and the table. Besides
-standard operators it uses three that every ONNX Runtime build carries (web builds included):
-`SimplifiedLayerNormalization` (RMSNorm), and `RotaryEmbedding` and `Gelu` in their long-standing forms.
+An `onnx.storage.Storage` stores and multiplies matrices and the table. Besides standard operators the graph
+uses three that every build of ONNX Runtime has, web builds included: `SimplifiedLayerNormalization`
+(RMSNorm), and `RotaryEmbedding` and `Gelu` in their long-standing forms.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,7 @@
-"""Reads a written ONNX graph's weights back from its files, whatever they are stored as.
+"""Reads the weights of a written ONNX graph back from its files, whatever they are stored as.
 
-Knows the layout that the graph builder promises, and none of the code that writes it: what is read here is
-what an engine will find. Knows nothing of what the weights should be.
+It relies on the layout that the graph builder documents but shares no code with it, so that it reads what an
+engine will find. `audit` says what the weights should be.
 """
 
 import math

@@ -1,9 +1,9 @@
 """Attention scores as int8 products: queries uint8, keys int8, one static scale each.
 
-Norms bound the heads of queries and keys, so that nothing is measured as the graph runs; a few channels of
-trained keys are far larger than the others, which is shared with the queries first (`balancing`). Integer
-sums are exact: a score does not depend on how an engine cuts up the product, hence not on a text's company.
-Knows nothing of blocks, masks or how matrices are stored.
+Norms bound the heads of queries and keys, so nothing has to be measured while the graph runs. A few channels
+of trained keys are far larger than the others; `balancing` first moves part of them to the queries. Integer
+sums are exact: a score does not depend on how an engine splits the product, and so not on the other texts of
+the batch.
 """
 
 from collections.abc import Mapping

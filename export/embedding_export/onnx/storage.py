@@ -1,7 +1,7 @@
-"""How a graph stores matrices and the table, and the nodes that use what is stored.
+"""How an ONNX graph stores matrices and the table, and the nodes that use them.
 
-Knows nothing of the encoder: a storage looks rows up and multiplies. Stored tensors are called
-`<canonical name>`, or `<canonical name>:<part>` where several parts make one; `stored` reads them back.
+A storage looks rows up and multiplies. Stored tensors are called `<canonical name>`, or `<canonical
+name>:<part>` where several parts make one tensor; `onnx.reader` reads them back.
 """
 
 from typing import Any, Protocol

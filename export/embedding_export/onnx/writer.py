@@ -1,6 +1,6 @@
 """Writes one ONNX graph of the encoder: dynamic batch and length, weights streamed to external data.
 
-Knows nothing of bundles or manifests; `pipeline` places and records the files.
+`bundle.graphs` places the files and records them in the manifest.
 """
 
 from collections.abc import Callable

@@ -1,10 +1,10 @@
-"""Trimming a tokenizer to an alphabet: the same tokens for every text written in it, fewer rows in the table.
+"""Trims a tokenizer to an alphabet: the same tokens for every text written in it, fewer rows in the table.
 
-Kept are all entries written in the alphabet with all their merges (an entry's parts are written in it too,
-so nothing that such a text can reach is lost), the byte entries and the control tokens. Other characters
-become bytes. The one exception: reserved entries (`<unused7>`), which no model was trained with, go; such a
-text is then read as its characters. Never by frequency: that would change ids inside the alphabet. Knows
-nothing of embedding tables.
+The trimmed tokenizer keeps the byte entries, the control tokens, and every entry written in the alphabet with
+all its merges. The parts of such an entry are written in the alphabet too, so no token that such a text can
+reach is lost. Other characters become bytes. There is one exception: reserved entries (`<unused7>`), which no
+model was trained with, are dropped, and a text that has one is read as its characters. Entries are never
+dropped by frequency: that would change ids inside the alphabet. `trimming` cuts the embedding table to match.
 """
 
 import random

@@ -1,6 +1,6 @@
 """A byte-pair tokenizer as the arrays of a compact table: hashes of pieces and merges, trie of added tokens.
 
-Layout and meaning of each array: runtime/TOKENIZER_TABLE.md. Knows nothing of files or JSON.
+runtime/TOKENIZER_TABLE.md describes the layout and meaning of each array.
 """
 
 import zlib

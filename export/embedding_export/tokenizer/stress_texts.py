@@ -1,6 +1,6 @@
-"""Texts that find a wrong tokenizer: what goes wrong is at borders, so borders are what they are made of.
+"""Texts that reveal a wrong tokenizer. Tokenizers go wrong at borders, so the texts are made of borders.
 
-Drawn from the tokenizer's own entries and all of Unicode, from a fixed seed. Knows nothing of tables.
+They are drawn from the tokenizer's own entries and from all of Unicode, with a fixed seed.
 """
 
 import random

@@ -1,6 +1,6 @@
-"""tokenizer.json → the compact table of the runtime, proved against the `tokenizers` library.
+"""Builds the runtime's compact table from tokenizer.json, and compares it with the `tokenizers` library.
 
-Knows nothing of bundles. The layout is described in runtime/TOKENIZER_TABLE.md.
+runtime/TOKENIZER_TABLE.md describes the layout.
 """
 
 import zlib

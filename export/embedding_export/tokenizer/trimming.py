@@ -1,6 +1,6 @@
-"""A checkpoint cut down to an alphabet: fewer rows in the embedding table, everything else as it was.
+"""Cuts a checkpoint down to an alphabet: fewer rows in the embedding table, everything else unchanged.
 
-Knows how rows follow the tokenizer's new numbering; `alphabet` says which entries stay.
+Rows follow the tokenizer's new numbering; `alphabet` says which entries stay.
 """
 
 import json

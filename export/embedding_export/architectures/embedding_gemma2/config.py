@@ -1,7 +1,7 @@
-"""`config.json` of an EmbeddingGemma 2, whole or its text model's; refuses by name what is not computed.
+"""Reads the `config.json` of an EmbeddingGemma 2, of the whole model or of its text model alone.
 
-Knows nothing of weights, stages or tokenizers. Defaults are those of transformers' EmbeddingGemma2TextConfig
-(5.23).
+Settings that the encoder does not implement are refused by name. Defaults are those of transformers'
+EmbeddingGemma2TextConfig (5.23).
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """The forward pass of EmbeddingGemma 2's text encoder, written once for every format.
 
-Knows the architecture and nothing of ONNX, torch, tokenizers or quantization: every step is a method of
-`Ops`, and an interpreter of `Ops` gives it meaning. It follows transformers' EmbeddingGemma2TextModel (5.23).
+Every step is a method of `Ops`; an implementation of `Ops` turns the steps into ONNX nodes, LiteRT operators
+or torch calls. The order of steps follows transformers' EmbeddingGemma2TextModel (5.23).
 """
 
 import math

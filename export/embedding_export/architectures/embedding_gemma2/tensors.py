@@ -1,4 +1,4 @@
-"""The tensors of EmbeddingGemma 2's text encoder: names, shapes, and what each is for."""
+"""The tensors of EmbeddingGemma 2's text encoder: their names, shapes and roles."""
 
 from dataclasses import replace
 

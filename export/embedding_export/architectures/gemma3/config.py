@@ -1,7 +1,7 @@
-"""`config.json` of a gemma3_text model, in both dialects; refuses by name what the encoder does not compute.
+"""Reads the `config.json` of a gemma3_text model, in both dialects.
 
-Knows nothing of weights, stages or tokenizers. Defaults and derivations are those of transformers'
-Gemma3TextConfig (5.23).
+Settings that the encoder does not implement are refused by name. Defaults and derived values are those of
+transformers' Gemma3TextConfig (5.23).
 """
 
 from dataclasses import replace

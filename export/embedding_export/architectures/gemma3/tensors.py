@@ -1,4 +1,4 @@
-"""The tensors of a Gemma 3 text encoder: names, shapes, and what each is for."""
+"""The tensors of a Gemma 3 text encoder: their names, shapes and roles."""
 
 from dataclasses import replace
 

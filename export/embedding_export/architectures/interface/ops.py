@@ -1,4 +1,4 @@
-"""The steps of the forward pass, which an interpreter gives a meaning: a graph's nodes, torch, numpy."""
+"""The steps of the forward pass, as an interface that ONNX, LiteRT and torch implement."""
 
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar

@@ -1,6 +1,7 @@
-"""What an architecture says of its tensors, so that nobody else reads anything out of their names.
+"""How an architecture describes its tensors, so that no other module has to parse their names.
 
-Names are canonical: the table of embeddings is `TABLE`, a layer's tensors begin with `layer_prefix`.
+Names are canonical: the embedding table is called `TABLE`, and the names of a layer's tensors begin with
+`layer_prefix`.
 """
 
 from collections.abc import Mapping
