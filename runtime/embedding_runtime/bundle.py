@@ -1,6 +1,6 @@
 """The bundle's manifest as frozen dataclasses: the one format that exporter, runtime and validator share.
 
-Knows nothing of engines, tokenizers or checkpoints; only the exporter writes a manifest (`Manifest.to_json`).
+Only the exporter writes a manifest (`Manifest.to_json`).
 """
 
 import base64

@@ -1,4 +1,4 @@
-"""How commands print and end, whatever standard output is. Knows nothing of what they do."""
+"""How commands print and exit, whatever standard output is connected to."""
 
 import codecs
 import json

@@ -1,7 +1,4 @@
-"""Texts to vectors: the runtime's front door, with sentence-transformers' names.
-
-Knows nothing of checkpoints or of how a bundle is made.
-"""
+"""Texts to vectors: the runtime's main class, with sentence-transformers' names."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager

@@ -1,4 +1,7 @@
-"""Errors and warnings raised on purpose; each message says what was found, what was expected, what to do."""
+"""Errors and warnings that the runtime raises on purpose.
+
+Each message says what was found, what was expected, and what to do.
+"""
 
 from typing import ClassVar
 

@@ -1,4 +1,4 @@
-"""Warnings that are given once. Knows nothing of what they are about."""
+"""Warnings that are given only once."""
 
 import sys
 import threading

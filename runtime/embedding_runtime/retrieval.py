@@ -1,4 +1,4 @@
-"""The best matches of vectors among vectors, exactly. Knows nothing of texts, indexes or bundles."""
+"""Finds the best matches of vectors among vectors, exactly."""
 
 from typing import Any, TypedDict
 

@@ -1,6 +1,7 @@
-"""The four similarity functions of sentence-transformers, over numpy. Knows nothing of texts or bundles.
+"""The four similarity functions of sentence-transformers, over numpy.
 
-Distances are negated, so that more is always more alike. Cosine normalises its arguments, dot does not.
+Distances are negated, so that a larger score always means more alike. Cosine normalises its arguments, dot
+does not.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Arithmetic on vectors: slice, normalise, weigh; how JSON spells them. Knows nothing of texts or engines."""
+"""Arithmetic on vectors (slice, normalise, weigh), and how JSON spells them."""
 
 from collections.abc import Sequence
 from typing import Any, TypeVar

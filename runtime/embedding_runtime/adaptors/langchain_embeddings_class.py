@@ -1,4 +1,4 @@
-"""The class that `langchain` makes, at the top of a module of its own so that it can be pickled.
+"""The class that `langchain` returns, at the top level of a module so that it can be pickled.
 
 Importing this needs langchain-core.
 """

@@ -1,4 +1,4 @@
-"""The class that `llamaindex` makes, at the top of a module of its own so that it can be pickled.
+"""The class that `llamaindex` returns, at the top level of a module so that it can be pickled.
 
 Importing this needs llama-index-core.
 """

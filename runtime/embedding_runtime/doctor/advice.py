@@ -1,4 +1,4 @@
-"""From what was found to what is wrong, and what would be faster or smaller. Looks at nothing itself."""
+"""Derives from the examined machine and bundle what is wrong, and what would be faster or smaller."""
 
 from embedding_runtime.doctor.bundle import BundleState
 from embedding_runtime.doctor.machine import Machine

@@ -1,7 +1,4 @@
-"""What `embedding-doctor` finds out about a bundle on this machine: which graph, is it right, how fast.
-
-Prints nothing.
-"""
+"""Examines a bundle on this machine: which graph is loaded, whether it is right, and how fast it is."""
 
 import time
 import warnings

@@ -1,4 +1,4 @@
-"""`embedding-doctor`: what this machine and a bundle on it are like, what is wrong, what would be better."""
+"""`embedding-doctor`: describes this machine and a bundle on it: what is wrong, and what could be better."""
 
 import argparse
 import json

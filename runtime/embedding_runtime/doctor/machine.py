@@ -1,4 +1,4 @@
-"""What `embedding-doctor` finds out about the machine: CPU, memory, engines, cache. Opens no bundle."""
+"""Examines the machine for `embedding-doctor`: CPU, memory, engines, cache. Opens no bundle."""
 
 import os
 import platform

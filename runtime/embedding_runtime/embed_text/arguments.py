@@ -1,4 +1,4 @@
-"""The command line of `embed-text`: names, defaults and help. Does nothing."""
+"""The command line of `embed-text`: names, defaults and help."""
 
 import argparse
 import sys

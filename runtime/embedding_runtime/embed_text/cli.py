@@ -1,4 +1,7 @@
-"""`embed-text`: texts from a file or a pipe to vectors in a file or a pipe; `serve` is elsewhere."""
+"""`embed-text`: reads texts from a file or a pipe and writes vectors to a file or a pipe.
+
+The subcommand `serve` is in the package `serve`.
+"""
 
 import argparse
 import hashlib

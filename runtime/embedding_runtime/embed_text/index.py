@@ -1,4 +1,4 @@
-"""The file that `embed-text --into` adds to: what it holds, and whether the new vectors belong there."""
+"""The file that `embed-text --into` adds to: what it holds, and whether the new vectors belong in it."""
 
 from pathlib import Path
 

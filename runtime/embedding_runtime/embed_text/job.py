@@ -1,4 +1,4 @@
-"""The work of `embed-text`: rows in, vectors out, bad rows by policy. Knows no arguments."""
+"""The work of `embed-text`: rows in, vectors out; a policy decides on bad rows."""
 
 import time
 from collections import deque

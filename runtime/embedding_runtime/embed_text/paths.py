@@ -1,4 +1,4 @@
-"""Files that `embed-text` is given: refused, before anything is opened or computed, where they cannot do."""
+"""Checks the files that `embed-text` is given before anything is opened or computed."""
 
 import argparse
 from collections.abc import Iterator

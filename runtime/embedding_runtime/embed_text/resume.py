@@ -1,7 +1,7 @@
-"""Where an interrupted run of `embed-text` stopped: notes in a small file beside its output.
+"""Records where a run of `embed-text` stands, in a small file beside its output, so that it can be resumed.
 
-A run is noted at the ends of full windows of texts only, so that a run that continues there groups the
-rest into the same batches, and ends with the same bytes. Knows nothing of vectors or of formats.
+The position is recorded only at the end of a full window of texts. A run that resumes there groups the rest
+of the texts into the same batches, and so writes the same bytes.
 """
 
 import hashlib

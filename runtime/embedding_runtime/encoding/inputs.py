@@ -1,4 +1,4 @@
-"""What a caller may pass as texts. Knows nothing of prompts, tokens or vectors."""
+"""The forms in which a caller may pass texts."""
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping

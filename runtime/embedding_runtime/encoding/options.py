@@ -1,4 +1,4 @@
-"""The arguments of one `encode` call, checked. Knows nothing of texts, engines or files."""
+"""The arguments of one `encode` call, checked."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace

@@ -1,4 +1,4 @@
-"""What happens to a text that is longer than the model reads. Knows tokens, nothing of vectors."""
+"""Truncates, splits or refuses a text that is longer than the model reads; works on token ids."""
 
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple

@@ -1,4 +1,4 @@
-"""An opened bundle at work: requests in, windows of vectors out. Knows no names of prompts."""
+"""Runs an opened bundle: takes requests (prompts already resolved) and gives windows of vectors."""
 
 from collections.abc import Iterable, Iterator
 

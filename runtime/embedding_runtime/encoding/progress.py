@@ -1,4 +1,4 @@
-"""One line on stderr: how many texts are done, at which rate, how long the rest takes."""
+"""One line on stderr: how many texts are done, at which rate, and how long the rest will take."""
 
 import logging
 import sys

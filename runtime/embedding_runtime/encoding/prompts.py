@@ -1,6 +1,6 @@
-"""Which prompt goes before a text. Knows nothing of tokens, graphs or files.
+"""Chooses the prompt that goes before a text.
 
-As in sentence-transformers 6.2 a prompt is joined to its text by plain concatenation before tokenizing.
+As in sentence-transformers 6.2, prompt and text are concatenated before tokenizing.
 """
 
 import logging

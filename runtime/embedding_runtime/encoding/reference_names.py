@@ -1,6 +1,6 @@
-"""Names that libraries written for sentence-transformers ask of a model, beside those that encode.
+"""Methods and attributes that libraries written for sentence-transformers use, other than those that encode.
 
-What evaluators, MTEB and text splitters use; `DIFFERENCES.md` says what is not here.
+Evaluators, MTEB and text splitters use them; `DIFFERENCES.md` lists what is missing.
 """
 
 import warnings

@@ -1,4 +1,4 @@
-"""Texts, prompts and titles joined into requests. Knows nothing of tokens or vectors."""
+"""Joins texts, prompts and titles into requests."""
 
 from collections.abc import Callable, Iterable, Iterator
 

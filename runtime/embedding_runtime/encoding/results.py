@@ -1,4 +1,4 @@
-"""Windows of results put together in the shape the caller asked for. Encodes nothing."""
+"""Puts windows of results together in the form that the caller asked for."""
 
 from collections.abc import Iterable
 from dataclasses import replace

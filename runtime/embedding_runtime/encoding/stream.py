@@ -1,7 +1,4 @@
-"""Texts in, vectors out, in flat memory: windows of texts, sorted by length, batched, put back in order.
-
-Knows nothing of bundles, dimensions' names, files or quantized vectors.
-"""
+"""Texts in, vectors out, in flat memory: windows of texts, sorted by length, batched, put back in order."""
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor

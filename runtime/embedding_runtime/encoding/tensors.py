@@ -1,6 +1,6 @@
-"""Arrays as tensors, where PyTorch is loaded already: for libraries written for sentence-transformers.
+"""Arrays as tensors if PyTorch is already loaded, for libraries written for sentence-transformers.
 
-Imports nothing: a process that has no tensors does without PyTorch.
+It imports nothing: a process that has no tensors runs without PyTorch.
 """
 
 import sys

@@ -1,6 +1,7 @@
-"""How each engine opens a graph: as it is, and on what was prepared on the device. Checks nothing.
+"""How each engine opens a graph, as it is or with files prepared on the device. Callers do the checks.
 
-An engine's own modules are imported with its first graph: a cold start waits for none that it does not use.
+The modules of an engine are imported with its first graph, so that a cold start does not load those it does
+not use.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
-"""Keeps what LiteRT's C++ code prints off standard error. Knows nothing of graphs.
+"""Keeps what LiteRT's C++ code prints off standard error.
 
-LiteRT 2.3 prints some forty lines where it opens a graph and a few where it lets go of one, has no setting
-against it, and writes past Python. So file descriptor 2 itself is turned aside meanwhile.
+LiteRT 2.3 prints some forty lines when it opens a graph and a few when it closes one. It has no setting to
+stop that, and bypasses Python, so file descriptor 2 itself is redirected in the meantime.
 """
 
 import ctypes

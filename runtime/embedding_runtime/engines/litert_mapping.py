@@ -1,13 +1,14 @@
-"""One signature of a LiteRT file as a model of its own: the same bytes, mapped, with all but one left out.
+"""Maps one signature of a LiteRT file as a model of its own: the same bytes, without the other signatures.
 
-LiteRT compiles every signature of what it opens, and a full-size graph has seven: 25 ms and 6 MB for each,
-most of which a process never runs. A view costs one. It is a private mapping of the file whose two lists, of
-subgraphs and of signatures, are cut to one entry; nothing else in a model refers to a subgraph by its number.
+LiteRT compiles every signature of the file that it opens, and a full-size graph has seven: 25 ms and 6 MB for
+each, most of which a process never runs. A view of one signature costs only one. It is a private mapping of
+the file whose two lists, of subgraphs and of signatures, are cut to one entry; nothing else in a model refers
+to a subgraph by its number.
 
-LiteRT's Python interface opens a path or `bytes`, and to copy a model into bytes takes as much memory as it
-has bytes. So the mapping is made to be bytes: the page before it ends with the header that CPython gives such
-an object. Where Python is another one, or the system is not Linux, `supported` is false, and the whole file
-has to do.
+LiteRT's Python interface opens a path or `bytes`, and copying a model into bytes takes as much memory as the
+model has bytes. So the mapping is made to look like bytes: the page before it ends with the header that
+CPython gives such an object. Under another Python, or on a system other than Linux, `supported` is false and
+the whole file is opened.
 """
 
 import ctypes

@@ -1,6 +1,6 @@
-"""LiteRT's compiled signatures of one graph: how they are opened, run once, and let go of.
+"""LiteRT's compiled signatures of one graph: opens them, runs one once, and releases them.
 
-Knows token ids that fill a bucket, nothing of how a shorter text gets there or of who may run when.
+It takes token ids that fill a bucket; `litert_session` pads texts and decides who may run when.
 """
 
 import traceback

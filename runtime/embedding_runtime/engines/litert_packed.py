@@ -1,7 +1,7 @@
 """LiteRT with XNNPACK's packed weights in a file: prepared once on a device, memory-mapped from then on.
 
-XNNPACK believes the file: another model's, or a damaged one, gives wrong vectors without a word.
-`open_bundle` and `device_cache` guard it.
+XNNPACK trusts the file: one of another model, or a damaged one, gives wrong vectors silently. `open_bundle`
+and `device_cache` guard against that.
 """
 
 import os

@@ -1,7 +1,8 @@
-"""One LiteRT graph, ready to run. Knows token ids and arrays, nothing of texts, prompts or dimensions.
+"""One LiteRT graph, ready to run on token ids.
 
-A graph has a signature for each bucket, a length that its input has: int32 `tokens` [1, S], padded on the
-right, from which it derives the mask. One text at a time, so a vector cannot depend on its batch.
+A graph has a signature for each bucket, which is a fixed input length: int32 `tokens` [1, S], padded on the
+right. The graph derives the mask from them. It runs one text at a time, so a vector cannot depend on its
+batch.
 """
 
 import threading

@@ -1,7 +1,7 @@
-"""ONNX files that are links, as hub caches keep them: where their external data really lies.
+"""ONNX files that are links, as in hub caches: finds where their external data really lies.
 
-An engine refuses data whose real place is outside the folder it looks in. So links are followed here, once,
-and the graph is handed over with the real places in it. Knows nothing of engines.
+An engine refuses data whose real location is outside the folder that it looks in. So links are followed here,
+once, and the graph is handed over with the real locations in it.
 """
 
 import os

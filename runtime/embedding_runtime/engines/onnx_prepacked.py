@@ -1,7 +1,7 @@
 """ONNX Runtime with its packed weights in a file: prepared once on a device, memory-mapped from then on.
 
-Without this every session packs all weights into memory of its own. `open_bundle` says which
-graphs get it, and `device_cache` guards the files.
+Without this, every session packs all weights into memory of its own. `open_bundle` decides which graphs use
+it, and `device_cache` guards the files.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""One ONNX graph, ready to run. Knows token ids and arrays, nothing of texts, prompts or dimensions."""
+"""One ONNX graph, ready to run on token ids."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,9 +1,9 @@
-"""Takes lookup tables out of an ONNX file, so that they are fed from the bundle's own memory-mapped data.
+"""Takes lookup tables out of an ONNX file, so that they can be fed from the bundle's memory-mapped data.
 
-A table is a tensor of external data that only `Gather` reads. Fed as an input it costs nothing per run, and
-a copy of the graph need not hold it (the token table is two thirds of the weights). Reads and writes just
-enough of protobuf's wire format and of onnx.proto for that, because the runtime does without the onnx
-package; knows nothing of engines.
+A table is a tensor of external data that only `Gather` reads. Fed as an input it costs nothing per run, and a
+copy of the graph need not hold it (the token table is two thirds of the weights). This module reads and
+writes just enough of protobuf's wire format and of onnx.proto for that, because the runtime does not depend
+on the onnx package.
 """
 
 from collections.abc import Callable, Iterator, Mapping

@@ -1,6 +1,6 @@
-"""Which engine runs which format, whether it is installed, and what an opened graph answers to.
+"""Which engine runs which format, whether it is installed, and the interface of an opened graph.
 
-The one place that names the engines' packages. Opens no graph.
+Only this module names the engines' packages. It opens no graph.
 """
 
 import importlib

@@ -1,6 +1,6 @@
-"""How much CPU time and memory the control group of this process grants (Linux; containers, systemd units).
+"""How much CPU time and memory this process's control group grants (Linux; containers, systemd units).
 
-Every function reads the tree under `root`, so that it can be shown another machine's. Knows nothing of CPUs.
+Every function reads the tree under `root`, so that a test can give it another machine's.
 """
 
 from collections.abc import Iterator

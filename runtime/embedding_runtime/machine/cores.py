@@ -1,6 +1,6 @@
-"""Which CPUs this process may run on, and which of them are the fast ones. Knows nothing of engines.
+"""Which CPUs this process may run on, and which of them are the fast ones.
 
-Every function reads the tree under `root`, so that it can be shown another machine's.
+Every function reads the tree under `root`, so that a test can give it another machine's.
 """
 
 import os

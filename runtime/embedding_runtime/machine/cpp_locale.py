@@ -1,9 +1,9 @@
-"""libstdc++'s locale, kept sound for ONNX Runtime. Knows nothing of engines.
+"""Keeps libstdc++'s locale valid for ONNX Runtime.
 
 A library that carries a C++ runtime of its own (usearch from 2.26.2 on) shares some of libstdc++'s symbols
-with it: the numbers of the locale's facets. Loaded first, it counts them its own way, so that libstdc++ then
-gives one number to two facets, and ONNX Runtime ends the process when it is imported. Loaded second it finds
-the numbers given, and all is well.
+with it: the numbers of the locale's facets. If it is loaded first, it numbers them its own way; libstdc++
+then gives one number to two facets, and importing ONNX Runtime ends the process. If it is loaded second it
+finds the numbers assigned, and nothing goes wrong.
 """
 
 import ctypes

@@ -1,4 +1,4 @@
-"""What kind of CPU this is, as far as it changes what an engine computes. Knows nothing of engines."""
+"""The kind of this CPU, as far as it changes what an engine computes."""
 
 import hashlib
 import os

@@ -1,18 +1,20 @@
 """Files that an engine prepares once on a device, guarded so that they can never give a wrong vector.
 
-Knows nothing of engines or graphs: an engine hands in how to build a folder of such files, how to open it,
-and how to check what was opened. The guard is the same for all of them:
+An engine passes in how to build a folder of such files, how to open it, and how to check what was opened. The
+guard is the same for all engines:
 
-- an entry is named by all that its files depend on (graph, engine, version, CPU, layout), and says so inside;
-- it is written beside its place and renamed, so that a half entry never exists under an entry's name, and
-  several processes may build at once (the first one in wins, the others take it);
-- at every opening each file's size and CRC-32 are compared with the entry's seal (files of nothing but
-  numbers while the engine opens them: they are used only afterwards), and what was opened must pass the
-  caller's check (a golden vector: a checksum shows damage, not that the engine reads it rightly);
-- an entry in doubt is deleted and built again, once; when that fails too, or the folder cannot be
-  written, there is no entry, and the caller does without.
+- an entry is named after everything that its files depend on (graph, engine, version, CPU, layout), and
+  records the same inside;
+- it is written to a temporary folder and renamed, so that no half-written entry exists under an entry's name,
+  and several processes may build at once (the first one wins, the others use its entry);
+- at every opening the size and CRC-32 of each file are compared with the entry's seal (files that hold only
+  numbers are compared while the engine opens them, because they are used only afterwards), and what was
+  opened must pass the caller's check (a golden vector: a checksum shows damage, not that the engine reads the
+  file rightly);
+- an entry in doubt is deleted and built again, once; if that fails too, or the folder cannot be written,
+  there is no entry, and the caller runs without.
 
-What only building needs is imported where it is used: a cold start has no time for it.
+What only building needs is imported where it is used, so that a cold start does not pay for it.
 """
 
 import errno

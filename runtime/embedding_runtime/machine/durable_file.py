@@ -1,4 +1,4 @@
-"""Text files that a power cut leaves whole: the new one, or the one before."""
+"""Writes text files that survive a power cut whole: either the new file or the previous one."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Which systems the engines are built for, and what a system lacks. Imports no engine."""
+"""Which systems the engines are built for, and what a given system lacks. Imports no engine."""
 
 import os
 import platform

@@ -1,7 +1,4 @@
-"""How much memory a process holds, by what it is made of (Linux), and giving back what it does not need.
-
-Knows nothing of embeddings.
-"""
+"""How much memory a process holds and of which kind (Linux), and how to return what it does not need."""
 
 import ctypes
 from contextlib import suppress

@@ -1,4 +1,4 @@
-"""How many threads an engine gets. Knows nothing of engines."""
+"""How many threads an engine gets."""
 
 from math import ceil
 from pathlib import Path

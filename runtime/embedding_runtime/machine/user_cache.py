@@ -1,4 +1,4 @@
-"""Where the runtime keeps what it can make again; knows nothing of what is kept."""
+"""The folder in which the runtime keeps what it can make again."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the manifest says of a graph that was composed for a wanted cosine."""
+"""The part of the manifest that describes how a graph was composed for a target cosine."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Does the loaded bundle still give what it gave at export? Knows nothing of prompts or dimensions."""
+"""Checks that a loaded bundle still gives the ids and vectors that it gave at export."""
 
 from collections.abc import Callable
 

@@ -1,7 +1,7 @@
-"""Are the bundle's files the ones the manifest describes? Knows nothing of engines or tokenizers.
+"""Checks that the bundle's files are the ones that the manifest describes.
 
-A file is hashed on its first load; its size, mtime and inode are then stamped in the user's cache, so that
-later loads only compare stamps. A cache that cannot be read or written costs time, never an error.
+A file is hashed on its first load; its size, mtime and inode are then recorded in the user's cache, so that
+later loads only compare those. A cache that cannot be read or written costs time, never an error.
 """
 
 import hashlib

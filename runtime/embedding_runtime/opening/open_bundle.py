@@ -1,4 +1,4 @@
-"""Opening a bundle: every check between a folder's name and a graph that may be run. Encodes nothing."""
+"""Opens a bundle: makes every check between a folder's name and a graph that may be run."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace

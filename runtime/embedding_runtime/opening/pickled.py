@@ -1,4 +1,4 @@
-"""An Embedder on its way to another process: where its bundle lies, and how it was opened."""
+"""The pickled form of an Embedder: where its bundle lies, and how it was opened."""
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Which graph of a bundle to load, and whether its verdict allows it. Opens no graph."""
+"""Chooses the graph of a bundle to load, and checks that its verdict allows it."""
 
 import json
 from collections.abc import Iterable

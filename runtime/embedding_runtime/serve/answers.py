@@ -1,4 +1,4 @@
-"""Answers as bytes: vectors as OpenAI's clients read them, sent no faster than the client takes them."""
+"""Encodes answers as OpenAI's clients read them, and sends them no faster than the client takes them."""
 
 import asyncio
 import base64

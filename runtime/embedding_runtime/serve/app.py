@@ -1,4 +1,4 @@
-"""The service's addresses: vectors for those who may have them, models, health, metrics."""
+"""The service's routes: embeddings (if the client is authorized), models, health, metrics."""
 
 import hmac
 from collections.abc import AsyncIterator

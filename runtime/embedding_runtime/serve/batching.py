@@ -1,9 +1,9 @@
-"""Texts of all requests, run together: one thread that always has the engine work on a full batch.
+"""Runs the texts of all requests together: one thread keeps the engine working on full batches.
 
-A batch is the text whose turn it is and those that wait and have its very number of tokens; requests take
-turns, so that nobody waits for ever. Nothing is waited for: what came in while the engine ran is what the
-next batch is made of. Without padding an engine sums over a text what it sums where the text is alone; padded
-to another length, ONNX Runtime's sum over tokens changes in the last bit.
+A batch is the text whose turn it is, together with waiting texts that have exactly as many tokens. Requests
+take turns, so that none waits forever. The thread does not wait for more texts: the next batch is made of
+what came in while the engine ran. Without padding, an engine sums over the same tokens as for the text alone;
+if the text were padded to another length, ONNX Runtime's sum over tokens would change in the last bit.
 """
 
 import threading

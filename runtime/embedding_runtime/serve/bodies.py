@@ -1,4 +1,4 @@
-"""Bodies of requests, read within limits. Knows nothing of what they say."""
+"""Reads the bodies of requests, within limits; `parameters` parses them."""
 
 import asyncio
 from collections.abc import Callable

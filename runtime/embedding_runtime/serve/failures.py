@@ -1,4 +1,4 @@
-"""The answer to a request that fails: a status, and a body of OpenAI's shape."""
+"""The answer to a request that fails: a status, and a body in OpenAI's format."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What a Prometheus server reads of the service, of all its workers together."""
+"""The metrics that a Prometheus server reads, summed over all workers of the service."""
 
 import os
 from contextlib import suppress

@@ -1,4 +1,4 @@
-"""The bundle as the service uses it: prompts, token ids, vectors. Knows no requests and no queue."""
+"""The bundle as the service uses it: prompts, token ids, vectors. `service` handles the requests."""
 
 import numpy as np
 from numpy.typing import NDArray

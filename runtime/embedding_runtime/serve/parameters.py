@@ -1,4 +1,4 @@
-"""The body of a request, checked: what is asked for, or which field is wrong. Opens and encodes nothing."""
+"""Parses and checks the body of a request; an error names the field that is wrong."""
 
 import json
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""One worker at work: requests in, answers out, within the limits. Knows no processes and no sockets."""
+"""One worker: takes requests and gives answers, within limits. `command` starts it and opens its socket."""
 
 import asyncio
 import logging

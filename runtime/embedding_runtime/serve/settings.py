@@ -1,4 +1,4 @@
-"""What a service is started with, as plain values that travel to its workers."""
+"""The settings that a service is started with, as plain values that can be sent to its workers."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Whether a bundle may be asked about stored vectors."""
+"""Checks whether queries of a bundle may be compared with stored vectors."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""Stamps in files: within Parquet, beside everything else. Compares nothing.
+"""Stamps in files: inside Parquet, and beside any other file.
 
-Parquet has the stamp in its key-value metadata, under `PARQUET_KEY`. Any other file has it in a file beside
-it, so that no reader of vectors meets something it does not know.
+A Parquet file has the stamp in its key-value metadata, under `PARQUET_KEY`. Any other file has it in a second
+file beside it, so that no reader of vectors meets something that it does not know.
 """
 
 import json

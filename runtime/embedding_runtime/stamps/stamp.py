@@ -1,4 +1,4 @@
-"""The stamp of vectors: model, space, size, precision, prompt. Opens no files and encodes nothing."""
+"""The stamp of vectors: model, space, size, precision, prompt."""
 
 import hashlib
 import json

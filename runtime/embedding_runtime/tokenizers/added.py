@@ -1,4 +1,4 @@
-"""Added tokens in a text: a trie of them, and the search from left to right. Knows nothing of merges."""
+"""Finds added tokens in a text: a trie of them, searched from left to right."""
 
 import re
 from bisect import bisect_left

@@ -1,7 +1,7 @@
 """Byte-pair merging over a table's sections: symbols in, tokens out, as the `tokenizers` library merges.
 
-The rule: of all neighbouring pairs that have a merge, the one of lowest rank is merged first, the leftmost of
-equals first, until none is left. Knows nothing of added tokens, words or text normalisation.
+The rule: of all neighbouring pairs that have a merge, the one of lowest rank is merged first, and of equals
+the leftmost, until none is left. `table` handles added tokens, words and normalisation.
 """
 
 import heapq

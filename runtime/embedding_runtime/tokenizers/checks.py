@@ -1,7 +1,4 @@
-"""What both tokenizers accept: real text, a length limit with room for `<bos>` and `<eos>`, known ids.
-
-Knows nothing of vocabularies.
-"""
+"""What both tokenizers accept: valid text, a length limit with room for `<bos>` and `<eos>`, known ids."""
 
 from collections.abc import Sequence
 from typing import Any

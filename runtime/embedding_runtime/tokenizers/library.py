@@ -1,6 +1,6 @@
-"""A bundle's `tokenizer.json`, read by the `tokenizers` library: where a bundle has no compact table.
+"""A bundle's `tokenizer.json`, read by the `tokenizers` library, if the bundle has no compact table.
 
-The only runtime file that imports `tokenizers`. Knows nothing of the compact table.
+Only this runtime file imports `tokenizers`.
 """
 
 import json

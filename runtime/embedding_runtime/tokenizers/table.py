@@ -1,6 +1,6 @@
 """The compact table as a tokenizer: added tokens, words, a cache of them, early stop, decode, offsets.
 
-How symbols merge is `tokenizers/bpe.py`, how the file lies is `table_file.py`. Knows nothing of prompts.
+`bpe.py` merges symbols, and `table_file.py` reads the file.
 """
 
 import re

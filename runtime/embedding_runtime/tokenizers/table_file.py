@@ -1,6 +1,6 @@
 """The container of a compact tokenizer table: prefix, header, checked sections, all memory-mapped.
 
-Knows nothing of tokens: `tokenizer/table.py` gives the sections their meaning, TOKENIZER_TABLE.md both pages.
+`tokenizers/table.py` interprets the sections; TOKENIZER_TABLE.md describes both.
 """
 
 import dataclasses

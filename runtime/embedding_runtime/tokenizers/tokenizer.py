@@ -1,7 +1,4 @@
-"""Text → token ids: what the runtime asks of a tokenizer, and the one way to open a bundle's.
-
-Knows nothing of prompts, batches or over-length policies, nor how either tokenizer works inside.
-"""
+"""Text → token ids: the interface of a tokenizer, and the one function that opens a bundle's."""
 
 from collections.abc import Sequence
 from pathlib import Path

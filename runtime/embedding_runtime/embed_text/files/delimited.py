@@ -1,4 +1,4 @@
-"""Records of CSV and TSV: the delimiter from the header, quotes, line breaks in cells. Knows no texts."""
+"""Reads records of CSV and TSV: the delimiter comes from the header; cells may hold line breaks."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""What a file of vectors holds already, and whether rows can be added to it. Writes nothing."""
+"""Reads what an existing file of vectors holds, and whether rows can be added to it. Writes nothing."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Records of a Parquet file, with pyarrow, in flat memory. Knows no texts."""
+"""Reads records of a Parquet file with pyarrow, in flat memory."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Vectors to a Parquet file, with pyarrow: the only file that imports it. Knows nothing of texts."""
+"""Writes vectors to a Parquet file with pyarrow. Only this file imports pyarrow."""
 
 import json
 from importlib import import_module

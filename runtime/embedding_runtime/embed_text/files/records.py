@@ -1,4 +1,4 @@
-"""One record of an input, and the names of its fields. Knows no file formats."""
+"""One record of an input, and the names of its fields, whatever the file format."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""What kind of rows an input has: as asked, by the file's name, or by its content where that is certain."""
+"""Finds the format of an input: the requested one, else by the file's name, or by unambiguous content."""
 
 import csv
 import json

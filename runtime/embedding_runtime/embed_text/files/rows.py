@@ -1,6 +1,6 @@
-"""Texts from a file or a pipe, row by row: lines, JSON, CSV, TSV or Parquet. Knows nothing of vectors.
+"""Reads texts from a file or a pipe, row by row: lines, JSON, CSV, TSV or Parquet.
 
-A row that cannot be read is a row with an error, so that the reader of the rows decides what becomes of it.
+A row that cannot be read becomes a row with an error, so that the caller decides what to do about it.
 """
 
 import json

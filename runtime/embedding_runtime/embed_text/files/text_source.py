@@ -1,7 +1,7 @@
-"""A file or a pipe as users have it: what its first bytes say it is, unpacked and decoded. Knows no rows.
+"""Opens a file or a pipe of text: recognizes the content by its first bytes, unpacks and decodes it.
 
-UTF-8 is what is read; gzip and UTF-16 or UTF-32 are recognized by their marks. What is certainly not text is
-refused.
+The text is UTF-8 unless the first bytes say otherwise: gzip, UTF-16 and UTF-32 are recognized by their marks.
+Content that is certainly not text is refused.
 """
 
 import codecs

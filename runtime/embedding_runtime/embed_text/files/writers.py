@@ -1,6 +1,6 @@
-"""Vectors to .npy or JSONL, row by row, so that whatever happens the file holds complete rows.
+"""Writes vectors to .npy or JSONL, row by row, so that the file holds complete rows whatever happens.
 
-Knows nothing of texts or engines. Parquet is in `parquet_writer`, since it needs a library of its own.
+Parquet is in `parquet_writer`, because it needs a library of its own.
 """
 
 import json

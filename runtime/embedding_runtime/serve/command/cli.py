@@ -1,4 +1,4 @@
-"""`embed-text serve`: a bundle behind OpenAI's embeddings protocol."""
+"""`embed-text serve`: serves a bundle over OpenAI's embeddings protocol."""
 
 import argparse
 import ipaddress

@@ -1,7 +1,7 @@
 """The service's processes: one, or several on one socket that are restarted when they die.
 
-Workers map the same files, so that weights are in memory once. Each ends when it is told to, or when the
-process that started it is gone.
+Workers map the same files, so the weights are in memory only once. Each worker exits when it is told to, or
+when the process that started it is gone.
 """
 
 import logging
