@@ -1,4 +1,4 @@
-"""`validate-embedding`: compares a bundle, or another file, with its reference, and prints what it finds."""
+"""`validate-embedding`: compares a bundle, or one graph file, with its reference, and prints the result."""
 
 import argparse
 import dataclasses

@@ -1,6 +1,6 @@
-"""The exporter's gate: parity of every graph, and of a wrong one what is wrong with it.
+"""The exporter's gate: checks the parity of every graph, and diagnoses the wrong ones.
 
-Knows nothing of how either is found: it asks the reference once, `parity` and then `diagnosis`.
+It computes the reference's answers once and hands them to `parity`, then to `diagnosis`.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""Which machine and which versions a figure was taken with. Measures nothing."""
+"""Describes the machine and the package versions with which a figure was measured."""
 
 import os
 import platform

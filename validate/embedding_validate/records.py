@@ -1,8 +1,7 @@
 """Frozen dataclasses to JSON and back, by their annotations: one way for every document that is read again.
 
-Knows nothing of any document. Fields keep their order, tuples become lists, and numbers that are not finite
-become null. A trailing underscore of a name (`from_`) is not in its key; `optional` fields have no key while
-they are None.
+Fields keep their order, tuples become lists, and numbers that are not finite become null. A trailing
+underscore of a field's name (`from_`) is not in its key; `optional` fields have no key while they are None.
 """
 
 import dataclasses

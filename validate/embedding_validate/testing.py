@@ -1,7 +1,4 @@
-"""For other people's programs and tests: whether a bundle gives its reference's vectors.
-
-Measures nothing itself.
-"""
+"""For users' programs and tests: checks whether a bundle gives its reference's vectors."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -2,7 +2,7 @@
 
 python llama_convert.py CHECKPOINT llama.cpp-Q8_0|llama.cpp-Q4_0 FILE.gguf
 
-The table is Q8_0 in both, as in the files that are published. Without a vocabulary: ids come from outside.
+The table is Q8_0 in both, as in the published files. The file has no vocabulary: ids come from outside.
 """
 
 import json

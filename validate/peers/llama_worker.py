@@ -1,7 +1,7 @@
-"""llama.cpp as a peer of the comparison; `llama_convert` makes what it runs.
+"""llama.cpp as a peer of the comparison; `llama_convert` makes the files that it runs.
 
-Runs in an environment of its own (llama.txt) and serves `llama.cpp-Q8_0` and `llama.cpp-Q4_0`. A batch is
-one call, each text a sequence of its own, pooled and sent through the Dense stages by llama.cpp.
+Runs in an environment of its own (llama.txt) and serves `llama.cpp-Q8_0` and `llama.cpp-Q4_0`. A batch is one
+call; each text is a sequence of its own, which llama.cpp pools and sends through the Dense stages.
 """
 
 import os

@@ -1,8 +1,8 @@
-"""sentence-transformers' own ONNX backend as a peer of the comparison; optimum exports what it runs.
+"""sentence-transformers' own ONNX backend as a peer of the comparison; optimum exports the files it runs.
 
-Runs in an environment of its own (optimum.txt) and serves `st-onnx-fp32`, and `st-onnx-int8`: quantized by
-`export_dynamic_quantized_onnx_model`, as sentence-transformers documents it. Pooling and Dense stay in
-PyTorch there. What it makes is kept in the user's cache.
+Runs in an environment of its own (optimum.txt) and serves `st-onnx-fp32` and `st-onnx-int8`, which
+`export_dynamic_quantized_onnx_model` quantizes, as sentence-transformers documents it. Pooling and Dense stay
+in PyTorch there. The exported files are kept in the user's cache.
 """
 
 import os

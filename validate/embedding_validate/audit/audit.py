@@ -1,6 +1,6 @@
-"""Files that others made: one graph alone, given the reference's own token ids, under the same judgement.
+"""Judges one graph that another tool wrote: runs it on the reference's own ids, and compares the vectors.
 
-Knows neither format: each has an opener of its own.
+`foreign_onnx` and `foreign_litert` open the files.
 """
 
 from dataclasses import replace

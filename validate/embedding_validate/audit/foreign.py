@@ -1,4 +1,4 @@
-"""A graph that another tool wrote, opened: what both formats' openers give to the audit. Opens nothing."""
+"""A graph that another tool wrote, ready to run: the value that both formats' openers give to the audit."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A .tflite file that another tool wrote, given the reference's own token ids, one text at a time."""
+"""Opens a .tflite file that another tool wrote; runs it on the reference's token ids, one text at a time."""
 
 from dataclasses import dataclass
 from pathlib import Path

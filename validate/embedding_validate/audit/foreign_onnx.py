@@ -1,7 +1,8 @@
-"""An ONNX graph that another tool wrote, given the reference's own token ids.
+"""Opens an ONNX graph that another tool wrote, and runs it on the reference's own token ids.
 
-Knows the layouts that converters write: inputs `input_ids` and `attention_mask` (and what else asks for zeros
-or positions), output `sentence_embedding`, else token states, which are pooled here as the reference pools.
+It accepts the layouts that converters write. The inputs are `input_ids` and `attention_mask`, and others that
+take zeros or positions. The output is `sentence_embedding`, or token states, which are pooled here as the
+reference pools them.
 """
 
 from dataclasses import dataclass

@@ -1,9 +1,8 @@
 """Cold start and memory of whole processes, against budgets.
 
-`python -m embedding_validate.benchmarks.footprint BUNDLE` runs it.
-Each case is a fresh process whose bundle files have been dropped from the page cache, for the second time of
-a cold start also what the device has prepared for them. Knows nothing of references: whether vectors are
-right is `validate-embedding`'s question.
+Run it with `python -m embedding_validate.benchmarks.footprint BUNDLE`. Each case is a fresh process whose
+bundle files have been dropped from the page cache; for the second time of a cold start, so have the files
+that the device has prepared for them. Whether the vectors are right is for `validate-embedding` to say.
 """
 
 import argparse

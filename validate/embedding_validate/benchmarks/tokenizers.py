@@ -1,7 +1,8 @@
 """Tokenizers side by side: start in a fresh process, memory, new and repeated queries, long and worst texts.
 
 `python -m embedding_validate.benchmarks.tokenizers FOLDER TABLE [--texts FILE] [--runs 7]` prints one JSON
-document; TABLE is made with `embedding_export.tokenizer.table.build_table`. Compares no ids: tests do.
+document; TABLE is made with `embedding_export.tokenizer.table.build_table`. The benchmark does not compare
+ids: tests do.
 """
 
 import argparse

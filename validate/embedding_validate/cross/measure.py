@@ -1,7 +1,7 @@
-"""What a search loses where documents are of a server's bundle and queries of a device's. Writes nothing.
+"""Measures what a search loses if a server's bundle embeds the documents and a device's embeds the queries.
 
-Documents are embedded in fp32 (or by PyTorch), queries by each graph of the device's bundle; the same search
-with fp32 on both sides is what they are held against, at every dim and vector precision.
+Documents are embedded in fp32 (or by PyTorch), queries by each graph of the device's bundle. Each search is
+compared with the same search with fp32 on both sides, at every dim and vector precision.
 """
 
 from collections.abc import Callable, Mapping, Sequence

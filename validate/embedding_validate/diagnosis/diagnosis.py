@@ -1,7 +1,7 @@
-"""What is wrong with a graph that failed, by name: the fault under which the reference gives its vectors.
+"""Names what is wrong with a graph that failed: the fault with which the reference gives the graph's vectors.
 
-Looks at failures that `parity` found; token faults are named from ids, the others from vectors, and what no
-known fault explains is localised to the first layer that differs.
+It starts from the failures that `parity` found. Faults of tokens are named from ids, the others from vectors;
+if no known fault explains a failure, the first layer that differs is named.
 """
 
 from collections.abc import Iterable, Mapping, Sequence, Set

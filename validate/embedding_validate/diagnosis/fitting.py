@@ -1,4 +1,4 @@
-"""Which of several known faults fits the evidence, and how that is said. Knows no model."""
+"""Finds which of several known faults fits the evidence, and puts it into words."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

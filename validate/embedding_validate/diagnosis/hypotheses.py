@@ -1,7 +1,7 @@
-"""Known ways to get this model wrong, each as a change of the forward pass; computes vectors with that fault.
+"""Known ways to get this model wrong: each is a change of the forward pass that gives faulty vectors.
 
-Knows nothing of bundles: it turns token ids into the vectors that a faulty model would give. The sound
-forward pass is the exporter's own encoder in torch, which `diagnosis` first holds against the reference.
+The input is token ids. The sound forward pass is the exporter's own encoder in torch, which `diagnosis` first
+compares with the reference.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Ways to get EmbeddingGemma 2 wrong that a model without inputs of layers' own does not have."""
+"""Ways to get EmbeddingGemma 2 wrong that do not exist for a model without per-layer inputs."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace

@@ -1,7 +1,7 @@
-"""What is wrong with a quantized graph whose weights can be read: faults on the weights it stores itself.
+"""Finds what is wrong with a quantized graph by trying faults on the weights that the graph itself stores.
 
-Rounding of weights is out of the comparison then, and where the graph shows its residuals, rounding of
-activations too. Knows nothing of tokens, prompts or the reference.
+The rounding of weights then plays no part in the comparison; if the graph exposes its residuals, neither does
+the rounding of activations.
 """
 
 from collections.abc import Callable, Sequence

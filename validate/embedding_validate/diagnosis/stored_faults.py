@@ -1,6 +1,6 @@
-"""What is wrong with stored weights, by name: the mistake of storing that makes a tensor what the file has.
+"""Names what is wrong with stored weights: the mistake that turns the checkpoint's tensor into this one.
 
-Works on tensors that the weight audit found different; knows nothing of graphs or vectors.
+It works on the tensors that the weight audit reported as different.
 """
 
 from collections.abc import Callable, Sequence

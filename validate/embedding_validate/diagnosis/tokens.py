@@ -1,7 +1,4 @@
-"""Known ways to get the token ids wrong: names the one that explains ids which differ from the reference's.
-
-Knows nothing of vectors or graphs.
-"""
+"""Known ways to get token ids wrong; names the one that explains ids which differ from the reference's."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable

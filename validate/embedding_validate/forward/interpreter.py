@@ -1,4 +1,4 @@
-"""The exporter's own encoder in torch, on weights in memory: sound, or changed as its caller says."""
+"""Runs the exporter's own encoder in torch, on weights in memory, as it is or changed by the caller."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
-"""What an ONNX graph has inside, and the first place that differs: its named residuals.
+"""Reads the named residuals inside an ONNX graph, and finds the first one that differs.
 
-Works on graphs that our exporter built, which name the residual after each part of a layer. Needs onnx.
+It works on graphs that our exporter built, which name the residual after each part of a layer. Needs onnx.
 """
 
 from collections.abc import Collection, Mapping, Sequence

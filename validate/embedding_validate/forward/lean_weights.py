@@ -1,6 +1,6 @@
-"""Weights for the forward pass in torch, without the table: its rows are read as texts need them.
+"""Weights for the forward pass in torch, without the embedding table: only the rows that texts need are read.
 
-The table is two thirds of a model, and a text needs a few rows of it. Knows nothing of models or files.
+The table is two thirds of a model, and a text needs a few rows of it.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,7 @@
-"""The forward pass with a quantized graph's own rounding, held against the graph update by update.
+"""The forward pass with a quantized graph's own rounding, compared with the graph update by update.
 
-Rounding makes much of a different last digit, so that two sound passes drift apart within a few layers. Here
-each part of a layer starts from what the graph itself gave for the part before: what remains is that part's
-own error. Knows nothing of files, sessions or verdicts.
+Rounding amplifies a different last digit, so two sound passes drift apart within a few layers. Here each part
+of a layer starts from what the graph itself gave for the part before, so only that part's own error remains.
 """
 
 from collections.abc import Callable, Mapping, Sequence

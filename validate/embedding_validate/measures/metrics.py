@@ -1,7 +1,4 @@
-"""Pure functions that compare vectors and token ids: arrays in, numbers out.
-
-Knows nothing of bundles, references, thresholds or reports. Sums run in float64.
-"""
+"""Pure functions that compare vectors and token ids: arrays in, numbers out. Sums run in float64."""
 
 import math
 from collections.abc import Sequence

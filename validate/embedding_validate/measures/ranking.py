@@ -1,6 +1,6 @@
-"""Whether a bundle finds and scores texts as the reference does: pure functions of two sets of vectors.
+"""Compares how two sets of vectors rank and score the same texts: pure functions of the vectors.
 
-Knows nothing of bundles or thresholds: order matters to a search, and thresholds say nothing of it.
+A search depends on the order of results, about which thresholds on vectors say nothing.
 """
 
 from dataclasses import dataclass

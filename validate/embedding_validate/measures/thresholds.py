@@ -1,4 +1,4 @@
-"""What each precision must hold against the reference, as data. Knows nothing of how it is measured."""
+"""The bounds that each precision must keep against the reference, as data."""
 
 from dataclasses import asdict, dataclass, replace
 

@@ -1,7 +1,7 @@
-"""What a graph should give by its own weights: the forward pass on the weights as they are stored.
+"""Computes the vectors that a graph should give with its own weights: the forward pass on the stored weights.
 
-Rounding weights loses something, which is another question; a graph that computes correctly with what it
-stores agrees far better with this. Needs torch and onnx; knows nothing of verdicts.
+Whether rounding the weights loses too much is another question; a graph that computes correctly agrees far
+better with these vectors than with the reference's. Needs torch and onnx.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,6 @@
 """Runs probes on one graph and compares each vector with the reference's, call by call.
 
-Knows nothing of bundles' manifests or of verdicts on a whole graph.
+`verdict` judges the graph as a whole.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,6 +1,6 @@
 """Runs probes through the public `Embedder` and compares with the reference's answers, graph by graph.
 
-Knows nothing of how the reference computed them, and does not load it.
+The answers are passed in; the reference itself is never loaded here.
 """
 
 import time

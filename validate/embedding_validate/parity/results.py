@@ -1,4 +1,4 @@
-"""What a comparison found, as frozen dataclasses, and `parity.json`. Compares nothing itself."""
+"""The results of a comparison as frozen dataclasses, and their file `parity.json`."""
 
 import json
 import math

@@ -1,7 +1,4 @@
-"""Which probes are searched, and whose scores are compared, given the vectors of all that ran alone.
-
-Knows no graph: vectors come by probe id.
-"""
+"""Chooses the probes to search and those whose scores are compared; takes their vectors by probe id."""
 
 from collections.abc import Mapping, Sequence
 

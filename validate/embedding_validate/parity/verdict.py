@@ -1,6 +1,6 @@
-"""The verdict on one graph, and the summaries of what was found: by length class, script, prompt and dim.
+"""The verdict on one graph, and the summaries of its results by length class, script, prompt and dim.
 
-Pure functions of cases and thresholds; measures nothing.
+All functions are pure: they take cases and thresholds.
 """
 
 import math

@@ -1,7 +1,7 @@
-"""The question of weights: is every tensor that a bundle's graph stores the checkpoint's?
+"""Checks that every tensor that a bundle's graph stores is the checkpoint's.
 
-Vectors cannot show everything: a uniform scale on a projection cancels in the norm that follows. Hands the
-exporter's audit the checkpoint as the bundle holds it; knows nothing of verdicts.
+Vectors cannot show every fault: a uniform scale on a projection cancels in the norm that follows. This module
+hands the checkpoint, with the rows that the bundle keeps, to the exporter's audit.
 """
 
 from dataclasses import replace

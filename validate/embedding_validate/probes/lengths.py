@@ -1,4 +1,4 @@
-"""Texts of an exact number of tokens, composed from short ones. Knows no tokenizer: it is handed a count."""
+"""Composes texts of an exact number of tokens from short ones; the caller passes the function that counts."""
 
 from collections.abc import Callable, Sequence
 from itertools import cycle, islice

@@ -1,6 +1,6 @@
-"""What to ask of a bundle and of the reference: texts, prompts, titles, lengths and batches.
+"""The probes for bundle and reference: texts, prompts, titles, lengths and batches.
 
-Knows nothing of how either answers; token counts come from a function it is handed.
+Token counts come from a function that the caller passes.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

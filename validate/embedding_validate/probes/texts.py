@@ -1,7 +1,4 @@
-"""Probe texts: the package's own (`texts.jsonl`, `passages.json`) and the user's.
-
-Knows nothing of tokens or models.
-"""
+"""Probe texts: the package's own (`texts.jsonl`, `passages.json`) and the user's."""
 
 import json
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
-"""What the reference answers to a set of probes: token ids and vectors, computed once, used for every graph.
+"""The reference's answers to a set of probes: token ids and vectors, computed once, used for every graph.
 
-Knows neither how they were computed nor what they are compared with; needs numpy alone.
+This module needs only numpy.
 """
 
 from collections.abc import Mapping, Set

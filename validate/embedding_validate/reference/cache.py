@@ -1,7 +1,7 @@
-"""The reference's answers, computed once per checkpoint and set of texts, and kept in the user's cache.
+"""Computes the reference's answers once per checkpoint and set of texts, and keeps them in the user's cache.
 
-A kept answer is used only where all that it depends on is the same: weights, the checkpoint's small files,
-texts, lengths, the code that chooses and computes, and the libraries' versions.
+A cached answer is used only if everything that it depends on is the same: weights, the checkpoint's small
+files, texts, lengths, the code that chooses and computes, and the libraries' versions.
 """
 
 import hashlib

@@ -1,6 +1,6 @@
-"""Whether a loaded reference computes the model that its checkpoint describes; asked of the model itself.
+"""Checks that a loaded reference computes the model that its checkpoint describes, by running the model.
 
-A library may attend causally, or over another window, without a word: versions are not asked, behaviour is.
+A library may silently attend causally, or over another window: so its behaviour is tested, not its version.
 """
 
 from collections.abc import Set

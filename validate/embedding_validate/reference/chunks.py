@@ -1,9 +1,9 @@
-"""What a text that overflows into chunks should give, by the rule that the runtime documents.
+"""Computes the vector that a text in chunks should have, by the rule that the runtime documents.
 
-The rule: the prompt goes before each piece of the text, every piece is tokenized again, the vectors' mean is
-weighted by tokens and, where the checkpoint normalises, normalised again. Where to cut is the runtime's own
-choice, so its cutter is asked; what it cut must be the text, whole and in order. Knows no model: it is handed
-functions.
+The rule: the prompt goes before each piece of the text, every piece is tokenized again, and the vectors are
+averaged, weighted by tokens; if the checkpoint normalises, the mean is normalised again. The runtime is free
+to choose where to cut, so its cutter is used here; the pieces must be the text, whole and in order. The
+caller passes the functions that tokenize and encode.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,8 +1,8 @@
 """`reference.npz`: the reference's answers in a file, so that a board validates without PyTorch.
 
-Knows the file alone; needs numpy. Members: `about` (JSON, UTF-8), `vectors` float32 (probes, dim), `ids`
-int32 (all token ids joined) and `ends` int64 (probes,), where each probe's ids end; `states` float32 (rows,
-hidden size), the hidden states of the probes that `about` names under `states_of`, joined, a row for each id.
+Needs only numpy. Members: `about` (JSON, UTF-8), `vectors` float32 (probes, dim), `ids` int32 (all token ids
+joined) and `ends` int64 (probes,), where each probe's ids end; `states` float32 (rows, hidden size), the
+hidden states of the probes that `about` names under `states_of`, joined, a row for each id.
 """
 
 import dataclasses

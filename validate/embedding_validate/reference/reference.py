@@ -1,6 +1,6 @@
 """The reference: sentence-transformers on the checkpoint, in float32 on the CPU, one text at a time.
 
-The only file that imports sentence-transformers, transformers or torch. Knows nothing of bundles.
+This is the only file that imports sentence-transformers or transformers.
 
     reference = Reference.load(checkpoint)
     reference.token_ids("text", prompt="task: ... ")      what the model sees, after truncation

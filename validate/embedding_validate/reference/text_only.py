@@ -1,9 +1,9 @@
-"""A checkpoint's folder as text alone needs it: without the parts for images and sound.
+"""Prepares a checkpoint's folder for text alone: without the parts for images and sound.
 
-sentence-transformers loads EmbeddingGemma 2 with all of its parts. Its processor needs Pillow and torchvision
-for text alone, cuts no text at any length, and takes control tokens in a text for media, or `<bos>` before a
-batch's first text for a sign that every text has its own (sentence-transformers 6.2, transformers 5.23).
-Without the processor the tokenizer stands in its place and gives the same ids.
+sentence-transformers loads EmbeddingGemma 2 with all of its parts. The processor needs Pillow and torchvision
+even for text, does not truncate texts, and takes control tokens in a text for media, or a `<bos>` before a
+batch's first text as a sign that every text has its own (sentence-transformers 6.2, transformers 5.23).
+Without the processor, the tokenizer takes its place and gives the same ids.
 """
 
 import json

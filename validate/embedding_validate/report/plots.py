@@ -1,7 +1,7 @@
 """Small plots as SVG text: inline in a page, readable without scripts, styled by the page's own colours.
 
-Knows points and bars, nothing of reports. A plotting library would embed fonts and fixed colours; these
-follow the reader's light or dark theme, scale to a phone and keep their text selectable.
+A plotting library would embed fonts and fixed colours; these plots follow the reader's light or dark theme,
+scale to a phone and keep their text selectable.
 """
 
 import math

@@ -1,6 +1,6 @@
-"""Plots of size against what is lost: the graphs of a bundle beside each other, and how one was composed.
+"""Plots of size against loss: the graphs of a bundle compared, and the steps by which one was composed.
 
-A pure function of `parity.json`, whose older ones know no sizes.
+Both are pure functions of `parity.json`; older files have no sizes.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""A report as lines for people. Computes no figure that the report does not hold, prints nothing."""
+"""A report as lines of text for people."""
 
 from embedding_validate.parity.results import GraphReport, Group, Report
 

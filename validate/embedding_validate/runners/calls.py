@@ -1,4 +1,4 @@
-"""Probes through the public `Embedder`, as a user would call it. Compares nothing."""
+"""Runs probes through the public `Embedder`, as a user would call it."""
 
 import warnings
 from collections.abc import Callable, Iterator

@@ -1,7 +1,7 @@
-"""A .tflite file whose signatures take ids [1, S] and give one vector, run by the plain Interpreter.
+"""Runs a .tflite file whose signatures take ids [1, S] and give one vector, with the plain Interpreter.
 
-The contract of the published EmbeddingGemma files, and of a bundle's own with one signature per length. The
-runtime opens graphs in another way (`litert_session`): this is a second opinion. Knows no bundles.
+The published EmbeddingGemma files keep this contract, and so do a bundle's own, with one signature per
+length. The runtime opens graphs in another way (`litert_session`), so this is an independent check.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,6 +1,6 @@
-"""The tutorial's examples on whatever model there is: reference and bundle side by side.
+"""Runs the tutorial's examples on any model and shows reference and bundle side by side.
 
-Gives data and lines, prints nothing; knows the examples only as `golden.Golden` has them.
+It returns data and lines of text and prints nothing; the examples come from `golden.Golden`.
 """
 
 from collections.abc import Mapping, Sequence

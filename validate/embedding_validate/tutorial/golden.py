@@ -1,6 +1,6 @@
 """The tutorial's texts, prompts and printed figures (`golden.json`), and the check of a model against them.
 
-Knows nothing of bundles or references: it is handed a function that gives vectors.
+The caller passes a function that gives vectors.
 """
 
 import json

@@ -1,6 +1,6 @@
-"""Search over a small library of passages (`passages.json`), on whatever model there is.
+"""Searches a small library of passages (`passages.json`) with any model.
 
-Gives data, prints nothing; knows models only as functions that give vectors.
+The caller passes functions that give vectors.
 """
 
 from collections.abc import Mapping
