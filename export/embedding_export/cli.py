@@ -19,7 +19,7 @@ _UNITS = {"KB": 1e3, "MB": 1e6, "GB": 1e9}
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; 0 exported, 1 a check failed or writing did, 2 usage or input, 130 interrupted."""
+    """Run the command; 0 exported, 1 a check or writing failed, 2 usage or input, 130 interrupted."""
     options = _parser().parse_args(argv)
     return run_command(
         "export-embedding",
@@ -78,7 +78,8 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _gate(checkpoint: Any) -> Any:
-    """The validator's gate, or the reason why it cannot run here. Imported late: only this needs PyTorch."""
+    """The validator's gate, or the reason why it cannot run here. The import is late because only the gate
+    needs PyTorch."""
     try:
         from embedding_validate.reference.reference import unavailable
     except ImportError as e:
@@ -223,7 +224,7 @@ def _reporter() -> Any:
 
 
 def _checks() -> Callable[[str, int, int], None]:
-    """A bar for the gate's checks, which come as (what is running, done, total)."""
+    """A progress bar for the gate's checks, which arrive as (name of the running check, done, total)."""
     from tqdm import tqdm
 
     bars: dict[str, Any] = {}

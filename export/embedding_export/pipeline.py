@@ -62,7 +62,7 @@ def export_bundle(
     gate: Gate | str,
     report: Reporter = SILENT,
 ) -> Manifest:
-    """Write a bundle, prove it, and only then give it its name.
+    """Write a bundle, check it, and only then give it its name.
 
     `gate` compares the finished bundle with the reference; a str instead says why that cannot be done here,
     and becomes the reason of the verdict "not run".
@@ -113,7 +113,7 @@ def export_bundle(
 def _write_graphs(
     source: Source, bundle: Path, folder: Path, options: ExportOptions, report: Reporter
 ) -> tuple[tuple[Graph, ...], list[Graph]]:
-    """Graphs that stay, and all that are asked for; what these share is let go of before the gate."""
+    """The graphs that stay, and the requested ones; the data that they share is released before the gate."""
     choice = None
     if options.target_cosine is not None:
         _check_same(source.checkpoint, bundle, options)
@@ -127,7 +127,8 @@ def _write_graphs(
 def _existing_graphs(
     checkpoint: Checkpoint, bundle: Path, folder: Path, options: ExportOptions
 ) -> tuple[Graph, ...]:
-    """Graphs of `bundle` that stay when others are added; one exported again leaves `folder` first."""
+    """Graphs of `bundle` that stay when others are added; a graph that is exported again is first removed
+    from `folder`."""
     old = _check_same(checkpoint, bundle, options)
     if old is None:
         return ()
@@ -140,7 +141,7 @@ def _existing_graphs(
 
 
 def _check_same(checkpoint: Checkpoint, bundle: Path, options: ExportOptions) -> Manifest | None:
-    """The manifest of a bundle that is added to, which must be of these weights and this vocabulary."""
+    """The manifest of the bundle that is added to; it must have the same weights and vocabulary."""
     if options.existing != "extend":
         return None
     old = load_manifest(bundle)
@@ -160,7 +161,8 @@ def _check_same(checkpoint: Checkpoint, bundle: Path, options: ExportOptions) ->
 def _write_tokenizer(
     checkpoint: Checkpoint, folder: Path, kept_ids: NDArray[np.int64] | None, report: Reporter
 ) -> Path:
-    """The runtime's tokenizer: the compact table, or tokenizer.json where the table does not reproduce it."""
+    """Write the runtime's tokenizer: the compact table, or tokenizer.json if the table does not reproduce
+    it."""
     report.step("writing the tokenizer")
     (folder / KEPT_IDS).unlink(missing_ok=True)
     if kept_ids is not None:
@@ -202,7 +204,7 @@ def _finish(
     tokenizer: TokenizerInfo,
     options: ExportOptions,
 ) -> Manifest:
-    """Everything beside graphs and tokenizer, then the manifest that vouches for all of it."""
+    """Write everything except graphs and tokenizer, then the manifest that records all files."""
     if options.client_files:
         companions.write_client_files(
             checkpoint, folder, {g.file: folder / g.external_data[0] for g in graphs if g.format == "onnx"}
@@ -247,7 +249,7 @@ def _failure(failed: list[Graph], bundle: Path, copy: Path | None) -> str:
 
 
 def summary(manifest: Manifest, bundle: Path, seconds: float) -> dict[str, object]:
-    """What `export-embedding --json` prints."""
+    """The document that `export-embedding --json` prints."""
     return {
         "bundle": str(bundle),
         "space_id": manifest.space_id,

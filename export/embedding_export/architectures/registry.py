@@ -18,10 +18,10 @@ from embedding_export.files.json_files import Fields, read_fields
 
 
 class Architecture(Protocol):
-    """What the folder of an architecture offers."""
+    """The interface of an architecture's folder."""
 
     def canonical_name(self, name: str) -> str:
-        """What a tensor of the files is called everywhere else."""
+        """The canonical name of a tensor, by its name in the files."""
 
     def left_out(self, name: str) -> str | None:
         """Why the encoder does not use a tensor of the files, by canonical name; None if it should."""
@@ -57,10 +57,10 @@ ARCHITECTURES: Mapping[str, Architecture] = {
 
 
 def read_figures(path: Path, sliding_window: int | None = None) -> tuple[Figures, Repairs]:
-    """The figures in a `config.json`; `sliding_window` says what the file should have said.
+    """The figures in a `config.json`; `sliding_window` replaces the file's value.
 
     Raises:
-        CheckpointError: an architecture that is not known, or a setting that its encoder does not compute.
+        CheckpointError: an unknown architecture, or a setting that its encoder does not implement.
     """
     fields = read_fields(path)
     model_type = fields.values.get("model_type")

@@ -77,7 +77,7 @@ Rows = Callable[[int, int], NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Difference:
-    """A tensor that is not the checkpoint's: what is wrong, in words.
+    """A tensor that differs from the checkpoint's; `words` says how.
 
     `stored` is the tensor in the file and `expected` gives the rows that it should hold; both are None where
     nothing can be compared. `nearest` is how many steps of its grid a sound value may be off.
@@ -107,13 +107,13 @@ def audit_graph(path: Path, checkpoint: Checkpoint) -> int:
 
 
 def in_words(faults: Sequence[Difference]) -> str:
-    """The first three differences."""
+    """The first three differences as text."""
     named = "; ".join(f"{d.name} {d.words}" for d in faults[:3])
     return named + (f"; and {len(faults) - 3} more" if len(faults) > 3 else "")
 
 
 def differences(path: Path, checkpoint: Checkpoint) -> tuple[int, list[Difference]]:
-    """How many tensors were compared, and those that differ by more than their format allows.
+    """The number of tensors compared, and those that differ by more than their format allows.
 
     Raises:
         AuditError: a LiteRT file whose signatures differ in their weights.
@@ -177,7 +177,7 @@ def _kind(name: str, stored: StoredWeight, checkpoint: Checkpoint) -> str:
 def _gain(
     name: str, read: NDArray[np.float32], graph: Mapping[str, StoredWeight], checkpoint: Checkpoint
 ) -> NDArray[np.float32]:
-    """What a norm should multiply by, by the factors that were moved to where its channels are taken."""
+    """The gain that a norm should have, given the factors that were moved to the takers of its channels."""
     specs = tensor_specs(checkpoint.config)
     gain = read * np.float32(specs[name].scale)
     if any(graph[taker].kind == "int8" for taker in norm_takers(specs).get(name, ()) if taker in graph):
@@ -191,7 +191,7 @@ def _gain(
 
 
 def _excess(grid: Grid, want: NDArray[Any], kind: str) -> tuple[float, float] | None:
-    """Largest error and the steps it amounts to, where a value errs by more than its format allows."""
+    """The largest error and its size in steps, if a value is off by more than its format allows."""
     inside = np.clip(want, grid.low, grid.high)
     smallest = SMALLEST_ERROR.get(kind, 0.0)
     near = np.abs(grid.values - inside) <= NEAREST[kind] * grid.step + smallest
@@ -209,7 +209,8 @@ def _excess(grid: Grid, want: NDArray[Any], kind: str) -> tuple[float, float] | 
 
 
 def _fits(grid: Grid, want: NDArray[Any]) -> NDArray[np.bool_]:
-    """Whether each row is the checkpoint's as a whole, single errors aside: [rows, 1]."""
+    """Whether each row as a whole matches the checkpoint's, whatever the errors of single values: [rows,
+    1]."""
     steps = np.divide(grid.values - want, grid.step)
     errors = np.sqrt(np.square(steps).mean(axis=1, keepdims=True))
     energy = np.square(want).sum(axis=1, keepdims=True)

@@ -30,9 +30,10 @@ _CLIENT_DTYPES = {
 def write_client_files(checkpoint: Checkpoint, bundle: Path, onnx_files: dict[str, Path]) -> None:
     """Copy config and tokenizer files; `onnx_files` maps a graph's path in the bundle to its external data.
 
-    config.json gains `transformers.js_config`: `use_external_data_format`, by which transformers.js learns
-    that a graph's weights lie in `<graph>_data`, and `dtype`, the graph it takes by default, where it knows
-    one. A repaired value is written as repaired, and `vocab_size` where the text model's figures are.
+    config.json gains `transformers.js_config` with two entries: `use_external_data_format` tells
+    transformers.js that a graph's weights lie in `<graph>_data`; `dtype` is the graph that it takes by
+    default, if it knows one. Repaired values are written as repaired. `vocab_size` is written beside the text
+    model's figures.
     """
     for source in checkpoint.client_files:
         changed = checkpoint.tokenizer.client_json(source)
@@ -56,7 +57,7 @@ def write_client_files(checkpoint: Checkpoint, bundle: Path, onnx_files: dict[st
 
 
 def write_notices(checkpoint: Checkpoint, bundle: Path, graphs: Iterable[str]) -> None:
-    """Copy the checkpoint's licence files and model card, and state the modification, as licences ask."""
+    """Copy the checkpoint's licence files and model card, and state the modification, as licences require."""
     own = ""
     for file in checkpoint.license_files:
         if file.name == NOTICE:

@@ -61,11 +61,11 @@ def embedding_dim(checkpoint: Checkpoint) -> int:
 
 
 def dims(checkpoint: Checkpoint, requested: tuple[int, ...] | None) -> tuple[int, ...]:
-    """The MRL dims to record, largest first: those asked for, else EmbeddingGemma's if its size is this
-    one's.
+    """The MRL dims to record, largest first: the requested ones, else EmbeddingGemma's if the vectors have
+    its size.
 
     Raises:
-        ExportError: a dim outside 1 … the embedding's length.
+        ExportError: a dim that is not in 1 … the embedding's length.
     """
     full = embedding_dim(checkpoint)
     if requested is None:
@@ -78,7 +78,8 @@ def dims(checkpoint: Checkpoint, requested: tuple[int, ...] | None) -> tuple[int
 def aliases(prompts: Mapping[str, str]) -> dict[str, str]:
     """Friendlier task names: `task: sentence similarity | query: ` makes "sentence similarity" mean STS.
 
-    Where several prompts share a text the first name stands for it; a prompt's own name is never hidden.
+    If several prompts have the same text, the alias stands for the first name; a prompt's own name is never
+    hidden.
     """
     by_alias: dict[str, str] = {}
     names = {n.casefold() for n in prompts}
@@ -104,13 +105,13 @@ def space_id(checkpoint: Checkpoint, tokenizer: Path) -> str:
 
 
 def versions(graphs: Iterable[Graph]) -> dict[str, str]:
-    """Versions of what wrote the bundle and of the engines that its graphs were tried with."""
+    """Versions of the packages that wrote the bundle and of the engines that ran its graphs."""
     names = ("embedding-edge", "onnx", "numpy", "tokenizers", *sorted({g.engine for g in graphs}))
     return {name: version(name) for name in names}
 
 
 def file_records(bundle: Path) -> dict[str, FileRecord]:
-    """Size and SHA-256 of every file of the bundle that the manifest vouches for."""
+    """Size and SHA-256 of every file of the bundle that the manifest records."""
     own = {"manifest.json", "parity.json", "parity.html"}
     files = (p for p in sorted(bundle.rglob("*")) if p.is_file())
     names = {p.relative_to(bundle).as_posix(): p for p in files}

@@ -47,8 +47,8 @@ class SpecialIds:
 
 
 def golden_ids(checkpoint: Checkpoint) -> SpecialIds:
-    """Control tokens from the tokenizer's own template, and ids for `TEXTS`, control tokens in them taken as
-    text.
+    """Control tokens from the tokenizer's own template, and ids for `TEXTS`; control tokens in the texts are
+    read as text.
 
     Raises:
         CheckpointError: the template is not `<bos> … <eos>`, or there is no `<pad>`.
@@ -68,8 +68,8 @@ def golden_ids(checkpoint: Checkpoint) -> SpecialIds:
 
 
 def held_out_ids(checkpoint: Checkpoint) -> tuple[tuple[int, ...], ...]:
-    """The ids of texts that are not calibrated on, under the checkpoint's prompts in turn; those that it does
-    not read to the end are left out."""
+    """The ids of texts that calibration does not use, with the checkpoint's prompts in turn; texts that are
+    too long for the model are left out."""
     prompts = checkpoint.prompts if checkpoint.include_prompt else {}
     texts = (prompts.get(name or "", "") + text for name, text in held_out_texts.prompted(prompts))
     ids = (tuple(_ids(checkpoint, text)) for text in texts)
@@ -77,7 +77,7 @@ def held_out_ids(checkpoint: Checkpoint) -> tuple[tuple[int, ...], ...]:
 
 
 def _ids(checkpoint: Checkpoint, text: str) -> list[int]:
-    """Of a text, control tokens in it taken as text."""
+    """The ids of a text; control tokens in it are read as text."""
     tokenizer = checkpoint.tokenizer.library
     tokenizer.encode_special_tokens = True
     token_ids: list[int] = tokenizer.encode(text.lower() if checkpoint.do_lower_case else text).ids
@@ -85,7 +85,7 @@ def _ids(checkpoint: Checkpoint, text: str) -> list[int]:
 
 
 def _sample(checkpoint: Checkpoint) -> Iterator[tuple[int, ...]]:
-    """The ids of texts to calibrate on, under the checkpoint's prompts in turn."""
+    """The ids of texts to calibrate on, with the checkpoint's prompts in turn."""
     prompts = dict.fromkeys(["", *checkpoint.prompts.values()])
     for prompt, text in zip(itertools.cycle(prompts), calibration_texts.TEXTS, strict=False):
         yield tuple(_ids(checkpoint, prompt + text))

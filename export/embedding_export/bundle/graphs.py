@@ -49,7 +49,7 @@ NOT_YET = Parity("not run", "the export did not reach this check")
 
 @dataclass(frozen=True)
 class Source:
-    """What graphs are made from; they share one calibration, and the codes of their matrices."""
+    """The source of all graphs; they share one calibration and the codes of their matrices."""
 
     checkpoint: Checkpoint
     special: SpecialIds
@@ -101,7 +101,8 @@ def choose_composition(source: Source, folder: Path, options: ExportOptions, rep
     """The smallest graph that holds `options.target_cosine`; trials are written below `folder`.
 
     Raises:
-        ExportError: none does, or none so small, or the checkpoint was trained for a grid of its own.
+        ExportError: no graph does, or none that is small enough, or the checkpoint was trained for a grid of
+            its own.
     """
     from embedding_export.composing.choose import Trials, Wanted, choose  # needs onnx
 
@@ -117,13 +118,15 @@ def choose_composition(source: Source, folder: Path, options: ExportOptions, rep
 
 
 def left_out(options: ExportOptions) -> list[str]:
-    """Each format that has no graph of an asked precision, which another one has, and why."""
+    """The formats that have no graph of a requested precision that another format has, each with the
+    reason."""
     requested = [(f, p) for f in options.formats for p in options.precisions]
     return [f"no {f}/{p}: {NOT_OFFERED[f, p]}" for f, p in requested if (f, p) in NOT_OFFERED]
 
 
 def bytes_needed(checkpoint: Checkpoint, options: ExportOptions) -> int:
-    """Roughly what the graphs will take on the disk while they are written (a LiteRT file: twice itself)."""
+    """Roughly the bytes that the graphs need on the disk while they are written (a LiteRT file needs twice
+    its size)."""
     parameters = describe.architecture(checkpoint).parameters
     each = [
         PRECISIONS[p].bytes_per_parameter if f == "onnx" else 2 * LITERT[p].bytes_per_parameter
@@ -136,7 +139,7 @@ def check_options(options: ExportOptions) -> None:
     """Check everything that can be checked without a checkpoint.
 
     Raises:
-        ExportError: a precision or bucket that cannot be, or onnx is needed and not installed.
+        ExportError: an impossible precision or bucket, or onnx is needed and not installed.
         EngineError: an engine is not installed, does not run on this machine, or is too old for a precision.
     """
     _check_target(options)
@@ -271,7 +274,7 @@ def remove(graph: Graph, folder: Path) -> None:
 
 
 def litert_file(checkpoint: Checkpoint, precision: Precision, single: int | None) -> str:
-    """A LiteRT file's name: with a single length, in the manner of the published ones."""
+    """A LiteRT file's name; if it has a single length, it follows the published files' naming."""
     if single is None:
         return f"model_{precision}.tflite"
     own = re.sub(r"[^A-Za-z0-9._-]+", "-", checkpoint.source.name.rstrip("/").rpartition("/")[2]) or "model"
@@ -293,7 +296,8 @@ def _conformance(path: Path) -> Path:
 
 
 def _place(folder: Path, format: Format, name: str) -> Path:
-    """Where a graph goes; what a bundle that is added to may have there is a hard link, and goes first."""
+    """The path of a graph. A file that is already there, in a bundle that is added to, is a hard link and is
+    removed first."""
     path = folder / format / name
     path.parent.mkdir(exist_ok=True)
     for old in (path, path.with_name(path.name + "_data")):
@@ -302,7 +306,8 @@ def _place(folder: Path, format: Format, name: str) -> Path:
 
 
 def _release(checkpoint: Checkpoint) -> None:
-    """Let go of the checkpoint's pages: it and the written graph together would fill a small machine."""
+    """Release the checkpoint's pages: together with the written graph they would fill a small machine's
+    memory."""
     for tensor in checkpoint.tensors.values():
         tensor.release()
 

@@ -79,7 +79,7 @@ def check_target(target: Path, existing: Existing) -> None:
 
 
 def require_space(folder: Path, needed: int) -> None:
-    """Refuse to start what cannot fit: `needed` bytes below `folder` (or its nearest existing parent).
+    """Refuse to start if `needed` bytes do not fit below `folder` (or its nearest existing parent).
 
     Raises:
         ExportError: the disk has less free space.
@@ -99,7 +99,7 @@ def _is_empty_folder(path: Path) -> bool:
 
 
 def _state(target: Path) -> tuple[int, int] | None:
-    """What tells one bundle under this name from the next; None where there is none."""
+    """Identifies the bundle that has this name now; None if there is none."""
     try:
         status = (target / "manifest.json").stat()
     except OSError:
@@ -133,7 +133,7 @@ def _take_name(path: Path, target: Path) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """Have the files' contents on the disk before the name is: a power cut must not leave a hollow bundle."""
+    """Flush the files' contents to the disk before the rename: a power cut must not leave an empty bundle."""
     for file in folder.rglob("*"):
         if file.is_file():
             with file.open("rb") as f:

@@ -27,10 +27,10 @@ _TEXTS = (
 
 
 def check_chat_template(folder: Path) -> None:
-    """Refuse a checkpoint whose template gives anything but the prompt and the text, joined.
+    """Refuse a checkpoint whose template gives anything other than the prompt followed by the text.
 
     Raises:
-        CheckpointError: so it is, or there is no template, or jinja2 is not installed.
+        CheckpointError: the template does, or there is none, or jinja2 is not installed.
     """
     templates = list(_templates(folder))
     if not templates:
@@ -63,7 +63,7 @@ def _templates(folder: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _rendered(path: Path, source: str, prompt: str, text: str) -> str:
-    """What the template makes of a prompt and a text, with the settings of transformers (5.23)."""
+    """Render the template for a prompt and a text, with the settings of transformers (5.23)."""
     try:
         from jinja2 import TemplateError
         from jinja2.sandbox import ImmutableSandboxedEnvironment

@@ -23,7 +23,7 @@ def read_model_tensors(
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Every tensor of encoder and dense stages by canonical name, and notes on what was left out.
 
-    Gains are read as what norms multiply by, whatever the files hold.
+    Gains are read as the factors of norms, whatever offset the files use.
 
     Raises:
         CheckpointError: a tensor is missing, left over, double, or of the wrong shape; or a file is damaged.
@@ -59,7 +59,8 @@ def read_model_tensors(
 
 
 def _shapes_in_files(specs: Specs) -> Shapes:
-    """The tensors that files should hold: some are cut into rows, which stand in `specs` each."""
+    """The tensors that the files should hold. Some of them are cut by rows into several entries of
+    `specs`."""
     shapes: Shapes = {}
     for name, spec in specs.items():
         whole, first = spec.rows_of or (name, 0)
@@ -76,7 +77,7 @@ def _tensor(name: str, spec: TensorSpec, in_files: Mapping[str, Tensor]) -> Tens
 
 
 def _parts(names: list[str]) -> str:
-    """A tensor by its name; of many, the parts of the model that they belong to."""
+    """The tensor's name; if there are many, the parts of the model that they belong to."""
     if len(names) == 1:
         return names[0]
     parts = sorted({name.partition(".")[0] for name in names})

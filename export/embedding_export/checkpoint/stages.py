@@ -31,9 +31,9 @@ _EMBEDDING = "sentence_embedding"
 
 @dataclass(frozen=True)
 class Stages:
-    """The dense stages, the folders they come from, and whether an L2 norm ends it.
+    """The dense stages, the folders they come from, and whether an L2 norm follows.
 
-    With `include_prompt` False a prompt's tokens are left out of the mean.
+    If `include_prompt` is False, a prompt's tokens are left out of the mean.
     """
 
     dense: tuple[DenseStage, ...]

@@ -113,7 +113,7 @@ def read_fields(path: Path) -> Fields:
 
 
 def read_fields_if_present(path: Path) -> Fields:
-    """Read a JSON object; no fields where the file is absent.
+    """Read a JSON object; no fields if the file is absent.
 
     Raises:
         CheckpointError: unreadable, not JSON, or not an object.

@@ -15,7 +15,8 @@ AS_WRITTEN = "PreTrainedTokenizerFast"
 
 
 def lowered(normalizer: dict[str, Any] | None) -> dict[str, Any]:
-    """A normalizer that lowers and then does what `normalizer` does; of one that lowers first, the same."""
+    """A normalizer that lowers and then applies `normalizer`; `normalizer` itself if it already lowers
+    first."""
     steps = [] if normalizer is None else [normalizer]
     while steps and steps[0].get("type") == "Sequence":
         steps = [*steps[0]["normalizers"], *steps[1:]]
@@ -25,7 +26,7 @@ def lowered(normalizer: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def keep_as_written(tokenizer_config: dict[str, Any]) -> dict[str, Any]:
-    """tokenizer_config.json by which transformers does not drop the steps that lower."""
+    """The tokenizer_config.json with which transformers keeps the steps that lower."""
     if str(tokenizer_config.get("tokenizer_class")).startswith("Gemma"):
         return tokenizer_config | {"tokenizer_class": AS_WRITTEN}
     return tokenizer_config

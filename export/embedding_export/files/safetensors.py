@@ -27,9 +27,9 @@ def _is_nothing(_name: str) -> bool:
 
 
 def read_weights(folder: Path, left_out: Callable[[str], bool] = _is_nothing) -> dict[str, Tensor]:
-    """Map every tensor of a folder, by its name in the file, but for those that are `left_out`.
+    """Map every tensor of a folder by its name in the file, except those for which `left_out` is true.
 
-    These may have any type and no axis: nothing of them is looked at but where they lie. Precedence as in
+    Those may have any type and no axis: only their byte ranges are checked. The precedence is that of
     transformers: `model.safetensors`, then `model.safetensors.index.json` and its shards.
 
     Raises:
@@ -56,7 +56,7 @@ def read_weights(folder: Path, left_out: Callable[[str], bool] = _is_nothing) ->
 
 
 def read_safetensors(path: Path, left_out: Callable[[str], bool] = _is_nothing) -> dict[str, Tensor]:
-    """Map the tensors of one safetensors file, but for those that are `left_out`.
+    """Map the tensors of one safetensors file, except those for which `left_out` is true.
 
     Raises:
         CheckpointError: missing, truncated, damaged, or a dtype other than F32, BF16 and F16.
@@ -97,7 +97,7 @@ def _read_header(path: Path, mapping: mmap.mmap) -> tuple[dict[str, Any], int]:
 
 
 def _entries(path: Path, header: dict[str, Any]) -> list[tuple[int, int, str, dict[str, Any]]]:
-    """Every tensor's range of bytes, name and entry, as the header claims it: the file may differ."""
+    """Every tensor's byte range, name and entry, as the header states them; the file may differ."""
     entries = []
     for name, entry in header.items():
         if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:

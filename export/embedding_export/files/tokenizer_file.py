@@ -47,9 +47,10 @@ _ABOUT_TOKENS = ("tokenizer_config.json", "special_tokens_map.json", "added_toke
 
 @dataclass(frozen=True, eq=False)
 class TokenizerFile:
-    """`without_row` are the special tokens that are left out, as they are written; `lower` is do_lower_case.
+    """A tokenizer.json. `without_row` are the special tokens that are left out, as spelled; `lower` is
+    do_lower_case.
 
-    What is parsed stays in memory (0.6 GB for Gemma's) until `release`.
+    The parsed file stays in memory (0.6 GB for Gemma's) until `release`.
     """
 
     path: Path
@@ -62,8 +63,8 @@ class TokenizerFile:
         """Read a `tokenizer.json` whose ids must fit an embedding table of `rows` rows (None: not checked).
 
         Raises:
-            CheckpointError: damaged, another kind of model than BPE, or ids beyond the table that a text can
-                reach: of vocabulary entries, or of added tokens that are not special.
+            CheckpointError: a damaged file, another kind of model than BPE, or ids beyond the table that a
+                text can reach: those of vocabulary entries, or of added tokens that are not special.
         """
         file = cls(path, lower=lower)
         try:
@@ -75,12 +76,13 @@ class TokenizerFile:
 
     @classmethod
     def of(cls, data: dict[str, Any], path: Path, *, lower: bool = False) -> "TokenizerFile":
-        """A tokenizer that was made here; messages call it `path`."""
+        """A tokenizer made from JSON; messages call it `path`."""
         return cls(path, (), lower, data)
 
     @cached_property
     def data(self) -> dict[str, Any]:
-        """The JSON without tokens that have no row; only control tokens are special. Lowers where asked."""
+        """The JSON without tokens that have no row; only control tokens are special. It lowers if `lower` is
+        set."""
         added = [t | {"special": self._is_control(t)} for t in self._kept_tokens()]
         data = self._read() | {"added_tokens": added}
         return data | {"normalizer": lowered(data.get("normalizer"))} if self.lower else data
@@ -115,12 +117,14 @@ class TokenizerFile:
 
     @cached_property
     def control_tokens(self) -> tuple[str, ...]:
-        """What is text unless a caller allows it, as it is written; those without a row too."""
+        """The tokens that are read as text unless a caller allows them, as spelled; including those without a
+        row."""
         return (*(t["content"] for t in self.data["added_tokens"] if t["special"]), *self.without_row)
 
     @cached_property
     def owner_tokens(self) -> tuple[str, ...]:
-        """Tokens that were added to the base model's, or that are flagged special and no control token."""
+        """Tokens that were added to the base model's, or that are flagged special but are not control
+        tokens."""
         vocab = self._read()["model"]["vocab"]
         return tuple(
             t["content"]
@@ -135,15 +139,15 @@ class TokenizerFile:
 
     @cached_property
     def is_changed(self) -> bool:
-        """Whether `data` is another than the file's."""
+        """Whether `data` differs from the file."""
         is_replaced = self._replacement is not None or self.lower
         return is_replaced or self.data["added_tokens"] != self._read().get("added_tokens")
 
     def client_json(self, source: Path) -> str | None:
-        """What other clients get in place of one of the checkpoint's files: `data`, and what names no token
-        without a row.
+        """The text that other clients get in place of one of the checkpoint's files: `data`, or the file
+        without the tokens that have no row.
 
-        None where the file stays as it is, and "" where nothing of it is left.
+        None if the file stays as it is, and "" if nothing of it is left.
         """
         if source.name == "tokenizer.json":
             return self.text if self.is_changed else None
@@ -155,7 +159,7 @@ class TokenizerFile:
         return json.dumps(left, indent=2, ensure_ascii=False) + "\n" if left else ""
 
     def release(self) -> None:
-        """Give back the memory of what is parsed; it is read again when asked for."""
+        """Release the memory of the parsed file; it is read again when needed."""
         for name in ("data", "pairs", "library", "_parsed"):
             self.__dict__.pop(name, None)
 
@@ -179,7 +183,7 @@ class TokenizerFile:
 
     @cached_property
     def _ends(self) -> frozenset[str]:
-        """What the template puts around a text, and the token for what is unknown."""
+        """The tokens that the template puts around a text, and the unknown token."""
         template = self._read().get("post_processor") or {}
         return frozenset({*template.get("special_tokens", {}), self._read()["model"].get("unk_token")})
 
@@ -204,7 +208,8 @@ class TokenizerFile:
 
 
 def _without(value: Any, tokens: frozenset[str]) -> Any:
-    """JSON without what names one of `tokens`: as a key, as a value, or as the content of an object."""
+    """JSON without the parts that name one of `tokens`: as a key, as a value, or as the content of an
+    object."""
 
     def names(key: str | None, item: Any) -> bool:
         content = item.get("content") if isinstance(item, dict) else item

@@ -27,15 +27,15 @@ BYTES = tuple(f"<0x{i:02X}>" for i in range(256))
 
 
 class UnsupportedTokenizer(CheckpointError):
-    """A tokenizer that the compact table does not reproduce; the message says in what."""
+    """A tokenizer that the compact table does not reproduce; the message says why."""
 
 
 @dataclass(frozen=True)
 class AddedEntry:
-    """A token that is looked for before merging; `special` marks control tokens.
+    """A token that is searched for before merging; `special` marks control tokens.
 
-    With `normalized` the normalized text is searched, between tokens of the raw text; `pattern` is what is
-    looked for.
+    If `normalized`, it is searched for in the normalized text between tokens of the raw text; `pattern` is
+    the string searched for.
     """
 
     content: str
@@ -61,9 +61,9 @@ class BytePairs:
 
 
 def read_tokenizer(data: dict[str, Any], path: Path, *, lower: bool = False) -> BytePairs:
-    """Check and convert the JSON of a `tokenizer.json` of the `tokenizers` library; messages name `path`.
+    """Check and convert the JSON of the `tokenizers` library's `tokenizer.json`; messages name `path`.
 
-    With `lower` its normalizer must be one that lowers first (`lower_case.lowered`).
+    If `lower`, its normalizer must be one that lowers first (`lower_case.lowered`).
 
     Raises:
         UnsupportedTokenizer: it has a model, normalizer, pre-tokenizer, template, decoder or added-token
@@ -153,7 +153,7 @@ def _pieces(vocab: dict[str, int], added: tuple[AddedEntry, ...]) -> tuple[str, 
 
 
 def _ends(template: dict[str, Any]) -> tuple[int, int]:
-    """Ids of `<bos>` and `<eos>`: what stands around the text."""
+    """Ids of `<bos>` and `<eos>`, which enclose the text."""
     _require(template["type"], "TemplateProcessing", "post-processor")
     single = [next(iter(step.items())) for step in template["single"]]
     _require([kind for kind, _ in single], ["SpecialToken", "Sequence", "SpecialToken"], "template")

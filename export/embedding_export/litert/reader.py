@@ -29,10 +29,11 @@ Array = NDArray[Any]
 
 
 def read_litert(path: Path) -> dict[str, StoredWeight]:
-    """Every weight of the file at `path` by canonical name; constants and scales of others are left out.
+    """Every weight of the file at `path` by canonical name, without constants and the scales of other
+    tensors.
 
     Raises:
-        AuditError: two signatures mean different things by one name.
+        AuditError: two signatures use one name for different tensors.
     """
     with path.open("rb") as file:
         mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -68,7 +69,7 @@ def _is_weight(model: Any, tensor: Any) -> bool:
 
 
 def _meaning(tensor: Any, tensors: list[Any]) -> tuple[Any, ...]:
-    """What a tensor reads: its buffer, type and shape, and where its scales lie."""
+    """Identifies the data that a tensor reads: its buffer, type and shape, and the place of its scales."""
     scales: Any = None
     if (block := _block(tensor)) is not None:
         scales = (tensors[block.Scales()].Buffer(), block.BlockSize())

@@ -21,7 +21,7 @@ DESCRIPTION = "EmbeddingGemma encoder, written by embedding-edge"
 
 
 def check_buckets(buckets: Sequence[int], max_seq_length: int) -> tuple[int, ...]:
-    """Buckets in ascending order, each once; those beyond the model's length make way for that length.
+    """Buckets in ascending order, each once; those beyond the model's length are replaced by that length.
 
     Raises:
         ExportError: none, or one below 2 (`<bos>` and `<eos>` must fit).

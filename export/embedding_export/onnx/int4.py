@@ -31,13 +31,14 @@ _PARTS = ("int4", "scale", "zero")
 
 
 class Int4:
-    """Blocks along the rows. Matrices have float32 scales; the table has them in 8 bits, as parts of one per
-    row, or in float16, as Q4_0 does."""
+    """4-bit blocks along the rows. Matrices have float32 scales. The table's scales are 8-bit multiples of
+    one float32 scale per row, or float16 as in Q4_0."""
 
     def __init__(
         self, graph: OnnxGraph, weights: Weights, matrices: Matrices | None, table_block: int = BLOCK
     ) -> None:
-        """`matrices` rounds; None: everything is quantized by GGML's rule for Q4_0, in blocks of 32.
+        """`matrices` rounds the matrices; with None, everything is quantized by GGML's rule for Q4_0, in
+        blocks of 32.
 
         The table's blocks are halved until an even number of them fills a row.
         """

@@ -26,8 +26,8 @@ Array = NDArray[Any]
 def read_stored(path: Path) -> dict[str, StoredWeight]:
     """Every weight of the graph at `path` by canonical name; constants are left out.
 
-    Parts that make no weight together (scales without codes, say) appear under their own names, so that
-    nothing is passed over.
+    Parts that do not make up a weight (scales without codes, say) appear under their own names, so that
+    nothing is overlooked.
     """
     model = onnx.load(str(path), load_external_data=False)
     tensors = (t for t in model.graph.initializer if not t.name.startswith("constant_"))
@@ -58,7 +58,7 @@ def score_scales(path: Path) -> list[tuple[float, float]]:
 
 
 def _nodes(graph: Any) -> Iterator[Any]:
-    """All nodes in order, those of graphs within nodes among them."""
+    """All nodes in order, including those of graphs inside nodes."""
     for node in graph.node:
         yield node
         for attribute in node.attribute:
@@ -96,12 +96,12 @@ class _Files:
 
 
 def _oriented(name: str, values: Array) -> Array:
-    """Matrices lie transposed, [in, out], as MatMul wants them."""
+    """The values as [out, in]: matrices are stored transposed, [in, out], for MatMul."""
     return values if name == TABLE or values.ndim < 2 else values.T
 
 
 def _int4(name: str, codes: Array, zeros: Array, scales: Array, steps: Array | None) -> StoredWeight:
-    """`steps`: scales are that many of their row's."""
+    """If there are `steps`, a block's scale is its step times the row's scale."""
     unpack = _halves if name == TABLE else _pairs
     rows, count = scales.shape if steps is None else steps.shape
 
@@ -122,10 +122,10 @@ def _int4(name: str, codes: Array, zeros: Array, scales: Array, steps: Array | N
 
 
 def _pairs(packed: Array) -> Array:
-    """Two codes a byte, the earlier one low."""
+    """Two codes per byte, the earlier one in the low bits."""
     return np.stack([packed & 15, packed >> 4], axis=-1).reshape(len(packed), -1)
 
 
 def _halves(packed: Array) -> Array:
-    """Two codes a byte, the row's first half low, its second half high."""
+    """Two codes per byte: the row's first half in the low bits, its second half in the high bits."""
     return np.concatenate([packed & 15, packed >> 4], axis=-1)

@@ -27,20 +27,20 @@ TINY = 1e-30
 
 
 class Int8Scores:
-    """Remembers how large normed heads get, and emits the products of queries and keys."""
+    """Emits the products of queries and keys, using the largest values of normed heads."""
 
     def __init__(self, graph: OnnxGraph, seen: Calibration, gains: Mapping[str, Floats]) -> None:
-        """`seen`: how large heads get before `gains` divides them, by the norms' names."""
+        """`seen` gives the largest values of heads before `gains` divides them, by the norms' names."""
         self._g, self._seen, self._gains = graph, seen, gains
         self._largest: dict[str, float] = {}
 
     def normed(self, heads: str, norm: str) -> None:
-        """`heads` is what the head norm `norm` gave."""
+        """Note that `heads` is the output of the head norm `norm`."""
         pairs = self._seen.heads[norm].largest
         self._largest[heads] = float((pairs / self._gains[norm][: len(pairs)]).max())
 
     def turned(self, heads: str, before: str) -> None:
-        """`heads` is `before`, rotated."""
+        """Note that `heads` is `before` after RoPE."""
         self._largest[heads] = self._largest[before]
 
     def quantized(self, q: str, k: str) -> tuple[str, str]:

@@ -60,7 +60,7 @@ class Trimmed:
     proved: int
 
     def summary(self) -> str:
-        """One sentence on what is saved, and one on what text outside the alphabet costs."""
+        """One sentence on the size saved, and one on the cost of text outside the alphabet."""
         share = 100 * (1 - len(self.kept_ids) / self.entries)
         return (
             f"Alphabet {self.alphabet} ({self.characters} characters): {len(self.kept_ids)} of "
@@ -80,15 +80,15 @@ class Trimmed:
 
 
 def trim(source: TokenizerFile, alphabet: str, *, required: str = "") -> Trimmed:
-    """Trim a tokenizer to an alphabet, and prove that ids inside it stay the same tokens.
+    """Trim a tokenizer to an alphabet, and check that texts inside it still give the same tokens.
 
-    `alphabet` is names of `ALPHABETS` or files of text whose characters are the alphabet, joined by `+`.
-    The lower-case forms of its characters, the space, and the characters of `required` (the prompts) belong
-    to it always.
+    `alphabet` lists, joined by `+`, names of `ALPHABETS` and text files whose characters are the alphabet.
+    The lower-case forms of its characters, the space, and the characters of `required` (the prompts) always
+    belong to it.
 
     Raises:
-        ExportError: an unknown name, an unreadable or empty file, or the proof failed.
-        UnsupportedTokenizer: the tokenizer is not of a kind that is reproduced, so nothing can be promised.
+        ExportError: an unknown name, an unreadable or empty file, or the check failed.
+        UnsupportedTokenizer: the tokenizer is of a kind that is not reproduced, so nothing can be promised.
         CheckpointError: `source` cannot be read.
     """
     chars = read_alphabet(alphabet) | set(required)
@@ -129,7 +129,7 @@ def _from_file(path: Path) -> set[str]:
 
 
 def _select_ids(full: BytePairs, chars: frozenset[str], named: set[str | None]) -> NDArray[np.int64]:
-    """Old ids that stay, ascending, so that the order of entries stays too; those `named` always do."""
+    """Old ids that stay, ascending, so that the entries keep their order; tokens in `named` always stay."""
     control = {a.token_id for a in full.added if a.special} | {full.bos_id, full.eos_id}
     always = control | {full.vocab[b] for b in BYTES}
     always |= {i for i, piece in enumerate(full.pieces) if piece in named}
@@ -197,7 +197,7 @@ class _Proof:
 
 
 def _texts(chars: list[str], pieces: Iterable[str]) -> list[str]:
-    """Texts in the alphabet: of its characters, of entries written in it, and mixtures."""
+    """Texts in the alphabet: its characters, entries written in it, and mixtures of both."""
     draw, inside = random.Random(_SEED), frozenset(chars)
     words = [p.replace(SPACE, " ") for p in pieces]
     words = [w for w in words if inside.issuperset(w)] or chars

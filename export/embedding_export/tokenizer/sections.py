@@ -56,7 +56,8 @@ def cuts_before_spaces(tokenizer: BytePairs) -> bool:
 
 
 def _piece_hash(vocab: dict[str, int], is_whole: Callable[[str, int], bool]) -> NDArray[np.uint32]:
-    """Open addressing, at most half full: `top 10 bits of CRC-32 | whole | id`."""
+    """A hash table with open addressing, at most half full; a slot is `top 10 bits of CRC-32 | whole |
+    id`."""
     size = 1 << (2 * len(vocab) - 1).bit_length()
     slots = [EMPTY_SLOT] * size
     for piece, token_id in vocab.items():
@@ -69,7 +70,8 @@ def _piece_hash(vocab: dict[str, int], is_whole: Callable[[str, int], bool]) -> 
 
 
 def _merge_hash(merges: list[tuple[int, int, int]]) -> tuple[Uints, NDArray[np.uint16]]:
-    """Every key has one place of its own: `(key + stride * displacement[key mod buckets]) mod slots`."""
+    """A perfect hash: every key has one place of its own, `(key + stride * displacement[key mod buckets]) mod
+    slots`."""
     parts = np.array(merges, np.uint64).reshape(-1, 3)
     keys = parts[:, 0] << np.uint64(ID_BITS) | parts[:, 1]
     entries = np.arange(len(keys), dtype=np.uint64) << np.uint64(RANK_SHIFT) | keys
@@ -91,10 +93,10 @@ def _places(keys: Uints, displacements: Uints, size: int) -> Places:
 
 
 def _displacements(keys: Uints, buckets: int, size: int) -> Uints | None:
-    """Displacements that give every key a place of its own; None where there are none to be found.
+    """Displacements that give every key a place of its own; None if none are found.
 
-    Buckets are placed by size, largest first: all of one size at once, at random, for some rounds; then those
-    left over one by one.
+    Buckets are placed by size, largest first: all of one size at once, at random, for some rounds; then the
+    rest one by one.
     """
     bucket = (keys % np.uint64(buckets)).astype(np.intp)
     home = (keys % np.uint64(size)).astype(np.intp)
@@ -116,7 +118,7 @@ def _displacements(keys: Uints, buckets: int, size: int) -> Uints | None:
 
 @dataclass(frozen=True)
 class _Placing:
-    """What is taken, by which row of the round, the displacements found, and what one of them is worth."""
+    """Which places are used, the row of this round that claims each, the displacements, and their stride."""
 
     is_used: NDArray[np.bool_]
     owner: NDArray[np.intp]
@@ -126,7 +128,7 @@ class _Placing:
     def place(self, todo: Places, homes: Places) -> bool:
         """Place the buckets `todo` (buckets,), whose keys hash to `homes` (buckets, keys).
 
-        False where one cannot be placed.
+        Returns False if one cannot be placed.
         """
         random = np.random.default_rng(_SEED)
         for _ in range(_ROUNDS):

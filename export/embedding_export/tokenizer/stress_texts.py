@@ -34,7 +34,7 @@ _RANGES = ((0x20, 0x7E), (0x20, 0x24F), (0x370, 0x5FF), (0x900, 0xDFF), (0x3040,
 def stress_texts(
     tokenizer: BytePairs, count: int = 1500, added: int = 500, left_out: tuple[str, ...] = ()
 ) -> list[str]:
-    """The fixed texts, `added` of the added tokens beside others, and `count` random mixtures.
+    """The fixed texts, `added` of the added tokens next to other characters, and `count` random mixtures.
 
     `left_out` are tokens that the tokenizer lacks, to be read as text.
     """

@@ -30,7 +30,7 @@ PROVED_LENGTHS = (None, 8, 33)
 
 @dataclass(frozen=True)
 class TableInfo:
-    """What was written: `size` in bytes, `cuts` if text may be cut before spaces, `proved` texts compared."""
+    """A written table: `size` in bytes, `cuts` if text may be cut before spaces, `proved` texts compared."""
 
     vocab_size: int
     merges: int
@@ -42,7 +42,7 @@ class TableInfo:
 
 
 def build_table(source: TokenizerFile, out: Path) -> TableInfo:
-    """Write `out` and prove it: its ids are those of the `tokenizers` library on every stress text.
+    """Write `out` and check that its ids are those of the `tokenizers` library on every stress text.
 
     On an error nothing is left under `out`.
 
@@ -115,7 +115,8 @@ def _aligned(offset: int) -> int:
 
 
 def _prove(source: TokenizerFile, out: Path) -> int:
-    """Compare ids on the stress texts, with control tokens as text and as such, whole and cut."""
+    """Compare ids on the stress texts, whole and truncated, with control tokens read as text and as control
+    tokens."""
     tokenizer, library = source.pairs, source.library
     size, eos = len(tokenizer.pieces), tokenizer.eos_id
     info = TokenizerInfo(out.name, size, tokenizer.bos_id, eos, 0, source.lower, ())

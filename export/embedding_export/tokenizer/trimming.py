@@ -21,14 +21,14 @@ TOKENIZER_CONFIG, SENTENCEPIECE = "tokenizer_config.json", "tokenizer.model"
 
 @dataclass(frozen=True, eq=False)
 class TensorRows(Tensor):
-    """Some rows of another tensor: row `i` is row `kept[i]` of `whole`."""
+    """Some rows of another tensor: row `i` is row `kept_ids[i]` of `whole`."""
 
     whole: Tensor
     kept_ids: NDArray[np.int64]
 
     @classmethod
     def of(cls, whole: Tensor, kept_ids: NDArray[np.int64]) -> "TensorRows":
-        """The rows `kept_ids` of `whole`, read when asked for."""
+        """The rows `kept_ids` of `whole`, read when needed."""
         shape = (len(kept_ids), *whole.shape[1:])
         return cls(whole.name, shape, whole.dtype, whole.file, whole.start, whole.mapping, whole, kept_ids)
 
@@ -44,8 +44,8 @@ class TensorRows(Tensor):
 def trim_vocabulary(checkpoint: Checkpoint, alphabet: str, scratch: Path) -> tuple[Checkpoint, Trimmed]:
     """The checkpoint with only the entries that `alphabet` (and the prompts) can reach.
 
-    The trimmed tokenizer_config.json is written into `scratch`; tokenizer.model, which is not trimmed, leaves
-    the client files.
+    The trimmed tokenizer_config.json is written into `scratch`; tokenizer.model, which is not trimmed, is
+    removed from the client files.
 
     Raises:
         ExportError: an unknown alphabet, or one that does not keep ids exact.

@@ -42,7 +42,7 @@ def read_figures(fields: Fields, sliding_window: int | None = None) -> tuple[Fig
     """The text encoder's figures; `sliding_window` replaces the file's value.
 
     Raises:
-        CheckpointError: a setting that the encoder does not compute.
+        CheckpointError: a setting that the encoder does not implement.
     """
     text = fields.nested("text_config") if "text_config" in fields.values else fields
     _refuse_others(text)
@@ -87,9 +87,9 @@ def _refuse_others(text: Fields) -> None:
 
 
 def _window(text: Fields, requested: int | None) -> tuple[int, Repairs]:
-    """How far local layers attend to either side: `sliding_window` itself, which saving leaves alone.
+    """How far local layers attend to either side: `sliding_window` itself, which saving does not change.
 
-    A file of a version of development says twice as much; that is refused with the other keys of such files.
+    Files of a development version hold twice that value; they are refused because of their other keys.
     """
     in_file = text.integer("sliding_window", 512)
     if requested is None or requested == in_file:
@@ -128,7 +128,8 @@ def _global_layer(text: Fields, layer_types: tuple[LayerType, ...], local: Layer
 
 
 def _shapes(text: Fields, layer_types: tuple[LayerType, ...], local: Layer) -> Mapping[int, tuple[int, int]]:
-    """Head dimension and key heads of each layer; the file's keys may have zeros before them."""
+    """Head dimension and key heads of each layer; the layer numbers that are the file's keys may be
+    zero-padded."""
     count = len(layer_types)
     if text.values.get("per_layer_config") is None:
         head_dim = text.integer("global_head_dim", _GLOBAL_HEAD_DIM)

@@ -37,7 +37,7 @@ _SUMS: dict[str, Part] = {"attention": "attention", "feed_forward": "feed-forwar
 
 
 def canonical_name(name: str) -> str:
-    """What a tensor of the files is called everywhere else."""
+    """The canonical name of a tensor, by its name in the files."""
     return name.removeprefix(_PREFIX)
 
 
@@ -78,7 +78,7 @@ def part_of(name: str) -> Part | None:
 
 
 def _attention(hidden: int, layer: Layer, at: str) -> dict[str, TensorSpec]:
-    """Values are normed without a gain, which turning within a head does not change."""
+    """The attention's tensors. Values are normed without a gain, so rotations within a head are allowed."""
     attn, norm = f"{at}self_attn", f"{at}input_layernorm.weight"
     queries, keys = layer.heads * layer.head_dim, layer.kv_heads * layer.head_dim
     outer = TensorSpec((hidden,), "gain", "attention")

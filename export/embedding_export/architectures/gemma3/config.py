@@ -31,7 +31,7 @@ def read_figures(fields: Fields, sliding_window: int | None = None) -> tuple[Fig
     """The encoder's figures; `sliding_window` replaces the file's value.
 
     Raises:
-        CheckpointError: a causal model, or a setting that the encoder does not compute.
+        CheckpointError: a causal model, or a setting that the encoder does not implement.
     """
     _refuse_others(fields)
     window, repairs = repaired_window(fields, sliding_window)
@@ -64,8 +64,9 @@ def read_figures(fields: Fields, sliding_window: int | None = None) -> tuple[Fig
 def repaired_window(fields: Fields, requested: int | None = None) -> tuple[int, Repairs]:
     """How far local layers attend, `sliding_window` // 2, with the halving fault of saved configs repaired.
 
-    transformers before 5.23 saved the value it had converted (512 became 257, then 129, 65 ...), so 2^k + 1
-    is suspect: 257 is read as 512, others are refused unless `requested` says what is meant.
+    transformers before 5.23 saved the value it had converted (512 became 257, then 129, 65 ...), so a value
+    of the form 2^k + 1 is suspect: 257 is read as 512, others are refused unless `requested` gives the right
+    value.
 
     Raises:
         CheckpointError: a suspect value, or no usable one.
@@ -93,7 +94,7 @@ def repaired_window(fields: Fields, requested: int | None = None) -> tuple[int, 
 
 
 def _window(in_file: int, trained: int, note: str) -> tuple[int, Repairs]:
-    """The window, and how to tell others, where it is not what the file says.
+    """The window, and the repairs that other readers need if it differs from the file's.
 
     transformers assigns overrides after it has turned the file's `sliding_window` into its exclusive bound,
     so the value there is that bound: one more than the window. From a file it reads twice the window.

@@ -26,7 +26,7 @@ _HALVES: dict[str, Part] = {"attention": "attention", "output": "feed-forward"}
 
 
 def canonical_name(name: str) -> str:
-    """What a tensor of the files is called everywhere else."""
+    """The canonical name of a tensor, by its name in the files."""
     return name.removeprefix(_PREFIX)
 
 
