@@ -47,10 +47,10 @@ class Embedder(ReferenceNames):
     `close()`, or leaving a `with` block, frees it.
 
     Attributes:
-        manifest: what the bundle says of itself.
+        manifest: the bundle's manifest.
         graph: the graph in use.
         prompts: name to text; may be changed between calls.
-        default_prompt_name, truncate_dim, overflow: used where a call does not say otherwise.
+        default_prompt_name, truncate_dim, overflow: used unless a call says otherwise.
     """
 
     def __init__(
@@ -73,16 +73,17 @@ class Embedder(ReferenceNames):
         """Open a bundle folder.
 
         Args:
-            format: of the graph; None takes one whose engine is installed, ONNX where both are.
+            format: of the graph; None takes one whose engine is installed, ONNX if both are.
             precision: of the graph; None takes int8, else int8_q4, else mixed, else fp32, else fp16.
             threads: for the engine; None takes every CPU this process may use.
             device: "cpu" or None: the only one there is.
-            prompts: added to the checkpoint's own, and before them where names are equal.
+            prompts: added to the checkpoint's own; they replace those of the same name.
             default_prompt_name, similarity_fn_name: None takes the checkpoint's own.
-            truncate_dim: components kept of each vector, unless a call says otherwise; None takes the
-                checkpoint's own, which is mostly all of them.
+            truncate_dim: number of components of each vector that are kept unless a call says otherwise; None
+                takes the checkpoint's own setting, usually all.
             overflow: what happens to longer texts, unless a call says otherwise; see `encode`.
-            verify: "cached" hashes files that changed since they were last found right, "always" all of them.
+            verify: "cached" hashes the files that changed since they were last verified, "always" all of
+                them.
             allow_failed: load a graph whose comparison failed, and leave golden vectors uncompared.
             device_cache: keep packed weights in a file in the user's cache; None: for ONNX in int8, int8_q4
                 and int4, for LiteRT always.
@@ -146,16 +147,16 @@ class Embedder(ReferenceNames):
 
         Args:
             inputs: a str, or any iterable of str; a generator is read window by window.
-            prompt_name: of one of `prompts`; the default prompt where None.
-            prompt: goes before each text; beats `prompt_name`.
-            batch_size: texts per run of the engine, fewer where they are long; LiteRT runs one at a time.
-            show_progress_bar: on stderr; None shows it where the log level is INFO or DEBUG.
+            prompt_name: of one of `prompts`; None takes the default prompt.
+            prompt: goes before each text; takes precedence over `prompt_name`.
+            batch_size: texts per run of the engine, fewer if they are long; LiteRT runs one at a time.
+            show_progress_bar: on stderr; None shows it if the log level is INFO or DEBUG.
             output_value: "sentence_embedding"; "token_embeddings" for one array (S, H) per text; None for a
-                dict per text with both and the ids; LiteRT graphs have the first alone.
+                dict per text with both and the ids; LiteRT graphs have only the first.
             precision: of the vectors: float32, int8, uint8, binary or ubinary; see `quantize_embeddings`.
             convert_to_numpy: False gives a list of arrays instead of one array.
-            normalize_embeddings: None divides by the length where `dim` has shortened vectors of length 1,
-                True always, False never.
+            normalize_embeddings: True divides by the length, False does not, None does if `dim` has shortened
+                vectors of length 1.
             dim, truncate_dim: the same thing: the first components that are kept.
             task: a prompt's name or alias, in any case of letters.
             overflow: for texts of more than `max_seq_length` tokens: "truncate" cuts them (and warns once),
@@ -163,7 +164,7 @@ class Embedder(ReferenceNames):
             allow_special: `<bos>`, `<eos>`, `<pad>` ... in a text are control tokens rather than text; LiteRT
                 graphs refuse `<pad>`.
             convert_to_tensor: True gives tensors, in a process that has imported PyTorch.
-            device, pool, chunk_size: accepted where they ask for what is done anyway.
+            device, pool, chunk_size: accepted only with values that change nothing.
             sentences: the older name of `inputs`.
 
         Raises:
@@ -203,7 +204,7 @@ class Embedder(ReferenceNames):
         show_progress_bar: bool | None = None,
         **options: Unpack[EncodeOptions],
     ) -> Result:
-        """As `encode`, with the prompt "query" unless another is asked for."""
+        """As `encode`, with the prompt "query" unless the call names another."""
         choice = PromptChoice(prompt, prompt_name, options.get("task"), prompting.QUERY_NAMES)
         return self._encode(inputs, choice, Options.of(batch_size, show_progress_bar, options))
 
@@ -242,7 +243,8 @@ class Embedder(ReferenceNames):
         titles: Titles = None,
         **options: Unpack[EncodeOptions],
     ) -> Result:
-        """As `encode`, with the first prompt of "document", "passage", "corpus" unless another is asked for.
+        """As `encode`, with the first existing prompt of "document", "passage", "corpus" unless the call
+        names another.
 
         `titles` (one str for one text, else one str or None per text) take the place of "none" in the prompt
         `title: none | text: `.
@@ -281,9 +283,10 @@ class Embedder(ReferenceNames):
     def windows(
         self, requested: Iterable[Request], options: Options, *, strict: bool = True
     ) -> Iterator[Window]:
-        """Results window by window, with token counts and which texts were too long: what `embed-text` uses.
+        """Results window by window, with token counts and marks of texts that were too long; `embed-text`
+        uses this.
 
-        Without `strict` a bad text becomes an entry of `Window.errors` instead of being raised.
+        Unless `strict`, a bad text becomes an entry of `Window.errors` instead of being raised.
         """
         prefixes = prompting.known_prefixes(self.prompts)
         settings = options.with_defaults(self.truncate_dim, self.overflow)
@@ -319,7 +322,7 @@ class Embedder(ReferenceNames):
     def max_seq_length(self) -> int:
         """Tokens read of each text, prompt, `<bos>` and `<eos>` included; may be lowered.
 
-        It is the checkpoint's own, or a LiteRT graph's largest bucket where that is shorter.
+        It is the checkpoint's own, or a LiteRT graph's largest bucket if that is shorter.
         """
         return self._encoder.max_length
 
@@ -328,7 +331,7 @@ class Embedder(ReferenceNames):
         self._encoder.set_max_length(value)
 
     def to(self, device: Device) -> "Embedder":
-        """This Embedder, where the device is the CPU."""
+        """This Embedder, if the device is the CPU."""
         check_device(device)
         return self
 

@@ -20,7 +20,7 @@ _logger = logging.getLogger(__name__)
 
 
 def check_precision(precision: str | None) -> VectorPrecision:
-    """The precision, None meaning float32.
+    """The precision, checked; None means float32.
 
     Raises:
         InputError: not one of `PRECISIONS`.

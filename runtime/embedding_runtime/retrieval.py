@@ -28,7 +28,7 @@ def semantic_search(
     top_k: int = 10,
     score_function: ScoreFunction = cos_sim,
 ) -> list[list[Hit]]:
-    """For each query (N, D) or (D,) its `top_k` best rows of the corpus (M, D), best first.
+    """The `top_k` best rows of the corpus (M, D) for each query (N, D) or (D,), best first.
 
     The corpus may be memory-mapped: it is read in chunks.
 

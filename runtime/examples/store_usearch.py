@@ -24,7 +24,8 @@ BEST, CANDIDATES = 3, 30
 
 
 def usearch_index() -> Any:
-    """The class of usearch, imported late: imported before the engine, usearch 2.26 makes that crash."""
+    """The class of usearch. The import is late: if usearch 2.26 is imported before the engine, the engine
+    crashes."""
     return import_module("usearch.index").Index
 
 

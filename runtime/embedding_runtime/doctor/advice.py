@@ -14,7 +14,7 @@ _FASTER = 0.9
 
 
 def problems(machine: Machine, bundle: BundleState | None) -> list[str]:
-    """What keeps embeddings from being computed, or computed rightly."""
+    """Problems that prevent embeddings from being computed, or from being right."""
     lines = []
     if not any(e.version for e in machine.engines.values()):
         lines.append(f"No engine can be used. {_engine_errors(machine)}")
@@ -26,7 +26,7 @@ def problems(machine: Machine, bundle: BundleState | None) -> list[str]:
 
 
 def advice(machine: Machine, bundle: BundleState | None) -> list[str]:
-    """What would be faster or smaller on this very machine, each in a sentence or two."""
+    """Advice on what would be faster or smaller on this machine, each in a sentence or two."""
     return [*_of_machine(machine), *(_of_bundle(machine, bundle) if bundle and bundle.chosen else ())]
 
 

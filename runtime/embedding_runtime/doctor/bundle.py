@@ -26,7 +26,7 @@ _SHARE = 0.5
 
 @dataclass(frozen=True)
 class Speed:
-    """One query again and again for a second: its tokens, and the median in milliseconds."""
+    """The speed of one query, repeated for a second: its tokens, and the median in milliseconds."""
 
     tokens: int
     milliseconds: float
@@ -35,7 +35,8 @@ class Speed:
 
 @dataclass(frozen=True)
 class GraphState:
-    """A graph of the bundle: its files in bytes, whether it is the chosen one, and why or why not."""
+    """A graph of the bundle: the size of its files in bytes, whether it is the chosen one, and why or why
+    not."""
 
     key: str
     size: int
@@ -48,8 +49,9 @@ class GraphState:
 class BundleState:
     """A bundle as this machine sees it; `golden_difference` is the largest one to the export's vectors.
 
-    `anonymous` is the whole process's own memory in bytes with the chosen graph open and used, `proportional`
-    that and its share of what several processes map; `trimmed` whether the vocabulary is an alphabet's.
+    `anonymous` is the whole process's own memory in bytes with the chosen graph open and used; `proportional`
+    adds its share of what several processes map. `trimmed` says whether the vocabulary is trimmed to an
+    alphabet.
     """
 
     path: str
@@ -68,14 +70,14 @@ class BundleState:
 
     @property
     def chosen(self) -> GraphState | None:
-        """The graph that is loaded unless another is asked for."""
+        """The graph that is loaded by default."""
         return next((g for g in self.graphs if g.chosen), None)
 
 
 def examine_bundle(path: Path, threads: int, memory: int | None) -> BundleState:
-    """Open, check and time a bundle; `memory` is what may be used, in bytes.
+    """Open, check and time a bundle; `memory` is the number of bytes that may be used.
 
-    What is wrong becomes an entry of `problems`; nothing is raised for it.
+    Every fault becomes an entry of `problems`; none is raised.
     """
     state = BundleState(str(path))
     try:
@@ -134,7 +136,8 @@ def _described(one: BundleGraph, default: Graph) -> GraphState:
 
 
 def _why(graph: Graph, default: Graph) -> str:
-    """In the words of `selection`'s rules: precision first, then format, of engines that are installed."""
+    """Why a graph is the default or not, by `selection`'s rules: precision first, then format, of installed
+    engines."""
     engine, order = ENGINES[graph.format].name, default_precisions((graph, default))
     if unfit(graph.format):
         return f"its engine {engine} does not run on this CPU"
@@ -150,7 +153,7 @@ def _why(graph: Graph, default: Graph) -> str:
 
 
 def _timed(state: GraphState, one: BundleGraph, threads: int, room: int | None) -> GraphState:
-    """With a speed, where the graph is one that could be taken instead and fits beside what runs."""
+    """Add a speed if the graph could be used instead and fits in memory beside what runs."""
     graph = one.graph
     fits = room is not None and state.size <= room and usable(graph.format)
     if state.chosen or graph.precision in ("fp32", "fp16") or not fits:

@@ -26,7 +26,7 @@ _FEATURES: dict[str, dict[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class CoreGroup:
-    """CPUs of one kind among those that may be used; `fast` says whether they get threads."""
+    """The usable CPUs of one kind; `fast` says whether they get threads."""
 
     name: str
     count: int
@@ -58,7 +58,7 @@ class CacheState:
 
 @dataclass(frozen=True)
 class Machine:
-    """Sizes in bytes; None for what the system does not tell."""
+    """The machine. Sizes are in bytes; None means that the system does not tell."""
 
     board: str
     platform: Platform
@@ -129,7 +129,7 @@ def _cache(folder: Path) -> CacheState:
 
 
 def _memory(root: Path) -> tuple[int | None, int | None]:
-    """All, and what could be had without swapping."""
+    """Total memory, and the memory available without swapping."""
     fields = {}
     for line in _text(root / "proc/meminfo").splitlines():
         name, _, value = line.partition(":")

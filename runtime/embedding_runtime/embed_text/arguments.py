@@ -12,7 +12,7 @@ from embedding_runtime.quantization import PRECISIONS
 
 
 def parser() -> argparse.ArgumentParser:
-    """Of the whole command line."""
+    """The parser of the whole command line."""
     p = argparse.ArgumentParser(
         prog="embed-text",
         description="Turn texts into vectors with a bundle, one vector per row of the input.",

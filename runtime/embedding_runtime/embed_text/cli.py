@@ -134,7 +134,7 @@ def _mark(notes: Notes, output: Path) -> Mark | None:
 
 
 def _settings(arguments: argparse.Namespace, embedder: Embedder, plan: Plan, table: Table) -> dict[str, Any]:
-    """All that the bytes of a row in the output depend on, but for the row."""
+    """Everything other than the row itself that the bytes of a row in the output depend on."""
     ranges = None if plan.ranges is None else hashlib.sha256(plan.ranges.tobytes()).hexdigest()
     return {
         "graph": embedder.graph.variant_id,

@@ -10,13 +10,14 @@ from embedding_runtime.stamps.stamp import Stamp
 
 
 def join_file(path: Path, added: Stamp, id_field: str | None, resume: bool) -> tuple[Stamp, Existing | None]:
-    """The stamp that the file will have, and what it held before this run or the one that this goes on with.
+    """The stamp that the file will have, and what it held before this run (or before the run that this one
+    resumes).
 
-    None where there was no file.
+    The latter is None if there was no file.
 
     Raises:
-        InputError: the vectors to add do not belong in the file, nothing says what it holds, or a run that
-            did not end has left rows in it.
+        InputError: the vectors to add do not belong in the file, nothing says what it holds, or an
+            interrupted run has left rows in it.
     """
     begun = notes_path(path).exists()
     if begun and not resume:

@@ -24,15 +24,15 @@ class Table:
     delimiter: str | None
 
     def rows(self, source: Source) -> Iterator[Row]:
-        """Those of the input; see `read_rows`."""
+        """The rows of the input; see `read_rows`."""
         return read_rows(source, self.kind, self.fields, self.delimiter)
 
 
 def check_paths(arguments: argparse.Namespace, source: Path | None, output: Path | None) -> None:
-    """Refuse files that are missing, cannot hold what is asked, or stand in each other's way.
+    """Refuse files that are missing, cannot hold what is requested, or would overwrite each other.
 
     Raises:
-        InputError: says which, and what to give instead.
+        InputError: the message says which, and what to give instead.
     """
     kind = output_format(output)
     if arguments.into is not None and arguments.output is not None:
@@ -63,7 +63,7 @@ def check_paths(arguments: argparse.Namespace, source: Path | None, output: Path
 
 
 def choose_table(source: Source, path: Path | None, arguments: argparse.Namespace) -> Table:
-    """Tell what the input is, as `choose_format` does.
+    """Find the format of the input; see `choose_format`.
 
     Raises:
         InputError: it cannot be found out, or an option does not apply to such an input.
@@ -95,7 +95,7 @@ def read_ranges(path: Path | None, precision: str) -> Any:
     """The array in a file of --write-ranges; its shape is checked where it is used.
 
     Raises:
-        InputError: not given, missing, or no .npy file.
+        InputError: not given, missing, or not a .npy file.
     """
     if path is None:
         raise InputError(

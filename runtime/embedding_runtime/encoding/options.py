@@ -35,7 +35,7 @@ class VectorOptions(TypedDict, total=False):
 
 
 class EncodeOptions(VectorOptions, total=False):
-    """Those that change the kind of result as well."""
+    """Also the arguments that change the kind of result."""
 
     output_value: OutputValue
     convert_to_numpy: bool
@@ -81,7 +81,7 @@ class Options:
 
     @classmethod
     def of(cls, batch_size: int, show_progress_bar: bool | None, arguments: Mapping[str, Any]) -> "Options":
-        """Options as given, checked.
+        """The given arguments as checked options.
 
         Raises:
             InputError, InputTypeError: an unknown argument, or one that cannot be honoured.
@@ -94,10 +94,10 @@ class Options:
         return options
 
     def check(self) -> None:
-        """Refuse what cannot be honoured.
+        """Refuse values that cannot be honoured.
 
         Raises:
-            InputError, InputTypeError: naming the argument, what it was and what is possible.
+            InputError, InputTypeError: the message names the argument, its value and the possible values.
         """
         check_whole("batch_size", self.batch_size)
         check_precision(self.precision)
@@ -123,7 +123,7 @@ class Options:
             raise InputError(f"precision {self.precision!r} is for output_value='sentence_embedding' only.")
 
     def with_defaults(self, dim: int | None, overflow: Overflow) -> "Options":
-        """These options, with `dim` and `overflow` where they do not say otherwise.
+        """These options, with `dim` and `overflow` as defaults.
 
         Raises:
             InputError: `dim` and `truncate_dim` differ.
@@ -150,7 +150,7 @@ class Options:
 
 
 def check_whole(name: str, value: Any, least: int = 1, most: int | None = None) -> None:
-    """Refuse what is not a whole number from `least` to `most`.
+    """Refuse a value that is not a whole number from `least` to `most`.
 
     Raises:
         InputTypeError: not an int.  InputError: out of range.

@@ -10,7 +10,7 @@ import numpy as np
 
 
 def torch_loaded() -> Any | None:
-    """The module torch of this process; None where nobody has imported it."""
+    """The module torch of this process; None if it has not been imported."""
     return sys.modules.get("torch")
 
 
@@ -28,7 +28,7 @@ def as_tensors(arrays: Any) -> Any:
 
 
 def like_inputs(scores: Any, *inputs: Any) -> Any:
-    """Scores as a tensor where an input is one, else as they are."""
+    """Scores as a tensor if an input is one, else unchanged."""
     torch = torch_loaded()
     has_tensor = torch is not None and any(isinstance(each, torch.Tensor) for each in inputs)
     return as_tensors(scores) if has_tensor else scores

@@ -32,7 +32,7 @@ class Backend:
 
 
 def backend(graph: Graph, file: Path, threads: int, pad_id: int) -> Backend:
-    """The backend for a graph that lies in `file`."""
+    """The backend for the graph in `file`."""
     return _BACKENDS[graph.format](graph, file, threads, pad_id)
 
 
@@ -50,7 +50,8 @@ def _onnx(graph: Graph, file: Path, threads: int, _: int) -> Backend:
 
 
 def _litert(_: Graph, file: Path, threads: int, pad_id: int) -> Backend:
-    """XNNPACK packs weights in every precision: in a file, or into memory at every opening."""
+    """The LiteRT backend. XNNPACK packs weights in every precision: in a file, or into memory at every
+    opening."""
     from embedding_runtime.engines import litert_packed
     from embedding_runtime.engines.litert_session import LitertSession
 

@@ -34,13 +34,13 @@ _SIGNATURE_KEY, _SIGNATURE_SUBGRAPH = 2, 4
 
 
 def supported() -> bool:
-    """Whether this Python keeps bytes as views need them."""
+    """Whether this Python lays out bytes as views need them."""
     cpython = sys.implementation.name == "cpython" and sys.platform == "linux"
     return cpython and sys.version_info < _UNTRIED and bytes.__basicsize__ == _HEADER.size + 1
 
 
 class Views:
-    """A LiteRT file, open for views; another file that takes its path does not reach it.
+    """A LiteRT file, open for views; it stays the same even if another file takes its path.
 
     Attributes:
         names: of the signatures, by the number of tokens that they take, ascending.
@@ -59,7 +59,7 @@ class Views:
         self._places = {length: place for length, (place, _) in places.items()}
 
     def open(self, length: int) -> "View":
-        """The file with the one signature of this length.
+        """A view of the file with only the signature of this length.
 
         Raises:
             OSError: no room to map it.
@@ -74,9 +74,9 @@ class Views:
 
 
 class View:
-    """A private mapping of a file; `data` is it as bytes.
+    """A private mapping of a file; `data` is the mapping as bytes.
 
-    It is read-only but for pages that are written to: a device may have less memory than the file has bytes.
+    Only pages that are written to are writable: a device may have less memory than the file has bytes.
     """
 
     def __init__(self, file: int, size: int) -> None:
@@ -108,7 +108,7 @@ class View:
         ctypes.memmove(self._start + at, content, len(content))
 
     def close(self) -> None:
-        """Unmap it, unless somebody still holds its bytes; then the mapping stays for good."""
+        """Unmap it, unless its bytes are still in use; then the mapping stays forever."""
         if self._base and sys.getrefcount(self.data) <= self._references:
             base, self._base = self._base, 0
             self.data = b""
@@ -117,7 +117,7 @@ class View:
 
 @dataclass(frozen=True)
 class _Table:
-    """A table of a FlatBuffer: where it lies in the data."""
+    """A table of a FlatBuffer, by its position in the data."""
 
     data: Any
     at: int
@@ -127,7 +127,7 @@ class _Table:
         return cls(data, _unsigned(data, 0))
 
     def field(self, number: int) -> int | None:
-        """Where a field lies; None where it has its default value."""
+        """The position of a field; None if it has its default value."""
         entries = self.at - _signed(self.data, self.at)
         place = 4 + 2 * number
         if place >= struct.unpack_from("<H", self.data, entries)[0]:
@@ -136,7 +136,7 @@ class _Table:
         return self.at + offset if offset else None
 
     def items(self, number: int) -> range:
-        """Where the items of a vector lie, 4 bytes each."""
+        """The positions of a vector's items, 4 bytes each."""
         field = self.field(number)
         if field is None:
             return range(0)
@@ -181,7 +181,7 @@ def _subgraph(signature: _Table) -> int:
 
 
 def _keep(view: View, signature: int) -> None:
-    """Leave one signature and its subgraph, as the first and only entries of their lists."""
+    """Keep one signature and its subgraph, as the only entries of their lists."""
     model = _Table.root(view.data)
     entry = model.table(model.items(_MODEL_SIGNATURES)[signature])
     _cut(view, model.items(_MODEL_SUBGRAPHS), _subgraph(entry))

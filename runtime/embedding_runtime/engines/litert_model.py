@@ -37,7 +37,7 @@ class Signature:
     dim: int
 
     def run(self, tokens: NDArray[np.int32]) -> Floats:
-        """The vector (D,) of tokens [1, S]; what goes wrong is the engine's own exception."""
+        """The vector (D,) of tokens [1, S]; errors are the engine's own exceptions."""
         self.tokens.write(tokens)
         self.model.run_by_index(self.index, [self.tokens], [self.vector])
         vector: Floats = self.vector.read(self.dim, np.float32)
@@ -62,7 +62,7 @@ class Whole:
         self._signatures = {shortest: _signature(model, name)}
 
     def signature(self, length: int) -> Signature:
-        """That of `length` tokens; from the first time on it has memory for its activations.
+        """The signature of `length` tokens; from its first use on it holds memory for its activations.
 
         Raises:
             EngineError: there is none.
@@ -73,15 +73,15 @@ class Whole:
         return self._signatures[length]
 
     def drop(self) -> None:
-        """Let go of it."""
+        """Release the model."""
         with quiet():
             self._signatures, self._model = {}, None
 
 
 class OneByOne:
-    """Signatures of a file, each compiled when it is asked for, over weights that are packed in a file.
+    """Signatures of a file, each compiled on first use, over weights that are packed in a file.
 
-    Those that were asked for last stay open, see `KEPT_TOKENS`.
+    The ones used last stay open, see `KEPT_TOKENS`.
 
     Attributes:
         names: of the signatures, by the number of tokens that they take, ascending.
@@ -101,7 +101,7 @@ class OneByOne:
             self._files = stack.pop_all()
 
     def signature(self, length: int) -> Signature:
-        """That of `length` tokens.
+        """The signature of `length` tokens.
 
         Raises:
             EngineError: LiteRT does not load it.
@@ -114,7 +114,7 @@ class OneByOne:
         return self._compiled[length][0]
 
     def drop(self) -> None:
-        """Let go of all: of models before what they lie in."""
+        """Release all models, and then the mappings that hold them."""
         for length in tuple(self._compiled):
             self._close(length)
         with quiet():
@@ -154,7 +154,7 @@ def open_model(path: Path, threads: int, weights: Path | None) -> Whole | OneByO
 
 
 def _one_by_one(path: Path, threads: int, weights: Path | None) -> OneByOne | None:
-    """Where weights are packed and the file can be mapped."""
+    """Open signatures one by one, if weights are packed and the file can be mapped."""
     if weights is None or not supported() or not weights.exists() or weights.stat().st_size == 0:
         return None
     with suppress(OSError):
@@ -164,7 +164,7 @@ def _one_by_one(path: Path, threads: int, weights: Path | None) -> OneByOne | No
 
 @contextmanager
 def _opening(path: Path) -> Iterator[None]:
-    """Quietly; what goes wrong becomes an EngineError."""
+    """Silence the engine, and turn its exceptions into an EngineError."""
     engine = engine_module("litert")
     with quiet():
         try:
@@ -197,6 +197,6 @@ def _signature(model: Any, name: str) -> Signature:
 
 
 def _length(model: Any, name: str) -> int:
-    """The number of tokens that a signature takes; its name is no matter (published files have their own)."""
+    """The number of tokens that a signature takes, whatever its name (published files have their own)."""
     (details,) = model.get_input_tensor_details(name).values()
     return int(details["shape"][-1])

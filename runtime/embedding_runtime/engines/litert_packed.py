@@ -55,9 +55,9 @@ def open_packed(folder: Path, graph: Path, threads: int, pad_id: int) -> LitertS
 
 @contextmanager
 def _safe_to_write(target: Path, graph_bytes: int) -> Iterator[Path]:
-    """A file that is not the disk's, where there is such a thing; `target` itself, if it has room, elsewhere.
+    """A file in memory if the system has such files; else `target` itself, if the disk has room.
 
-    XNNPACK ends the process where it cannot write.
+    XNNPACK ends the process if it cannot write.
     """
     descriptor = os.memfd_create("packed-weights") if hasattr(os, "memfd_create") else None
     try:

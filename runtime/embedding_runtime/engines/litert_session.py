@@ -24,7 +24,7 @@ class LitertSession:
     """Runs one graph on the CPU. `run` may be called from several threads at once; they take turns.
 
     Attributes:
-        buckets: the lengths there are, ascending.
+        buckets: the available lengths, ascending.
         signatures: their names in the file.
         pad_id: the id that pads texts, and may not stand in one.
     """
@@ -33,9 +33,9 @@ class LitertSession:
         """Open a graph.
 
         Args:
-            weights: XNNPACK's file of packed weights. It is taken as it is where it exists, whatever it
-                holds (see `device_cache`), and written where it does not; None keeps them in memory. With a
-                file each bucket is opened when the first text comes for it, else all of them now.
+            weights: XNNPACK's file of packed weights. An existing file is used as it is, whatever it holds
+                (see `device_cache`); a missing one is written; None keeps the weights in memory. With a file,
+                each bucket is opened when the first text needs it, else all of them now.
 
         Raises:
             EngineError: ai-edge-litert is missing, or does not load the graph.
@@ -51,7 +51,7 @@ class LitertSession:
         """The sentence embeddings (B, D) for ids and mask, int64 of shape (B, S), right-padded.
 
         Raises:
-            InputError: another output is asked for, or ids that the graph cannot take.
+            InputError: another output is requested, or the graph cannot take the ids.
             EngineError: the engine failed.
         """
         if outputs != (OUTPUT,):
@@ -63,7 +63,7 @@ class LitertSession:
         """Refuse ids (S,) with padding among them, or more than the largest bucket holds.
 
         Raises:
-            InputError: the caller puts the subject before the message.
+            InputError: the caller prefixes the message with its subject.
         """
         if len(ids) > self.buckets[-1]:
             raise InputError(f"has {len(ids)} tokens; the graph's largest bucket holds {self.buckets[-1]}.")
@@ -74,7 +74,7 @@ class LitertSession:
             )
 
     def bucket(self, length: int) -> int:
-        """The smallest bucket that holds `length` tokens, which are at most what the largest holds."""
+        """The smallest bucket that holds `length` tokens; `length` is at most the largest bucket."""
         return next(size for size in self.buckets if length <= size)
 
     def _vector(self, ids: NDArray[np.int32]) -> Floats:

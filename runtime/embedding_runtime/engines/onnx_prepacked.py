@@ -30,7 +30,7 @@ _EXTERNAL_BYTES = "1024"
 
 
 def build(graph: Path, folder: Path) -> None:
-    """Write the optimised graph, its weights as they are and packed, and a note of where its tables lie.
+    """Write the optimised graph, its weights both plain and packed, and a record of where its tables lie.
 
     Raises:
         BundleError, EngineError: the graph cannot be read or loaded.
@@ -55,7 +55,7 @@ def open_prepacked(folder: Path, graph: Path, threads: int) -> OnnxSession:
     """A session on what `build` wrote, with the tables mapped from beside `graph`.
 
     Raises:
-        EngineError: the engine does not load it.  BundleError: a table is not where it should be.
+        EngineError: the engine does not load it.  BundleError: a table is not at its recorded place.
     """
     try:
         noted = json.loads((folder / TABLES).read_text(encoding="utf-8"))
@@ -77,7 +77,7 @@ def _mapped(tables: list[Table], beside: Path) -> Mapping[str, NDArray[Any]]:
 
 
 def _map(path: Path) -> mmap.mmap:
-    """A file whose pages are read from the disk one by one: rows of a table are read at random."""
+    """Map a file and have its pages read from the disk one by one: rows of a table are read at random."""
     with path.open("rb") as file:
         mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     if hasattr(mapping, "madvise"):

@@ -30,7 +30,7 @@ Field = tuple[int, int, bytes | int]
 
 @dataclass(frozen=True)
 class Table:
-    """Where a table's values lie: numpy dtype and shape at a byte offset of a file beside the graph."""
+    """The place of a table's values: numpy dtype and shape at a byte offset of a file beside the graph."""
 
     name: str
     dtype: str
@@ -64,7 +64,8 @@ def without_tables(model: bytes) -> tuple[bytes, tuple[Table, ...]]:
 
 
 def graph_edited(model: bytes, edit: Callable[[bytes], bytes]) -> bytes:
-    """The ONNX file `model` with its GraphProto as `edit` gives it; StopIteration where it has none."""
+    """The ONNX file `model` with its GraphProto replaced by the result of `edit`; StopIteration if it has
+    none."""
     fields = list(_fields(model))
     at = next(i for i, (number, _, _) in enumerate(fields) if number == _MODEL_GRAPH)
     fields[at] = (_MODEL_GRAPH, _BYTES, edit(_bytes(fields[at][2])))
@@ -84,12 +85,12 @@ def locations(model: bytes) -> set[str]:
 
 
 def moved(graph: bytes, names: Mapping[str, str]) -> bytes:
-    """A GraphProto whose external data lies in files of other names."""
+    """A GraphProto whose external data lies in renamed files."""
     return _located(graph, lambda name: names.get(name, name))
 
 
 def _located(graph: bytes, rename: Callable[[str], str]) -> bytes:
-    """A GraphProto with every location of external data as `rename` gives it."""
+    """A GraphProto with every location of external data replaced by the result of `rename`."""
 
     def entry(value: bytes) -> bytes:
         fields = {number: text for number, _, text in _fields(value)}
@@ -124,7 +125,7 @@ def _graph_without_tables(graph: bytes) -> tuple[bytes, tuple[Table, ...]]:
 
 
 def _only_gathered(nodes: list[bytes]) -> set[str]:
-    """Names that are read, but only as the data of a Gather; none where nodes have graphs of their own."""
+    """Names that are read only as the data of a Gather; none if nodes have graphs of their own."""
     data: set[str] = set()
     other: set[str] = set()
     for node in nodes:

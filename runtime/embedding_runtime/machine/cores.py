@@ -45,7 +45,7 @@ _ARM_PARTS = {
 
 @dataclass(frozen=True)
 class Core:
-    """One CPU as the system numbers it; None for what the system does not tell."""
+    """One CPU by the system's number; None means that the system does not tell."""
 
     number: int
     name: str | None = None
@@ -61,7 +61,8 @@ def cores(root: Path = ROOT, allowed: Collection[int] | None = None) -> tuple[Co
 
 
 def fast_cores(all_cores: Collection[Core]) -> tuple[Core, ...]:
-    """Those that are worth a thread beside the fastest; all where the system does not tell them apart."""
+    """The cores that are worth a thread beside the fastest; all of them if the system does not tell them
+    apart."""
     for measure, share in (("capacity", _FAST_CAPACITY), ("megahertz", _FAST_CLOCK)):
         values = [getattr(core, measure) for core in all_cores]
         if values and all(values):

@@ -28,11 +28,11 @@ _CLASSIC = "_ZNSt6locale7classicEv"
 
 
 def number_facets() -> bool:
-    """Have libstdc++ number its facets now, where that has not been done; 0.1 ms.
+    """Make libstdc++ number its facets now, if it has not done so; takes 0.1 ms.
 
     Returns:
-        False where two facets have one number: another library came first, and libstdc++ is of no use in
-        this process. True where all is well, or where there is no libstdc++ (not on Linux).
+        False if two facets have one number: another library was loaded first, and libstdc++ is unusable in
+        this process. True if all is well, or if there is no libstdc++ (not on Linux).
     """
     if platform.system() != "Linux":
         return True

@@ -38,13 +38,13 @@ def cpu_fingerprint() -> str:
 
 
 def cpu_flags() -> frozenset[str]:
-    """The instruction-set flags of the first CPU, empty where /proc/cpuinfo does not say."""
+    """The instruction-set flags of the first CPU, empty if /proc/cpuinfo does not say."""
     flags = (value for key, value in read_cpuinfo(CPUINFO) if key.lower() in ("flags", "features"))
     return frozenset(next(flags, "").lower().split())
 
 
 def read_cpuinfo(file: Path) -> tuple[tuple[str, str], ...]:
-    """The lines of /proc/cpuinfo as (key, value), in their order; none where there is no such file."""
+    """The lines of /proc/cpuinfo as (key, value), in their order; none if there is no such file."""
     try:
         lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -50,9 +50,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class CacheKey:
-    """Everything that prepared files depend on; two keys that differ never share an entry.
+    """Everything that prepared files depend on; different keys never share an entry.
 
-    `graph` identifies the graph's very bytes, `cpu` the instruction set, `layout` the code that builds.
+    `graph` identifies the exact bytes of the graph, `cpu` the instruction set, `layout` the code that builds.
     """
 
     graph: str
@@ -69,7 +69,7 @@ class CacheKey:
 
 
 def entries_folder() -> Path:
-    """Where entries lie; removing it while nothing runs is always safe."""
+    """The folder of all entries; removing it while nothing runs is always safe."""
     return cache_folder() / "prepared"
 
 
@@ -79,15 +79,15 @@ def open_prepared(
     open_entry: Callable[[Path], T],
     check: Callable[[T], object],
 ) -> T | None:
-    """Open the entry for `key`, building it where there is none or it is in doubt.
+    """Open the entry for `key`; build it if there is none or it is in doubt.
 
     Args:
         build: fills an empty folder; may raise OSError or EmbeddingError.
         open_entry: opens a folder that `build` has filled; may raise EmbeddingError.
-        check: raises EmbeddingError where what was opened does not compute what it should.
+        check: raises EmbeddingError if the opened entry computes wrong results.
 
     Returns:
-        What `open_entry` gave, checked; None where there is no entry to be had on this device.
+        The checked result of `open_entry`; None if this device cannot have an entry.
     """
     entry = entries_folder() / key.name
     result = _open(entry, key, open_entry, check)
@@ -117,10 +117,10 @@ def open_prepared(
 
 
 def require_room(folder: Path, needed: int) -> None:
-    """Refuse to begin what the disk cannot hold.
+    """Refuse to begin if the disk has too little room.
 
     Raises:
-        OSError: less than `needed` bytes and some to spare are free where `folder` lies.
+        OSError: the disk of `folder` has less than `needed` bytes and a reserve free.
     """
     import shutil
 
@@ -130,7 +130,7 @@ def require_room(folder: Path, needed: int) -> None:
 
 
 def read_ahead(key: CacheKey) -> None:
-    """Have the system fetch the entry for `key` from the disk, if there is one, while others work."""
+    """Have the system read the entry for `key` from the disk in the background, if there is one."""
     if hasattr(os, "posix_fadvise"):
         threading.Thread(target=_read_ahead, args=(entries_folder() / key.name,), daemon=True).start()
 
@@ -143,7 +143,7 @@ def _read_ahead(entry: Path) -> None:
 
 
 def intact(entry: Path, key: CacheKey) -> bool:
-    """Whether an entry is for this key and its files are, byte for byte, those that were sealed."""
+    """Whether an entry is for this key and its files are byte for byte the sealed ones."""
     sealed = _sealed(entry, key)
     return sealed is not None and _as_sealed(entry, sealed)
 
@@ -187,7 +187,7 @@ def _open(
 
 
 def _replace(entry: Path, key: CacheKey, build: Callable[[Path], None]) -> None:
-    """Build an entry and put it in place of what is there, unless a sound one has appeared meanwhile."""
+    """Build an entry and put it in place of the old one, unless a sound one has appeared in the meantime."""
     import tempfile
 
     entry.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -205,7 +205,7 @@ def _replace(entry: Path, key: CacheKey, build: Callable[[Path], None]) -> None:
 
 
 def _discard(entry: Path) -> None:
-    """Take an entry away; files that another process has mapped stay readable to it."""
+    """Remove an entry; files that another process has mapped stay readable to it."""
     import shutil
     import tempfile
 
@@ -221,7 +221,7 @@ def _discard(entry: Path) -> None:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove entries and leftovers of interrupted builds that nobody has touched for `KEPT_SECONDS`."""
+    """Remove entries and leftovers of interrupted builds that have not been touched for `KEPT_SECONDS`."""
     import shutil
 
     before = time.time() - KEPT_SECONDS

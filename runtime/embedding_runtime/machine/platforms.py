@@ -13,7 +13,7 @@ GLIBC_NEEDED = {"onnxruntime": (2, 28), "ai-edge-litert": (2, 34)}
 
 @dataclass(frozen=True)
 class Platform:
-    """`libc` is glibc, musl, or "" where that is no question; `libc_version` is () where it is not known."""
+    """A platform. `libc` is glibc, musl, or "" if the system has neither; `libc_version` is () if unknown."""
 
     system: str
     machine: str
@@ -28,13 +28,13 @@ class Platform:
 
 
 def this_platform() -> Platform:
-    """The one this Python was built for and runs on."""
+    """The platform that this Python was built for and runs on."""
     bits = 64 if sys.maxsize > 1 << 32 else 32
     return Platform(platform.system(), platform.machine(), bits, *_libc())
 
 
 def lack(engine: str, on: Platform) -> str | None:
-    """Why a platform cannot have an engine's wheel and what to do; None where it can."""
+    """Why a platform cannot have an engine's wheel and what to do; None if it can."""
     needed = GLIBC_NEEDED.get(engine, (2, 28))
     least = ".".join(map(str, needed))
     if on.bits < 64:

@@ -21,7 +21,7 @@ class Memory:
 
 
 def process_memory(pid: int | str = "self", proc: Path = _PROC) -> Memory | None:
-    """Of a process; None where the system does not tell."""
+    """The memory of a process; None if the system does not tell."""
     try:
         rollup = _fields(proc / str(pid) / "smaps_rollup")
         status = _fields(proc / str(pid) / "status")
@@ -31,13 +31,13 @@ def process_memory(pid: int | str = "self", proc: Path = _PROC) -> Memory | None
 
 
 def give_back_memory() -> None:
-    """Let the C library return what has been freed: glibc would keep 90 MB after packing an int8 graph."""
+    """Have the C library return freed memory: glibc would keep 90 MB after packing an int8 graph."""
     with suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def _fields(path: Path) -> dict[str, int]:
-    """The lines `Name:   123 kB`, in bytes."""
+    """The values of the lines `Name:   123 kB`, in bytes."""
     values = {}
     for line in path.read_text().splitlines():
         name, _, value = line.partition(":")

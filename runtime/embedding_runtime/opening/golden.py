@@ -34,7 +34,7 @@ def check_golden_vectors(graph: Graph, run: Callable[[tuple[int, ...]], Floats])
         The largest absolute difference found, 0.0 when there is nothing to compare with.
 
     Raises:
-        BundleError: the difference passes the tolerance for this kind of CPU, or a vector is not finite.
+        BundleError: the difference exceeds the tolerance for this kind of CPU, or a vector is not finite.
     """
     tolerance = graph.golden_tolerance.get(cpu_kind(), graph.golden_tolerance.get("any"))
     worst = 0.0

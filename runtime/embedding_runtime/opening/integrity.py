@@ -25,7 +25,8 @@ STAMPS_VERSION = 1
 class Stamps:
     """What is known to be good on this machine about one bundle folder.
 
-    `files` maps a name to [size, mtime_ns, inode, sha256]; `golden` holds what `check_golden` has passed for.
+    `files` maps a name to [size, mtime_ns, inode, sha256]; `golden` holds the keys for which `check_golden`
+    has passed.
     """
 
     path: Path
@@ -46,7 +47,7 @@ class Stamps:
         return cls(path)
 
     def write(self) -> None:
-        """Write atomically; a cache that cannot be written is left alone."""
+        """Write atomically; if the cache cannot be written, nothing happens."""
         import tempfile  # late: a cold start should not pay for it
 
         data = {"version": STAMPS_VERSION, "files": self.files, "golden": self.golden}

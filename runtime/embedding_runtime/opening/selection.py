@@ -22,20 +22,22 @@ _warned: set[tuple[str, str]] = set()
 
 
 def default_precisions(graphs: Iterable[Graph]) -> tuple[Precision, ...]:
-    """`PRECISION_ORDER`, with an int4 graph that was composed for a wanted cosine before the unquantized."""
+    """`PRECISION_ORDER`, with an int4 graph that was composed for a target cosine before the unquantized
+    ones."""
     if not any(g.precision == "int4" and g.composition for g in graphs):
         return PRECISION_ORDER
     return (*PRECISION_ORDER[:-2], "int4", *PRECISION_ORDER[-2:])
 
 
 def choose_graph(manifest: Manifest, format: str | None, precision: str | None) -> Graph:
-    """The graph for a format and a precision; None takes the best one whose engine is here and runs.
+    """The graph for a format and a precision; None takes the best one whose engine is installed and runs
+    here.
 
-    The precision goes before the format: `default_precisions`, then `FORMAT_ORDER`.
+    The precision decides before the format: `default_precisions`, then `FORMAT_ORDER`.
 
     Raises:
         InputError: the bundle has no such graph.
-        EngineError: it has, but for an engine that is not installed, or that this CPU cannot run.
+        EngineError: it has, but the engine is not installed, or this CPU cannot run it.
     """
     precisions = default_precisions(manifest.graphs) if precision is None else (precision,)
     formats = FORMAT_ORDER if format is None else (format,)
@@ -54,7 +56,7 @@ def choose_graph(manifest: Manifest, format: str | None, precision: str | None) 
 
 
 def _how_to_get_one(graphs: list[Graph]) -> str:
-    """What to install; or why this platform cannot have it, where it can have none of the engines."""
+    """What to install; or, if this platform can have none of the engines, why not."""
     keys: dict[Format, list[str]] = {}
     for graph in graphs:
         keys.setdefault(graph.format, []).append(graph.key)
@@ -64,9 +66,9 @@ def _how_to_get_one(graphs: list[Graph]) -> str:
 
 
 def check_parity(bundle_graph: BundleGraph, allow_failed: bool) -> None:
-    """Refuse a graph that was found wrong; warn once per process about one that nobody has checked.
+    """Refuse a graph that was found wrong; warn once per process about one that has not been checked.
 
-    The verdict is the one in `parity.json` when it is about this very graph, else the manifest's.
+    The verdict comes from `parity.json` if that describes exactly this graph, else from the manifest.
 
     Raises:
         BundleError: the verdict is "failed", or `parity.json` is unreadable, and `allow_failed` is false.

@@ -23,7 +23,7 @@ _OPEN = ("/health", "/ready")
 
 
 class _Guard:
-    """Lets those through who show the token, everybody to `_OPEN`, and all where there is none."""
+    """Lets requests with the token through; those for `_OPEN`, and all if there is no token, need none."""
 
     def __init__(self, app: ASGIApp, token: str | None) -> None:
         self._app, self._token = app, None if token is None else token.encode("ascii")
@@ -50,7 +50,7 @@ class _Guard:
 
 
 def create_app(service: Service, token: str | None) -> Starlette:
-    """The application around a service, which it closes when it ends."""
+    """The application around a service; it closes the service when it ends."""
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -133,5 +133,5 @@ async def _no_such_page(request: Request, error: Exception) -> Response:
 
 
 async def _fault(_: Request, __: Exception) -> Response:
-    """What was not foreseen: the log has it."""
+    """The answer to an unexpected exception, which is logged."""
     return failure(ServiceError(500, "The service failed; its log says how.", code="internal_error"))

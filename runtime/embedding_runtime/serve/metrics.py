@@ -31,18 +31,18 @@ def note_batch(texts: int, tokens: int) -> None:
 
 
 def note_answer(texts: int) -> None:
-    """Count texts whose vectors are on their way to a client."""
+    """Count texts whose vectors are being sent to a client."""
     TEXTS.inc(texts)
 
 
 def note_request(status: int, seconds: float) -> None:
-    """Count a request that is over."""
+    """Count a finished request."""
     REQUESTS.labels(status).inc()
     SECONDS.observe(seconds)
 
 
 def exposition() -> bytes:
-    """All of it, in Prometheus' text format."""
+    """All metrics, in Prometheus' text format."""
     folder = os.environ.get(FOLDER)
     if folder is None:
         return generate_latest(REGISTRY)

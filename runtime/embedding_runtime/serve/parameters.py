@@ -18,9 +18,9 @@ Input = Request | list[int]
 
 @dataclass(frozen=True)
 class Parameters:
-    """One request: texts with their prompts, or token ids; components to keep; how numbers are spelled.
+    """One request: texts with their prompts, or token ids; the components to keep; the encoding of numbers.
 
-    `prompt` is None for token ids, which may begin with any.
+    `prompt` is None for token ids, which may begin with any prompt.
     """
 
     inputs: list[Input]
@@ -30,10 +30,11 @@ class Parameters:
 
 
 def read(body: bytes, model: Model, limits: Limits) -> Parameters:
-    """What a request asks for.
+    """Parse and check the body of a request.
 
     Raises:
-        ServiceError: 400 for what cannot be done, 404 for another model, 413 for too many texts.
+        ServiceError: 400 for a request that cannot be fulfilled, 404 for another model, 413 for too many
+            texts.
     """
     fields = _fields(body)
     name = fields.get("model", model.name)
@@ -113,7 +114,7 @@ def _is_id(value: Any) -> bool:
 
 
 def _titles(value: Any, inputs: list[Any], spelled: Any) -> list[str | None] | None:
-    """One title per text; None where the request has none."""
+    """One title per text; None if the request has none."""
     if value is None:
         return None
     titles = [value] if isinstance(value, str) and isinstance(spelled, str) else value

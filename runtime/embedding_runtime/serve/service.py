@@ -42,14 +42,14 @@ _logger = logging.getLogger(__name__)
 
 
 class _Room:
-    """What one request holds of the service's room."""
+    """The share of the service's room that one request holds."""
 
     def __init__(self, service: "Service") -> None:
         self._service = service
         self._bytes = self._texts = 0
 
     def reserve_bytes(self, more: int) -> None:
-        """Hold bytes of a body.
+        """Reserve room for bytes of a body.
 
         Raises:
             ServiceError: 503, there is no room.
@@ -61,7 +61,7 @@ class _Room:
         self._bytes += more
 
     def reserve_texts(self, more: int) -> None:
-        """Hold places in the queue.
+        """Reserve places in the queue.
 
         Raises:
             ServiceError: 503, there is no room.
@@ -74,12 +74,12 @@ class _Room:
         metrics.UNANSWERED.inc(more)
 
     def give_back_bytes(self) -> None:
-        """The body is no longer needed."""
+        """Release the body's bytes."""
         self._service.held_bytes -= self._bytes
         self._bytes = 0
 
     def give_back(self) -> None:
-        """The request is over."""
+        """Release everything that the request holds."""
         self.give_back_bytes()
         self._service.held_texts -= self._texts
         metrics.UNANSWERED.dec(self._texts)
@@ -87,9 +87,9 @@ class _Room:
 
 
 class Service:
-    """An opened bundle, the queue before its engine, and what requests under way hold of the room there is.
+    """An opened bundle, the queue before its engine, and the room that requests under way hold.
 
-    An ASGI application for POST /v1/embeddings alone.
+    It is an ASGI application for POST /v1/embeddings only.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -105,17 +105,17 @@ class Service:
         self._pool = ThreadPoolExecutor(_READERS, thread_name_prefix="reader")
 
     def close(self) -> None:
-        """Free the engine's thread and the readers."""
+        """End the engine's thread and the readers."""
         self.batcher.close()
         self._pool.shutdown()
 
     @property
     def full(self) -> bool:
-        """Whether a text that comes now would be turned away."""
+        """Whether a text that comes now would be refused."""
         return self.held_texts >= self.limits.queue or self.held_bytes >= self.limits.held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, whatever it is."""
+        """Answer one request, valid or not."""
         started, until = time.monotonic(), asyncio.get_running_loop().time() + self.limits.seconds
         request, room, status = Request(scope, receive), _Room(self), 500
         try:
@@ -143,7 +143,7 @@ class Service:
             return failure(ServiceError(500, str(e), code="engine_failed"))
 
     async def _read(self, request: Request, room: _Room, until: float) -> tuple[Parameters, list[Pieces]]:
-        """What is asked for, and the token ids of all its texts."""
+        """The parameters of a request, and the token ids of all its texts."""
         check_headers(request)
         body = await read_body(request, self.limits.body, room.reserve_bytes, until)
         parameters = await self._in_pool(read, body, self.model, self.limits)
@@ -175,7 +175,7 @@ class Service:
         return pieces
 
     async def _vectors(self, request: Request, pieces: list[Pieces], until: float) -> Floats:
-        """Those of all sequences, unless the client goes away or the time is up before."""
+        """The vectors of all sequences, unless the client disconnects or the time runs out first."""
         loop = asyncio.get_running_loop()
         ready = asyncio.Event()
         job = Job(pieces, partial(loop.call_soon_threadsafe, ready.set))
@@ -213,12 +213,12 @@ class Service:
 
 
 async def _gone(request: Request) -> None:
-    """Return when the client has gone away."""
+    """Return when the client has disconnected."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
 def failure(error: ServiceError) -> JSONResponse:
-    """The answer that says why there is none."""
+    """The answer to a request that failed."""
     body = shaped(error.message, error.status, error.code, error.param)
     return JSONResponse(body, error.status, error.headers)

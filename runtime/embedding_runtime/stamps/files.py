@@ -28,10 +28,10 @@ def stamp_path(path: Path) -> Path:
 
 
 def write_stamp(path: str | Path, stamp: Stamp) -> None:
-    """Write a stamp beside a file or folder of vectors; a power cut leaves this one or the one before.
+    """Write a stamp beside a file or folder of vectors; a power cut leaves this one or the previous one.
 
     Raises:
-        InputError: a Parquet file, which has its stamp within.
+        InputError: a Parquet file, which has its stamp inside.
         OSError: it cannot be written.
     """
     file = Path(path)
@@ -48,8 +48,9 @@ def read_stamp(path: str | Path) -> Stamp:
     """The stamp of a file or folder of vectors.
 
     Raises:
-        InputError: there is no such file, it has no stamp, or the stamp is damaged or another file's.
-        EngineError: Parquet, and pyarrow is not installed.
+        InputError: there is no such file, it has no stamp, or the stamp is damaged or belongs to another
+            file.
+        EngineError: the file is Parquet and pyarrow is not installed.
     """
     file = Path(path)
     if not file.exists():
@@ -70,7 +71,7 @@ def read_stamp(path: str | Path) -> Stamp:
 
 
 def stored_as(dim: int, precision: str) -> tuple[int, str]:
-    """Numbers in a stored vector of `dim` components, and their dtype."""
+    """The number of items in a stored vector of `dim` components, and their dtype."""
     width = (dim + 7) // 8 if precision in ("binary", "ubinary") else dim
     return width, {"binary": "int8", "ubinary": "uint8"}.get(precision, precision)
 
@@ -103,7 +104,7 @@ def _parquet_stamp(file: Path) -> str:
 
 
 def _check_array(file: Path, stamp: Stamp) -> None:
-    """A file that was written over by another program may have kept its stamp."""
+    """Check the array against its stamp: another program may have overwritten the file and left the stamp."""
     try:
         array = np.load(file, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, OSError) as e:

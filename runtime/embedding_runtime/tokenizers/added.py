@@ -21,9 +21,9 @@ class Added(NamedTuple):
 
 
 class AddedTokens:
-    """Entries of one kind, matched before all else: the leftmost, and of those the longest.
+    """Entries of one kind, matched before everything else: the leftmost, and of those the longest.
 
-    `kind` is 0 for those that are matched on the raw text, NORMALIZED for those on the normalized one.
+    `kind` is 0 for entries that are matched on the raw text, NORMALIZED for those on the normalized text.
     """
 
     def __init__(self, table: TableFile, kind: int) -> None:
@@ -36,7 +36,7 @@ class AddedTokens:
 
     @staticmethod
     def longest(table: TableFile) -> int:
-        """Characters of the longest entry that is matched on the normalized text, 0 where there is none."""
+        """The length of the longest entry that is matched on the normalized text, 0 if there is none."""
         children, tokens = table.view("added_first_child"), table.view("added_token")
         depth, level, deepest = 0, range(1), 0
         while level:  # the nodes lie breadth first
@@ -48,10 +48,10 @@ class AddedTokens:
     def find(
         self, text: str, start: int, stop: int, allow_special: bool, limit: int
     ) -> tuple[Added | None, int]:
-        """The first token that begins in `text[start:stop]` and ends by `limit`, and where to search on.
+        """The first token that begins in `text[start:stop]` and ends by `limit`, and where to continue.
 
-        A control token that is not allowed is no token, yet its characters begin no other one: so does the
-        `tokenizers` library.
+        A control token that is not allowed is not a token, but no other token may begin within it: so it is
+        in the `tokenizers` library.
         """
         while candidate := self._first.search(text, start, stop + 1):  # it looks one character ahead
             begin = candidate.start()
@@ -64,7 +64,7 @@ class AddedTokens:
         return None, max(start, stop)
 
     def _beginning(self, node: int) -> str:
-        """Pattern for the first character, and the second where there must be one."""
+        """A pattern for the first character, and for the second if every entry has one."""
         pattern = re.escape(chr(self._chars[node]))
         if self._tokens[node]:
             return pattern
@@ -90,7 +90,7 @@ class AddedTokens:
 
 
 class AddedSearch:
-    """The added tokens of one text, asked for from left to right.
+    """The added tokens of one text, searched from left to right.
 
     As in the `tokenizers` library: first those of the raw text, then, in each stretch between them, those of
     the normalized text. `normal` gives a text's normal form, of the same length.

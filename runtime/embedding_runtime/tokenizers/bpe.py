@@ -33,7 +33,7 @@ def stride(slots: int) -> int:
 
 
 class Pairs(dict[int, int]):
-    """`left << 21 | right` → `rank << 42 | key`, or `NO_MERGE`; filled from the table as it is asked."""
+    """`left << 21 | right` → `rank << 42 | key`, or `NO_MERGE`; filled from the table on demand."""
 
     def __init__(self, table: TableFile) -> None:
         self._slots = table.view("merge_slots")
@@ -66,7 +66,7 @@ class Pieces:
         return self._data[start + self._offsets[token_id] : start + self._offsets[token_id + 1]]
 
     def find(self, piece: bytes) -> int:
-        """The id of a model entry, with `WHOLE` set where it applies; -1 where there is none.
+        """The id of a model entry, with `WHOLE` set if it applies; -1 if there is none.
 
         Open addressing: from slot `crc32 mod slots` on, until an empty one; the top 10 bits of a slot are
         those of the CRC-32.
@@ -83,7 +83,7 @@ class Pieces:
 
 
 class Symbols(dict[str, int]):
-    """Character → id of its entry, -1 where it has none."""
+    """Character → id of its entry, -1 if it has none."""
 
     def __init__(self, pieces: Pieces) -> None:
         self._pieces = pieces
@@ -135,7 +135,7 @@ class Merger:
         return highest
 
     def merge_open(self, ids: list[int], ahead: Ahead | None) -> tuple[list[int], int]:
-        """Merge the beginning of a longer sequence as far as what follows cannot change it.
+        """Merge the beginning of a longer sequence as far as the rest cannot change the result.
 
         Returns the tokens, and the index of the first symbol not covered by them: the border. Merging the
         whole gives these tokens, then those of merging what lies behind the border alone. Without `ahead` the

@@ -9,7 +9,7 @@ BLOCK = 1 << 20
 
 
 def checked_text(text: Any) -> str:
-    """`text`, when it is a str without lone surrogates.
+    """`text`, if it is a str without lone surrogates.
 
     Raises:
         InputTypeError: not a str.
@@ -32,7 +32,7 @@ def checked_text(text: Any) -> str:
 
 
 def check_rows(text: str, without_row: Sequence[str]) -> None:
-    """Refuse a text with a special token that the model has no row for; where such tokens are not text.
+    """Refuse a text with a special token that the model has no row for; called if special tokens are allowed.
 
     Raises:
         InputError: one of `without_row` is in the text.

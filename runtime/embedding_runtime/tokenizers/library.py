@@ -88,7 +88,7 @@ class LibraryTokenizer:
             return self._library.encode(text)
 
     def _beginning(self, text: str, max_length: int, allow_special: bool) -> list[int]:
-        """Ids of as much of `text` as has `max_length`, cut where the rest cannot change them."""
+        """Ids of enough of `text` to give `max_length`, cut where the rest cannot change them."""
         if self._cuts is None:
             self._cuts = _cuts_before_spaces(self._library)
         size = LONG_TEXT if self._cuts else len(text)
@@ -101,7 +101,8 @@ class LibraryTokenizer:
 
 
 def _border(text: str, start: int) -> int:
-    """Where the first run of spaces begins from `start` on, no other whitespace before it; else the end."""
+    """The start of the first run of spaces from `start` on that has no other whitespace before it, else the
+    end."""
     cut = text.find(" ", start)
     while cut > 0 and (text[cut - 1].isspace() or text[cut - 1] == "▁"):
         cut = text.find(" ", cut + 1)
@@ -111,8 +112,8 @@ def _border(text: str, start: int) -> int:
 def _cuts_before_spaces(library: Any) -> bool:
     """Whether ids before a run of spaces do not depend on what follows.
 
-    So it is where no entry joins a space to text before it: then no merge and no added token crosses,
-    whatever whitespace or borders of words it asks for beside it.
+    That is so if no entry joins a space to text before it: then no merge and no added token crosses that
+    border, whatever whitespace or word borders the token requires beside it.
     """
     state = json.loads(library.to_str())
     replaces = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}

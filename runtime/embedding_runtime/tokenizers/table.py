@@ -36,7 +36,8 @@ Span = tuple[int, int]
 
 
 class Part(NamedTuple):
-    """A stretch of text from `start` on, in words; `ids` where they are not to be looked up word by word."""
+    """A stretch of text from `start` on, in words; `ids` are set if they need not be looked up word by
+    word."""
 
     start: int
     words: list[str]
@@ -137,14 +138,15 @@ class TableTokenizer:
         return text
 
     def _expanded(self, text: str) -> str:
-        """`text`; where tokens are looked for in the lowered text, with `İ` as two characters, as it lowers.
+        """`text`; if tokens are searched for in the lowered text, with `İ` as the two characters of its lower
+        case.
 
         So a text and its normal form have the same length, and a token may end between the two.
         """
         return text.replace("İ", lower("İ")) if self._added.longest and self._info.do_lower_case else text
 
     def _parts(self, text: str, block: int, allow_special: bool) -> Iterator[Part]:
-        """The text block by block, so that nobody reads further than the ids asked for."""
+        """The text block by block, so that no more is read than the requested ids need."""
         position = 0
         search = AddedSearch(self._added, self._normal, text, allow_special)
         while position < len(text):
@@ -193,7 +195,8 @@ class TableTokenizer:
         return tuple(self._merger.merge(self._with_bytes(word, ids)[0] if UNKNOWN in ids else ids))
 
     def _normal(self, text: str) -> str:
-        """What is merged: characters lowered one by one (so no final sigma) where asked, spaces as `▁`."""
+        """The text to merge: with spaces as `▁`, and characters lowered one by one if requested (so no final
+        sigma)."""
         if self._info.do_lower_case:
             text = lower(text)
         return text.replace(" ", SPACE)
@@ -208,7 +211,7 @@ class TableTokenizer:
         return symbols, starts
 
     def _beginning(self, text: str, start: int, stop: int) -> tuple[list[int], int]:
-        """Tokens of `text[start:stop]` as far as the text behind cannot change them, and where they end."""
+        """Tokens of `text[start:stop]` as far as the text after it cannot change them, and where they end."""
         normal = self._normal(text[start : stop + self._table.header.longest_piece])
         head = len(self._normal(text[start:stop]))
         ids = list(map(self._symbols.__getitem__, normal[:head]))
@@ -219,9 +222,9 @@ class TableTokenizer:
         return (ids, start + end) if end else ([], start)
 
     def _candidates(self, text: str, start: int, longer_than: int) -> list[tuple[int, int]]:
-        """Tokens that `text[start:]` could begin with, and the highest rank it takes to make each.
+        """Tokens with which `text[start:]` could begin, and the highest rank needed to make each.
 
-        Only whole entries can come about; bytes never merge.
+        Only whole entries can result; bytes never merge.
         """
         if self._symbols[text[start]] == UNKNOWN:
             return []
@@ -235,7 +238,8 @@ class TableTokenizer:
         return candidates
 
     def _raw_length(self, raw: str, length: int) -> int:
-        """Characters of `raw` whose normal form has `length` characters; 0 where none end there."""
+        """The number of characters of `raw` whose normal form has `length` characters; 0 if no character ends
+        there."""
         if not self._info.do_lower_case:
             return length
         done = 0
@@ -246,7 +250,7 @@ class TableTokenizer:
         return len(raw) if done == length else 0
 
     def _spans(self, word: str, start: int, ids: Iterator[int]) -> list[Span]:
-        """Take the ids of `word`, which begins at `start`, and give each one's characters."""
+        """The characters of each id of `word`, which begins at `start`."""
         lowered = list(map(self._normal, word))
         normal = "".join(lowered)
         origins = [start + i for i, chars in enumerate(lowered) for _ in chars]
@@ -266,7 +270,7 @@ class TableTokenizer:
 
 
 def _as_text(pending: bytearray) -> str:
-    """Bytes as text; all of them as U+FFFD where they are not UTF-8, as the `tokenizers` library does."""
+    """Bytes as text; if they are not UTF-8, all of them as U+FFFD, as in the `tokenizers` library."""
     try:
         return pending.decode()
     except UnicodeDecodeError:

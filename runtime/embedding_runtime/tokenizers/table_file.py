@@ -52,7 +52,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Header:
-    """Figures of a table; `cuts` is 1 where text may be cut before every run of `▁`."""
+    """Figures of a table; `cuts` is 1 if text may be cut before every run of `▁`."""
 
     vocab_size: int
     merges: int
@@ -63,11 +63,11 @@ class Header:
     sections: dict[str, Section]
 
     def to_json(self) -> bytes:
-        """The header as it stands in the file."""
+        """The header as written in the file."""
         return json.dumps(dataclasses.asdict(self), separators=(",", ":")).encode("ascii")
 
     def counts(self) -> dict[str, int]:
-        """How many items the sections must have whose size the figures fix."""
+        """The number of items in each section whose size the figures determine."""
         return {
             "piece_offsets": self.vocab_size + 1,
             "merge_results": self.merges,

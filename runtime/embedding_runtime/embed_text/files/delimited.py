@@ -18,7 +18,7 @@ _SEPARATOR = re.compile(r'"?sep=(.)"?[\r\n]*')
 
 
 class _Lines:
-    """Lines one by one, counted; those of a record can be given back, but for its first."""
+    """Counts lines one by one; those of a record, except its first, can be given back."""
 
     def __init__(self, lines: Iterator[str]) -> None:
         self._lines, self._back = lines, deque[str]()
@@ -34,7 +34,7 @@ class _Lines:
         return line
 
     def give_back(self) -> None:
-        """All but the first line since `recent` was emptied."""
+        """Give back all lines since `recent` was emptied, except the first."""
         self._back.extendleft(reversed(self.recent[1:]))
         self.number -= len(self.recent) - 1
 
@@ -46,16 +46,16 @@ def read_delimited(
     layouts: Sequence[Sequence[str]],
     headerless: bool = False,
 ) -> Iterator[Record]:
-    """Records of a table; blank lines are passed over.
+    """Records of a table; blank lines are skipped.
 
     Args:
-        standard: the delimiter that the file's name stands for, taken where several would do.
-        delimiter: the one asked for; None tells it from the header.
-        layouts: names of which the header must have all of one.
-        headerless: without such a header the columns are those of the layout that has as many.
+        standard: the delimiter that the file's name implies, used if several are possible.
+        delimiter: the requested one; None finds it in the header.
+        layouts: lists of names; the header must have all names of one of them.
+        headerless: if there is no such header, the columns are those of the layout with as many names.
 
     Raises:
-        InputError: a header that has all names of no layout, or one of them twice.
+        InputError: the header lacks names of every layout, or has one of them twice.
     """
     csv.field_size_limit(_FIELD_LIMIT)
     lines = _Lines(source.lines(universal=True))
@@ -100,7 +100,7 @@ def _header(reader: Iterator[list[str]], source: Source) -> list[str] | None:
 def _rows(
     reader: Iterator[list[str]], lines: _Lines, mark: str, columns: dict[int, Sequence[str]]
 ) -> Iterator[Record]:
-    """Records of the columns that go with their number of cells."""
+    """Records; the number of cells in a row selects the names of its columns."""
     while True:
         start = lines.number + 1
         lines.recent.clear()

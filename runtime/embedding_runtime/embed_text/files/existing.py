@@ -17,18 +17,18 @@ _TAIL = 1 << 16
 
 @dataclass(frozen=True)
 class Existing:
-    """Bytes of the rows to keep, and the `index` of the row that comes next."""
+    """The number of bytes to keep, and the `index` of the row that comes next."""
 
     kept_bytes: int
     next_index: int
 
 
 def examine(path: Path, width: int, dtype: str, id_field: str | None) -> Existing:
-    """What `path` holds, which rows of `width` numbers of a dtype are to be added to.
+    """Examine the file to which rows of `width` numbers of a dtype are to be added.
 
     Raises:
         InputError: the file is not one of `embed-text`'s with rows of this kind.
-        EngineError: Parquet, and pyarrow is not installed.
+        EngineError: the file is Parquet and pyarrow is not installed.
     """
     kind = output_format(path)
     if kind == "npy":

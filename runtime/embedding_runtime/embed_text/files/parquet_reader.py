@@ -12,7 +12,7 @@ _BATCH_ROWS = 1024
 
 
 def read_parquet(source: Source, layouts: Sequence[Sequence[str]]) -> Iterator[Record]:
-    """Records with the columns of the first of `layouts` that the file has all of.
+    """Records with the columns of the first of `layouts` whose names the file has.
 
     Raises:
         InputError: no such columns, one of them twice, or a damaged file.

@@ -18,10 +18,10 @@ class Record(NamedTuple):
 
 
 def check_names(header: Sequence[str], layouts: Sequence[Sequence[str]], hint: str = "") -> None:
-    """Refuse a header that has all names of none of `layouts`, or one of them twice.
+    """Refuse a header that lacks names of each of `layouts`, or has one of them twice.
 
     Raises:
-        InputError: says what it has.
+        InputError: the message says which names it has.
     """
     layout = next((names for names in layouts if set(names) <= set(header)), None)
     if layout is None:

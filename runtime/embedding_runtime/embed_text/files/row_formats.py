@@ -25,11 +25,11 @@ def choose_format(
     """The format of an input.
 
     Args:
-        asked: what the user says it is; None tells it.
-        names: fields, by one of which a table without a telling name is known.
+        requested: the format that the user names; None finds it.
+        names: field names; a file whose name does not tell is a table if its header has one of them.
 
     Raises:
-        InputError: the name and the content do not tell, or contradict what is asked.
+        InputError: name and content do not tell the format, or contradict the requested one.
     """
     suffix = _suffix(path)
     if source.parquet != (requested == "parquet") and (source.parquet or requested) and requested is not None:
@@ -45,7 +45,7 @@ def choose_format(
 
 
 def _suffix(path: Path | None) -> str:
-    """The last one, before that of a packed file."""
+    """The last suffix, without that of a compressed file."""
     if path is None:
         return ""
     named = path.with_suffix("") if path.suffix.lower() == ".gz" else path

@@ -23,7 +23,8 @@ _STDOUT = 1
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """One row to write: its number among the input's rows from 0, its id, its vector or why it has none."""
+    """One row to write: its number among the input's rows from 0, its id, and its vector or the error
+    instead."""
 
     index: int
     id: Any
@@ -43,16 +44,16 @@ class Writer(Protocol):
         ...
 
     def sync(self) -> int | None:
-        """Bytes of the rows so far, now safe from a power cut; None where a run cannot be resumed there."""
+        """Flush the rows to the disk and return their bytes so far; None if a run cannot be resumed there."""
         ...
 
     def close(self, complete: bool) -> None:
-        """Finish the file; `complete` says that no row is missing."""
+        """Finish the file; `complete` says whether all rows have been written."""
         ...
 
 
 def output_format(path: Path | None) -> OutputFormat:
-    """By the file's suffix; JSONL for standard output.
+    """The format by the file's suffix; JSONL for standard output.
 
     Raises:
         InputError: another suffix.
@@ -68,7 +69,7 @@ def output_format(path: Path | None) -> OutputFormat:
 
 
 class RowFile:
-    """A file, or standard output, that only whole rows are added to: what fails half way is cut off."""
+    """A file, or standard output, that grows by whole rows: a row that fails half way is cut off."""
 
     def __init__(self, path: Path | None, kept_bytes: int = 0) -> None:
         """Create the file, or cut it to the bytes `kept_bytes` of an earlier run.
@@ -98,14 +99,15 @@ class RowFile:
         os.lseek(self._fd, 0, os.SEEK_END)
 
     def sync(self) -> int | None:
-        """Bytes so far, on the disk; None where nothing can be cut off again, as in a pipe."""
+        """Flush to the disk and return the bytes so far; None if nothing can be cut off again, as in a
+        pipe."""
         if not self._own or self._good is None:
             return None
         os.fsync(self._fd)
         return self._good
 
     def close(self) -> None:
-        """Cut off an unfinished row, where the output is a file, and close it."""
+        """Cut off an unfinished row if the output is a file, and close it."""
         try:
             # An interruption may come when all is written and nothing yet noted: such rows are whole.
             if self._good is not None and os.fstat(self._fd).st_size not in (self._good, self._after):
@@ -115,7 +117,7 @@ class RowFile:
                 os.close(self._fd)
 
     def _position(self, kept_bytes: int) -> int | None:
-        """Where the next row goes; None where there is no such place, as in a pipe or a terminal."""
+        """The position of the next row; None if there is none, as in a pipe or a terminal."""
         try:
             os.lseek(self._fd, 0, os.SEEK_CUR)
             os.ftruncate(self._fd, kept_bytes if self._own else os.fstat(self._fd).st_size)
@@ -127,7 +129,7 @@ class RowFile:
 
 
 class JsonlWriter:
-    """One object a line: `index` (or the id by its name), `embedding`, and `error` where that is null."""
+    """One object per line: `index` (or the id under its name), `embedding`, and `error` if that is null."""
 
     def __init__(self, path: Path | None, id_field: str | None, kept_bytes: int = 0, first: int = 0) -> None:
         """`first` is the `index` of the input's first row."""

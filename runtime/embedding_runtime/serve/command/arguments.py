@@ -12,7 +12,7 @@ TOKEN_VARIABLE = "EMBED_TEXT_TOKEN"
 
 
 def parser() -> argparse.ArgumentParser:
-    """Of the whole command line."""
+    """The parser of the whole command line."""
     p = argparse.ArgumentParser(
         prog="embed-text serve",
         description="Answer OpenAI's embeddings requests (POST /v1/embeddings) with a bundle's vectors.",

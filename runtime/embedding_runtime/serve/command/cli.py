@@ -26,8 +26,8 @@ _NEEDED = ("starlette", "uvicorn", "prometheus_client")
 def is_meant(argv: list[str]) -> bool:
     """Whether a command line of `embed-text` asks for the service.
 
-    It does where its first word is `serve`, unless a bundle of that name lies here and no other folder is
-    named after it: `embed-text serve texts.txt` then embeds the texts with that bundle.
+    It does if its first word is `serve`, unless the current folder has a bundle of that name and no other
+    word is a folder: `embed-text serve texts.txt` then embeds the texts with that bundle.
     """
     if argv[:1] != [WORD]:
         return False
@@ -35,7 +35,7 @@ def is_meant(argv: list[str]) -> bool:
 
 
 def main(argv: list[str]) -> int:
-    """Run the command, without its first word; the exit status is 0 where a signal ended it."""
+    """Run the command, without its first word; the exit status is 0 if a signal ended it."""
     arguments = parser().parse_args(argv)
     return run_command("embed-text", lambda: _run(arguments))
 
@@ -87,7 +87,7 @@ def _check_installed() -> None:
 
 
 def _token(path: Path | None) -> str | None:
-    """What clients must show: never an argument, which every user of the machine could read.
+    """The token that clients must send. It is never an argument, which every user of the machine could read.
 
     Raises:
         InputError: no such file, an empty token, or one that no header can carry.
@@ -105,7 +105,7 @@ def _token(path: Path | None) -> str | None:
 
 
 def _check_reach(host: str, token: str | None) -> None:
-    """Refuse to let other machines in without a token."""
+    """Refuse an address that other machines can reach, unless there is a token."""
     try:
         addresses = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as e:
