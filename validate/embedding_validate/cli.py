@@ -13,13 +13,13 @@ from embedding_runtime.errors import InputError
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; 0 passed, 1 something or a disk failed, 2 usage or input, 130 interrupted."""
+    """Run the command; 0 passed, 1 a check or the disk failed, 2 usage or input, 130 interrupted."""
     options = _options(argv)
     return run_command("validate-embedding", lambda: _run(options))
 
 
 def _options(argv: list[str] | None) -> argparse.Namespace:
-    """The arguments, refused where they do not go together."""
+    """The arguments; combinations that make no sense are refused."""
     parser = _parser()
     options = parser.parse_args(argv)
     if options.reference is None and not options.cross:
@@ -76,7 +76,7 @@ def _cross(options: argparse.Namespace) -> int:
 
 
 def _stored(options: argparse.Namespace) -> Any:
-    """The answers in a reference file, or None where --reference names a checkpoint."""
+    """The answers in a reference file, or None if --reference names a checkpoint."""
     if not options.reference.endswith(".npz"):
         return None
     for name in ("texts", "examples", "save", "revision", "sliding_window", "audit"):
@@ -91,7 +91,7 @@ def _stored(options: argparse.Namespace) -> Any:
 
 
 def _checkpoint(options: argparse.Namespace, manifest: Any) -> Any:
-    """The checkpoint, its texts as long as the bundle's."""
+    """The checkpoint, limited to the bundle's text length."""
     try:
         from embedding_export.checkpoint.checkpoint import load_checkpoint
     except ImportError as e:
@@ -179,7 +179,8 @@ def _show(options: argparse.Namespace, report: Any) -> None:
 
 
 def _execution(checkpoint: Any, answers: Any) -> Any:
-    """The question of execution needs the checkpoint's weights; a reference file has none."""
+    """The execution check, which needs the checkpoint's weights; None for a reference file, which has
+    none."""
     if checkpoint is None:
         return None
     from embedding_validate.parity.execution import Execution
@@ -188,7 +189,7 @@ def _execution(checkpoint: Any, answers: Any) -> Any:
 
 
 def _weights(checkpoint: Any) -> Any:
-    """Compares what a graph stores with the checkpoint; None where there is only a reference file."""
+    """Compares a graph's stored weights with the checkpoint; None if there is only a reference file."""
     if checkpoint is None:
         return None
     from functools import partial
@@ -325,7 +326,7 @@ def _npz(text: str) -> Path:
 
 
 class _Progress:
-    """A line on stderr for what runs; none where stderr is not a terminal."""
+    """A line on stderr for the running check; none if stderr is not a terminal."""
 
     def __init__(self) -> None:
         self._shown = False

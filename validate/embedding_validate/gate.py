@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 def parity_gate(
     checkpoint: "Checkpoint", progress: Progress = silent
 ) -> Callable[[Path], Mapping[str, Parity]]:
-    """The exporter's gate: the short set of probes, the reference loaded at its first call and asked once.
+    """The exporter's gate: it uses the short set of probes, and loads the reference once, at its first call.
 
-    The gate never raises for a bundle that cannot be run: its graphs have failed. Where a graph is wrong, the
-    reference is loaded again to say what is wrong.
+    The gate never raises for a bundle that cannot be run: its graphs have failed. If a graph is wrong, the
+    reference is loaded again for the diagnosis.
 
     Raises (when called):
         ReferenceLoadError: the reference cannot be loaded, or is not the model that the checkpoint describes.

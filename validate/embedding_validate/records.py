@@ -15,7 +15,7 @@ _OPTIONAL = "optional"
 
 
 class RecordError(ValueError):
-    """A value that its annotation does not allow; the message says where and what was expected."""
+    """A value that its annotation does not allow; the message says where it is and what was expected."""
 
 
 def optional() -> Any:
@@ -24,7 +24,7 @@ def optional() -> Any:
 
 
 def encode(value: Any) -> Any:
-    """A record, and whatever it holds, as JSON has it."""
+    """The JSON form of a record and of everything in it."""
     if dataclasses.is_dataclass(value):
         record = {}
         for field in dataclasses.fields(value):
@@ -40,12 +40,12 @@ def encode(value: Any) -> Any:
 
 
 def decode(kind: Any, value: Any, where: str) -> Any:
-    """The value of an annotated type that JSON stands for; `where` is its place, for messages.
+    """Decode JSON into a value of an annotated type; `where` is its place, for messages.
 
-    Whole numbers stay whole where a float is expected, so that they are written again as they were.
+    Whole numbers stay whole even if a float is expected, so that they are written again as they were.
 
     Raises:
-        RecordError: something else was found.
+        RecordError: the value does not have the annotated type.
     """
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind):
@@ -70,7 +70,8 @@ def _is(kind: Any, value: Any) -> bool:
 
 
 def _one_of(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
-    """Records are told apart by their literal fields; the first that fits is taken."""
+    """Decode into one of several types. Records are told apart by their literal fields; the first that fits
+    is taken."""
     if value is None and types.NoneType in kinds:
         return None
     records = [kind for kind in kinds if dataclasses.is_dataclass(kind)]

@@ -15,7 +15,7 @@ import torch
 
 
 class Naive(torch.nn.Module):
-    """sentence-transformers' stages around transformers' own encoder, which makes its masks itself."""
+    """sentence-transformers' stages around transformers' own encoder, which makes its own masks."""
 
     def __init__(self, checkpoint: str) -> None:
         from sentence_transformers import SentenceTransformer

@@ -58,7 +58,7 @@ def _renamed(folder: str, name: str) -> str:
 
 
 def describe(writer: GGUFWriter, checkpoint: Path) -> None:
-    """The figures that llama.cpp wants to know; both dialects of config keys."""
+    """The figures that llama.cpp requires, from both dialects of config keys."""
     c: dict[str, Any] = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
     rope = c.get("rope_parameters", {})
     writer.add_context_length(c["max_position_embeddings"])

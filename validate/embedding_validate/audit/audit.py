@@ -18,13 +18,14 @@ from embedding_validate.reference.answers import Answers
 
 
 def check(path: Path, checkpoint: Checkpoint, answers: Answers, progress: Progress) -> Report:
-    """Compare a file with the reference's answers; one graph named by the file, with findings where it fails.
+    """Compare a file with the reference's answers. The report has one graph, named by the file, with findings
+    if it fails.
 
-    The reference itself is loaded only where something fails.
+    The reference itself is loaded only if something fails.
 
     Raises:
         BundleError: the file is missing, or its engine does not load it.  EngineError: the engine is missing.
-        InputError: neither an .onnx nor a .tflite file, or its inputs or outputs are of no known layout.
+        InputError: the file is neither .onnx nor .tflite, or its inputs or outputs have no known layout.
     """
     foreign = _open(path, answers, checkpoint.normalize)
     graph, supported = foreign.graph, _supported_answers(foreign, answers)
@@ -59,7 +60,7 @@ def _open(path: Path, answers: Answers, normalize: bool) -> Foreign:
 
 
 def _supported_answers(foreign: Foreign, answers: Answers) -> Answers:
-    """The answers to what the graph takes."""
+    """The answers to the probes that the graph supports."""
     supported = answers.for_graph(foreign.graph, pad_id=0)
     return supported if foreign.batches else replace(supported, probes=replace(supported.probes, batches=()))
 

@@ -30,10 +30,11 @@ _SIGNS: tuple[tuple[Precision, frozenset[str]], ...] = (
 
 
 def open_onnx(path: Path, answers: Answers, normalize: bool) -> Foreign:
-    """Open the graph; `normalize` says whether the checkpoint ends so, for token states pooled here.
+    """Open the graph; `normalize` says whether to normalise the token states that are pooled here, as the
+    checkpoint does.
 
     Raises:
-        BundleError: ONNX Runtime does not load it.  InputError: its outputs are of no known layout.
+        BundleError: ONNX Runtime does not load it.  InputError: its outputs have no known layout.
     """
     import onnx
     import onnxruntime
@@ -64,7 +65,7 @@ def open_onnx(path: Path, answers: Answers, normalize: bool) -> Foreign:
 
 @dataclass(frozen=True)
 class _OnnxGraph:
-    """An opened graph; `states` says that its output is one state per token, not a vector."""
+    """An opened graph; `states` says whether its output is one state per token instead of a vector."""
 
     session: Any
     output: str
@@ -98,7 +99,7 @@ class _OnnxGraph:
 
 
 def _pooled(states: NDArray[Any], mask: NDArray[np.int64], normalize: bool) -> Floats:
-    """The mean over real tokens, as the reference pools, normalised where the checkpoint ends so."""
+    """The mean over real tokens, as the reference pools; normalised if the checkpoint does."""
     weights = mask[:, :, None].astype(np.float64)
     means = ((states * weights).sum(1) / weights.sum(1)).astype(np.float32)
     return np.stack([metrics.normalized(v) for v in means]) if normalize else means

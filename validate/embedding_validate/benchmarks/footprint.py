@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _case(graph: BundleGraph, length: int) -> bool:
-    """Measure and show one case; whether it passes its budget."""
+    """Measure and show one case; returns whether it exceeds its budget."""
     _measured(graph, length)  # builds what the device keeps
     files = [graph.folder / name for name in graph.manifest.files]
     limit = COLD_START.get(graph.key, {}).get(length)
@@ -90,7 +90,7 @@ def _case(graph: BundleGraph, length: int) -> bool:
 
 
 def _median(graph: BundleGraph, length: int, dropped: list[Path], times: int) -> dict[str, Any]:
-    """The case of median time, each with these files dropped from the page cache."""
+    """The run of median time; these files are dropped from the page cache before each run."""
     tries = []
     for _ in range(times):
         drop_pages(dropped)

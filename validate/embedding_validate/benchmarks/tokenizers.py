@@ -51,7 +51,8 @@ def open_encoder(kind: str, folder: Path, table: Path) -> Encode:
 
 
 def start(kind: str, folder: Path, table: Path) -> dict[str, float]:
-    """In a fresh process: milliseconds until open and until the first ids, and resident MB gained by it."""
+    """For a fresh process: milliseconds until open and until the first ids, and the resident MB that this
+    adds."""
     import embedding_runtime.tokenizers.tokenizer  # noqa: F401  (what every runtime has imported anyway)
 
     _preload(kind)
@@ -86,7 +87,7 @@ def speed(kind: str, folder: Path, table: Path, texts: list[str]) -> dict[str, f
 
 
 def _preload(kind: str) -> None:
-    """Import the code, which is not what is measured."""
+    """Import the code, so that its import is not measured."""
     if kind == "table":
         import embedding_runtime.tokenizers.table  # noqa: F401
     elif kind == "tokenizers":

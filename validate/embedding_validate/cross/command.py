@@ -33,7 +33,7 @@ Say = Callable[[str], None]
 
 
 def run(options: argparse.Namespace, require_weights: Callable[[Manifest, str], None], say: Say) -> int:
-    """The command's body: 0, or 1 where a graph finds less than is asked for or cannot be run.
+    """The command's body; returns 0, or 1 if a graph finds less than required or cannot be run.
 
     `require_weights` refuses a checkpoint that is not the bundle's.
 
@@ -75,7 +75,7 @@ def lines(cross: Cross, min_overlap: float | None) -> list[str]:
 
 
 def find_short_rows(rows: Sequence[Row], min_overlap: float | None) -> list[Row]:
-    """The rows that find less than is asked for."""
+    """The rows whose overlap is less than required."""
     return [] if min_overlap is None else [row for row in rows if row.overlap < min_overlap]
 
 

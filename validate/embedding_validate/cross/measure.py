@@ -29,8 +29,9 @@ class Row:
     """One graph of the device, one dim, one vector precision; means over the queries.
 
     `overlap` is the share of the first `k` documents of the all-fp32 search, at the same dim and vector
-    precision, that the mixed search finds too, ± `overlap_ci95`; `least` the least share of a query. `ndcg`
-    is the mixed search's nDCG at 10, `ndcg_fp32` that of the all-fp32 one, where pairs say what is right.
+    precision, that the mixed search also finds, ± `overlap_ci95`; `least` is the smallest share of a query.
+    If the corpus has pairs that say what is right, `ndcg` is the mixed search's nDCG at 10 and `ndcg_fp32`
+    that of the all-fp32 one.
     """
 
     graph: str
@@ -45,7 +46,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Cross:
-    """All rows, and why graphs have none; `documents_by` names what embedded the documents."""
+    """All rows, and the reasons of graphs that have none; `documents_by` names what embedded the
+    documents."""
 
     documents_by: str
     k: int
@@ -54,7 +56,7 @@ class Cross:
 
 
 def read_packaged_corpus() -> Corpus:
-    """The corpus that is always at hand: NumPy's documentation."""
+    """The packaged corpus: NumPy's documentation."""
     search = numpy_search()
     relevant = tuple(frozenset({number}) for number in range(len(search.queries)))
     return Corpus(Path(SEARCH_SOURCE), search.documents, search.queries, relevant)
@@ -64,7 +66,7 @@ def check_bundles(server: Manifest, device: Manifest) -> None:
     """Refuse two bundles whose vectors cannot be compared.
 
     Raises:
-        InputError: says which spaces they are of.
+        InputError: the message names both spaces.
     """
     if server.space_id != device.space_id:
         raise InputError(
@@ -113,7 +115,7 @@ def measure(
     dims: Sequence[int],
     say: Say,
 ) -> Cross:
-    """Every graph of the device's bundle against the all-fp32 search `exact`."""
+    """Compare every graph of the device's bundle with the all-fp32 search `exact`."""
     queries: dict[str, Vectors] = {}
     failures: dict[str, str] = {}
     for graph in bundle_graphs(bundle, device):
@@ -135,7 +137,7 @@ def shared_dims(server: Manifest, device: Manifest) -> tuple[int, ...]:
 
 
 def _embed_queries(embedder: Embedder, texts: Corpus) -> Vectors:
-    """Vectors (Q, D) of what asks: queries, or documents that ask for their neighbours."""
+    """Vectors (Q, D) of the corpus' queries, or of documents whose neighbours are searched."""
     encode = embedder.encode_document if texts.relevant is None else embedder.encode_query
     return np.asarray(encode(list(texts.asked), normalize_embeddings=True), dtype=np.float32)
 
@@ -143,7 +145,7 @@ def _embed_queries(embedder: Embedder, texts: Corpus) -> Vectors:
 def _rows(
     exact: Embedded, queries_by_graph: Mapping[str, Vectors], texts: Corpus, dims: Sequence[int]
 ) -> list[Row]:
-    """Graph after graph; the all-fp32 search is scored once for all of them."""
+    """The rows, graph after graph; the all-fp32 search is scored once for all graphs."""
     by_graph: dict[str, list[Row]] = {key: [] for key in queries_by_graph}
     for dim in dims:
         both = exact.cut(dim)

@@ -83,17 +83,18 @@ def diagnose_graph(
 def diagnose_subject(
     subject: "Subject", report: GraphReport, reference: Reference, answers: Answers
 ) -> GraphReport:
-    """The same report with findings about whatever it was that failed."""
+    """The same report with findings about the subject that failed."""
     case = _Diagnosis(subject, answers, reference, Interpreter.of(subject.checkpoint))
     return replace(report, findings=tuple(case.findings(report)))
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What failed: how to run it, its file, and the checkpoint it should be of, in its own ids.
+    """The subject of a diagnosis: how to run it, its file, and the checkpoint that it should match, in its
+    own ids.
 
-    `same_weights` says that it was made from that checkpoint, `ours` that our exporter made it, so that its
-    weights can be read; `kept_ids` has the reference's id for each id of a trimmed vocabulary.
+    `same_weights` says whether it was made from that checkpoint; `ours` says whether our exporter made it, so
+    that its weights can be read; `kept_ids` has the reference's id for each id of a trimmed vocabulary.
     """
 
     run: Runner
@@ -106,11 +107,11 @@ class Subject:
 
     @property
     def own_weights(self) -> bool:
-        """Whether to hold it against the weights that it stores, because these are not the checkpoint's."""
+        """Whether to compare it with the weights that it stores, because these are not the checkpoint's."""
         return self.ours and self.same_weights and self.graph.precision != "fp32"
 
     def length(self, tokens: int) -> int:
-        """The length that a text of `tokens` tokens is padded to; 0 where it is not."""
+        """The length to which a text of `tokens` tokens is padded; 0 if it is not padded."""
         return min((b for b in self.graph.buckets if tokens <= b), default=0)
 
     def for_reference(self, ids: Sequence[int]) -> tuple[int, ...]:
@@ -164,7 +165,7 @@ class _Diagnosis:
             yield Finding("vectors change with the bucket", evidence_text, least, None)
 
     def _stored(self, report: GraphReport) -> list[Finding]:
-        """What is wrong with the weights in the file, unless they are known to be right."""
+        """Findings on the weights in the file, unless they are known to be right."""
         is_right = report.weights is not None and not report.weights.failures
         if is_right or not (self.subject.ours and self.subject.same_weights):
             return []
@@ -177,14 +178,15 @@ class _Diagnosis:
     def _quantized(
         self, evidence: Sequence[Evidence], stored: Sequence[Finding], loss: bool
     ) -> Iterable[Finding]:
-        """Stored weights first; then whether the graph computes with them; then what rounding costs."""
+        """Findings on stored weights first, then on the computation with them, then on the cost of
+        rounding."""
         subject = self.subject
         own = OwnWeights(subject.checkpoint, subject.graph, subject.path, subject.length)
         causes = [*stored, *own.findings(evidence)]
         yield from causes or ([own.beyond_class(evidence)] if loss else [])
 
     def _tokens(self, cases: Sequence[Case]) -> Iterable[Finding]:
-        """Name what happened to the ids; to those of truncated texts only where no others are wrong."""
+        """Name the faults of ids; those of truncated texts count only if no others are wrong."""
         whole = [c for c in cases if c.tokens <= _MOST_TOKENS]
         sample = sorted(whole or cases, key=lambda c: c.tokens)[:_MOST_MISMATCHES]
         mismatches = []
@@ -206,14 +208,15 @@ class _Diagnosis:
             yield Finding(name, f"explains the ids of {count} of {len(mismatches)} probes", worst, None)
 
     def _pooled_whole(self, cases: list[Case]) -> list[Case]:
-        """Those whose tokens are all in the mean: the forward pass in torch knows no prompts."""
+        """Cases whose tokens are all in the mean: the forward pass in torch cannot leave prompts out."""
         if self.subject.checkpoint.include_prompt:
             return cases
         names = self.answers.without_prompts().by_probe
         return [c for c in cases if c.probe in names]
 
     def _prompts(self, cases: Sequence[Case], lost: Set[str]) -> Finding:
-        """Only texts with a prompt are wrong, of a model that leaves prompts out of the mean."""
+        """The finding if only texts with a prompt are wrong, for a model that leaves prompts out of the
+        mean."""
         return finding(
             "the prompt's tokens are in the mean, or others are left out",
             self._evidence(cases, lost),
@@ -222,7 +225,8 @@ class _Diagnosis:
         )
 
     def _evidence(self, cases: Sequence[Case], probes: Set[str]) -> list[Evidence]:
-        """Two short texts that fail, two that pass, two just past the window, the worst; shortest first."""
+        """Evidence from two short texts that fail, two that pass, two just past the window, and the worst;
+        shortest first."""
         ordered = sorted((c for c in cases if 2 < c.tokens <= _MOST_TOKENS), key=lambda c: c.tokens)
         failed = [c for c in ordered if c.probe in probes]
         passed = [c for c in ordered if c.probe not in probes]
@@ -249,7 +253,8 @@ class _Diagnosis:
         yield best(models, evidence, self._most(evidence)) or self._localised(evidence)
 
     def _most(self, evidence: Sequence[Evidence]) -> float:
-        """Where rounding is in the comparison, a fault must explain much more than none does."""
+        """The largest error that a fault may have: if rounding plays a part, it must be far below the error
+        without a fault."""
         if self.subject.graph.precision in ("fp32", "fp16"):
             return float("inf")
         return most_error([Figures.of(e.expected, e.actual).max_abs_error for e in evidence])
@@ -270,7 +275,8 @@ class _Diagnosis:
         return bool(self._loss.failures(metrics.norm(reference), figures))
 
     def _localised(self, evidence: Sequence[Evidence]) -> Finding:
-        """The first layer that differs, two layers that are exchanged, or another checkpoint altogether."""
+        """The finding on the first layer that differs, on two exchanged layers, or on another checkpoint
+        altogether."""
         if self.subject.graph.precision != "fp32":
             name = "no known fault: quantization error beyond its class, or a damaged tensor"
             return finding(name, evidence, None)
@@ -304,7 +310,8 @@ class _Diagnosis:
         return self._passes(other.vectors(other.sound, [evidence.ids])[0], evidence)
 
     def _padding(self, batches: Sequence[str]) -> Iterable[Finding]:
-        """Texts that pass alone fail in a batch: run the faulty models on the same padded batch."""
+        """Findings if texts that pass alone fail in a batch: runs the faulty models on the same padded
+        batch."""
         number = int(batches[0].split()[1])
         probes = tuple(self.answers.probes[i] for i in self.answers.probes.batches[number - 1])
         results = self.subject.run(Call(batches[0], probes))
@@ -320,7 +327,8 @@ class _Diagnosis:
         yield fits or finding("vectors change with the batch", evidence, None, "they are right alone")
 
     def _chunks(self, cases: Sequence[Case]) -> Finding:
-        """Texts that pass whole fail in pieces: what known mistakes with chunks would give."""
+        """The finding if texts that pass whole fail in chunks, from the vectors that known mistakes would
+        give."""
         evidence, faulty = [], {}
         for case in cases:
             probe, answer = self.answers.probes[case.probe], self.answers.by_probe[case.probe]
@@ -355,7 +363,8 @@ class _Diagnosis:
 
 
 def _refused(case: Case) -> bool:
-    """The runtime gave an error instead of a vector; a vector with NaN, or of another shape, is one."""
+    """Whether the runtime gave an error instead of a vector. A vector with NaN, or of another shape, counts
+    as a vector."""
     return any(failure.startswith(ERROR) for failure in case.failures)
 
 
@@ -370,5 +379,5 @@ def _only_there(case: Case, passed_alone: set[str]) -> bool:
 
 
 def _mean_only(cases: Sequence[Case], least: float) -> bool:
-    """Every text passes by itself, and all of them together lose too much."""
+    """Whether every text passes by itself but the mean over all of them is too low."""
     return bool(cases) and not float(np.mean([c.figures.cosine for c in cases])) >= least

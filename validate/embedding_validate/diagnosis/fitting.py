@@ -20,7 +20,7 @@ _BETTER = 0.5
 
 @dataclass(frozen=True)
 class Evidence:
-    """A sequence of ids, the vector the bundle gave for it, and the reference's."""
+    """A sequence of ids, the bundle's vector for it, and the reference's."""
 
     ids: tuple[int, ...]
     actual: Floats
@@ -29,7 +29,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Fit:
-    """How far a fault's vector is from the one found: whether it passes, its error and its cosine."""
+    """How well a fault's vector fits the actual one: whether it passes, its error and its cosine."""
 
     passes: bool
     error: float
@@ -37,14 +37,14 @@ class Fit:
 
     @classmethod
     def of(cls, vector: Floats, actual: Floats, failures: Callable[[float, Figures], Sequence[str]]) -> "Fit":
-        """By bounds on vectors: `failures` gets the norm of `vector`, and the figures of both."""
+        """The fit by bounds on vectors: `failures` gets the norm of `vector`, and the figures of both."""
         figures = Figures.of(vector, actual)
         passes = not failures(metrics.norm(vector), figures)
         return cls(passes, figures.max_abs_error, figures.cosine)
 
 
 def most_error(errors: Sequence[float]) -> float:
-    """What a fault's error must stay below, given those of no fault: none where these are no numbers."""
+    """The bound on a fault's error, given the errors without a fault; infinite if these are not numbers."""
     return _BETTER * max(errors) if np.isfinite(errors).all() else float("inf")
 
 

@@ -66,7 +66,8 @@ def alone(config: Figures, dense: Sequence[DenseStage]) -> Mapping[str, Fault]:
 
 
 def _of_layer_types(config: Figures) -> dict[str, Fault]:
-    """Where layers of both kinds have one shape, and weights do not tell them apart."""
+    """Faults of layer types, possible if layers of both kinds have the same shape, so that weights do not
+    tell them apart."""
     layers = range(len(config.layer_types))
     return {
         "all layers local": _config(layer_types=("local",) * len(layers)),
@@ -76,7 +77,7 @@ def _of_layer_types(config: Figures) -> dict[str, Fault]:
 
 
 def padded() -> Mapping[str, Fault]:
-    """Faults that show only where a text is padded."""
+    """Faults that show only if a text is padded."""
     return {
         "pooling without mask": _ops(_UnmaskedPool),
         "attention without mask": _ops(_UnmaskedAttention),
@@ -106,7 +107,7 @@ def _bases(near: float, far: float) -> Fault:
 
 
 def _final_norm(config: Figures) -> str:
-    """The gain behind the last layer, by name."""
+    """The name of the gain after the last layer."""
     return next(n for n, s in tensor_specs(config).items() if (s.role, s.part) == ("gain", "head"))
 
 
@@ -153,7 +154,7 @@ class _Unscaled(TorchOps):
 
 
 class _OtherOffset(TorchOps):
-    """Takes the files' w for what norms multiply by, or 1 + w where it is w that they multiply by."""
+    """Multiplies norms by the files' w instead of 1 + w, or by 1 + w instead of w."""
 
     def rms_norm(self, x: Tensor, weight: str, before: float = 1.0) -> Tensor:
         offset = tensor_specs(self.config)[weight].offset
@@ -194,7 +195,7 @@ class _PairedRope(TorchOps):
 
 
 class _ReshapedKeys(TorchOps):
-    """As converters do that take a transpose of keys with a single head for a change of shape alone."""
+    """Reshapes the keys of a single head instead of transposing them, as some converters do."""
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, layer: Layer) -> Tensor:
         keys = heads(k, layer).transpose(1, 2)

@@ -33,7 +33,7 @@ _PART_NAMES: dict[Part, str] = {"table": "the table"}
 class OwnWeights:
     """A graph, the weights it stores, and the checkpoint it should have come from, in the graph's ids.
 
-    `length` gives the length that a text of that many tokens is padded to, 0 for its own.
+    `length` maps a number of tokens to the length to which such a text is padded (0: not padded).
     """
 
     checkpoint: Checkpoint
@@ -42,7 +42,7 @@ class OwnWeights:
     length: Callable[[int], int]
 
     def findings(self, evidence: Sequence[Evidence]) -> list[Finding]:
-        """What is wrong beside the stored weights themselves; nothing where these explain the vectors."""
+        """Findings on faults other than the stored weights; none if those weights explain the vectors."""
         weights = dequantized(self.path, self.checkpoint)
         if not complete(weights, self.checkpoint):
             return []
@@ -59,7 +59,8 @@ class OwnWeights:
         return [named or self._localised(weights, evidence)]
 
     def beyond_class(self, evidence: Sequence[Evidence]) -> Finding:
-        """Every weight is the nearest that its format has: say which part's rounding costs how much."""
+        """The finding for a graph whose weights are all rounded correctly: which part's rounding costs how
+        much."""
         stored, true = dequantized(self.path, self.checkpoint), as_stored(self.checkpoint)
         specs, costs = tensor_specs(self.checkpoint.config), []
         for part in dict.fromkeys(spec.part for spec in specs.values() if spec.part != "head"):

@@ -30,7 +30,7 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class _Tensor:
-    """Rows of a tensor as stored (and their grid), and as they should be, give or take `near` steps."""
+    """Rows of a tensor as stored (with their grid), and as they should be, within `near` steps."""
 
     grid: Grid
     want: Floats
@@ -41,17 +41,18 @@ class _Tensor:
         return self.grid.values
 
     def explains(self, values: Floats) -> bool:
-        """Whether `values`, stored, would be what is there: within half a step more than is sound."""
+        """Whether storing `values` would give the stored rows, within half a step more than the sound
+        tolerance."""
         steps = np.abs(self.grid.step) * (self.near + 0.51)
         near = np.abs(values - self.actual) <= steps + np.abs(self.want) * 1e-5
         return bool(near.mean() >= _MOST)
 
 
 def findings(differences: Sequence[Difference], specs: Specs) -> list[Finding]:
-    """A finding for each mistake, with the tensors that it fits; `specs` says what tensors are for.
+    """A finding for each mistake, with the tensors that it fits; `specs` gives the roles of tensors.
 
-    An int8 graph's matrices are read by factors that its norms carry: where a norm is wrong, nothing is said
-    of the matrices behind it.
+    An int8 graph's matrices are read with factors that its norms carry: if a norm is wrong, the matrices
+    after it are not judged.
     """
     wrong = {d.name for d in differences}
     by_name: dict[str, list[Difference]] = {}
@@ -68,7 +69,7 @@ def _finding(name: str, group: Sequence[Difference]) -> Finding:
 
 
 def _norm_before(name: str, specs: Specs) -> str | None:
-    """The norm whose channels a matrix takes, itself or by way of another matrix; None for other tensors."""
+    """The norm whose channels a matrix takes, directly or through another matrix; None for other tensors."""
     spec = specs.get(name)
     if spec is None or spec.role != "matrix":
         return None
@@ -93,7 +94,7 @@ def _name(difference: Difference, specs: Specs) -> str:
 
 
 def _gain(tensor: _Tensor, offset: float) -> str | None:
-    """What another model's norms make of the files' w: `offset` is what this one adds to it."""
+    """The fault of norms with another model's offset; `offset` is what this model adds to the files' w."""
     if offset and np.allclose(tensor.actual, tensor.want - offset, atol=1e-6):
         return "w instead of 1 + w"
     if not offset and np.allclose(tensor.actual, tensor.want + 1, atol=1e-6):
@@ -102,7 +103,8 @@ def _gain(tensor: _Tensor, offset: float) -> str | None:
 
 
 def _factor(tensor: _Tensor) -> str | None:
-    """One factor for all values: the median row's, which a few wrong rows do not move."""
+    """The fault of one factor on all values. It is the median row's factor, which a few wrong rows do not
+    move."""
     actual, want = (np.atleast_2d(x).astype(np.float64) for x in (tensor.actual, tensor.want))
     power = (want**2).sum(-1)
     factor = float(np.median((actual * want).sum(-1)[power > 0] / power[power > 0])) if power.any() else 1.0
@@ -112,7 +114,7 @@ def _factor(tensor: _Tensor) -> str | None:
 
 
 def _rows(tensor: _Tensor) -> str | None:
-    """Few rows are wrong: two may have each other's scales."""
+    """The fault of a few wrong rows; two of them may have each other's scales."""
     step = np.broadcast_to(tensor.grid.step, tensor.want.shape)  # (rows, columns)
     inside = np.clip(tensor.want, tensor.grid.low, tensor.grid.high)
     wrong = np.flatnonzero(
@@ -129,13 +131,13 @@ def _rows(tensor: _Tensor) -> str | None:
 
 
 def _unsigned(tensor: _Tensor) -> bool:
-    """Codes that are 128 too large or too small."""
+    """The fault of codes that are 128 too large or too small."""
     steps = (tensor.actual - tensor.want) / np.where(tensor.grid.step == 0, np.inf, tensor.grid.step)
     return bool((np.abs(np.abs(steps) - 128) < tensor.near + 0.51).mean() >= _MOST)
 
 
 def _shifted(tensor: _Tensor) -> bool:
-    """Codes that all lie a whole number of steps, the same in a block, from where they should."""
+    """The fault of codes that are all off by a whole number of steps, the same within a block."""
     if tensor.want.shape[1] % _BLOCK:
         return False
     rest, middle = _without_shifts(tensor, tensor.actual)
@@ -143,7 +145,7 @@ def _shifted(tensor: _Tensor) -> bool:
 
 
 def _without_shifts(tensor: _Tensor, values: Array) -> tuple[Floats, Floats]:
-    """How many steps `values` lie from where they should: beside each block's median, and the medians."""
+    """The steps by which `values` are off: relative to each block's median, and the medians."""
     steps = (values - tensor.want) / np.where(tensor.grid.step == 0, np.inf, tensor.grid.step)
     blocks = np.broadcast_to(steps, tensor.want.shape).reshape(len(steps), -1, _BLOCK)
     middle = np.median(blocks, axis=-1, keepdims=True)  # (rows, blocks, 1)
@@ -161,7 +163,8 @@ def _halves(values: Array) -> Array:
 
 
 def _columns(change: Callable[[Array], Array]) -> Callable[[_Tensor], bool]:
-    """Codes in another order, their blocks' zero points perhaps too: put back, they are right."""
+    """The fault of codes (and perhaps their blocks' zero points) in another order: in the right order they
+    are right."""
 
     def mistake(tensor: _Tensor) -> bool:
         if tensor.want.shape[1] % _BLOCK:
@@ -174,7 +177,7 @@ def _columns(change: Callable[[Array], Array]) -> Callable[[_Tensor], bool]:
 
 
 def _rows_shifted(tensor: _Tensor) -> bool:
-    """Each row is its neighbour's."""
+    """The fault that each row holds its neighbour's values."""
     up, down = tensor.actual[1:] - tensor.want[:-1], tensor.actual[:-1] - tensor.want[1:]
     step = np.broadcast_to(np.abs(tensor.grid.step), tensor.want.shape)
     shifts = ((up, step[1:]), (down, step[:-1]))

@@ -12,7 +12,7 @@ Ids = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Mismatch:
-    """A probe, the ids it should give and the ids a bundle ran."""
+    """A probe, the ids that it should give, and the ids that a bundle ran."""
 
     probe: Probe
     expected: Ids
@@ -20,10 +20,10 @@ class Mismatch:
 
 
 def explain(mismatches: Iterable[Mismatch], reference: Reference) -> list[tuple[str, int]]:
-    """The fewest known faults that explain the mismatches, and how many each does, most first.
+    """The fewest known faults that explain the mismatches, and how many each explains, most first.
 
-    Faults that explain the same mismatches are named together, joined by "or". What no fault explains is
-    left out.
+    Faults that explain the same mismatches are named together, joined by "or". Mismatches that no fault
+    explains are left out.
     """
     left = {i: set(_names(m, reference)) for i, m in enumerate(mismatches)}
     counted = []
@@ -38,7 +38,7 @@ def explain(mismatches: Iterable[Mismatch], reference: Reference) -> list[tuple[
 
 
 def _names(m: Mismatch, reference: Reference) -> list[str]:
-    """The faults that turn the expected ids, or the text behind them, into the ids found."""
+    """The faults that turn the expected ids, or their text, into the actual ids."""
     whole = reference.whole_ids(m.probe)
     faults: dict[str, Callable[[], Ids]] = {
         "<bos> missing": lambda: m.expected[1:],

@@ -21,7 +21,7 @@ EMBEDDINGS = "embeddings"
 
 @dataclass(frozen=True)
 class Deviation:
-    """The first residual whose relative error ‖a − b‖ / ‖b‖ passes a bound, and the error just before."""
+    """The first residual whose relative error ‖a − b‖ / ‖b‖ exceeds a bound, and the error just before it."""
 
     name: str
     error: float
@@ -29,7 +29,7 @@ class Deviation:
 
 
 class Layers:
-    """A graph that is run with its residuals as outputs; `names` are those it has, in order."""
+    """A graph that runs with its residuals as outputs; `names` are the residuals that it has, in order."""
 
     def __init__(self, path: Path, names: Collection[str]) -> None:
         """Open the graph at `path`, set up as the runtime does; `names` are those of residuals.
@@ -47,7 +47,8 @@ class Layers:
         self._session = create_session(model.SerializeToString(), options, path)
 
     def run(self, ids: Sequence[int]) -> dict[str, Floats]:
-        """Residuals of one text by name, float32 (tokens, hidden); what fills the last block is cut off."""
+        """Residuals of one text by name, float32 (tokens, hidden); the padding of the last block is cut
+        off."""
         batch = np.array([ids], dtype=np.int64)
         outputs = self._session.run(self.names, {"input_ids": batch, "attention_mask": np.ones_like(batch)})
         return {name: values[0][: len(ids)] for name, values in zip(self.names, outputs, strict=True)}
@@ -56,7 +57,8 @@ class Layers:
 def first_deviation(
     path: Path, ids: Sequence[int], expected: Mapping[str, Floats], bound: float
 ) -> Deviation | None:
-    """Run the graph with its residuals as outputs; None when it has no such names, or all are within `bound`.
+    """Run the graph with its residuals as outputs; None if it has none of the names, or all are within
+    `bound`.
 
     `expected` maps names to float32 (tokens, hidden), in the order of computation.
     """

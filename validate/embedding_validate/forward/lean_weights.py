@@ -15,7 +15,7 @@ from embedding_export.weights.folding import ArrayWeight, Weights
 
 
 class LeanWeights:
-    """All tensors but the table in memory, as float32."""
+    """All tensors except the table in memory, as float32."""
 
     def __init__(self, weights: Weights) -> None:
         self._table = weights.tensors[TABLE]
@@ -31,7 +31,8 @@ class LeanWeights:
         return other
 
     def for_batch(self, batch: Sequence[Sequence[int]], length: int = 0) -> tuple[Weights, Tensor, Tensor]:
-        """Weights whose table has the batch's rows alone, and ids in it and mask, int64 (N, S).
+        """Weights whose table has only the batch's rows, with the ids in that table and the mask, int64 (N,
+        S).
 
         Sequences are right-padded with 0 to the longest of them, and at least to `length`.
         """

@@ -44,8 +44,8 @@ class Ranking:
 class ScoreShift:
     """The cosines of all pairs of texts, in the reference and in the bundle.
 
-    `largest` is the largest absolute difference of a score; `crossings` counts the pairs that lie on another
-    side of a cut, by cut; `pairs` holds (reference, bundle) scores, evenly sampled.
+    `largest` is the largest absolute difference of a score; `crossings` counts, for each cut, the pairs that
+    moved to its other side; `pairs` holds (reference, bundle) scores, evenly sampled.
     """
 
     texts: int
@@ -55,9 +55,10 @@ class ScoreShift:
 
 
 def neighbours(candidates: int) -> int:
-    """How many of a text's `candidates` count as found: `TOP_K`, or half of fewer, but one at least.
+    """How many of a text's `candidates` count as results: `TOP_K`, or half of them if that is fewer, but at
+    least one.
 
-    Of few candidates the first `TOP_K` would be all of them, in any order.
+    With few candidates, the first `TOP_K` would be all of them, in any order.
     """
     return min(TOP_K, max(1, candidates // 2))
 
@@ -67,7 +68,7 @@ def compare(
 ) -> Ranking | None:
     """Rankings of documents (d, dim) for queries (q, dim), given as (queries, documents).
 
-    `candidates` (q, d) says which documents a query ranks. None where no query has two or more of them.
+    `candidates` (q, d) says which documents a query ranks. Returns None if no query has two or more of them.
     """
     expected, scores = _cosines(*reference), _cosines(*actual)
     both = [(a[m], b[m]) for a, b, m in zip(expected, scores, candidates, strict=True) if m.sum() > 1]
@@ -114,7 +115,7 @@ def top_k_overlap(a: Scores, b: Scores, k: int) -> float:
 
 
 def spearman(a: Scores, b: Scores) -> float:
-    """Pearson correlation of the ranks, ties given their mean rank; 1 where neither varies."""
+    """Pearson correlation of the ranks, where ties get their mean rank; 1 if neither varies."""
     x, y = _ranks(a), _ranks(b)
     x, y = x - x.mean(), y - y.mean()
     scale = float(np.sqrt((x @ x) * (y @ y)))

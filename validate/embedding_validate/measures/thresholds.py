@@ -11,10 +11,10 @@ class Threshold:
     """Bounds against the reference's vectors (float32): for each vector, and for the mean over all of them.
 
     `max_abs_error` (None: only the cosine counts) and `norm_error` (| ‖v‖ − ‖r‖ |) are for vectors of norm 1;
-    where a checkpoint does not normalise, both scale with max(1, ‖r‖). `batch_error` bounds the absolute
+    if a checkpoint does not normalise, both scale with max(1, ‖r‖). `batch_error` bounds the absolute
     difference between a text's vectors alone and in a batch, in another bucket, in another run or on another
-    number of threads, `update_error` the relative error of what any
-    half of a layer adds, given what the graph had before it and how the graph rounds.
+    number of threads. `update_error` bounds the relative error of what a part of a layer adds, given the
+    graph's residual before it and the graph's rounding.
     """
 
     cosine_min: float
@@ -25,7 +25,7 @@ class Threshold:
     update_error: float | None = None
 
     def failures(self, reference_norm: float, figures: Figures) -> list[str]:
-        """What falls short, in words; NaN falls short of everything."""
+        """The bounds that the figures miss, in words; NaN misses all of them."""
         scale = max(1.0, reference_norm)
         failures = [] if figures.finite else ["the vector holds NaN or infinity, or has another shape"]
         if not figures.cosine >= self.cosine_min:
@@ -110,7 +110,8 @@ def threshold(precision: str, random_weights: bool = False) -> Threshold:
 
 
 def execution_threshold(format: str, precision: str) -> Threshold:
-    """The bounds of a graph against its own weights; those of its loss where it stores the checkpoint's.
+    """The bounds of a graph against its own weights; if it stores the checkpoint's weights, those of its
+    loss.
 
     Raises:
         InputError: this version has none for the precision.
@@ -120,10 +121,10 @@ def execution_threshold(format: str, precision: str) -> Threshold:
 
 
 def states_threshold(precision: str) -> Threshold:
-    """The bounds of the last hidden states of one text, all its tokens taken as one vector of norm 1.
+    """The bounds of the last hidden states of one text; all its tokens are taken as one vector of norm 1.
 
-    Where activations are rounded, each token loses what the mean over tokens takes away again; what is
-    computed with them is checked by execution, and here only nonsense is refused.
+    If activations are rounded, each token has errors that the mean over tokens cancels. The execution check
+    covers those graphs; here only nonsense is refused.
 
     Raises:
         InputError: this version has none for the precision.
@@ -133,7 +134,8 @@ def states_threshold(precision: str) -> Threshold:
 
 
 def bounds(precision: str, format: str = "onnx", random_weights: bool = False) -> dict[str, float]:
-    """Every bound of a precision by name, for manifests and reports; those of execution say so."""
+    """Every bound of a precision by name, for manifests and reports; names of execution bounds begin with
+    "execution"."""
     limits, loss = execution_threshold(format, precision), threshold(precision, random_weights)
     execution = {} if limits is threshold(precision) else limits.as_dict()
     named = {f"execution_{k}": v for k, v in execution.items() if k != "batch_error"}

@@ -31,7 +31,7 @@ _FEW_TOKENS = 3
 
 
 def calls(answers: Answers, dims: Sequence[int]) -> list[Call]:
-    """Everything that is asked of a graph."""
+    """All calls for a graph."""
     return [*alone(answers), *batches(answers), *at_dims(answers, dims), *chunked(answers)]
 
 
@@ -63,7 +63,7 @@ def at_dims(answers: Answers, dims: Sequence[int]) -> list[Call]:
 
 @dataclass(frozen=True)
 class GraphRun:
-    """One graph, opened, and what it should give; keeps the vectors it gave for texts alone."""
+    """One open graph and the expected answers; keeps the graph's vectors of single texts."""
 
     run: Runner
     graph: Graph
@@ -86,7 +86,8 @@ class GraphRun:
         return cases
 
     def cases(self, call: Call) -> list[Case]:
-        """Run one call and compare each of its vectors; alone, also token ids and hidden states."""
+        """Run one call and compare each of its vectors; for a single text also its token ids and hidden
+        states."""
         try:
             results = self.run(call)
         except EmbeddingError as e:
@@ -95,7 +96,8 @@ class GraphRun:
         return [*(self._case(p, call, r) for p, r in both), *(c for p, r in both for c in self._states(p, r))]
 
     def executed(self, expected: "Mapping[str, Executed]") -> list[Case]:
-        """The vectors of texts alone, where their ids are right, against those by the graph's own weights."""
+        """Compare the vectors of single texts, if their ids are right, with those that the graph's own
+        weights give."""
         limits = execution_threshold(self.graph.format, self.graph.precision)
         cases = []
         for name, right in expected.items():
@@ -111,10 +113,11 @@ class GraphRun:
         return cases
 
     def in_buckets(self, path: Path) -> list[Case]:
-        """A few tokens, and half a bucket full, in each bucket of a LiteRT graph that is not their smallest.
+        """Run a text of a few tokens, and one of half the bucket's length, in each LiteRT bucket that is not
+        their smallest.
 
-        `path` is the graph's file. By the engine's plain interpreter, against the reference and against the
-        same text's vector alone, which came from the smallest bucket that holds it.
+        `path` is the graph's file. The engine's plain interpreter runs it; the vectors are compared with the
+        reference's, and with the same text's vector from the smallest bucket that holds it.
         """
         if self.graph.format != "litert":
             return []
@@ -142,7 +145,7 @@ class GraphRun:
         return Case(probe.id, probe.script, _prompt(probe), check, tokens, None, figures, tuple(failures))
 
     def _longest(self, most: int) -> Probe | None:
-        """Of the texts that gave a vector for the right ids, the longest one of at most `most` tokens."""
+        """The longest text of at most `most` tokens that gave a vector for the right ids."""
         ran = [p for p in self.answers.probes.probes if p.id in self.vectors and p.id not in self.other_ids]
         return max(
             (p for p in ran if len(self._ids(p)) <= most), key=lambda p: len(self._ids(p)), default=None
@@ -189,7 +192,7 @@ class GraphRun:
         )
 
     def invariance(self, graph: BundleGraph) -> Invariance | None:
-        """The first three probes for dims once more, and on one thread."""
+        """Run the first three probes for dims a second time, and on one thread."""
         probes = self.answers.probes
         sample = [probes[i] for i in probes.dims[:3] if i in self.vectors]
         if not sample:

@@ -31,7 +31,7 @@ WeightAudit = Callable[[BundleGraph], WeightReport]
 
 
 def silent(_what: str, _done: int, _total: int) -> None:
-    """Progress that nobody watches."""
+    """A progress callback that does nothing."""
 
 
 def check(
@@ -45,8 +45,8 @@ def check(
 ) -> Report:
     """Compare every graph of a bundle with the reference's answers.
 
-    `execution` also asks what each graph should give by its own weights (it needs the checkpoint and torch),
-    and `weights` whether these are the checkpoint's; `tutorial` adds the golden figures.
+    `execution` also compares each graph with what its own weights should give (it needs the checkpoint and
+    torch); `weights` checks whether those weights are the checkpoint's; `tutorial` adds the golden figures.
 
     Raises:
         BundleError: the bundle is missing or damaged.  EngineError: a graph's engine is missing.
@@ -119,7 +119,7 @@ def check_runner(runner: Runner, graph: Graph, answers: Answers, progress: Progr
 
 
 def _judged(graph: Graph, answers: Answers, results: Results, seconds: float) -> GraphReport:
-    """The verdict by the bounds that the reference's checkpoint is held to."""
+    """The verdict, by the bounds for the reference's checkpoint."""
     random = answers.source.random_weights
     target = {"target_cosine": graph.composition.target_cosine} if graph.composition else {}
     limits = {**bounds(graph.precision, graph.format, random), **target}
@@ -153,7 +153,7 @@ def _notes(manifest: Manifest, answers: Answers) -> tuple[str, ...]:
 
 
 def _left_out(manifest: Manifest, answers: Answers) -> tuple[str, ...]:
-    """Which graphs are not asked everything, because they say that they do not take it."""
+    """Notes on graphs that skip probes because their manifest says that they do not support them."""
     keys_by_reason: dict[str, list[str]] = {}
     total = len(answers.probes.probes)
     for graph in manifest.graphs:

@@ -16,7 +16,8 @@ Vectors = Mapping[str, Floats]
 
 
 def ranking(answers: Answers, vectors: Vectors) -> Ranking | None:
-    """What ran as documents, ranked for each that ran as a query; a text is no answer to itself."""
+    """The probes that ran as documents, ranked for each probe that ran as a query; a text is not an answer to
+    itself."""
     queries, documents = (
         _gave(answers, vectors, [p for p in answers.probes.probes if p.verb == verb])
         for verb in ("encode_query", "encode_document")
@@ -31,7 +32,7 @@ def ranking(answers: Answers, vectors: Vectors) -> Ranking | None:
 
 
 def score_shift(answers: Answers, vectors: Vectors) -> ScoreShift | None:
-    """The scores of texts that ran without a prompt, each with each."""
+    """The scores of all pairs of texts that ran without a prompt."""
     plain = [
         p
         for p in answers.probes.probes
@@ -42,7 +43,7 @@ def score_shift(answers: Answers, vectors: Vectors) -> ScoreShift | None:
 
 
 def _gave(answers: Answers, vectors: Vectors, probes: Sequence[Probe]) -> list[Probe]:
-    """Those with a vector of the reference's shape, without NaN or infinity."""
+    """The probes with a vector of the reference's shape, without NaN or infinity."""
     return [
         p
         for p in probes
@@ -53,6 +54,6 @@ def _gave(answers: Answers, vectors: Vectors, probes: Sequence[Probe]) -> list[P
 
 
 def _both(answers: Answers, vectors: Vectors, probes: Sequence[Probe]) -> tuple[Floats, Floats]:
-    """The reference's vectors and those given, (n, dim) each."""
+    """The reference's vectors and the actual ones, (n, dim) each."""
     expected = np.stack([answers.by_probe[p.id].vector for p in probes])
     return expected, np.stack([vectors[p.id] for p in probes])

@@ -33,7 +33,7 @@ _MOST_CHARACTERS = 200
 
 @dataclass(frozen=True)
 class Results:
-    """Everything that was found about one graph, before a verdict."""
+    """All results of one graph, before a verdict."""
 
     cases: tuple[Case, ...]
     mismatches: tuple[str, ...]
@@ -46,7 +46,7 @@ class Results:
 
 
 def graph_report(graph: Graph, thresholds: dict[str, float], results: Results, seconds: float) -> GraphReport:
-    """Verdict on a graph and summary of what was found."""
+    """The verdict on a graph, and a summary of its results."""
     reason = _reason(results, thresholds, graph.buckets)
     vectors = [c for c in results.cases if c.check not in (EXECUTED, TOKEN_STATES)]
     return GraphReport(
@@ -114,7 +114,7 @@ def _group(cases: list[Case]) -> Group:
 
 
 def _cosines(cases: tuple[Case, ...], executed: bool) -> list[float]:
-    """Of the execution, or of all vectors that are compared with the reference's."""
+    """The cosines of the execution check, or of all vectors that are compared with the reference's."""
     return [c.figures.cosine for c in cases if (c.check == EXECUTED) is executed and c.check != TOKEN_STATES]
 
 
@@ -154,7 +154,7 @@ def _reason(results: Results, thresholds: dict[str, float], buckets: tuple[int, 
 
 
 def _buckets_of(failed: list[Case], buckets: tuple[int, ...]) -> str:
-    """In which lengths of a LiteRT file it went wrong, where others are right."""
+    """The lengths of a LiteRT file that fail, if others are right."""
     longer = {IN_BUCKET.format(b): b for b in buckets}
     wrong = {longer[c.check] for c in failed if c.check in longer}
     for case in (c for c in failed if buckets and c.check in ("alone", EXECUTED)):
@@ -165,7 +165,7 @@ def _buckets_of(failed: list[Case], buckets: tuple[int, ...]) -> str:
 
 
 def _changes(invariance: Invariance | None, most: float) -> list[str]:
-    """With what vectors change that should not, in words."""
+    """The circumstances that change vectors although they should not, in words."""
     if invariance is None:
         return []
     measured = {

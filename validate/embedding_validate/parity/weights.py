@@ -19,7 +19,7 @@ from embedding_validate.parity.results import WeightReport
 
 
 def of_bundle(checkpoint: Checkpoint, bundle: Path, manifest: Manifest) -> Checkpoint:
-    """The checkpoint in a bundle's own ids: with fewer rows in its table where the vocabulary was trimmed."""
+    """The checkpoint in a bundle's own ids: if the vocabulary was trimmed, its table has fewer rows."""
     if manifest.tokenizer.kept_ids is None:
         return checkpoint
     kept_ids = np.load(bundle / manifest.tokenizer.kept_ids).astype(np.int64)
@@ -32,7 +32,7 @@ def of_bundle(checkpoint: Checkpoint, bundle: Path, manifest: Manifest) -> Check
 
 
 def compare_weights(checkpoint: Checkpoint, graph: BundleGraph) -> WeightReport:
-    """How many tensors of a graph were compared with the checkpoint's, and which differ."""
+    """Compare a graph's tensors with the checkpoint's; the number compared, and those that differ."""
     try:
         count, faults = differences(graph.path, of_bundle(checkpoint, graph.folder, graph.manifest))
     except AuditError as e:

@@ -48,7 +48,7 @@ class Probe:
     """One call: `verb` of the public API on one text.
 
     `prompt_name` None leaves the choice to the verb (no prompt for `encode`, unless the checkpoint has a
-    default one); `title` is for `encode_document` only. With `chunked_at` the text runs with
+    default one); `title` is for `encode_document` only. If `chunked_at` is set, the text runs with
     `overflow="chunk"`, in pieces of at most that many tokens.
     """
 
@@ -64,7 +64,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class ProbeSet:
-    """Probes to run alone, groups of their ids to run in one batch each, and ids to run at every dim."""
+    """Probes to run alone, groups of their ids to run as batches, and ids to run at every dim."""
 
     name: str
     probes: tuple[Probe, ...]
@@ -86,10 +86,11 @@ class ProbeSet:
 
 @dataclass(frozen=True)
 class Limits:
-    """What probes must straddle: `window` is the largest |i - j| of local layers (None: there are none).
+    """The limits that probes must straddle: `window` is the largest |i - j| of local layers (None: there are
+    none).
 
     `buckets` are the fixed lengths that graphs run at, `added` the tokens that the checkpoint's owner added;
-    `held_out` asks for the texts that show whether a graph holds the cosine it was composed for.
+    `held_out` adds the texts that show whether a graph holds the cosine it was composed for.
     """
 
     window: int | None
@@ -105,7 +106,7 @@ def buckets(graphs: Iterable[Graph]) -> tuple[int, ...]:
 
 
 def composed(graphs: Iterable[Graph]) -> bool:
-    """Whether a graph was composed for a wanted cosine."""
+    """Whether a graph was composed for a target cosine."""
     return any(graph.composition for graph in graphs)
 
 
@@ -168,7 +169,7 @@ def of_texts(texts: Sequence[Text], prompts: Mapping[str, str]) -> ProbeSet:
 def _probe_set(
     name: str, probes: Sequence[Probe], batches: Iterable[Sequence[str]], dims: Iterable[str]
 ) -> ProbeSet:
-    """A set whose batches and dims leave out lengths that this model, or its tokenizer, does not have."""
+    """A set whose batches and dims leave out lengths that this model or its tokenizer does not have."""
     ids = {p.id for p in probes}
     own_batches = [tuple(i for i in batch if i in ids) for batch in batches]
     return ProbeSet(
@@ -192,7 +193,8 @@ def _special(texts: Sequence[Text]) -> list[Probe]:
 
 
 def _added(limits: Limits) -> list[Probe]:
-    """Tokens of the checkpoint's owner among words, and within one; as a text, as a query, as a document."""
+    """Tokens that the checkpoint's owner added, between words and within one; as a text, as a query, as a
+    document."""
     if not limits.added:
         return []
     marks = [*limits.added[:2], *limits.added[-2:]]
@@ -203,7 +205,8 @@ def _added(limits: Limits) -> list[Probe]:
 
 
 def _window_edges(limits: Limits, multiples: Sequence[int]) -> list[int]:
-    """One to both sides of each multiple of the window, and 2 past the first: there a pair drops out."""
+    """Lengths one below, at and one above each multiple of the window, and 2 past the first: there a pair of
+    tokens drops out."""
     if limits.window is None:
         return []
     w = limits.window
@@ -211,12 +214,13 @@ def _window_edges(limits: Limits, multiples: Sequence[int]) -> list[int]:
 
 
 def _bucket_edges(limits: Limits) -> list[int]:
-    """Each bucket full, and half full."""
+    """The full and half length of each bucket."""
     return [n for b in limits.buckets for n in (b // 2, b)]
 
 
 def _lengths(texts: Sequence[Text], lengths: Iterable[int], limits: Limits, count: Count) -> list[Probe]:
-    """Texts of the wanted lengths; those past the maximum test truncation. Ids carry the length reached."""
+    """Texts of the given lengths; those past the maximum test truncation. A probe's id holds the length that
+    its text reached."""
     pieces = _pieces(texts)
     m, shortest = limits.max_seq_length, count("")
     sizes = sorted({n for n in lengths if n >= shortest})
@@ -227,7 +231,7 @@ def _lengths(texts: Sequence[Text], lengths: Iterable[int], limits: Limits, coun
 
 
 def _prompts(texts: Sequence[Text], prompts: Mapping[str, str], ids: Sequence[str]) -> list[Probe]:
-    """Every prompt by name, both verbs, and titles where the document prompt has a place for one."""
+    """Every prompt by name, both verbs, and titles if the document prompt has a place for one."""
     probes = []
     for t in _select(texts, ids):
         probes += [Probe(f"{t.id}/prompt {n}", t.script, t.text, prompt_name=n) for n in prompts]
@@ -242,7 +246,7 @@ def _prompts(texts: Sequence[Text], prompts: Mapping[str, str], ids: Sequence[st
 
 
 def _retrieval(prompts: Mapping[str, str]) -> list[Probe]:
-    """The library's questions as queries and its passages as documents, every second one with its title."""
+    """The library's questions as queries, and its passages as documents, every second one with its title."""
     search = library()
     titled = TITLE_SLOT in prompts.get("document", "")
     queries = [
@@ -272,7 +276,7 @@ def _chunked(texts: Sequence[Text], prompts: Mapping[str, str], limits: Limits, 
 
 
 def _held_out(prompts: Mapping[str, str], limits: Limits, count: Count) -> list[Probe]:
-    """What the exporter did not calibrate on, as far as it is read to its end."""
+    """Texts that the exporter did not calibrate on and that the model reads to the end."""
     return [
         Probe(f"held-out-{n}", HELD_OUT, text, prompt_name=name)
         for n, (name, text) in enumerate(held_out_texts.prompted(prompts) if limits.held_out else ())
@@ -281,5 +285,5 @@ def _held_out(prompts: Mapping[str, str], limits: Limits, count: Count) -> list[
 
 
 def _pieces(texts: Sequence[Text]) -> list[str]:
-    """What longer texts are composed of."""
+    """The pieces of which longer texts are composed."""
     return [t.text for t in texts if t.text.strip() and t.script not in ("Control tokens", "Control")]

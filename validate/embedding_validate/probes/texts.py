@@ -40,7 +40,7 @@ def packaged() -> tuple[Text, ...]:
 
 @cache
 def library() -> Library:
-    """The package's library: what is searched, and what is asked."""
+    """The package's library: passages to search, and questions."""
     data = json.loads(PASSAGES.read_text(encoding="utf-8"))
     pairs = {
         part: tuple((item[first], item[second]) for item in data[part])
@@ -51,7 +51,7 @@ def library() -> Library:
 
 def read(path: Path) -> tuple[Text, ...]:
     """Read the user's texts, in any format that `embed-text` reads: records with `text` (and `id`, `script`),
-    else one per line. Blank lines are passed over.
+    else one per line. Blank lines are skipped.
 
     Raises:
         InputError: the file is missing, unreadable, not what its name says, or has no text.
@@ -63,7 +63,7 @@ def read(path: Path) -> tuple[Text, ...]:
 
 
 def records(path: Path, option: str, layouts: tuple[tuple[str, ...], ...]) -> Iterator[Record]:
-    """What is in a file that the user has named with an option, but for blank lines; see `read_records`.
+    """The records of a file that the user has named with an option, without blank lines; see `read_records`.
 
     Raises:
         InputError: the file is missing, unreadable, of no known format, or has other fields.

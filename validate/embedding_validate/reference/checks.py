@@ -21,7 +21,8 @@ class ReferenceLoadError(EmbeddingError):
 
 
 def require_bidirectional(transformer: Any) -> None:
-    """Change the last token; the first hidden state must change too (or the library runs silently causal)."""
+    """Change the last token; the first hidden state must change too, otherwise the library silently attends
+    causally."""
     import torch
 
     last = transformer.config.vocab_size - 1
@@ -39,8 +40,8 @@ def require_bidirectional(transformer: Any) -> None:
 def require_weights(transformer: Any, checkpoint: "Checkpoint") -> None:
     """Every weight of the reference must be the checkpoint's, by its name and its first row.
 
-    transformers fills what it does not find in the files with random numbers, and only warns: so it does with
-    all of them where the class is another than the one that saved them.
+    transformers fills weights that it does not find in the files with random numbers, and only warns. It does
+    so with all weights if the class is not the one that saved them.
     """
     import torch
 
@@ -77,7 +78,7 @@ def _first_rows(folder: Path, names: Set[str]) -> "dict[str, tuple[tuple[int, ..
 
 
 def _bare(name: str) -> str:
-    """A tensor's name without what a class that holds the encoder puts before it."""
+    """A tensor's name without the prefix of a class that holds the encoder."""
     for prefix in ("model.", "language_model."):
         name = name.removeprefix(prefix)
     return name

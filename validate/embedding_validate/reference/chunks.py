@@ -23,7 +23,7 @@ Ids = tuple[int, ...]
 
 
 class ChunkError(EmbeddingError):
-    """The pieces of a text are not the text."""
+    """The pieces of a text do not make up the text."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Chunk:
 
 @dataclass
 class _Recorder:
-    """The reference's tokenizer as far as the cutter uses one; remembers which text gave which ids."""
+    """The part of the reference's tokenizer that the cutter uses; remembers which text gave which ids."""
 
     ids_of: Callable[[str], Ids]
     texts: dict[Ids, str]
@@ -69,14 +69,15 @@ def cut(prompt: str, text: str, limit: int, ids_of: Callable[[str], Ids]) -> tup
 
 
 def mean(vectors: Sequence[Floats], tokens: Sequence[int], normalize: bool) -> Floats:
-    """Σ nᵢ vᵢ / Σ nᵢ of vectors (dim,), summed in float64; normalised where the checkpoint ends so."""
+    """Σ nᵢ vᵢ / Σ nᵢ of vectors (dim,), summed in float64; normalised if the checkpoint does."""
     vector = np.average(np.stack(vectors), axis=0, weights=tokens).astype(np.float32)
     return metrics.normalized(vector) if normalize else vector
 
 
 @dataclass(frozen=True)
 class Overflow:
-    """A text in chunks: the prompt before each, the chunks, and the ids it has when cut off instead."""
+    """A text in chunks: the prompt before each, the chunks, and the ids of the text if it is truncated
+    instead."""
 
     prompt: str
     chunks: tuple[Chunk, ...]

@@ -41,7 +41,7 @@ _DAMAGED = (
 
 
 def save(answers: Answers, path: Path) -> None:
-    """Write answers to a sibling of `path`, then rename it, so that no half file is seen.
+    """Write answers to a sibling of `path`, then rename it, so that no half-written file is visible.
 
     Raises:
         OSError: the folder cannot be written to.

@@ -34,10 +34,10 @@ def has_processor(folder: Path) -> bool:
 
 
 def write_text_only(folder: Path, view: Path) -> None:
-    """Make `view` a copy of a checkpoint's folder for text alone; weights and other large files are links.
+    """Make `view` a copy of a checkpoint's folder for text alone; weights and other large files become links.
 
     Raises:
-        ReferenceLoadError: the system makes neither links nor hard links.
+        ReferenceLoadError: the system supports neither symbolic nor hard links.
     """
 
     def without_towers(config: dict[str, Any]) -> dict[str, Any]:

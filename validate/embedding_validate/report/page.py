@@ -43,7 +43,7 @@ def write(bundle: Path) -> Path:
 
 
 def render(data: Json) -> str:
-    """The page for a report as `parity.json` holds it.
+    """The page for a report from `parity.json`.
 
     Raises:
         InputError: a schema version this code does not know, or figures that it does not find.
@@ -99,7 +99,7 @@ def _sentence(graphs: list[Json], data: Json) -> str:
 
 
 def _coarse(graphs: list[Json]) -> str:
-    """What a reader must not overlook where 4 bits have passed: how much they lose is not judged."""
+    """A note for graphs of 4 bits that have passed: the verdict does not judge how much they lose."""
     passed = [g for g in graphs if g["status"] == "passed" and not g.get("composition")]
     lossy = [g for g in passed if g["precision"] in FOUR_BITS and g["cosine"]]
     means = [f"{g['key']} {_cosine(g['cosine']['mean'])}" for g in lossy]
@@ -135,7 +135,7 @@ def _drawn(svg: str, caption: str) -> Json:
 
 
 def _changes(invariance: Json) -> list[tuple[str, float]]:
-    """What was measured of the same text in other circumstances, in words."""
+    """The differences measured for the same text in other circumstances, in words."""
     names = {
         "batch": "alone or batched",
         "runs": "twice",

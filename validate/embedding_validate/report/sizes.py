@@ -15,7 +15,8 @@ _FLOOR = 1e-9
 
 
 def figures(graphs: dict[str, Json]) -> list[tuple[str, str]]:
-    """Of all graphs: size against cosine and search overlap, where there are two to compare. SVG, caption."""
+    """Plots of size against cosine and search overlap, if there are two graphs to compare: (SVG, caption)
+    each."""
     sized = {key: g for key, g in graphs.items() if g.get("bytes")}
     cosines = [
         (g["bytes"], 1 - g["cosine"]["mean"], f"{key}: mean cosine {g['cosine']['mean']:.5f}")
@@ -43,7 +44,7 @@ def figures(graphs: dict[str, Json]) -> list[tuple[str, str]]:
 
 
 def curve(key: str, composition: Json) -> tuple[str, str]:
-    """What was weighed to compose a graph. SVG, caption."""
+    """A plot of the compositions that were considered for a graph: (SVG, caption)."""
     target, points = composition["target_cosine"], []
     for point in composition["curve"]:
         cosine, kind = point["cosine"], "measured"

@@ -24,7 +24,8 @@ _WEIGHT_ELEMENTS = 1024
 
 @dataclass(frozen=True)
 class LitertFile:
-    """An opened file: `runners` by length take ids of that length; `inputs`, `outputs` are their names."""
+    """An opened file: `runners`, by length, take ids of that length; `inputs` and `outputs` are their
+    names."""
 
     runners: dict[int, Callable[[NDArray[np.int32]], Floats]]
     inputs: tuple[str, ...]
@@ -32,7 +33,7 @@ class LitertFile:
 
     @property
     def lengths(self) -> tuple[int, ...]:
-        """The lengths it takes, ascending."""
+        """The lengths that it takes, ascending."""
         return tuple(sorted(self.runners))
 
     def vector(self, ids: Sequence[int], length: int | None = None) -> Floats:
@@ -84,7 +85,7 @@ def _by_signature(opened: Any, signatures: dict[str, dict[str, list[str]]]) -> L
 
 
 def _primary(opened: Any) -> LitertFile:
-    """A file without signatures has one graph."""
+    """The primary graph of a file without signatures."""
     inputs, outputs = opened.get_input_details(), opened.get_output_details()
 
     def run(tokens: NDArray[np.int32]) -> Floats:
@@ -99,7 +100,7 @@ def _primary(opened: Any) -> LitertFile:
 
 
 def _length(inputs: Sequence[Any], outputs: Sequence[Any]) -> int | None:
-    """The S of the contract, None where it is not kept."""
+    """The length S of a signature [1, S], None if inputs and outputs do not keep the contract."""
     if len(inputs) != 1 or len(outputs) != 1:
         return None
     ids, vector = inputs[0], outputs[0]
@@ -116,9 +117,9 @@ def _called(runner: Any, input_name: str, output_name: str) -> Callable[[NDArray
 
 
 def precision_of(path: Path) -> Precision:
-    """What the file's weights are stored as: of its constants of some size, the narrowest types.
+    """The precision of the file's weights: the narrowest types among its larger constants.
 
-    Where a single one beside 8-bit ones has 4 bits, that is the table.
+    If only one constant has 4 bits and the others have 8, that one is the table.
     """
     from ai_edge_litert import schema_py_generated as schema
 

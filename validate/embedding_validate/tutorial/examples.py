@@ -33,7 +33,7 @@ _TITLES = {
 
 @dataclass(frozen=True)
 class Word:
-    """A word's vector as both give it: its first and last three components."""
+    """A word's vector in reference and bundle: its first and last three components."""
 
     text: str
     dim: int
@@ -43,9 +43,10 @@ class Word:
 
 @dataclass(frozen=True)
 class Row:
-    """One score as both give it; `printed` is the tutorial's, where the checkpoint is the tutorial's.
+    """One score in reference and bundle; `printed` is the tutorial's, if the checkpoint is the tutorial's.
 
-    `asked` is the same share of the components as in the tutorial, `dim` the nearest that the model offers.
+    `asked` is the same share of the components as in the tutorial, and `dim` the nearest that the model
+    offers.
     """
 
     id: str
@@ -76,7 +77,8 @@ class Examples:
 
 
 def of_reference(reference: "Reference") -> VectorOf:
-    """Vectors of the reference; a dim is sliced and normalised as its `normalize_embeddings=True` does."""
+    """A function that gives the reference's vectors; at a dim they are sliced and normalised, as with its
+    `normalize_embeddings=True`."""
 
     def vector_of(probe: Probe, dim: int | None) -> NDArray[np.float32]:
         return sliced(reference.answer_one(probe).vector, dim, dim is not None)
@@ -87,7 +89,7 @@ def of_reference(reference: "Reference") -> VectorOf:
 def run(
     reference: VectorOf, bundle: VectorOf, prompts: Mapping[str, str], dims: Sequence[int], real: bool
 ) -> Examples:
-    """The examples on a model that offers `dims`, the largest being all its components.
+    """Run the examples on a model that offers `dims`, of which the largest is all its components.
 
     `real` says that the printed figures are this model's.
     """
@@ -147,7 +149,7 @@ def _line(row: Row) -> str:
 
 
 def _replaced(rows: list[Row]) -> list[str]:
-    """What is shown in place of dims that the model does not offer."""
+    """Lines on the dims shown in place of those that the model does not offer."""
     pairs = dict.fromkeys((r.asked, r.dim) for r in rows if r.asked != r.dim)
     return [
         f"  {printed_dim} is not offered by this checkpoint; shown at {dim}" for printed_dim, dim in pairs

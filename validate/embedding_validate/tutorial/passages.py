@@ -25,7 +25,8 @@ class SearchResult:
 
 
 def search(reference: VectorOf, bundle: VectorOf, prompts: Mapping[str, str]) -> tuple[SearchResult, ...]:
-    """For each question the best passage by either; nothing where the document prompt takes no title."""
+    """The best passage for each question by reference and bundle; nothing if the document prompt takes no
+    title."""
     if TITLE_SLOT not in prompts.get("document", ""):
         return ()
     library = texts.library()
