@@ -133,14 +133,14 @@ def _parser() -> argparse.ArgumentParser:
         type=_ints,
         default=BUCKETS,
         metavar="LIST",
-        help=f"the lengths that a LiteRT file is made for (default: {','.join(map(str, BUCKETS))}, as far as "
-        "the bundle reads)",
+        help=f"the input lengths of a LiteRT file (default: {','.join(map(str, BUCKETS))}, up to the "
+        "bundle's length)",
     )
     p.add_argument(
         "--litert-single",
         type=int,
         metavar="S",
-        help="instead of several lengths, one of S tokens, under the name of the published files",
+        help="one length of S tokens instead of several, under the name of the published files",
     )
     there = p.add_mutually_exclusive_group()
     there.add_argument("--add", action="store_true", help="add the graphs to a bundle of the same checkpoint")
@@ -165,7 +165,7 @@ def _parser() -> argparse.ArgumentParser:
         "--sliding-window",
         type=int,
         metavar="N",
-        help="the sliding_window to take where the checkpoint's own is in doubt",
+        help="the sliding_window to use if the checkpoint's own is in doubt",
     )
     p.add_argument(
         "--no-client-files",
@@ -259,8 +259,8 @@ def _verdict(manifest: Manifest, bundle: Path, seconds: float) -> list[str]:
         if made := graph.composition:
             eight = ", ".join(part for part, bits in made.bits.items() if bits == 8) or "none"
             lines.append(
-                f"    mean cosine {made.cosine_mean:.5f} on {made.texts} texts not calibrated on, "
-                f"{made.target_cosine} wanted; 8 bits in: {eight}"
+                f"    mean cosine {made.cosine_mean:.5f} on {made.texts} texts not calibrated on, target "
+                f"{made.target_cosine}; 8 bits in: {eight}"
             )
     return lines
 

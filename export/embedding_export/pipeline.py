@@ -78,7 +78,7 @@ def export_bundle(
     if not checkpoint.include_prompt and "litert" in options.formats:
         raise ExportError(
             f"{checkpoint.path} leaves the prompt's tokens out of the mean (include_prompt is false in its "
-            "pooling). LiteRT graphs take token ids alone and cannot know them: export --format onnx."
+            "pooling). LiteRT graphs take only token ids and cannot tell the prompt's: export --format onnx."
         )
     for note in left_out(options):
         report.step(f"note: {note}")
@@ -245,7 +245,7 @@ def _failure(failed: list[Graph], bundle: Path, copy: Path | None) -> str:
     where = (
         f"It was kept as {copy} for study." if copy else "Nothing was written; --keep-failed DIR keeps it."
     )
-    return f"{bundle} was refused, it does not give the reference's vectors. {' '.join(lines)} {where}"
+    return f"{bundle} was refused: it does not give the reference's vectors. {' '.join(lines)} {where}"
 
 
 def summary(manifest: Manifest, bundle: Path, seconds: float) -> dict[str, object]:

@@ -267,7 +267,7 @@ class Manifest:
         manifest: Manifest = _decode(cls, data, where)
         if manifest.architecture.schema_version != version:
             raise BundleError(
-                f"{where} has schema_version {version}, and an architecture that is written with "
+                f"{where} has schema_version {version}, but its architecture needs "
                 f"{manifest.architecture.schema_version}. The bundle is damaged: export it again."
             )
         _check_paths(manifest, where)

@@ -69,7 +69,7 @@ def _cross(options: argparse.Namespace) -> int:
 
     def require_weights(server: Any, reference: str) -> None:
         if reference.endswith(".npz"):
-            raise InputError(f"--cross embeds texts, and {reference} holds answers alone. Give a checkpoint.")
+            raise InputError(f"--cross embeds texts, but {reference} holds only answers. Give a checkpoint.")
         _require_same_weights(server.source, _checkpoint(options, server).source)
 
     return command.run(options, require_weights, _say)
@@ -82,8 +82,8 @@ def _stored(options: argparse.Namespace) -> Any:
     for name in ("texts", "examples", "save", "revision", "sliding_window", "audit"):
         if getattr(options, name):
             raise InputError(
-                f"--{name.replace('_', '-')} needs the checkpoint itself, and {options.reference} holds "
-                "answers alone. Give the checkpoint as --reference."
+                f"--{name.replace('_', '-')} needs the checkpoint itself, but {options.reference} holds only "
+                "answers. Give the checkpoint as --reference."
             )
     from embedding_validate.reference import file as reference_file
 
@@ -109,7 +109,7 @@ def _checkpoint(options: argparse.Namespace, manifest: Any) -> Any:
 def _require_same_weights(bundle: Source, reference: Source) -> None:
     if bundle.weights_sha256 != reference.weights_sha256:
         raise InputError(
-            f"The bundle was exported from {bundle.name} (weights {bundle.weights_sha256[:12]}), and this "
+            f"The bundle was exported from {bundle.name} (weights {bundle.weights_sha256[:12]}), but this "
             f"reference is of {reference.name} (weights {reference.weights_sha256[:12]}). Give the "
             "checkpoint that the bundle was exported from."
         )
@@ -236,8 +236,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="validate-embedding",
         description="Compare every graph of a bundle with sentence-transformers on its checkpoint, and write "
         "the verdict into the bundle as parity.json.",
-        epilog="Exit status: 0 passed, 1 something fell short or a disk failed, 2 usage or input, "
-        "130 interrupted.",
+        epilog="Exit status: 0 passed, 1 a check or the disk failed, 2 usage or input, 130 interrupted.",
     )
     what = p.add_mutually_exclusive_group(required=True)
     what.add_argument("bundle", metavar="BUNDLE", type=Path, nargs="?", help="the bundle's folder")
@@ -252,14 +251,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar=("SERVER_BUNDLE", "DEVICE_BUNDLE"),
         type=Path,
         nargs=2,
-        help="measure what a search loses where documents are embedded by the first, in fp32, and queries by "
-        "each graph of the second, and write cross.json and cross.html into the second",
+        help="measure what a search loses if the first embeds the documents, in fp32, and each graph of the "
+        "second the queries; write cross.json and cross.html into the second",
     )
     p.add_argument(
         "--reference",
         metavar="CHECKPOINT",
         help="the checkpoint it was exported from (a sentence-transformers folder, or a hub id), or a "
-        "reference.npz that --save wrote; needed but for --cross, where it embeds the documents with PyTorch",
+        "reference.npz that --save wrote; not needed for --cross, where it embeds the documents with PyTorch",
     )
     p.add_argument(
         "--save",
@@ -272,7 +271,7 @@ def _parser() -> argparse.ArgumentParser:
         "--sliding-window",
         type=int,
         metavar="N",
-        help="the sliding_window to take where the checkpoint's own is in doubt",
+        help="the sliding_window to use if the checkpoint's own is in doubt",
     )
     p.add_argument(
         "--texts",
@@ -301,7 +300,7 @@ def _parser() -> argparse.ArgumentParser:
         "--min-overlap",
         metavar="SHARE",
         type=_share,
-        help="for --cross: exit with 1 where a graph finds less of the first ten documents, e.g. 0.95",
+        help="for --cross: exit with 1 if a graph finds less of the first ten documents, e.g. 0.95",
     )
     printed = p.add_mutually_exclusive_group()
     printed.add_argument("--json", action="store_true", help="print the result as one JSON document")
@@ -315,7 +314,7 @@ def _share(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no share; expected a number from 0 to 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share; expected a number from 0 to 1")
     return value
 
 

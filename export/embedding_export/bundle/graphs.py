@@ -161,7 +161,7 @@ def _check_target(options: ExportOptions) -> None:
         raise ExportError(f"--target-cosine is {target}; expected a number between 0 and 1, such as 0.995.")
     if target is not None and options.formats != ("onnx",):
         raise ExportError(
-            "--target-cosine composes ONNX graphs alone. Leave out --format, and add a LiteRT graph of a "
+            "--target-cosine composes only ONNX graphs. Leave out --format, and add a LiteRT graph of a "
             "named precision to the bundle with --add."
         )
 

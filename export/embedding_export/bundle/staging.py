@@ -53,8 +53,8 @@ def staged(target: Path, existing: Existing) -> Iterator[Staging]:
         yield staging
         if _state(target) != before:
             raise ExportError(
-                f"{target} was written by another process meanwhile, and is left as it is. Export again, or "
-                "give another name."
+                f"Another process has written {target} in the meantime; it is left as it is. Export again, "
+                "or give another name."
             )
         _take_name(path, target)
     finally:

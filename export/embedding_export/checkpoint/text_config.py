@@ -90,8 +90,8 @@ def read_text_config(folder: Path, max_position_embeddings: int, max_length: int
         )
     if max_length is not None and not LEAST <= max_length <= length:
         raise CheckpointError(
-            f"A length of {max_length} tokens was asked for (--max-length); expected {LEAST} to {length}, "
-            f"the most that {folder} takes."
+            f"The requested length (--max-length) is {max_length} tokens; expected {LEAST} to {length}, the "
+            f"most that {folder} takes."
         )
     if max_length is None and length > USUAL:
         notes += (f"texts of up to {USUAL} tokens; --max-length takes up to {length}",)
@@ -158,11 +158,10 @@ def check_case(folder: Path, normalizer: Any, do_lower_case: bool) -> None:
     """
     if not do_lower_case and _lowers(normalizer) and _rebuilt(folder):
         raise CheckpointError(
-            f"{folder / 'tokenizer.json'} puts texts in lower case, and sentence_bert_config.json does not "
-            "say so. sentence-transformers saves a model with do_lower_case like this, and then reads it "
-            'without: the saved model has lost it. Put "do_lower_case": true into sentence_bert_config.json '
-            "to have the trained model back; if it was trained without, take the Lowercase out of "
-            "tokenizer.json."
+            f"{folder / 'tokenizer.json'} lowers texts, but sentence_bert_config.json does not say so. "
+            "sentence-transformers saves a model with do_lower_case like this, and then reads it without "
+            'lowering. If the model was trained on lower case, put "do_lower_case": true into '
+            "sentence_bert_config.json; if not, take the Lowercase out of tokenizer.json."
         )
 
 

@@ -39,7 +39,7 @@ def _of_machine(machine: Machine) -> list[str]:
     lines = []
     if machine.governor == "powersave" and machine.cpu_kind.startswith("arm"):
         lines.append(
-            "The clock is held down (governor powersave). Faster: sudo cpufreq-set -r -g ondemand, or echo "
+            "The clock is kept low (governor powersave). Faster: sudo cpufreq-set -r -g ondemand, or echo "
             "ondemand into /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor."
         )
     if not all(group.fast for group in machine.cores):

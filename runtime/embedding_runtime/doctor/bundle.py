@@ -146,10 +146,10 @@ def _why(graph: Graph, default: Graph) -> str:
     if graph == default:
         return f"the first of {', '.join(order)} that the bundle has and an installed engine runs"
     if graph.precision not in order:
-        return f"{graph.precision} is taken only when asked for"
+        return f"{graph.precision} is used only on request"
     if graph.precision == default.precision:
-        return f"{FORMAT_ORDER[0]} goes before {graph.format} where both engines are installed"
-    return f"{default.precision} goes before {graph.precision}"
+        return f"{FORMAT_ORDER[0]} is preferred to {graph.format} if both engines are installed"
+    return f"{default.precision} is preferred to {graph.precision}"
 
 
 def _timed(state: GraphState, one: BundleGraph, threads: int, room: int | None) -> GraphState:

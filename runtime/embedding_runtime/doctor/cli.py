@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit status: 0 all is well, 1 something is wrong, 2 usage, 130 interrupted.",
     )
     p.add_argument("bundle", metavar="BUNDLE", nargs="?", type=Path, help="a bundle, to open, check and time")
-    p.add_argument("--json", action="store_true", help="print what was found as one JSON document")
+    p.add_argument("--json", action="store_true", help="print the findings as one JSON document")
     return p
 
 

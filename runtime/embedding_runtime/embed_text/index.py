@@ -22,8 +22,8 @@ def join_file(path: Path, added: Stamp, id_field: str | None, resume: bool) -> t
     begun = notes_path(path).exists()
     if begun and not resume:
         raise InputError(
-            f"{path} may hold rows of a run that did not end. The same command with --resume continues "
-            f"it; to keep the rows as they are and add others, remove {notes_path(path)}."
+            f"{path} may hold rows of an interrupted run. The same command with --resume continues it; to "
+            f"keep the rows as they are and add others, remove {notes_path(path)}."
         )
     if not path.exists():
         return added, None

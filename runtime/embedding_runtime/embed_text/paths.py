@@ -36,9 +36,9 @@ def check_paths(arguments: argparse.Namespace, source: Path | None, output: Path
     """
     kind = output_format(output)
     if arguments.into is not None and arguments.output is not None:
-        raise InputError("--into FILE adds to a file, --output FILE writes one anew. Give one of them.")
+        raise InputError("--into FILE adds to a file, --output FILE writes a new one. Give only one of them.")
     if arguments.into == "-":
-        raise InputError("--into adds to a file, and - is none. Leave it out to write standard output.")
+        raise InputError("--into adds to a file, and - is not one. Leave it out to write to standard output.")
     if arguments.json and output is None:
         raise InputError(
             "--json prints a report on standard output, so it needs --output FILE or --into FILE for the "
@@ -87,7 +87,7 @@ def _delimiter(delimiter: str | None, kind: RowFormat) -> str | None:
         )
     mark = {"tab": "\t", "\\t": "\t"}.get(delimiter, delimiter)
     if len(mark) != 1 or mark in '"\r\n':
-        raise InputError(f"--delimiter is {delimiter!r}; expected one character but a quote, or tab.")
+        raise InputError(f"--delimiter is {delimiter!r}; expected one character other than a quote, or tab.")
     return mark
 
 

@@ -129,7 +129,7 @@ def pass_over(rows: Iterator[Row], mark: Mark, digest: Digest) -> None:
         row = next(rows, None)
         if row is None:
             raise InputError(
-                f"The interrupted run has done {mark.rows} rows, and the input has {done}. Give the same "
+                f"The interrupted run had read {mark.rows} rows, but the input has {done}. Give the same "
                 "input, or leave out --resume to start again."
             )
         digest.add(row)

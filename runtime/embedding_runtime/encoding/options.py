@@ -109,8 +109,8 @@ class Options:
             )
         if self.convert_to_tensor and torch_loaded() is None:
             raise InputError(
-                "convert_to_tensor=True needs PyTorch, which this runtime does without. Use the NumPy array, "
-                "or import torch first where it is installed."
+                "convert_to_tensor=True needs PyTorch, which this runtime does not import. Use the NumPy "
+                "array, or import torch first if it is installed."
             )
         if self.pool is not None or self.chunk_size is not None:
             raise InputError(

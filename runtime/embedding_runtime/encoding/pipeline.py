@@ -137,7 +137,7 @@ class Encoder:
     def _tell_prefix(self, index: int) -> None:
         self._notices.once(
             "prefix",
-            f"inputs[{index}] already begins with a prompt of this bundle, and gets its prompt all the "
+            f"inputs[{index}] already begins with a prompt of this bundle, but gets its prompt all the "
             'same. Pass texts without prompts, or prompt="". (Shown once.)',
             EmbeddingWarning,
         )

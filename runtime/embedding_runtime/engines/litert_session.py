@@ -55,7 +55,7 @@ class LitertSession:
             EngineError: the engine failed.
         """
         if outputs != (OUTPUT,):
-            raise InputError(f"A LiteRT graph gives {OUTPUT!r} only; {list(outputs)} was asked for.")
+            raise InputError(f"A LiteRT graph gives {OUTPUT!r} only; {list(outputs)} was requested.")
         rows = [row[:length].astype(np.int32) for row, length in zip(ids, mask.sum(axis=1), strict=True)]
         return [np.stack([self._vector(row) for row in rows])]
 

@@ -95,7 +95,7 @@ def open_prepared(
         return result
     from embedding_runtime.machine.process_memory import give_back_memory
 
-    reason = "what was prepared does not pass its check"
+    reason = "the prepared files do not pass their check"
     try:
         _replace(entry, key, build)
         give_back_memory()
@@ -108,9 +108,9 @@ def open_prepared(
     if result is None:
         _NOTICES.once(
             entry.name,
-            f"Packed weights cannot be kept in {entry.parent} ({reason}). The graph runs without them: "
-            "right, but with more memory. Set XDG_CACHE_HOME to a folder that can be written, or load with "
-            "device_cache=False. (Shown once.)",
+            f"Packed weights cannot be kept in {entry.parent} ({reason}). Without them the graph gives the "
+            "same vectors but takes more memory. Set XDG_CACHE_HOME to a folder that can be written, or "
+            "load with device_cache=False. (Shown once.)",
             EmbeddingWarning,
         )
     return result

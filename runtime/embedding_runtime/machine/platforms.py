@@ -39,17 +39,17 @@ def lack(engine: str, on: Platform) -> str | None:
     least = ".".join(map(str, needed))
     if on.bits < 64:
         return (
-            f"This Python is of {on.bits} bits ({on.machine}), and {engine} is built for 64 bits only. "
-            "Install a 64-bit system: Raspberry Pi OS (64-bit) runs on the Pi 3, 4, 5 and Zero 2 W."
+            f"This is a {on.bits}-bit Python ({on.machine}), but {engine} is built for 64 bits only. Install "
+            "a 64-bit system: Raspberry Pi OS (64-bit) runs on the Pi 3, 4, 5 and Zero 2 W."
         )
     if on.libc == "musl":
         return (
-            f"This system's C library is musl, and {engine} is built for glibc >= {least}. Take a system "
+            f"This system's C library is musl, but {engine} is built for glibc >= {least}. Take a system "
             "with glibc: Debian, Ubuntu, Raspberry Pi OS; for a container, an image that is not Alpine's."
         )
     if on.libc == "glibc" and on.libc_version and on.libc_version < needed:
         return (
-            f"This system has {on.libc_text}, and {engine} needs glibc >= {least}. Upgrade the system: "
+            f"This system has {on.libc_text}, but {engine} needs glibc >= {least}. Upgrade the system: "
             "Debian 12, Ubuntu 22.04 and Raspberry Pi OS of 2023, or newer, have it."
         )
     return None

@@ -34,7 +34,7 @@ class _Guard:
             return
         refusal = ServiceError(
             401,
-            "This service asks for its token: Authorization: Bearer TOKEN (OpenAI's clients: api_key).",
+            "This service needs its token: Authorization: Bearer TOKEN (OpenAI's clients: api_key).",
             code="invalid_api_key",
             headers={"WWW-Authenticate": "Bearer", "Connection": "close"},
         )

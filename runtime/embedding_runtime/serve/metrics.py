@@ -15,7 +15,7 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120
 _TEXTS = (1, 2, 4, 8, 16, 32, 64)
 
 REQUESTS = Counter(
-    "embedding_requests", "Requests for vectors, by HTTP status; 499 where the client went away", ["status"]
+    "embedding_requests", "Requests for vectors, by HTTP status; 499 if the client disconnected", ["status"]
 )
 SECONDS = Histogram("embedding_request_seconds", "From a request to its answer", buckets=_SECONDS)
 TEXTS = Counter("embedding_texts", "Texts that were answered")

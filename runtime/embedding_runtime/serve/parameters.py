@@ -45,7 +45,7 @@ def read(body: bytes, model: Model, limits: Limits) -> Parameters:
     titles = _titles(fields.get("title"), raw, fields.get("input"))
     if any(not isinstance(each, str) for each in raw):
         if task is not None or titles is not None:
-            raise refused("task and title are for text; token ids are read as they stand.", "input")
+            raise refused("task and title are for text; token ids are read as they are.", "input")
         return Parameters(raw, None, _dim(fields.get("dimensions"), model), _base64(fields))
     inputs, prompt = _requests(raw, titles, task, model)
     return Parameters(inputs, prompt, _dim(fields.get("dimensions"), model), _base64(fields))
@@ -57,7 +57,7 @@ def _fields(body: bytes) -> dict[str, Any]:
     except UnicodeDecodeError as e:
         raise refused(f"The body is not UTF-8 ({e}).", code="invalid_json") from e
     except (ValueError, RecursionError) as e:
-        raise refused(f"The body is not JSON that can be read ({e}).", code="invalid_json") from e
+        raise refused(f"The body is not valid JSON ({e}).", code="invalid_json") from e
     if not isinstance(data, dict):
         raise refused(f"The body is a JSON {_kind(data)}; expected an object.", code="invalid_json")
     if unknown := sorted(set(data) - set(_FIELDS)):
@@ -73,7 +73,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) != len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"the field {next(n for n in names if names.count(n) > 1)!r} is there twice")
+        raise ValueError(f"the field {next(n for n in names if names.count(n) > 1)!r} appears twice")
     return fields
 
 

@@ -54,6 +54,6 @@ def _check(stamp: Stamp, manifest: Manifest, where: str) -> None:
         )
     if stamp.dim > manifest.embedding_dim:
         raise InputError(
-            f"{where} says {stamp.dim} components, and this space has {manifest.embedding_dim}. "
-            "The stamp is damaged: embed the texts again."
+            f"{where} says {stamp.dim} components, but this space has {manifest.embedding_dim}. The stamp is "
+            "damaged: embed the texts again."
         )

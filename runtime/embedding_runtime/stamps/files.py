@@ -80,9 +80,9 @@ def _object(text: str, where: str) -> dict[str, Any]:
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as e:
-        raise InputError(f"{where} holds no stamp ({e}). Embed the texts again, or write it anew.") from e
+        raise InputError(f"{where} holds no stamp ({e}). Embed the texts again, or write it again.") from e
     if not isinstance(data, dict):
-        raise InputError(f"{where} holds no stamp: {text[:40]!r}. Embed the texts again, or write it anew.")
+        raise InputError(f"{where} holds no stamp: {text[:40]!r}. Embed the texts again, or write it again.")
     return data
 
 
@@ -93,11 +93,11 @@ def _parquet_stamp(file: Path) -> str:
     try:
         metadata = parquet.read_schema(str(file)).metadata or {}
     except arrow.ArrowInvalid as e:
-        raise InputError(f"{file} is no Parquet file that can be read ({e}).") from e
+        raise InputError(f"{file} is not a readable Parquet file ({e}).") from e
     if PARQUET_KEY.encode() not in metadata:
         raise InputError(
             f"{file} has no stamp ({PARQUET_KEY!r} in its metadata), so nothing says which model its vectors "
-            "are of; other tools drop it when they write a file anew. Embed its texts again with embed-text."
+            "are of; other tools drop it when they rewrite a file. Embed its texts again with embed-text."
         )
     text: str = metadata[PARQUET_KEY.encode()].decode("utf-8", "replace")
     return text
@@ -108,7 +108,7 @@ def _check_array(file: Path, stamp: Stamp) -> None:
     try:
         array = np.load(file, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, OSError) as e:
-        raise InputError(f"{file} is not a .npy file that can be read ({e}).") from e
+        raise InputError(f"{file} is not a readable .npy file ({e}).") from e
     width, dtype = stored_as(stamp.dim, stamp.vector_precision)
     if array.ndim != 2 or array.shape[1] != width or array.dtype != np.dtype(dtype):
         raise InputError(

@@ -87,7 +87,7 @@ class Stamp:
             newer = type(version) is int and version > STAMP_VERSION
             raise InputError(
                 f"{where} has a stamp of version {version!r}; this version reads {STAMP_VERSION}. "
-                + ("Upgrade embedding-edge." if newer else "Embed the texts again, or write its stamp anew.")
+                + ("Upgrade embedding-edge." if newer else "Embed the texts again, or write its stamp again.")
             )
         values = {name: value for name, value in fields.items() if name != "stamp_version"}
         types = typing.get_type_hints(cls)
@@ -95,7 +95,7 @@ class Stamp:
         if wrong:
             raise InputError(
                 f"{where} has a damaged stamp: {wrong[0]!r} is {str(values.get(wrong[0], 'missing'))[:60]}. "
-                "Embed the texts again, or write its stamp anew."
+                "Embed the texts again, or write its stamp again."
             )
         return cls(**{**values, "graphs": tuple(values["graphs"])})
 

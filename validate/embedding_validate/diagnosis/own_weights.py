@@ -119,6 +119,6 @@ class OwnWeights:
         worst = max(tried, key=lambda executed: executed.update_error)
         limit = execution_threshold(self.graph.format, self.graph.precision).update_error or 0.0
         if worst.update_error <= limit:
-            return finding(name, evidence, None, "what differs lies behind the last layer")
+            return finding(name, evidence, None, "the difference lies after the last layer")
         error = f"relative error of what it adds {worst.update_error:.1e}, by its own weights and rounding"
         return finding(f"{worst.residual} differs", evidence, None, error)

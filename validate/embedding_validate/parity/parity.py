@@ -160,7 +160,7 @@ def _left_out(manifest: Manifest, answers: Answers) -> tuple[str, ...]:
         supported = answers.for_graph(graph, manifest.tokenizer.pad_id).probes.probes
         if len(supported) < total:
             reason = (
-                f"not asked {total - len(supported)} of {total} probes: texts of more than the "
+                f"skipped {total - len(supported)} of {total} probes: texts of more than the "
                 f"{max(graph.buckets)} tokens that are read, or with a literal padding token read as a "
                 "control token, which is refused."
             )

@@ -93,7 +93,7 @@ def load(path: Path) -> Answers:
 
 def _check_schema(about: Any, path: Path) -> None:
     if not isinstance(about, dict) or about.get("format") != FORMAT:
-        raise ValueError("it does not say that it is one")
+        raise ValueError("it is not marked as one")
     if (version := about.get("schema_version")) != SCHEMA_VERSION:
         raise InputError(
             f"{path} has schema_version {version!r}; this version reads {SCHEMA_VERSION}. Write it again "
@@ -112,7 +112,7 @@ def _answers(about: dict[str, Any], arrays: dict[str, Any]) -> Answers:
     ids = [tuple(part.tolist()) for part in np.split(arrays["ids"], arrays["ends"][:-1])]
     vectors = arrays["vectors"]
     if not len(probe_set.probes) == len(ids) == len(vectors) or arrays["ends"][-1] != len(arrays["ids"]):
-        raise ValueError("its parts are not of one length")
+        raise ValueError("its parts have different lengths")
     names = [p.id for p in probe_set.probes]
     states = _states(about["states_of"], dict(zip(names, map(len, ids), strict=True)), arrays["states"])
     by_probe = {n: Answer(i, v, states.get(n)) for n, i, v in zip(names, ids, vectors, strict=True)}
@@ -128,6 +128,6 @@ def _answers(about: dict[str, Any], arrays: dict[str, Any]) -> Answers:
 def _states(names: list[str], tokens: dict[str, int], rows: Floats) -> dict[str, Floats]:
     """The rows of each probe's hidden states."""
     if sum(tokens[n] for n in names) != len(rows):
-        raise ValueError("its parts are not of one length")
+        raise ValueError("its parts have different lengths")
     ends = np.cumsum([tokens[n] for n in names], dtype=np.int64)
     return dict(zip(names, np.split(rows, ends[:-1]), strict=True)) if names else {}

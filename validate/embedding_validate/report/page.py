@@ -104,7 +104,7 @@ def _coarse(graphs: list[Json]) -> str:
     lossy = [g for g in passed if g["precision"] in FOUR_BITS and g["cosine"]]
     means = [f"{g['key']} {_cosine(g['cosine']['mean'])}" for g in lossy]
     return (
-        f"What 4 bits lose is shown, not judged; their mean cosine to the reference: {', '.join(means)}."
+        f"The loss of 4 bits is shown, not judged; the mean cosine to the reference: {', '.join(means)}."
         if means
         else ""
     )

@@ -43,7 +43,7 @@ def canonical_name(name: str) -> str:
 
 def left_out(name: str) -> str | None:
     """Why the encoder does not use a tensor of the files; None if it should."""
-    return "a bundle embeds text alone" if name.startswith(_TOWERS) else None
+    return "a bundle embeds only text" if name.startswith(_TOWERS) else None
 
 
 def tensor_specs(figures: Figures) -> dict[str, TensorSpec]:

@@ -21,7 +21,7 @@ _ONLY: tuple[tuple[str, tuple[object, ...], str], ...] = (
     ("attn_logit_softcapping", (None,), "attention scores are not capped"),
     ("final_logit_softcapping", (None,), "there are no logits to cap"),
     ("is_causal", (True,), "use_bidirectional_attention alone decides the direction"),
-    ("partial_rotary_factor", (None, 1, 1.0), "rotary embeddings turn the whole head"),
+    ("partial_rotary_factor", (None, 1, 1.0), "rotary embeddings rotate the whole head"),
     ("per_layer_config", (None, {}), "all layers have the same shape"),
     ("auto_map", (None, {}), "code in the checkpoint is not run"),
 )
@@ -40,7 +40,7 @@ def read_figures(fields: Fields, sliding_window: int | None = None) -> tuple[Fig
         raise fields.wrong("num_key_value_heads", f"a divisor of num_attention_heads ({heads})")
     head_dim = fields.integer("head_dim", 256)
     if head_dim % 2:
-        raise fields.wrong("head_dim", "an even number (rotary embeddings turn pairs)")
+        raise fields.wrong("head_dim", "an even number (rotary embeddings rotate pairs)")
     near = _rope_theta(fields, "sliding_attention", "rope_local_base_freq", 10_000.0)
     local = Layer(heads, kv_heads, head_dim, window, near)
     far = _rope_theta(fields, "full_attention", "rope_theta", 1_000_000.0)
@@ -73,10 +73,14 @@ def repaired_window(fields: Fields, requested: int | None = None) -> tuple[int, 
     """
     in_file = fields.integer("sliding_window", 4096)
     if requested is not None and requested < 2:
-        raise CheckpointError(f"sliding_window {requested} was asked for; expected 2 or more, such as 512.")
+        raise CheckpointError(
+            f"The requested sliding_window is {requested}; expected 2 or more, such as 512."
+        )
     if requested is not None:
         return _window(
-            in_file, requested, f"sliding_window {in_file} of config.json replaced by {requested}, as asked"
+            in_file,
+            requested,
+            f"sliding_window {in_file} of config.json replaced by {requested}, as requested",
         )
     if in_file == _HALVED_ONCE:
         note = f"sliding_window {in_file} of config.json read as {_GENUINE_WINDOW}: saving had halved it"
@@ -109,7 +113,7 @@ def _refuse_others(fields: Fields) -> None:
     if "text_config" in fields.values:
         raise CheckpointError(
             f"{fields.file}: model_type is {MODEL_TYPE!r} (a text model wrapped for images: it has a "
-            "text_config); expected the figures of a text model themselves."
+            "text_config); expected the config of the text model itself."
         )
     if fields.values.get("use_bidirectional_attention") is not True:
         raise CheckpointError(

@@ -40,7 +40,7 @@ def _npy(path: Path, width: int, dtype: str) -> Existing:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, OSError) as e:
-        raise InputError(f"{path} is not a .npy file that can be read ({e}).") from e
+        raise InputError(f"{path} is not a readable .npy file ({e}).") from e
     shape, offset = array.shape, array.offset
     fits = array.ndim == 2 and shape[1] == width and array.dtype == np.dtype(dtype).newbyteorder("<")
     if not fits or not array.flags.c_contiguous or offset != HEADER_BYTES:
@@ -102,7 +102,7 @@ def _parquet(path: Path, width: int, dtype: str, id_field: str | None) -> Existi
                 return Existing(0, 0)
             return Existing(0, file.read_row_group(groups - 1, columns=["index"])["index"][-1].as_py() + 1)
     except arrow.ArrowInvalid as e:
-        raise InputError(f"{path} is no Parquet file that can be read ({e}).") from e
+        raise InputError(f"{path} is not a readable Parquet file ({e}).") from e
 
 
 def _shown(schema: Any) -> str:

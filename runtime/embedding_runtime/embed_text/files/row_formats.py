@@ -62,8 +62,8 @@ def _by_content(source: Source, json_named: bool, names: tuple[str, ...]) -> Row
         return "json"
     if json_named or _OPENED.match(first):
         raise InputError(
-            f"{source.name} looks like JSON, and is neither an array nor one object in each line "
-            f"({first.strip()[:40]!r}). Write it so (jq -c . FILE), or name what it is with --input-format "
+            f"{source.name} looks like JSON, but is neither an array nor one object per line "
+            f"({first.strip()[:40]!r}). Rewrite it (jq -c . FILE), or name its format with --input-format "
             "json, jsonl or lines."
         )
     for mark in (",", ";", "\t", "|"):

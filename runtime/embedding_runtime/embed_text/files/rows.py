@@ -113,8 +113,8 @@ def _json(source: Source, field: str) -> Iterator[Record]:
         values = json.loads("".join(source.lines(universal=True)), object_pairs_hook=_object)
     except (ValueError, RecursionError) as e:
         raise InputError(
-            f"{source.name} begins as a JSON array and is none ({e}). If each line is a text or an object by "
-            "itself, say so with --input-format lines or jsonl."
+            f"{source.name} begins like a JSON array but is not one ({e}). If each line is a text or an "
+            "object by itself, say so with --input-format lines or jsonl."
         ) from e
     if not isinstance(values, list):
         raise InputError(
