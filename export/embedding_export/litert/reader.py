@@ -99,7 +99,7 @@ class Tensors:
         return self._scales.get(tensor.Name().decode())
 
     def meaning(self, tensor: Any) -> tuple[Any, ...]:
-        """Identifies the data that a tensor reads: its buffer, type and shape, and the place of its scales."""
+        """Identifies the data that a tensor reads: buffer, type, shape, and the place of its scales."""
         scales: Any = None
         if (block := _block(tensor)) is not None:
             scales = (self.block_scales(block).Buffer(), block.BlockSize())
