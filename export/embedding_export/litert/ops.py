@@ -1,8 +1,8 @@
 """`Ops` that emit LiteRT operators for one bucket: one text of a fixed length, no batch.
 
-Chosen so that XNNPACK takes everything behind the token lookup in one piece: with heads beside each other
-within a token, queries of one key head are a reshape away from a plain matrix product. `litert.storage`
-stores matrices and the table.
+The operators are chosen so that XNNPACK takes everything behind the token lookup in one piece: heads lie
+beside each other within a token, so that one reshape of the queries of a key head gives a plain matrix
+product. `litert.storage` stores the matrices and the table.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ CHUNK = 128
 
 @dataclass(frozen=True)
 class Lengths:
-    """A signature's number of tokens, the largest of all signatures', and what pads a shorter text."""
+    """A signature's number of tokens, the largest of all signatures, and the id that pads a shorter text."""
 
     bucket: int
     longest: int
@@ -35,7 +35,7 @@ class Lengths:
 
 @dataclass(frozen=True)
 class Names:
-    """What a file calls its signatures (`{}` stands for the length), and their input and output."""
+    """The names of a file's signatures (`{}` stands for the length), and of their input and output."""
 
     signature: str
     input: str
@@ -73,7 +73,7 @@ class LitertOps:
         return tuple(self._storage.multiply(self.s, x, name) for name in weights)
 
     def linear_beside(self, x: Value, weight: str, beside: Value) -> Value:
-        """The engine runs operators as they stand."""
+        """As `linear`: the engine runs operators in the order of the file."""
         return self.linear(x, weight)[0]
 
     def rms_norm(self, x: Value, weight: str, before: float = 1.0) -> Value:
@@ -84,10 +84,10 @@ class LitertOps:
         return self._norm(heads, weight, scale, self.config.rms_norm_eps)
 
     def rope(self, x: Value, layer: Layer) -> Value:
-        """Pairs from the halves of each head, turned by 2 x 2 matrices: a product with both rows, and a sum.
+        """Rotates pairs from the halves of each head by 2 x 2 matrices: a product with both rows, and a sum.
 
-        Swapping the halves and adding two products is the same in more operators, and with few tokens it is
-        their number that costs: the engine's threads wait for one another after each.
+        Swapping the halves and adding two products gives the same with more operators. With few tokens the
+        number of operators is what costs: the engine's threads wait for one another after each.
         """
         key = layer.rope_theta, layer.head_dim
         if key not in self._turns:
@@ -140,7 +140,7 @@ class LitertOps:
         self.s.output(self._names.output, vector)
 
     def _turned(self, x: Value) -> Value:
-        """x [S, channels] with its channels turned in blocks."""
+        """x [S, channels] with its channels rotated in blocks."""
         matrix = turn(x.shape[-1])
         blocks = self._reshape(x, -1, len(matrix))
         inputs = [blocks, self.s.constant(matrix)]
@@ -161,9 +161,9 @@ class LitertOps:
         return side if (2 * side + 1) * CHUNK < self.length and self.length % CHUNK == 0 else 0
 
     def _turn(self, theta: float, head_dim: int) -> Value:
-        """What turns each pair at each position, ((cos, -sin), (sin, cos)): [S, 1, 2, 2, D / 2].
+        """The rotation of each pair at each position, ((cos, -sin), (sin, cos)): [S, 1, 2, 2, D / 2].
 
-        All buckets cut theirs from one table of cosines and one of sines, which keeps the file small.
+        All buckets take theirs from one table of cosines and one of sines, which keeps the file small.
         """
         shape = (self.length, 1, 1, 1, head_dim // 2)
         tables = rope_tables(theta, head_dim, self._longest)
@@ -207,7 +207,8 @@ class LitertOps:
         )
 
     def _bias(self, window: int | None, blocks: int, side: int) -> Value:
-        """0 where attention goes, NEG where not, for scores [blocks, KV, block, group, keys]."""
+        """The additive mask for scores [blocks, KV, block, group, keys]: 0 where a query attends to a key,
+        else NEG."""
         key = window if window is not None and window < self.length - 1 else None
         if key not in self._biases:
             bias = self._padding_bias(blocks, side)
@@ -231,8 +232,8 @@ class LitertOps:
         return self._reshape(out, self.length, -1)
 
     def _reshape(self, x: Value, *shape: int) -> Value:
-        known = int(np.prod([n for n in shape if n > 0]))
-        full = tuple(int(np.prod(x.shape)) // known if n < 0 else n for n in shape)
+        fixed = int(np.prod([n for n in shape if n > 0]))
+        full = tuple(int(np.prod(x.shape)) // fixed if n < 0 else n for n in shape)
         return self.s.op("RESHAPE", [x, self.s.ints(*full)], full, kind=x.type, newShape=list(full))
 
     def _transpose(self, x: Value, *axes: int) -> Value:

@@ -91,15 +91,15 @@ class Int4:
 
         def codes() -> Iterator[NDArray[np.uint8]]:
             for values in row_blocks(table):
-                found: Int4Blocks | Int4Rows
+                quantized: Int4Blocks | Int4Rows
                 if self._matrices:
-                    found = int4_rows(values, BLOCK, self._matrices.importance())
-                    steps.append(found.steps)
+                    quantized = int4_rows(values, BLOCK, self._matrices.importance())
+                    steps.append(quantized.steps)
                 else:
-                    found = q4_0_blocks(values)
-                zeros.append(pack_halves(found.zeros))
-                scales.append(found.scales)
-                yield pack_halves(found.codes.reshape(len(values), width))
+                    quantized = q4_0_blocks(values)
+                zeros.append(pack_halves(quantized.zeros))
+                scales.append(quantized.scales)
+                yield pack_halves(quantized.codes.reshape(len(values), width))
 
         self._g.weight(f"{weight}:int4", np.uint8, (rows, width // 2), codes())
         self._g.weight(f"{weight}:zero", np.uint8, (rows, width // BLOCK // 2), zeros)

@@ -17,7 +17,8 @@ class PrecisionRow:
     `golden_tolerance` is the largest absolute difference to a golden vector that a sound engine may show,
     per kind of CPU ("any" where one figure serves all): the order of summation differs between CPUs, and
     where activations are quantized a different last digit can round to another step, no more.
-    `table` is how the table of embeddings is stored where that is not `storage`; of `four_bits`, parts by the names that `matrix_parts` gives, matrices have 4 bits.
+    `table` is how the table of embeddings is stored where that is not `storage`. Matrices of the parts
+    `four_bits`, by the names that `matrix_parts` gives, have 4 bits.
     `engine_min_version` is the first ONNX Runtime that runs the graph. `bit_stable` is as in `bundle.Graph`,
     measured on x86 with VNNI and on emulated Cortex-A72, Cortex-A76 and Neoverse-V1 (`make test-arm`).
     """

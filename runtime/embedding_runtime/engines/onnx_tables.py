@@ -1,9 +1,9 @@
-"""Takes lookup tables out of an ONNX file, so that they are fed from the bundle's own memory-mapped data.
+"""Takes lookup tables out of an ONNX file, so that they can be fed from the bundle's memory-mapped data.
 
-A table is a tensor of external data that only `Gather` reads. Fed as an input it costs nothing per run, and
-a copy of the graph need not hold it (the token table is two thirds of the weights). Reads and writes just
-enough of protobuf's wire format and of onnx.proto for that, because the runtime does without the onnx
-package; knows nothing of engines.
+A table is a tensor of external data that only `Gather` reads. Fed as an input it costs nothing per run, and a
+copy of the graph need not hold it (the token table is two thirds of the weights). This module reads and
+writes just enough of protobuf's wire format and of onnx.proto for that, because the runtime does not depend
+on the onnx package.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -30,7 +30,7 @@ Field = tuple[int, int, bytes | int]
 
 @dataclass(frozen=True)
 class Table:
-    """Where a table's values lie: numpy dtype and shape at a byte offset of a file beside the graph."""
+    """The place of a table's values: numpy dtype and shape at a byte offset of a file beside the graph."""
 
     name: str
     dtype: str
@@ -54,9 +54,9 @@ def without_tables(model: bytes) -> tuple[bytes, tuple[Table, ...]]:
         tables: list[Table] = []
 
         def edit(graph: bytes) -> bytes:
-            kept, found = _graph_without_tables(graph)
-            tables.extend(found)
-            return kept
+            rest, removed = _graph_without_tables(graph)
+            tables.extend(removed)
+            return rest
 
         return graph_edited(model, edit), tuple(tables)
     except (StopIteration, IndexError, ValueError) as e:
@@ -73,23 +73,23 @@ def graph_edited(model: bytes, edit: Callable[[bytes], bytes]) -> bytes:
 
 def locations(model: bytes) -> set[str]:
     """Names of the files of external data that an ONNX file uses."""
-    found: set[str] = set()
+    names: set[str] = set()
 
     def note(name: str) -> str:
-        found.add(name)
+        names.add(name)
         return name
 
     graph_edited(model, lambda graph: _located(graph, note))
-    return found
+    return names
 
 
 def moved(graph: bytes, names: Mapping[str, str]) -> bytes:
-    """A GraphProto whose external data lies in files of other names."""
+    """A GraphProto whose external data lies in renamed files."""
     return _located(graph, lambda name: names.get(name, name))
 
 
 def _located(graph: bytes, rename: Callable[[str], str]) -> bytes:
-    """A GraphProto with every location of external data as `rename` gives it."""
+    """A GraphProto with every location of external data replaced by the result of `rename`."""
 
     def entry(value: bytes) -> bytes:
         fields = {number: text for number, _, text in fields_of(value)}
@@ -126,7 +126,7 @@ def _graph_without_tables(graph: bytes) -> tuple[bytes, tuple[Table, ...]]:
 
 
 def _only_gathered(nodes: list[bytes]) -> set[str]:
-    """Names that are read, but only as the data of a Gather; none where nodes have graphs of their own."""
+    """Names that are read only as the data of a Gather; none if nodes have graphs of their own."""
     data: set[str] = set()
     other: set[str] = set()
     for node in nodes:

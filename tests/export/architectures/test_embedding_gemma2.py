@@ -116,8 +116,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"per_layer_config": {"02": {"head_dim": 48, "intermediate_size": 9}}},
         "per_layer_config of layer 2 has intermediate_size",
     ),
-    "a local layer of its own": ({"per_layer_config": {"00": {"head_dim": 48}}}, "one shape of all global"),
-    "global layers that differ": ({"per_layer_config": {"02": {"head_dim": 48}}}, "one shape of all global"),
+    "a local layer of its own": ({"per_layer_config": {"00": {"head_dim": 48}}}, "one shape for all global"),
+    "global layers that differ": ({"per_layer_config": {"02": {"head_dim": 48}}}, "one shape for all global"),
     "a layer that is not there": (
         {"per_layer_config": {"06": {"head_dim": 48}}},
         "the numbers of layers, 0 to 5",

@@ -1,7 +1,4 @@
-"""Probe texts: the package's own (`texts.jsonl`, `passages.json`) and the user's.
-
-Knows nothing of tokens or models.
-"""
+"""Probe texts: the package's own (`texts.jsonl`, `passages.json`) and the user's."""
 
 import json
 from dataclasses import dataclass
@@ -40,7 +37,7 @@ def packaged() -> tuple[Text, ...]:
 
 @cache
 def library() -> Library:
-    """The package's library: what is searched, and what is asked."""
+    """The package's library: passages to search, and questions."""
     data = json.loads(PASSAGES.read_text(encoding="utf-8"))
     pairs = {
         part: tuple((item[first], item[second]) for item in data[part])
@@ -51,15 +48,15 @@ def library() -> Library:
 
 def read(path: Path) -> tuple[Text, ...]:
     """Read the user's texts, in any format that `embed-text` reads: records with `text` (and `id`, `script`),
-    else one per line. Blank lines are passed over.
+    else one per line. Blank lines are skipped.
 
     Raises:
         InputError: the file is missing, unreadable, not what its name says, or has no text.
     """
-    found = tuple(_text(record, str(path)) for record in records(path, "--texts", (("text",),)))
-    if not found:
+    texts = tuple(_text(record, str(path)) for record in records(path, "--texts", (("text",),)))
+    if not texts:
         raise InputError(f"The texts file {path} has no text. Put one text on each line.")
-    return _distinct(found, str(path))
+    return _distinct(texts, str(path))
 
 
 def _parse_jsonl(data: str, where: str) -> tuple[Text, ...]:
