@@ -18,7 +18,6 @@ from embedding_export.weights.quantize import (
     BLOCK,
     Int4Blocks,
     Int4Rows,
-    int4_rows,
     pack_halves,
     pack_pairs,
     q4_0_blocks,
@@ -93,7 +92,7 @@ class Int4:
             for values in row_blocks(table):
                 quantized: Int4Blocks | Int4Rows
                 if self._matrices:
-                    quantized = int4_rows(values, BLOCK, self._matrices.importance())
+                    quantized = self._matrices.table(values, BLOCK)
                     steps.append(quantized.steps)
                 else:
                     quantized = q4_0_blocks(values)

@@ -148,7 +148,7 @@ class Int8:
         """The same sums of whole numbers in float32, with W as 4-bit codes.
 
         The runtime knows these nodes by their names, and multiplies 8-bit codes in their place
-        (`onnx_four_bits`): twice as fast, at twice the memory.
+        (`onnx_files.four_bits`): twice as fast, at twice the memory.
         """
         g, found = self._g, self._matrices.int4(weight)
         rows, count, block = found.codes.shape

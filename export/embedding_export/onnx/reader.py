@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from embedding_export.architectures.interface.tensors import TABLE
 from embedding_export.weights.stored import Grid, StoredWeight, int8_weight, plain_weight, split_name
-from embedding_runtime.engines.onnx_links import data_beside
+from embedding_runtime.engines.onnx_files.links import data_beside
 
 Array = NDArray[Any]
 

@@ -20,6 +20,7 @@ from embedding_export.weights.quantize import (
     Int4Symmetric,
     Int8Rows,
     bfloat16,
+    int4_rows,
     int4_symmetric,
     int4_within_int8,
     int8_rows,
@@ -28,8 +29,10 @@ from embedding_export.weights.quantize import (
 # Added to the moments' diagonal, as a part of its mean: texts to calibrate on are few, and what they show by
 # chance must not be learned (0.01 and 1 lose more on other texts).
 DAMPING = 0.1
-# A code differs from the nearest by at most this many steps, in 8 bits and in 4.
-MOST_STEPS, MOST_STEPS_OF_4_BITS = 3, 2
+# Of the table's, which come of weights alone.
+TABLE_DAMPING = 0.01
+# A code differs from the nearest by at most this many steps, in 8 bits, in 4, and in 4 bits of a table.
+MOST_STEPS, MOST_STEPS_OF_4_BITS, MOST_STEPS_OF_TABLES = 3, 2, 1
 # How far a scale may be from that of the least error of the weights, relatively.
 MOST_RESCALED = 0.15
 # Columns that are gone through before the rest hears of it.
@@ -82,6 +85,34 @@ def compensated_symmetric(values: Floats, moments: Floats, block: int) -> Int4Sy
     grid = replace(grid, steps=_wide(scales.astype(np.float32), block))
     codes = grid.improved(values.T, codes, damped)
     return Int4Symmetric(np.ascontiguousarray(codes.T).astype(np.int8), scales)
+
+
+def compensated_rows(values: Floats, moments: Floats, block: int) -> Int4Rows:
+    """`int4_rows` of a table with codes that make good each other's errors, as `moments` weigh them together.
+
+    Raises:
+        ExportError: rows are no multiple of `block` long.
+    """
+    damped = _damped(moments, TABLE_DAMPING)
+    found = int4_rows(values, block, damped.diagonal())
+    steps, zeros = (_wide(x.astype(np.float32), block) for x in (found.steps * found.scales, found.zeros))
+    grid = _Columns(steps, -zeros, LARGEST_CODE - zeros, MOST_STEPS_OF_TABLES)
+    codes = (grid.rounded(values.T, damped) + zeros).T
+    return replace(found, codes=np.ascontiguousarray(codes).reshape(found.codes.shape).astype(np.uint8))
+
+
+def compensated_symmetric_rows(values: Floats, moments: Floats, block: int) -> Int4Symmetric:
+    """`compensated_rows` without zero points.
+
+    Raises:
+        ExportError: rows are no multiple of `block` long.
+    """
+    damped = _damped(moments, TABLE_DAMPING)
+    found = int4_symmetric(values, block, damped.diagonal())
+    steps = _wide(found.scales.astype(np.float32), block)
+    ends = np.full((len(steps), 1), LARGEST_SIGNED_CODE, np.float32)
+    codes = _Columns(steps, -ends - 1, ends, MOST_STEPS_OF_TABLES).rounded(values.T, damped)
+    return replace(found, codes=np.ascontiguousarray(codes.T).astype(np.int8))
 
 
 @dataclass(frozen=True)
@@ -169,11 +200,11 @@ def _wide(blocks: Floats, block: int) -> Floats:
     return np.ascontiguousarray(np.repeat(blocks, block, axis=1).T)
 
 
-def _damped(moments: Floats) -> NDArray[np.float64]:
+def _damped(moments: Floats, damping: float = DAMPING) -> NDArray[np.float64]:
     damped = moments.astype(np.float64)
     damped = (damped + damped.T) / 2  # float32 sums are not even, which inverting enlarges
     mean = damped.trace() / len(damped)
-    damped[np.diag_indices_from(damped)] += DAMPING * mean if mean > 0 else 1.0
+    damped[np.diag_indices_from(damped)] += damping * mean if mean > 0 else 1.0
     return damped
 
 

@@ -13,7 +13,13 @@ from embedding_export.architectures.interface.tensors import TABLE, Turning, nor
 from embedding_export.architectures.registry import tensor_specs
 from embedding_export.weights.balancing import Balanced, balance
 from embedding_export.weights.calibration import Calibration
-from embedding_export.weights.compensation import compensated_int4, compensated_int8, compensated_symmetric
+from embedding_export.weights.compensation import (
+    compensated_int4,
+    compensated_int8,
+    compensated_rows,
+    compensated_symmetric,
+    compensated_symmetric_rows,
+)
 from embedding_export.weights.folding import Weight, Weights
 from embedding_export.weights.quantize import BLOCK, Floats, Int4Rows, Int4Symmetric, Int8Rows
 from embedding_export.weights.turning import GivesTurned, TakesTurned, turned
@@ -79,18 +85,28 @@ class Matrices:
         matrix = _turned(self._balanced.weights.tensors[weight], self._turning.get(weight))
         return matrix.array(), moments
 
-    def importance(self) -> Floats:
-        """How much an error of each channel of an embedding counts: float32 [hidden].
+    def table(self, values: Floats, block: int) -> Int4Rows:
+        """Rows of the table in 4 bits with zero points."""
+        return compensated_rows(values, self.table_moments, block)
 
-        What all matrices behind norms would make of it, each norm's rows being as large as `seen`: a guess of
-        the mean square derivative of the vectors, with which it correlates (0.85 of the logarithms).
+    def symmetric_table(self, values: Floats, block: int) -> Int4Symmetric:
+        """Rows of the table in 4 bits without zero points."""
+        return compensated_symmetric_rows(values, self.table_moments, block)
+
+    @cached_property
+    def table_moments(self) -> Floats:
+        """How much errors of an embedding's channels count, each with each: float32 [hidden, hidden].
+
+        What all matrices behind norms would make of them, each norm's rows being as large as `seen`. The
+        diagonal correlates with the mean square derivatives of the vectors (0.85 of the logarithms).
         """
-        found = np.zeros(self._weights.tensors[TABLE].shape[1], np.float32)
+        hidden = self._weights.tensors[TABLE].shape[1]
+        moments = np.zeros((hidden, hidden), np.float32)
         for norm, takers in norm_takers(tensor_specs(self._config)).items():
-            columns = sum(np.square(self._weights.tensors[t].array()).sum(axis=0) for t in takers)
-            gain = np.square(self._weights.tensors[norm].array())
-            found += gain * columns * self.seen.inverse_squares[norm]
-        return found
+            gain = self._weights.tensors[norm].array()
+            for matrix in (self._weights.tensors[t].array() * gain for t in takers):
+                moments += matrix.T @ matrix * np.float32(self.seen.inverse_squares[norm])
+        return moments
 
     def turns_input(self, weight: str) -> bool:
         """Whether a matrix in 8 bits takes inputs that the graph turns."""

@@ -68,8 +68,8 @@ _INT8_RECIPE = {
     "dense": "folded, float32",
 }
 _TABLE_SCALES = (
-    "uint4 zero points, scales in uint8 parts of a float32 one per row, of least squared error by what the "
-    "matrices make of a channel"
+    "uint4 zero points, scales in uint8 parts of a float32 one per row, errors made good by what the "
+    "matrices make of channels"
 )
 # Golden vectors of a tiny model, emulated CPUs against x86 with VNNI: int8 differs by 2.6e-3 (x86 without
 # VNNI) and 3e-8 (ARM); Q4_0 by 5e-3 on those that round activations in blocks (all but ARM without dot
@@ -266,7 +266,7 @@ _LITERT_INT8_RECIPE = {
     "turning": TURNING,
     "dense": "folded, float32",
 }
-_LITERT_TABLE_SCALES = "float16 scales of least squared error"
+_LITERT_TABLE_SCALES = "float16 scales, errors made good by what the matrices make of channels"
 _LITERT_INT4_TABLE = f"4 bits, symmetric, blocks of 32, {_LITERT_TABLE_SCALES}"
 
 # The first ai-edge-litert whose CompiledModel takes options for the CPU.

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embedding_runtime.engines.onnx_four_bits import has_four_bits
+from embedding_runtime.engines.onnx_files.four_bits import has_four_bits
+from embedding_runtime.engines.onnx_files.tables import Table, without_tables
 from embedding_runtime.engines.onnx_session import OnnxSession, create_session, session_options
-from embedding_runtime.engines.onnx_tables import Table, without_tables
 from embedding_runtime.errors import BundleError, EngineError
 from embedding_runtime.machine.device_cache import require_room
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embedding_runtime.engines.onnx_four_bits import with_eight_bits
+from embedding_runtime.engines.onnx_files.four_bits import with_eight_bits
 from embedding_runtime.engines.registry import Ids, engine_module, first_line
 from embedding_runtime.errors import EngineError
 from embedding_runtime.machine.cpu import cpu_kind
@@ -75,7 +75,7 @@ def with_data(model: Path | bytes, options: Any, named: Path) -> Path | bytes:
         model.is_symlink() or any(file.is_symlink() for file in model.parent.iterdir())
     ):
         return model
-    from embedding_runtime.engines.onnx_links import links_followed
+    from embedding_runtime.engines.onnx_files.links import links_followed
 
     whole = model if isinstance(model, bytes) else model.read_bytes()
     linked, folder = links_followed(whole, named)

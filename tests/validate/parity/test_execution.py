@@ -20,6 +20,7 @@ from embedding_export.onnx.int8 import Int8, Int8Ops, Scaled
 from embedding_export.onnx.scores import Int8Scores
 from embedding_export.weights import quantize
 from embedding_runtime.bundle import Precision
+from embedding_runtime.engines.onnx_files import four_bits
 from embedding_validate.forward import rounded_ops
 from embedding_validate.forward.rounded_ops import ROUNDINGS
 from embedding_validate.measures.thresholds import EXECUTION
@@ -113,18 +114,14 @@ def _nibbles_exchanged(patch: Patch) -> None:
 
 
 def _no_zero_points_taken(patch: Patch) -> None:
-    """They are in the file, and the graph makes 8-bit codes of a matrix without them."""
-    true = Int8._store_four_bits
+    """They are in the file, and the runtime makes 8-bit codes of a matrix without them."""
+    true = four_bits._values
 
-    def store(self: Any, weight: str, name: str) -> str:
-        out = true(self, weight, name)
-        if "layers.1.mlp.down_proj" in weight:
-            (minus,) = [n for n in self._g._nodes[-8:] if n.op_type == "Sub"]
-            (times,) = [n for n in self._g._nodes[-8:] if n.op_type == "Mul"]
-            times.input[0] = minus.input[0]
-        return out
+    def values(tensor: bytes, folder: Path) -> Any:
+        found = true(tensor, folder)
+        return found & 0 if four_bits._name(tensor) == "layers.1.mlp.gate_proj.weight:zero" else found
 
-    patch.setattr(Int8, "_store_four_bits", store)
+    patch.setattr(four_bits, "_values", values)
 
 
 def _another_norm(patch: Patch) -> None:

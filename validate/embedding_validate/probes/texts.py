@@ -78,4 +78,4 @@ def _text(record: Record, where: str) -> Text:
             f'Line {record.line} of {where} is {fields!r:.60}. Expected an object such as {{"text": "..."}}; '
             "text, id and script are strings."
         )
-    return Text(*named, text)
+    return Text(named[0], named[1], text)

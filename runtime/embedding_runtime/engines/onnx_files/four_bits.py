@@ -2,7 +2,7 @@
 
 The exporter writes such a product in float32, of whole numbers, so that other programs run it in little
 memory; 8-bit kernels give the same sums in half the time. Its nodes are known by their names. Knows nothing
-of engines; built on `onnx_tables`, because the runtime does without the onnx package.
+of engines; built on `tables`, because the runtime does without the onnx package.
 """
 
 from collections.abc import Iterator
@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from embedding_runtime.engines.onnx_links import data_beside
-from embedding_runtime.engines.onnx_tables import (
+from embedding_runtime.engines.onnx_files.links import data_beside
+from embedding_runtime.engines.onnx_files.tables import (
     BYTES,
     GRAPH_INITIALIZER,
     GRAPH_NODE,
