@@ -143,7 +143,7 @@ def test_what_is_not_computed_is_refused_by_name(folder: Path, case: str) -> Non
 
 def test_another_window_is_not_taken(folder: Path) -> None:
     assert read_figures(folder / "config.json", 12)[1].notes == ()
-    with pytest.raises(CheckpointError, match="sliding_window is 12, and 24 was asked for"):
+    with pytest.raises(CheckpointError, match="sliding_window is 12, but 24 was requested"):
         read_figures(folder / "config.json", 24)
 
 
