@@ -123,12 +123,12 @@ class GraphRun:
             return []
         from embedding_validate.runners.litert_file import open_file
 
+        file = open_file(path)  # once: opening packs the weights of all its signatures, 3 GB in fp32
         cases: list[Case] = []
         smaller = 0
         for size in self.graph.buckets:
             longest = [self._longest(most) for most in (_FEW_TOKENS, size // 2) if most <= smaller]
             if probes := list(dict.fromkeys(p for p in longest if p)):
-                file = open_file(path)  # once more: each bucket packs weights of its own
                 cases += [self._in_bucket(p, size, file.vector(self._ids(p), size)) for p in probes]
             smaller = size
         return cases
