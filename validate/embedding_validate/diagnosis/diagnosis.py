@@ -15,7 +15,7 @@ from embedding_export.architectures.registry import residuals, tensor_specs
 from embedding_export.audit.audit import differences
 from embedding_export.checkpoint.checkpoint import Checkpoint
 from embedding_export.errors import AuditError
-from embedding_runtime.bundle import BundleGraph, Graph, bundle_graphs, load_manifest
+from embedding_runtime.bundle import BundleGraph, Graph, Manifest, bundle_graphs, load_manifest
 from embedding_validate.diagnosis import hypotheses, stored_faults, tokens
 from embedding_validate.diagnosis.fitting import Evidence, Fit, best, finding, most_error
 from embedding_validate.diagnosis.own_weights import OwnWeights
@@ -49,11 +49,14 @@ _MOST_MISMATCHES = 12
 _LAYER_BOUND = 1e-3
 
 
-def diagnose(bundle: Path, report: Report, reference: Reference, answers: Answers) -> Report:
-    """The same report with findings for every graph that failed."""
+def diagnose(
+    bundle: Path, report: Report, reference: Reference, answers: Answers, manifest: Manifest | None = None
+) -> Report:
+    """The same report with findings for every graph that failed; `manifest` as for `parity.check`."""
+    manifest = load_manifest(bundle) if manifest is None else manifest
     graphs = {
         g.key: diagnose_graph(g, report.graphs[g.key], reference, answers)
-        for g in bundle_graphs(bundle, load_manifest(bundle))
+        for g in bundle_graphs(bundle, manifest)
     }
     return replace(report, graphs=graphs)
 
