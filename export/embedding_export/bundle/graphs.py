@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from embedding_export.architectures.registry import tensor_specs
 from embedding_export.audit.audit import audit_graph
 from embedding_export.bundle import describe
 from embedding_export.bundle.golden import SpecialIds, golden_vectors, held_out_ids
@@ -32,6 +33,7 @@ from embedding_export.weights.precisions import (
     NOT_OFFERED,
     PRECISIONS,
     precision_row,
+    recipe_for,
 )
 from embedding_runtime.bundle import Format, Graph, Parity, Precision
 from embedding_runtime.engines.onnx_session import OnnxSession
@@ -205,7 +207,7 @@ def _write_onnx(
     graph = Graph(
         format="onnx",
         precision=precision,
-        recipe=row.recipe,
+        recipe=recipe_for(row.recipe, row.storage, tensor_specs(checkpoint.config)),
         file=path.relative_to(folder).as_posix(),
         external_data=(data.relative_to(folder).as_posix(),),
         inputs=INPUTS,
@@ -246,7 +248,7 @@ def _write_litert(
     graph = Graph(
         format="litert",
         precision=precision,
-        recipe=row.recipe,
+        recipe=recipe_for(row.recipe, row.per_layer, tensor_specs(checkpoint.config)),
         file=path.relative_to(folder).as_posix(),
         external_data=(),
         inputs=(names.input,),

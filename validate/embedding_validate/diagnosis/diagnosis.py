@@ -296,10 +296,11 @@ class _Diagnosis:
             return finding("no known fault", evidence, None, "no layer was found that differs")
         config = self.interpreter.sound.config
         where = next(r for r in residuals(config) if r.name == deviation.name)
+        shapes = [(layer.heads, layer.kv_heads, layer.head_dim) for layer in config.layers]
         swaps = {
             f"layers {where.layer} and {j} exchanged": partial(self._swapped, where.layer, j)
-            for j in range(len(config.layer_types))
-            if j != where.layer
+            for j, shape in enumerate(shapes)
+            if j != where.layer and shape == shapes[where.layer]
         }
         return best(swaps, evidence) or finding(
             f"layer {where.layer} differs from its {where.part} block on",
