@@ -41,8 +41,8 @@ from embedding_validate.compare.measure import worker as compare_worker
 from embedding_validate.compare.measure.process import NO_ANSWER
 from embedding_validate.compare.measure.run import Plan
 from embedding_validate.compare.measure.systems import Bundle, Candidate
-from embedding_validate.compare.report import page as compare_page
 from embedding_validate.compare.report import text as compare_text
+from embedding_validate.compare.report.write import write_reports
 from embedding_validate.files import replace_text
 from embedding_validate.machine import machine, versions
 
@@ -239,16 +239,8 @@ def _runs(path: Path) -> Document:
 
 def _show(output: Path, document: Document) -> None:
     """The document for people: text always, the page where its extra is installed."""
-    text = compare_text.markdown(document)
-    _say(text)
-    replace_text(output / compare_text.MARKDOWN, text)
-    _say(f"wrote {output / compare_store.JSON} and {output / compare_text.MARKDOWN}")
-    page = output / compare_page.HTML
-    try:
-        _say(f"wrote {replace_text(page, compare_page.render(document))}")
-    except compare_page.PageError as e:
-        page.unlink(missing_ok=True)  # an older page would contradict compare.json
-        _say(f"no {page.name}: {e}")
+    for line in write_reports(output, document):
+        _say(line)
 
 
 def _now() -> str:
