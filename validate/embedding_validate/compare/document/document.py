@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from embedding_validate.compare.document.browser import BrowserRun
 from embedding_validate.compare.document.case import MEASURED, Case
+from embedding_validate.compare.document.prediction import DeviceProfile, Prediction
 from embedding_validate.compare.document.tool_run import ToolRun
 from embedding_validate.records import RecordError, decode, encode, optional
 
@@ -300,6 +301,8 @@ class Run:
     accounts: tuple[AccountEntry, ...] = ()
     corpus: CorpusRun | None = None
     left_out: tuple[LeftOut, ...] | None = optional()
+    devices: tuple[DeviceProfile, ...] | None = optional()
+    predictions: tuple[Prediction, ...] | None = optional()
     resumed: tuple[str, ...] | None = optional()
 
 

@@ -17,6 +17,7 @@ from embedding_validate.compare.report import browser as browser_text
 from embedding_validate.compare.report import corpus as corpus_text
 from embedding_validate.compare.report import grid as compare_grid
 from embedding_validate.compare.report import plots as compare_plots
+from embedding_validate.compare.report import predicted
 from embedding_validate.compare.report.plots import Dot
 from embedding_validate.report.plots import Axis
 
@@ -71,6 +72,7 @@ def _run(run: AnyRun) -> Context:
         "noisy": [{"key": _key(c), "noise": c.noise} for c in run.cases if c.noise],
         "tokenizers": run.tokenizers,
         "accounts": run.accounts,
+        "predicted": predicted.context(run),
         "patience": figures.patience(run),
         "corpus": run.corpus,
         "corpus_sentence": corpus_text.sentence(run.corpus) if run.corpus else "",

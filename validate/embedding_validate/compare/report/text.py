@@ -11,6 +11,7 @@ from embedding_validate.compare.document.tool_run import ToolRun
 from embedding_validate.compare.report import advice as compare_advice
 from embedding_validate.compare.report import browser as browser_text
 from embedding_validate.compare.report import corpus as corpus_text
+from embedding_validate.compare.report import predicted
 from embedding_validate.compare.report.grid import NONE, grid, number
 
 MARKDOWN = "compare.md"
@@ -48,6 +49,7 @@ def _run(run: Run) -> list[str]:
         parts.append(_tokenizers(run))
     if run.accounts:
         parts.append(_accounts(run.accounts))
+    parts += predicted.markdown(run)
     if run.corpus:
         parts += corpus_text.markdown(run.corpus)
     return [*parts, *_failed(run), *_notes(run), _machine(run), f"Command: `{run.command}`"]
