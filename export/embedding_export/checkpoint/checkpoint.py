@@ -1,6 +1,6 @@
-"""A sentence-transformers EmbeddingGemma checkpoint, read and checked as a whole; knows nothing of graphs.
+"""A sentence-transformers EmbeddingGemma checkpoint, read and checked as a whole.
 
-What is not understood is refused by name: a wrong vector is worse than none.
+Anything that is not understood is refused by name, because a wrong vector is worse than none.
 """
 
 import re
@@ -13,7 +13,7 @@ from embedding_export.architectures.interface.figures import Figures
 from embedding_export.architectures.interface.ops import DenseStage
 from embedding_export.architectures.registry import read_figures
 from embedding_export.checkpoint.model_tensors import read_model_tensors
-from embedding_export.checkpoint.stages import Stages, read_stages
+from embedding_export.checkpoint.stages import Stages, check_encoder_folder, read_stages
 from embedding_export.checkpoint.text_config import (
     PromptConfig,
     SimilarityName,
@@ -23,7 +23,8 @@ from embedding_export.checkpoint.text_config import (
     read_text_config,
 )
 from embedding_export.errors import CheckpointError
-from embedding_export.files.hub import locate
+from embedding_export.files.commands import NEW_FOLDER, python_command
+from embedding_export.files.hub import is_hub_id, locate
 from embedding_export.files.json_files import read_fields
 from embedding_export.files.tensors import Tensor, fingerprint
 from embedding_export.files.tokenizer_file import TokenizerFile
@@ -49,10 +50,9 @@ _QAT = re.compile(r"qat[-_.](q\d+_\d+)", re.IGNORECASE)
 class Checkpoint:
     """Everything the exporter needs to know; no weight is in memory until a tensor is read.
 
-    Where config.json was repaired, `config_overrides` is what the reference must be given as `config_kwargs`,
-    and `client_config` what the config.json for other clients must say instead.
-    `tensors` holds exactly the tensors of the model, by canonical name; linears are [out, in], gains what
-    norms multiply by.
+    If config.json was repaired, `config_overrides` must be passed to the reference as `config_kwargs`, and
+    `client_config` has the corrected values for the config.json of other clients. `tensors` holds exactly the
+    tensors of the model, by canonical name; linears are [out, in], and gains are the factors of norms.
     """
 
     path: Path
@@ -84,9 +84,9 @@ def load_checkpoint(
 ) -> Checkpoint:
     """Read a folder, or a hub id `organisation/name` at `revision`, and check it completely.
 
-    `sliding_window` says what `config.json` should have said (512, not 257), where that is in doubt.
-    `max_length` is how many tokens of a text are to be read: None is the model's own number, or 2,048 of one
-    that takes more. Every byte of the weights is read once (hash, finite values); anonymous memory stays
+    `sliding_window` gives the right value if the one in `config.json` is in doubt (512, not 257).
+    `max_length` is the number of tokens of a text that are read; None means the model's own limit, or 2,048
+    if that is higher. Every byte of the weights is read once (hash, finite values); anonymous memory stays
     small.
 
     Raises:
@@ -95,6 +95,7 @@ def load_checkpoint(
     where = locate(name_or_path, revision, lambda file: read_figures(file, sliding_window))
     folder = where.folder
     _refuse_adapter(folder)
+    check_encoder_folder(folder)
     config, repairs = read_figures(folder / "config.json", sliding_window)
     stages = read_stages(folder, config.output_size)
     text = read_text_config(folder, config.max_position_embeddings, max_length)
@@ -135,7 +136,8 @@ def load_checkpoint(
 
 
 def _truncate_dim(prompts: PromptConfig, stages: Stages, config: Figures) -> int | None:
-    """The stored one where it shortens vectors: the reference takes a larger one for all components."""
+    """The stored `truncate_dim` if it shortens vectors; the reference reads a larger one as all
+    components."""
     full = stages.dense[-1].out_features if stages.dense else config.output_size
     dim = prompts.truncate_dim
     return dim if dim is not None and dim < full else None
@@ -152,20 +154,32 @@ def _tokens_left_out(tokenizer: TokenizerFile, rows: int) -> tuple[str, ...]:
 
 def _refuse_adapter(folder: Path) -> None:
     file = folder / "adapter_config.json"
-    if file.exists():
-        base = read_fields(file).values.get("base_model_name_or_path") or "BASE"
+    if not file.exists():
+        return
+    refusal = f"{folder} holds an adapter (adapter_config.json) that is not merged into the model. "
+    base = str(read_fields(file).values.get("base_model_name_or_path") or "")
+    if not base or not (Path(base).is_dir() or is_hub_id(base)):
         raise CheckpointError(
-            f"{folder} holds an adapter (adapter_config.json) that is not merged into the model. Merge it "
-            f"where sentence-transformers and peft are installed: m = SentenceTransformer({str(folder)!r}); "
-            f"base = AutoModel.from_pretrained({base!r}, dtype='float32'); "
-            f"m[0].model = PeftModel.from_pretrained(base, {str(folder)!r}).merge_and_unload(); "
-            "m.save_pretrained(NEW_FOLDER) and export NEW_FOLDER. (PeftModel is peft's, AutoModel that of "
-            "transformers.)"
+            f"{refusal}It was trained on {base or 'a model that it does not name'}, which is not here: put "
+            "the folder or hub id of that model into adapter_config.json, as base_model_name_or_path, and "
+            "export again: then this message has the command that merges it."
         )
+    code = (
+        "from peft import PeftModel; from sentence_transformers import SentenceTransformer; "
+        f"from transformers import AutoModel; m = SentenceTransformer({str(folder)!r}); "
+        f"base = AutoModel.from_pretrained({base!r}, dtype='float32'); "
+        f"m[0].model = PeftModel.from_pretrained(base, {str(folder)!r}).merge_and_unload(); "
+        f"m.save_pretrained({NEW_FOLDER!r})"
+    )
+    raise CheckpointError(
+        f"{refusal}Where sentence-transformers and peft are installed, one command merges it to "
+        f"{NEW_FOLDER}, which can be exported: {python_command(code)}"
+    )
 
 
 def _qat(name: str, config: Path) -> str | None:
-    """The number format of quantization-aware training, as the names of such checkpoints say it."""
+    """The number format of quantization-aware training, from the checkpoint's name or the name in its
+    config."""
     values = read_fields(config).values
     match = _QAT.search(name) or _QAT.search(str(values.get("_name_or_path", "")))
     return match[1].lower() if match else None

@@ -1,4 +1,4 @@
-"""From what the user typed to a local folder; the only module that knows the hub, imported lazily."""
+"""Turns what the user typed into a local folder. Only this module uses the hub, and imports it lazily."""
 
 import re
 from collections.abc import Callable
@@ -26,7 +26,7 @@ _OTHER_FORMATS = ["onnx/*", "openvino/*", "coreml/*"]
 
 @dataclass(frozen=True)
 class Location:
-    """A checkpoint's folder, what to call it, and the commit it is pinned to where it came from a hub."""
+    """A checkpoint's folder, its name, and the commit it is pinned to if it came from a hub."""
 
     folder: Path
     name: str
@@ -40,11 +40,11 @@ def locate(
 ) -> Location:
     """Find a checkpoint: an existing folder wins, else a hub id `organisation/name` is fetched.
 
-    `check_config` is given the path of `config.json` before anything else is fetched, and raises where the
-    rest is not worth its gigabytes; not called where there is no such file.
+    `check_config` is called with the path of `config.json` before anything else is fetched; it raises if the
+    rest is not worth downloading. It is not called if there is no such file.
 
     Raises:
-        CheckpointError: neither of both, a revision given for a folder, or the hub does not deliver.
+        CheckpointError: neither exists, a revision was given for a folder, or the download failed.
     """
     path = _existing(name_or_path)
     if path is not None and path.is_dir():
@@ -57,13 +57,18 @@ def locate(
         raise CheckpointError(
             f"{path} is a file; expected the checkpoint's folder: give {path.parent} instead."
         )
-    if not isinstance(name_or_path, str) or not _HUB_ID.fullmatch(name_or_path) or ".." in name_or_path:
+    if not isinstance(name_or_path, str) or not is_hub_id(name_or_path):
         raise CheckpointError(
             f"No such folder: {name_or_path}. Expected a sentence-transformers folder, or a hub id such as "
             "google/embeddinggemma-300m or google/embeddinggemma-2."
         )
     folder = _download(name_or_path, revision, check_config)
     return Location(folder, name_or_path, folder.name)
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name has the form `organisation/name`."""
+    return bool(_HUB_ID.fullmatch(name)) and ".." not in name
 
 
 def _existing(name_or_path: str | Path) -> Path | None:
@@ -77,10 +82,16 @@ def _existing(name_or_path: str | Path) -> Path | None:
 def _local(path: Path) -> Location:
     """A folder; one inside the hub's own cache keeps its id and commit."""
     path = path.resolve()
-    repository = path.parent.parent.name
-    if path.parent.name == "snapshots" and repository.startswith("models--"):
-        return Location(path, repository.removeprefix("models--").replace("--", "/"), path.name)
-    return Location(path, path.name, None)
+    found = hub_id_of(path)
+    return Location(path, *found) if found else Location(path, path.name, None)
+
+
+def hub_id_of(folder: Path) -> tuple[str, str] | None:
+    """Id and commit of a folder of the hub's own cache; None for any other."""
+    repository = folder.parent.parent.name
+    if folder.parent.name != "snapshots" or not repository.startswith("models--"):
+        return None
+    return repository.removeprefix("models--").replace("--", "/"), folder.name
 
 
 def _download(hub_id: str, revision: str | None, check_config: Callable[[Path], object]) -> Path:

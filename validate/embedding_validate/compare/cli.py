@@ -166,7 +166,8 @@ def _candidates(options: argparse.Namespace, bundles: Sequence[Bundle], cache: P
     if options.reference:
         compare_systems.require_torch()
         dtypes = compare_worker.DTYPES if options.bf16 else compare_worker.DTYPES[:1]
-        found += [compare_systems.torch(options.reference, dtype) for dtype in dtypes]
+        longest = max(b.manifest.max_seq_length for b in bundles)
+        found += [compare_systems.torch(options.reference, dtype, longest) for dtype in dtypes]
     found += [compare_systems.peer(asked, options.reference, bundles[0]) for asked in options.peer]
     if len({c.subject.name for c in found}) < len(found):
         raise InputError("Two systems have the same name. Give each --peer a name of its own.")
