@@ -86,7 +86,7 @@ def test_a_link_lets_one_browser_in(client: TestClient, door: address.Door) -> N
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/plan", "/page/page.js", "/engines/onnxruntime-web/ort.wasm.min.mjs", "/bundle/x"]
+    "path", ["/", "/plan", "/page/page.js", "/engines/onnxruntime-web/dist/ort.wasm.min.mjs", "/bundle/x"]
 )
 def test_nobody_else_gets_anything(client: TestClient, path: str) -> None:
     stranger = TestClient(client.app)
@@ -96,7 +96,7 @@ def test_nobody_else_gets_anything(client: TestClient, path: str) -> None:
 
 
 def test_threads_need_these_headers(client: TestClient) -> None:
-    for path in ("/", "/page/worker.js", "/engines/onnxruntime-web/ort.wasm.min.mjs", "/nothing"):
+    for path in ("/", "/page/worker.js", "/engines/onnxruntime-web/dist/ort.wasm.min.mjs", "/nothing"):
         found = client.get(path).headers
         assert found["cross-origin-opener-policy"] == "same-origin"
         assert found["cross-origin-embedder-policy"] == "require-corp"
@@ -106,9 +106,9 @@ def test_threads_need_these_headers(client: TestClient) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/engines/onnxruntime-web/notes.txt",
-        "/engines/onnxruntime-web/../../secret.js",
-        "/engines/onnxruntime-web/..%2F..%2Fsecret.js",
+        "/engines/onnxruntime-web/dist/notes.txt",
+        "/engines/onnxruntime-web/../secret.js",
+        "/engines/onnxruntime-web/..%2Fsecret.js",
         "/engines/protobufjs/index.js",
         "/bundle/manifest.json",
         "/bundle/onnx/model.onnx",
@@ -133,7 +133,7 @@ def test_what_is_served_is_what_lies_there(client: TestClient, plan: Plan, liter
     assert graph["golden"][0]["vector"] == golden[0].vector.tolist()
     assert {n: len(ids) for n, ids in asked["texts"].items()} == {"16": 16, "64": 64}
     assert (
-        client.get("/engines/onnxruntime-web/ort.wasm.min.mjs")
+        client.get("/engines/onnxruntime-web/dist/ort.wasm.min.mjs")
         .headers["content-type"]
         .startswith("text/javascript")
     )

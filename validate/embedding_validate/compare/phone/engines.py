@@ -15,8 +15,8 @@ from embedding_runtime.errors import EngineError
 from embedding_runtime.machine.user_cache import cache_folder
 
 FETCH = "compare-phone --fetch"
-# By package: the folder in it that the page may read.
-PACKAGES = {"onnxruntime-web": "dist", "@litertjs/core": ".", "@litertjs/wasm-utils": "."}
+# Those that the page may read from.
+PACKAGES = ("onnxruntime-web", "@litertjs/core", "@litertjs/wasm-utils")
 KINDS = {".mjs": "text/javascript", ".js": "text/javascript", ".wasm": "application/wasm"}
 _PINS = ("package.json", "package-lock.json")
 _LAST_LINES = 3
@@ -80,7 +80,7 @@ def file(packages: Path, package: str, name: str) -> Path | None:
     """A file of a package that the page may read; None for any other."""
     if package not in PACKAGES or Path(name).suffix not in KINDS:
         return None
-    inside = (packages / package / PACKAGES[package]).resolve()
+    inside = (packages / package).resolve()
     found = (inside / name).resolve()
     return found if found.is_relative_to(inside) and found.is_file() else None
 
