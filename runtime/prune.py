@@ -1,7 +1,8 @@
-"""Remove from an installed folder what the runtime does not use: `python prune.py FOLDER`.
+"""Removes from an installed folder what the runtime does not use: `python prune.py FOLDER`.
 
 FOLDER holds numpy and onnxruntime as pip installs them (`pip install --target`, or a venv's site-packages).
-What is left runs ONNX bundles; `pip install --force-reinstall` brings the rest back. Needs no package.
+What is left runs ONNX bundles; `pip install --force-reinstall` restores the rest. The script needs no
+package.
 """
 
 import shutil

@@ -3,8 +3,8 @@
     checkpoint = load_checkpoint("my-checkpoint")
     export_bundle(checkpoint, Path("my-bundle"), ExportOptions(), embedding_validate.parity_gate(checkpoint))
 
-`load_checkpoint` takes a folder or hub id. The last argument proves the bundle before it gets its name; a str
-in its place says why that is not done.
+`load_checkpoint` takes a folder or a hub id. The last argument is the gate, which checks the bundle before it
+gets its final name; pass a str instead to skip the gate, saying why.
 """
 
 from importlib import import_module

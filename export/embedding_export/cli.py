@@ -1,4 +1,4 @@
-"""`export-embedding`: checkpoint → bundle, proved before it gets its name."""
+"""`export-embedding`: makes a bundle from a checkpoint, and checks it before it gets its final name."""
 
 import argparse
 import json
@@ -19,7 +19,7 @@ _UNITS = {"KB": 1e3, "MB": 1e6, "GB": 1e9}
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; 0 exported, 1 a check failed or writing did, 2 usage or input, 130 interrupted."""
+    """Run the command; 0 exported, 1 a check or writing failed, 2 usage or input, 130 interrupted."""
     options = _parser().parse_args(argv)
     return run_command(
         "export-embedding",
@@ -78,7 +78,8 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _gate(checkpoint: Any) -> Any:
-    """The validator's gate, or the reason why it cannot run here. Imported late: only this needs PyTorch."""
+    """The validator's gate, or the reason why it cannot run here. The import is late because only the gate
+    needs PyTorch."""
     try:
         from embedding_validate.reference.reference import unavailable
     except ImportError as e:
@@ -132,14 +133,14 @@ def _parser() -> argparse.ArgumentParser:
         type=_ints,
         default=BUCKETS,
         metavar="LIST",
-        help=f"the lengths that a LiteRT file is made for (default: {','.join(map(str, BUCKETS))}, as far as "
-        "the bundle reads)",
+        help=f"the input lengths of a LiteRT file (default: {','.join(map(str, BUCKETS))}, up to the "
+        "bundle's length)",
     )
     p.add_argument(
         "--litert-single",
         type=int,
         metavar="S",
-        help="instead of several lengths, one of S tokens, under the name of the published files",
+        help="one length of S tokens instead of several, under the name of the published files",
     )
     there = p.add_mutually_exclusive_group()
     there.add_argument("--add", action="store_true", help="add the graphs to a bundle of the same checkpoint")
@@ -164,7 +165,7 @@ def _parser() -> argparse.ArgumentParser:
         "--sliding-window",
         type=int,
         metavar="N",
-        help="the sliding_window to take where the checkpoint's own is in doubt",
+        help="the sliding_window to use if the checkpoint's own is in doubt",
     )
     p.add_argument(
         "--no-client-files",
@@ -189,10 +190,10 @@ def _formats(text: str) -> tuple[str, ...]:
     return _names(text, typing.get_args(Format))
 
 
-def _names(text: str, known: Sequence[str]) -> tuple[str, ...]:
+def _names(text: str, choices: Sequence[str]) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(text.split(",")))
-    if unknown := [n for n in names if n not in known]:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not one of {', '.join(known)}")
+    if unknown := [n for n in names if n not in choices]:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not one of {', '.join(choices)}")
     return names
 
 
@@ -204,10 +205,10 @@ def _ints(text: str) -> tuple[int, ...]:
 
 
 def _bytes(text: str) -> int:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(KB|MB|GB)", text, re.IGNORECASE)
-    if found is None:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?(KB|MB|GB)", text, re.IGNORECASE)
+    if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 200MB or 0.2GB")
-    return round(float(found[1]) * _UNITS[found[2].upper()])
+    return round(float(match[1]) * _UNITS[match[2].upper()])
 
 
 def _reporter() -> Any:
@@ -223,7 +224,7 @@ def _reporter() -> Any:
 
 
 def _checks() -> Callable[[str, int, int], None]:
-    """A bar for the gate's checks, which come as (what is running, done, total)."""
+    """A progress bar for the gate's checks, which arrive as (name of the running check, done, total)."""
     from tqdm import tqdm
 
     bars: dict[str, Any] = {}
@@ -258,8 +259,8 @@ def _verdict(manifest: Manifest, bundle: Path, seconds: float) -> list[str]:
         if made := graph.composition:
             eight = ", ".join(part for part, bits in made.bits.items() if bits == 8) or "none"
             lines.append(
-                f"    mean cosine {made.cosine_mean:.5f} on {made.texts} texts not calibrated on, "
-                f"{made.target_cosine} wanted; 8 bits in: {eight}"
+                f"    mean cosine {made.cosine_mean:.5f} on {made.texts} texts not calibrated on, target "
+                f"{made.target_cosine}; 8 bits in: {eight}"
             )
     return lines
 

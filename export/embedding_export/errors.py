@@ -1,4 +1,4 @@
-"""Errors raised on purpose by the exporter; each message says what was found, expected, and to do."""
+"""Errors that the exporter raises on purpose. Each says what was found, what was expected, and what to do."""
 
 from embedding_runtime.errors import EmbeddingError
 

@@ -1,7 +1,7 @@
 """The order of an export: read → build → weight audit → golden vectors → gate → write.
 
-The only file that knows it. Each step is in the module that it calls; the gate comes from outside, because
-the exporter does not know the validator.
+Only this file knows the order; each step is in the module that it calls. The gate is passed in, because the
+exporter does not import the validator.
 """
 
 import tempfile
@@ -62,7 +62,7 @@ def export_bundle(
     gate: Gate | str,
     report: Reporter = SILENT,
 ) -> Manifest:
-    """Write a bundle, prove it, and only then give it its name.
+    """Write a bundle, check it, and only then give it its name.
 
     `gate` compares the finished bundle with the reference; a str instead says why that cannot be done here,
     and becomes the reason of the verdict "not run".
@@ -78,7 +78,7 @@ def export_bundle(
     if not checkpoint.include_prompt and "litert" in options.formats:
         raise ExportError(
             f"{checkpoint.path} leaves the prompt's tokens out of the mean (include_prompt is false in its "
-            "pooling). LiteRT graphs take token ids alone and cannot know them: export --format onnx."
+            "pooling). LiteRT graphs take only token ids and cannot tell the prompt's: export --format onnx."
         )
     for note in left_out(options):
         report.step(f"note: {note}")
@@ -88,7 +88,7 @@ def export_bundle(
         if options.alphabet is not None:
             report.step(f"trimming the vocabulary to {options.alphabet}")
             checkpoint, cut = trim_vocabulary(checkpoint, options.alphabet, Path(scratch))
-            kept_ids = cut.kept
+            kept_ids = cut.kept_ids
             report.step(cut.summary())
         special = golden_ids(checkpoint)
         before, written = _write_graphs(Source(checkpoint, special), bundle, staging.path, options, report)
@@ -113,21 +113,22 @@ def export_bundle(
 def _write_graphs(
     source: Source, bundle: Path, folder: Path, options: ExportOptions, report: Reporter
 ) -> tuple[tuple[Graph, ...], list[Graph]]:
-    """Graphs that stay, and all that are asked for; what these share is let go of before the gate."""
-    chosen = None
+    """The graphs that stay, and the requested ones; the data that they share is released before the gate."""
+    choice = None
     if options.target_cosine is not None:
         _check_same(source.checkpoint, bundle, options)
-        chosen = choose_composition(source, folder, options, report)
-        options = replace(options, precisions=(chosen.precision,))
+        choice = choose_composition(source, folder, options, report)
+        options = replace(options, precisions=(choice.precision,))
     before = _existing_graphs(source.checkpoint, bundle, folder, options)
-    asked = graphs_to_write(options)
-    return before, [write_graph(source, folder, which, options, report, chosen) for which in asked]
+    graphs = graphs_to_write(options)
+    return before, [write_graph(source, folder, which, options, report, choice) for which in graphs]
 
 
 def _existing_graphs(
     checkpoint: Checkpoint, bundle: Path, folder: Path, options: ExportOptions
 ) -> tuple[Graph, ...]:
-    """Graphs of `bundle` that stay when others are added; one exported again leaves `folder` first."""
+    """Graphs of `bundle` that stay when others are added; a graph that is exported again is first removed
+    from `folder`."""
     old = _check_same(checkpoint, bundle, options)
     if old is None:
         return ()
@@ -140,7 +141,7 @@ def _existing_graphs(
 
 
 def _check_same(checkpoint: Checkpoint, bundle: Path, options: ExportOptions) -> Manifest | None:
-    """The manifest of a bundle that is added to, which must be of these weights and this vocabulary."""
+    """The manifest of the bundle that is added to; it must have the same weights and vocabulary."""
     if options.existing != "extend":
         return None
     old = load_manifest(bundle)
@@ -182,7 +183,8 @@ def _computed_otherwise(old: Manifest, checkpoint: Checkpoint) -> str:
 def _write_tokenizer(
     checkpoint: Checkpoint, folder: Path, kept_ids: NDArray[np.int64] | None, report: Reporter
 ) -> Path:
-    """The runtime's tokenizer: the compact table, or tokenizer.json where the table does not reproduce it."""
+    """Write the runtime's tokenizer: the compact table, or tokenizer.json if the table does not reproduce
+    it."""
     report.step("writing the tokenizer")
     (folder / KEPT_IDS).unlink(missing_ok=True)
     if kept_ids is not None:
@@ -224,7 +226,7 @@ def _finish(
     tokenizer: TokenizerInfo,
     options: ExportOptions,
 ) -> Manifest:
-    """Everything beside graphs and tokenizer, then the manifest that vouches for all of it."""
+    """Write everything except graphs and tokenizer, then the manifest that records all files."""
     if options.client_files:
         companions.write_client_files(
             checkpoint, folder, {g.file: folder / g.external_data[0] for g in graphs if g.format == "onnx"}
@@ -260,16 +262,16 @@ def _judged(graph: Graph, verdict: Verdict) -> Graph:
     return replace(graph, parity=verdict[graph.key]) if graph.key in verdict else graph
 
 
-def _failure(failed: list[Graph], bundle: Path, kept: Path | None) -> str:
+def _failure(failed: list[Graph], bundle: Path, copy: Path | None) -> str:
     lines = [f"{g.key}: {g.parity.reason}." for g in failed]
     where = (
-        f"It was kept as {kept} for study." if kept else "Nothing was written; --keep-failed DIR keeps it."
+        f"It was kept as {copy} for study." if copy else "Nothing was written; --keep-failed DIR keeps it."
     )
-    return f"{bundle} was refused, it does not give the reference's vectors. {' '.join(lines)} {where}"
+    return f"{bundle} was refused: it does not give the reference's vectors. {' '.join(lines)} {where}"
 
 
 def summary(manifest: Manifest, bundle: Path, seconds: float) -> dict[str, object]:
-    """What `export-embedding --json` prints."""
+    """The document that `export-embedding --json` prints."""
     return {
         "bundle": str(bundle),
         "space_id": manifest.space_id,

@@ -1,4 +1,4 @@
-"""Bundle → vectors, on the device: numpy and one engine, never torch."""
+"""Bundle → vectors, on the device: uses numpy and one engine, never torch."""
 
 from embedding_runtime.bundle import Manifest, load_manifest
 from embedding_runtime.embedder import Embedder

@@ -1,6 +1,6 @@
 """The bundle's manifest as frozen dataclasses: the one format that exporter, runtime and validator share.
 
-Knows nothing of engines, tokenizers or checkpoints; only the exporter writes a manifest (`Manifest.to_json`).
+Only the exporter writes a manifest (`Manifest.to_json`).
 """
 
 import base64
@@ -31,9 +31,9 @@ Status = Literal["passed", "failed", "not run"]
 
 @dataclass(frozen=True)
 class Source:
-    """Where the weights came from: `weights_sha256` covers every tensor's name, shape, dtype and bytes.
+    """The origin of the weights: `weights_sha256` covers every tensor's name, shape, dtype and bytes.
 
-    `random_weights` is what a stand-in says of itself: its vectors mean nothing.
+    `random_weights` marks a stand-in model, whose vectors mean nothing.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Source:
 
 @dataclass(frozen=True)
 class GlobalLayers:
-    """What global layers have in place of the figures of local ones."""
+    """The figures of global layers that differ from those of local ones."""
 
     num_key_value_heads: int
     head_dim: int
@@ -57,8 +57,8 @@ class GlobalLayers:
 class Architecture:
     """Figures of the encoder; `window` is the largest |i - j| that a local layer attends over.
 
-    `global_layers` None says that all layers have the same shape; `per_layer_size` is the width of what each
-    layer reads of the embeddings by a gate of its own (None: it reads nothing).
+    If `global_layers` is None, all layers have the same shape. `per_layer_size` is the width of the input
+    that each layer reads from the embeddings through its own gate (None: there is no such input).
     """
 
     model_type: str
@@ -77,7 +77,7 @@ class Architecture:
 
     @property
     def schema_version(self) -> int:
-        """What a manifest of such a model says: the first version that can describe it."""
+        """The schema version of such a model's manifest: the first one that can describe the model."""
         own = self.global_layers is not None or self.per_layer_size is not None
         return SHAPES_SCHEMA_VERSION if own else SCHEMA_VERSION
 
@@ -105,9 +105,9 @@ class GoldenIds:
 class TokenizerInfo:
     """The tokenizer the runtime opens, its control tokens, and texts for a self-check.
 
-    A vocabulary trimmed to an `alphabet` names `kept_ids`: an .npy file, int32 (vocab_size,), with the
-    checkpoint's id for each id of this tokenizer. `without_row` are special tokens of the checkpoint that its
-    embedding table has no row for: in a text they are text.
+    A vocabulary that is trimmed to an `alphabet` names `kept_ids`: an .npy file, int32 (vocab_size,), with
+    the checkpoint's id for each id of this tokenizer. `without_row` are special tokens of the checkpoint
+    without a row in its embedding table; they are read as text.
     """
 
     file: str
@@ -142,9 +142,9 @@ class GoldenVector:
 
 @dataclass(frozen=True)
 class Parity:
-    """What the exporter's gate found for one graph; `reason` says why a check was not run or failed.
+    """The verdict of the exporter's gate on one graph; `reason` says why a check was not run or failed.
 
-    `floors` names the set of bounds that was applied: of trained weights, or of random ones.
+    `floors` names the set of bounds that was applied: for trained weights, or for random ones.
     """
 
     status: Status
@@ -161,13 +161,13 @@ class Parity:
 class Graph:
     """One graph: `file` and `external_data` name entries of `Manifest.files`.
 
-    `golden_tolerance` is the largest absolute difference allowed to a golden vector, per kind of CPU
-    ("any" where one figure serves all). `bit_stable` says whether every kind of CPU computes the same, so
-    that vectors differ by the rounding of float32 sums and by what that tips over; false where the engine's
-    own kernels quantize otherwise on other CPUs; None where nobody has measured it. Such kernels may also
-    sum one row in another order than several (onnx/int4 without AVX-512 and VNNI): there a text alone and in
-    a batch differ by up to 1e-6 in a component. The hidden states of onnx/int8 never do.
-    `composition` is that of a graph made for a wanted cosine.
+    `golden_tolerance` is the largest absolute difference allowed to a golden vector, per kind of CPU ("any"
+    where one figure serves all). `bit_stable` says whether every kind of CPU computes the same, so that
+    vectors differ only by the rounding of float32 sums and by quantized values that it tips over; it is false
+    if the engine's own kernels quantize differently on other CPUs, and None if nobody has measured it. Such
+    kernels may also sum one row in another order than several (onnx/int4 without AVX-512 and VNNI): then a
+    text alone and the same text in a batch differ by up to 1e-6 in a component. The hidden states of
+    onnx/int8 never do. `composition` belongs to a graph made for a target cosine.
     """
 
     format: Format
@@ -206,9 +206,9 @@ class FileRecord:
 class Manifest:
     """Everything a client must know about a bundle.
 
-    `truncate_dim` is how many components the checkpoint keeps of a vector by default; None: all of them.
-    Where `include_prompt` is False a prompt's tokens are attended to but not averaged: its tokens, `<bos>`
-    among them, have 2 in the attention mask, those of the text 1.
+    `truncate_dim` is the number of components of a vector that the checkpoint keeps by default; None means
+    all. If `include_prompt` is False, a prompt's tokens are attended to but not averaged: its tokens, `<bos>`
+    included, have 2 in the attention mask, those of the text 1.
     """
 
     schema_version: int
@@ -231,7 +231,8 @@ class Manifest:
     include_prompt: bool = True
 
     def to_json(self) -> str:
-        """The manifest as it stands in the bundle; of the first schema without what came with the second."""
+        """The manifest as written in the bundle; one of the first schema leaves out the fields of the
+        second."""
         data = dataclasses.asdict(self)
         if self.schema_version == SCHEMA_VERSION:
             for name in ("global_layers", "per_layer_size"):
@@ -255,18 +256,18 @@ class Manifest:
             raise BundleError(
                 f"{where} is not valid JSON ({e}). The bundle is damaged: export it again."
             ) from e
-        found = data.get("schema_version") if isinstance(data, dict) else None
-        if type(found) is not int or not SCHEMA_VERSION <= found <= SHAPES_SCHEMA_VERSION:
-            newer = type(found) is int and found > SHAPES_SCHEMA_VERSION
+        version = data.get("schema_version") if isinstance(data, dict) else None
+        if type(version) is not int or not SCHEMA_VERSION <= version <= SHAPES_SCHEMA_VERSION:
+            newer = type(version) is int and version > SHAPES_SCHEMA_VERSION
             raise BundleError(
-                f"{where} has schema_version {found!r}; this version reads {SCHEMA_VERSION} to "
+                f"{where} has schema_version {version!r}; this version reads {SCHEMA_VERSION} to "
                 f"{SHAPES_SCHEMA_VERSION}. "
                 + ("Upgrade embedding-edge." if newer else "Export the bundle again.")
             )
         manifest: Manifest = _decode(cls, data, where)
-        if manifest.architecture.schema_version != found:
+        if manifest.architecture.schema_version != version:
             raise BundleError(
-                f"{where} has schema_version {found}, and an architecture that is written with "
+                f"{where} has schema_version {version}, but its architecture needs "
                 f"{manifest.architecture.schema_version}. The bundle is damaged: export it again."
             )
         _check_paths(manifest, where)
@@ -275,7 +276,7 @@ class Manifest:
 
 @dataclass(frozen=True)
 class BundleGraph:
-    """One graph where it lies: the bundle's folder, its manifest, and which of its graphs."""
+    """One graph of a bundle on disk: the bundle's folder, its manifest, and the graph's record in it."""
 
     folder: Path
     manifest: Manifest
@@ -293,13 +294,14 @@ class BundleGraph:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Bytes of its file and of those with its weights, by their names in the bundle."""
+        """Sizes in bytes of its file and of those with its weights, by their names in the bundle."""
         names = (self.graph.file, *self.graph.external_data)
         return {name: self.manifest.files[name].size for name in names}
 
     @property
     def max_length(self) -> int:
-        """Tokens it reads of a text: the model's limit, or its largest bucket where that is shorter."""
+        """The number of tokens of a text that it reads: the model's limit, or its largest bucket if that is
+        shorter."""
         return min([self.manifest.max_seq_length, *sorted(self.graph.buckets)[-1:]])
 
 
@@ -388,7 +390,8 @@ def _decode_dataclass(tp: Any, value: Any, where: str) -> Any:
 
 @functools.cache
 def _fields(tp: Any) -> tuple[dict[str, Any], frozenset[str]]:
-    """Types by name, and the names without a default; kept, since a manifest has many of each kind."""
+    """Types by name, and the names without a default; cached, because a manifest has many records of each
+    kind."""
     required = (
         f.name for f in dataclasses.fields(tp) if f.default is f.default_factory is dataclasses.MISSING
     )

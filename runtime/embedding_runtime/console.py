@@ -1,4 +1,4 @@
-"""How commands print and end, whatever standard output is. Knows nothing of what they do."""
+"""How commands print and exit, whatever standard output is connected to."""
 
 import codecs
 import json
@@ -27,7 +27,7 @@ codecs.register_error(_ESCAPED, _escape)
 def show(text: str) -> None:
     """Write text and flush; characters that the encoding lacks are escaped as in JSON.
 
-    Does nothing where standard output is closed.
+    Does nothing if standard output is closed.
 
     Raises:
         OSError: it cannot be written; BrokenPipeError if its reader has gone.
@@ -45,10 +45,10 @@ def run_command(
     on_interrupt: Callable[[], str] = lambda: "interrupted",
     on_disk_error: Callable[[], str] = lambda: "",
 ) -> int:
-    """Run a command's body and give its exit status; what ended it is said on standard error.
+    """Run a command's body and return its exit status; a line on standard error says why it ended early.
 
-    A termination signal ends it as Ctrl-C does. `on_interrupt` says what an interruption leaves behind,
-    `on_disk_error` what a failed read or write does.
+    A termination signal ends it as Ctrl-C does. `on_interrupt` says what an interruption leaves behind;
+    `on_disk_error` says what a failed read or write leaves behind.
     """
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -76,5 +76,5 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
 
 
 def abandon() -> None:
-    """Let go of an output without a reader: Python would complain of it again when it ends."""
+    """Drop an output that has no reader; otherwise Python would report it again when it exits."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

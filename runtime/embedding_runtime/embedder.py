@@ -1,7 +1,4 @@
-"""Texts to vectors: the runtime's front door, with sentence-transformers' names.
-
-Knows nothing of checkpoints or of how a bundle is made.
-"""
+"""Texts to vectors: the runtime's main class, with sentence-transformers' names."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -50,10 +47,10 @@ class Embedder(ReferenceNames):
     `close()`, or leaving a `with` block, frees it.
 
     Attributes:
-        manifest: what the bundle says of itself.
+        manifest: the bundle's manifest.
         graph: the graph in use.
         prompts: name to text; may be changed between calls.
-        default_prompt_name, truncate_dim, overflow: used where a call does not say otherwise.
+        default_prompt_name, truncate_dim, overflow: used unless a call says otherwise.
     """
 
     def __init__(
@@ -76,16 +73,17 @@ class Embedder(ReferenceNames):
         """Open a bundle folder.
 
         Args:
-            format: of the graph; None takes one whose engine is installed, ONNX where both are.
+            format: of the graph; None takes one whose engine is installed, ONNX if both are.
             precision: of the graph; None takes int8, else int8_q4, else mixed, else fp32, else fp16.
             threads: for the engine; None takes every CPU this process may use.
             device: "cpu" or None: the only one there is.
-            prompts: added to the checkpoint's own, and before them where names are equal.
+            prompts: added to the checkpoint's own; they replace those of the same name.
             default_prompt_name, similarity_fn_name: None takes the checkpoint's own.
-            truncate_dim: components kept of each vector, unless a call says otherwise; None takes the
-                checkpoint's own, which is mostly all of them.
+            truncate_dim: number of components of each vector that are kept unless a call says otherwise; None
+                takes the checkpoint's own setting, usually all.
             overflow: what happens to longer texts, unless a call says otherwise; see `encode`.
-            verify: "cached" hashes files that changed since they were last found right, "always" all of them.
+            verify: "cached" hashes the files that changed since they were last verified, "always" all of
+                them.
             allow_failed: load a graph whose comparison failed, and leave golden vectors uncompared.
             device_cache: keep packed weights in a file in the user's cache; None: for ONNX in int8, int8_q4
                 and int4, for LiteRT always.
@@ -149,16 +147,16 @@ class Embedder(ReferenceNames):
 
         Args:
             inputs: a str, or any iterable of str; a generator is read window by window.
-            prompt_name: of one of `prompts`; the default prompt where None.
-            prompt: goes before each text; beats `prompt_name`.
-            batch_size: texts per run of the engine, fewer where they are long; LiteRT runs one at a time.
-            show_progress_bar: on stderr; None shows it where the log level is INFO or DEBUG.
+            prompt_name: of one of `prompts`; None takes the default prompt.
+            prompt: goes before each text; takes precedence over `prompt_name`.
+            batch_size: texts per run of the engine, fewer if they are long; LiteRT runs one at a time.
+            show_progress_bar: on stderr; None shows it if the log level is INFO or DEBUG.
             output_value: "sentence_embedding"; "token_embeddings" for one array (S, H) per text; None for a
-                dict per text with both and the ids; LiteRT graphs have the first alone.
+                dict per text with both and the ids; LiteRT graphs have only the first.
             precision: of the vectors: float32, int8, uint8, binary or ubinary; see `quantize_embeddings`.
             convert_to_numpy: False gives a list of arrays instead of one array.
-            normalize_embeddings: None divides by the length where `dim` has shortened vectors of length 1,
-                True always, False never.
+            normalize_embeddings: True divides by the length, False does not, None does if `dim` has shortened
+                vectors of length 1.
             dim, truncate_dim: the same thing: the first components that are kept.
             task: a prompt's name or alias, in any case of letters.
             overflow: for texts of more than `max_seq_length` tokens: "truncate" cuts them (and warns once),
@@ -166,7 +164,7 @@ class Embedder(ReferenceNames):
             allow_special: `<bos>`, `<eos>`, `<pad>` ... in a text are control tokens rather than text; LiteRT
                 graphs refuse `<pad>`.
             convert_to_tensor: True gives tensors, in a process that has imported PyTorch.
-            device, pool, chunk_size: accepted where they ask for what is done anyway.
+            device, pool, chunk_size: accepted only with values that change nothing.
             sentences: the older name of `inputs`.
 
         Raises:
@@ -206,7 +204,7 @@ class Embedder(ReferenceNames):
         show_progress_bar: bool | None = None,
         **options: Unpack[EncodeOptions],
     ) -> Result:
-        """As `encode`, with the prompt "query" unless another is asked for."""
+        """As `encode`, with the prompt "query" unless the call names another."""
         choice = PromptChoice(prompt, prompt_name, options.get("task"), prompting.QUERY_NAMES)
         return self._encode(inputs, choice, Options.of(batch_size, show_progress_bar, options))
 
@@ -245,7 +243,8 @@ class Embedder(ReferenceNames):
         titles: Titles = None,
         **options: Unpack[EncodeOptions],
     ) -> Result:
-        """As `encode`, with the first prompt of "document", "passage", "corpus" unless another is asked for.
+        """As `encode`, with the first existing prompt of "document", "passage", "corpus" unless the call
+        names another.
 
         `titles` (one str for one text, else one str or None per text) take the place of "none" in the prompt
         `title: none | text: `.
@@ -271,26 +270,27 @@ class Embedder(ReferenceNames):
         Raises:
             InputError: as `encode`; also for a precision that needs ranges.
         """
-        asked = Options.of(batch_size, False, options)
-        if asked.precision in ("int8", "uint8"):
+        settings = Options.of(batch_size, False, options)
+        if settings.precision in ("int8", "uint8"):
             raise InputError(
-                f"precision {asked.precision!r} needs the ranges of all vectors. Take float32 and use "
+                f"precision {settings.precision!r} needs the ranges of all vectors. Take float32 and use "
                 "quantize_embeddings(vector, precision, ranges) with ranges from quantization_ranges()."
             )
         choice = PromptChoice(prompt, prompt_name, options.get("task"))
-        windows = self.windows(join_requests(as_texts(inputs), self._prompt(choice)), asked)
-        return ((w.start + i, v) for w in windows for i, v in enumerate(stored(w.vectors, asked)))
+        windows = self.windows(join_requests(as_texts(inputs), self._prompt(choice)), settings)
+        return ((w.start + i, v) for w in windows for i, v in enumerate(stored(w.vectors, settings)))
 
     def windows(
         self, requested: Iterable[Request], options: Options, *, strict: bool = True
     ) -> Iterator[Window]:
-        """Results window by window, with token counts and which texts were too long: what `embed-text` uses.
+        """Results window by window, with token counts and marks of texts that were too long; `embed-text`
+        uses this.
 
-        Without `strict` a bad text becomes an entry of `Window.errors` instead of being raised.
+        Unless `strict`, a bad text becomes an entry of `Window.errors` instead of being raised.
         """
         prefixes = prompting.known_prefixes(self.prompts)
-        asked = options.with_defaults(self.truncate_dim, self.overflow)
-        return self._encoder.windows(requested, asked, prefixes=prefixes, strict=strict)
+        settings = options.with_defaults(self.truncate_dim, self.overflow)
+        return self._encoder.windows(requested, settings, prefixes=prefixes, strict=strict)
 
     def tokenize(self, texts: Texts) -> dict[str, NDArray[np.int64]]:
         """`input_ids` and `attention_mask`, int64 (N, S): right-padded, cut, and without a prompt."""
@@ -322,7 +322,7 @@ class Embedder(ReferenceNames):
     def max_seq_length(self) -> int:
         """Tokens read of each text, prompt, `<bos>` and `<eos>` included; may be lowered.
 
-        It is the checkpoint's own, or a LiteRT graph's largest bucket where that is shorter.
+        It is the checkpoint's own, or a LiteRT graph's largest bucket if that is shorter.
         """
         return self._encoder.max_length
 
@@ -331,7 +331,7 @@ class Embedder(ReferenceNames):
         self._encoder.set_max_length(value)
 
     def to(self, device: Device) -> "Embedder":
-        """This Embedder, where the device is the CPU."""
+        """This Embedder, if the device is the CPU."""
         check_device(device)
         return self
 
@@ -371,13 +371,13 @@ class Embedder(ReferenceNames):
         return prompting.resolve(choice, self.prompts, self.manifest.aliases, self.default_prompt_name)
 
     def _encode(
-        self, given: Texts | None, choice: PromptChoice, options: Options, titles: Titles = None
+        self, raw: Texts | None, choice: PromptChoice, options: Options, titles: Titles = None
     ) -> Result:
-        inputs = as_inputs(given, options.sentences)
+        inputs = as_inputs(raw, options.sentences)
         single = is_single(inputs)
         texts = as_texts(inputs)
         requested = join_requests(texts, self._prompt(choice), one_title(titles) if single else titles)
         total = len(texts) if isinstance(texts, list) else None
-        asked = options.with_defaults(self.truncate_dim, self.overflow)
+        settings = options.with_defaults(self.truncate_dim, self.overflow)
         with Progress(total, is_shown(options.show_progress_bar)) as progress:
-            return collect(progress.counted(self.windows(requested, asked)), total, asked, single)
+            return collect(progress.counted(self.windows(requested, settings)), total, settings, single)

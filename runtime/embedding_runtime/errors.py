@@ -1,4 +1,7 @@
-"""Errors and warnings raised on purpose; each message says what was found, what was expected, what to do."""
+"""Errors and warnings that the runtime raises on purpose.
+
+Each message says what was found, what was expected, and what to do.
+"""
 
 from typing import ClassVar
 
@@ -6,8 +9,8 @@ from typing import ClassVar
 class EmbeddingError(Exception):
     """Base of all errors raised on purpose by the runtime, the exporter and the validator.
 
-    `exit_status` is that of a command that ends with the error: 2 where what was given cannot be used, 1
-    where a check or the machine failed.
+    `exit_status` is the status of a command that ends with the error: 2 if its input cannot be used, 1 if a
+    check or the machine failed.
     """
 
     exit_status: ClassVar[int] = 2
@@ -32,11 +35,11 @@ class InputTypeError(InputError, TypeError):
 
 
 class EmbeddingWarning(UserWarning):
-    """Base of the runtime's own warnings: the result is as asked, but perhaps not as meant."""
+    """Base of the runtime's own warnings: the result is as requested, but perhaps not as intended."""
 
 
 class ParityWarning(EmbeddingWarning):
-    """A graph was loaded that nobody has compared with its reference."""
+    """A graph was loaded that has not been compared with its reference."""
 
 
 class OverflowWarning(EmbeddingWarning):

@@ -10,9 +10,8 @@ from embedding_runtime.errors import EngineError
 def langchain_embeddings(embedder: Embedder, *, allow_special: bool = False) -> Any:
     """A `langchain_core.embeddings.Embeddings` that embeds queries and documents with their own prompts.
 
-    The dimension is the Embedder's `truncate_dim`; with `allow_special` control tokens in a text are such, as
-    in `Embedder.encode`. See `langchain_embeddings_class.EdgeEmbeddings`, also for
-    caches.
+    The dimension is the Embedder's `truncate_dim`; `allow_special` is the argument of `Embedder.encode`. See
+    `langchain_embeddings_class.EdgeEmbeddings`, also for caches.
 
     Raises:
         EngineError: langchain-core is not installed.

@@ -10,8 +10,8 @@ from embedding_runtime.errors import EngineError
 def llamaindex_embedding(embedder: Embedder, *, allow_special: bool = False) -> Any:
     """A `llama_index.core` embedding that embeds queries and documents with their own prompts.
 
-    The dimension is the Embedder's `truncate_dim`; with `allow_special` control tokens in a text are such, as
-    in `Embedder.encode`. See `llamaindex_embedding_class.EdgeEmbedding`.
+    The dimension is the Embedder's `truncate_dim`; `allow_special` is the argument of `Embedder.encode`. See
+    `llamaindex_embedding_class.EdgeEmbedding`.
 
     Raises:
         EngineError: llama-index-core is not installed.

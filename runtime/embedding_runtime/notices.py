@@ -1,4 +1,4 @@
-"""Warnings that are given once. Knows nothing of what they are about."""
+"""Warnings that are given only once."""
 
 import sys
 import threading
@@ -8,7 +8,7 @@ _PACKAGE = __name__.partition(".")[0]
 
 
 class Notices:
-    """Gives each kind of warning once, whichever thread comes first."""
+    """Gives each kind of warning once, from whichever thread comes first."""
 
     def __init__(self) -> None:
         self._given: set[str] = set()
@@ -24,7 +24,7 @@ class Notices:
 
 
 def warn(message: str, category: type[Warning]) -> None:
-    """Warn at the first line up the stack that is not in this package."""
+    """Warn at the first line of the stack, from the caller up, that is not in this package."""
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE:
         level, frame = level + 1, frame.f_back

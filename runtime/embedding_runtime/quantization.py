@@ -1,6 +1,6 @@
-"""Stored precision of vectors: float32, int8, uint8, binary, ubinary. Knows nothing of graphs or texts.
+"""Stored precisions of vectors: float32, int8, uint8, binary, ubinary.
 
-The formulas are those of sentence-transformers 6.2, so that vectors quantized here and there may be mixed.
+The formulas are those of sentence-transformers 6.2, so vectors quantized by either library may be mixed.
 """
 
 import logging
@@ -20,7 +20,7 @@ _logger = logging.getLogger(__name__)
 
 
 def check_precision(precision: str | None) -> VectorPrecision:
-    """The precision, None meaning float32.
+    """The precision, checked; None means float32.
 
     Raises:
         InputError: not one of `PRECISIONS`.

@@ -1,4 +1,4 @@
-"""The best matches of vectors among vectors, exactly. Knows nothing of texts, indexes or bundles."""
+"""Finds the best matches of vectors among vectors, exactly."""
 
 from typing import Any, TypedDict
 
@@ -28,7 +28,7 @@ def semantic_search(
     top_k: int = 10,
     score_function: ScoreFunction = cos_sim,
 ) -> list[list[Hit]]:
-    """For each query (N, D) or (D,) its `top_k` best rows of the corpus (M, D), best first.
+    """The `top_k` best rows of the corpus (M, D) for each query (N, D) or (D,), best first.
 
     The corpus may be memory-mapped: it is read in chunks.
 
@@ -54,9 +54,9 @@ def _best(
     scores = np.empty((len(queries), 0), dtype=np.float32)
     rows = np.empty((len(queries), 0), dtype=np.int64)
     for start in range(0, len(corpus), chunk_size):
-        found = score(queries, corpus[start : start + chunk_size])
-        numbers = np.broadcast_to(np.arange(start, start + found.shape[1]), found.shape)
-        scores, rows = np.hstack((scores, found)), np.hstack((rows, numbers))
+        chunk_scores = score(queries, corpus[start : start + chunk_size])
+        numbers = np.broadcast_to(np.arange(start, start + chunk_scores.shape[1]), chunk_scores.shape)
+        scores, rows = np.hstack((scores, chunk_scores)), np.hstack((rows, numbers))
         if scores.shape[1] > 4 * top_k:
             keep = np.argpartition(-scores, top_k - 1, axis=1)[:, :top_k]
             keep.sort(axis=1)

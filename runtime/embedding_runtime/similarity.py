@@ -1,6 +1,7 @@
-"""The four similarity functions of sentence-transformers, over numpy. Knows nothing of texts or bundles.
+"""The four similarity functions of sentence-transformers, over numpy.
 
-Distances are negated, so that more is always more alike. Cosine normalises its arguments, dot does not.
+Distances are negated, so that a larger score always means more alike. Cosine normalises its arguments, dot
+does not.
 """
 
 from collections.abc import Callable, Sequence
@@ -111,7 +112,7 @@ def similarity_name(value: str) -> SimilarityName:
 
 
 def _floats(vectors: Vectors) -> NDArray[Any]:
-    """As an array of float32 or wider: sums of small integers or halves would overflow or round."""
+    """An array of float32 or wider: sums of small integers or halves would overflow or round."""
     listed = isinstance(vectors, (list, tuple)) and not any(isinstance(v, np.ndarray) for v in vectors)
     array = np.asarray(vectors, dtype=np.float32 if listed else None)
     wide = array.dtype.kind == "f" and array.dtype.itemsize >= 4
@@ -135,7 +136,7 @@ def _alike(a: Vectors, b: Vectors) -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 def _by_row(x: NDArray[Any], y: NDArray[Any], score: Callable[[NDArray[Any]], NDArray[Any]]) -> Scores:
-    """Row by row: a broadcast over both would need N x M x D numbers."""
+    """Computes row by row: a broadcast over both would need N x M x D numbers."""
     scores = np.empty((len(x), len(y)), dtype=np.result_type(x, y))
     for i, row in enumerate(x):
         scores[i] = score(row)

@@ -1,4 +1,4 @@
-"""Arithmetic on vectors: slice, normalise, weigh; how JSON spells them. Knows nothing of texts or engines."""
+"""Arithmetic on vectors (slice, normalise, weigh), and how JSON spells them."""
 
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -31,6 +31,6 @@ def weighted_mean(vectors: Floats, weights: Sequence[int]) -> Floats:
 
 
 def as_json(vector: NDArray[Any]) -> str:
-    """A vector (D,) as a JSON array; nine digits give back the very float32."""
+    """A vector (D,) as a JSON array; nine digits give back the exact float32."""
     each = "%.9g" if vector.dtype.kind == "f" else "%d"
     return "[" + ", ".join([each] * len(vector)) % tuple(vector.tolist()) + "]"

@@ -1,4 +1,4 @@
-"""Put support tickets into classes that are described in a few words each; nothing is trained.
+"""Sort support tickets into classes that are described in a few words each, without training.
 
 Usage: python runtime/examples/classify.py BUNDLE
 """

@@ -16,13 +16,13 @@ def main(bundle: str, file: str, threshold: str = "0.95") -> None:
     lines = Path(file).read_text(encoding="utf-8").splitlines()
     with Embedder.load(bundle) as embedder:
         vectors = embedder.encode(lines, task="Clustering")
-        kept: list[int] = []
+        rows: list[int] = []
         for row in range(len(lines)):
-            scores = embedder.similarity(vectors[row], vectors[kept]) if kept else np.zeros(1)
+            scores = embedder.similarity(vectors[row], vectors[rows]) if rows else np.zeros(1)
             if scores.max() < float(threshold):
-                kept.append(row)
+                rows.append(row)
                 print(lines[row])
-    print(f"{len(lines) - len(kept)} of {len(lines)} lines left out", file=sys.stderr)
+    print(f"{len(lines) - len(rows)} of {len(lines)} lines left out", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -24,8 +24,8 @@ def main(bundle: str, question: str) -> None:
     with Embedder.load(bundle) as embedder:
         nodes = [TextNode(text=text) for text in TEXTS]
         index = VectorStoreIndex(nodes, embed_model=llamaindex_embedding(embedder))
-        for found in index.as_retriever(similarity_top_k=1).retrieve(question):
-            print(found.get_content())
+        for hit in index.as_retriever(similarity_top_k=1).retrieve(question):
+            print(hit.get_content())
 
 
 if __name__ == "__main__":

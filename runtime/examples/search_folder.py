@@ -18,7 +18,8 @@ INDEX, NAMES = "search.usearch", "search.json"
 
 
 def usearch_index() -> Any:
-    """The class of usearch, imported late: imported before the engine, usearch 2.26 makes that crash."""
+    """The class of usearch. The import is late: if usearch 2.26 is imported before the engine, the engine
+    crashes."""
     return import_module("usearch.index").Index
 
 
@@ -36,10 +37,10 @@ def build(embedder: Embedder, folder: Path, stamps: dict[str, int]) -> Any:
 
 
 def open_index(embedder: Embedder, folder: Path) -> tuple[Any, list[str]]:
-    """The index of a folder, made again where a file or the model has changed since."""
+    """The index of a folder, made again if a file or the model has changed."""
     stamps = {p.name: p.stat().st_mtime_ns for p in sorted(folder.glob("*.txt"))}
-    kept = folder / NAMES
-    if kept.exists() and json.loads(kept.read_text()) == [embedder.manifest.space_id, stamps]:
+    names_file = folder / NAMES
+    if names_file.exists() and json.loads(names_file.read_text()) == [embedder.manifest.space_id, stamps]:
         return usearch_index().restore(str(folder / INDEX)), list(stamps)
     return build(embedder, folder, stamps), list(stamps)
 

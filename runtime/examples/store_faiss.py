@@ -56,13 +56,13 @@ def search(embedder: Embedder, folder: Path, question: str) -> dict[str, list[tu
     coded = faiss.read_index(str(folder / "int8.faiss"))
     signs = faiss.read_index_binary(str(folder / "binary.faiss"))
     scores, rows = whole.search(query, min(BEST, whole.ntotal))
-    found = {"float": list(zip(scores[0].tolist(), rows[0].tolist(), strict=True))}
-    for name, index, asked in (("int8", coded, query), ("binary", signs, bits(query))):
-        keys = index.search(asked, min(CANDIDATES, whole.ntotal))[1][0]
+    results = {"float": list(zip(scores[0].tolist(), rows[0].tolist(), strict=True))}
+    for name, index, codes in (("int8", coded, query), ("binary", signs, bits(query))):
+        keys = index.search(codes, min(CANDIDATES, whole.ntotal))[1][0]
         exact = whole.reconstruct_batch(keys) @ query[0]
         order = np.argsort(-exact, kind="stable")[:BEST]
-        found[name] = [(float(exact[i]), int(keys[i])) for i in order]
-    return found
+        results[name] = [(float(exact[i]), int(keys[i])) for i in order]
+    return results
 
 
 def main(bundle: str, file: str, index: str, question: str) -> None:

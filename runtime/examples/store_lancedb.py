@@ -56,8 +56,8 @@ def search(embedder: Embedder, folder: str, question: str) -> dict[str, list[tup
     def near(name: str) -> Any:
         return table.search(query, vector_column_name=name).distance_type("cosine").limit(BEST)
 
-    found = {"float": near("vector").to_list(), "int8": near("int8").refine_factor(TIMES).to_list()}
-    shown = {name: [(1 - hit["_distance"], hit["text"]) for hit in hits] for name, hits in found.items()}
+    results = {"float": near("vector").to_list(), "int8": near("int8").refine_factor(TIMES).to_list()}
+    shown = {name: [(1 - hit["_distance"], hit["text"]) for hit in hits] for name, hits in results.items()}
     signs = table.search(np.packbits(query > 0), vector_column_name="bits").distance_type("hamming")
     candidates = signs.limit(TIMES * BEST).to_list()
     rescored = [(float(np.dot(hit["vector"], query)), hit["text"]) for hit in candidates]

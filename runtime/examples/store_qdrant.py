@@ -55,12 +55,12 @@ def search(client: Any, embedder: Embedder, question: str) -> dict[str, list[tup
     check_space(client.get_collection(COLLECTION).config.metadata, embedder)
     query = embedder.encode_query(question, normalize_embeddings=True).tolist()
     rescored = models.QuantizationSearchParams(rescore=True, oversampling=TIMES)
-    found = {}
+    results = {}
     for name in ("float", "int8", "binary"):
         params = None if name == "float" else models.SearchParams(quantization=rescored)
         hits = client.query_points(COLLECTION, query, using=name, limit=BEST, search_params=params).points
-        found[name] = [(hit.score, hit.payload["text"]) for hit in hits]
-    return found
+        results[name] = [(hit.score, hit.payload["text"]) for hit in hits]
+    return results
 
 
 def main(bundle: str, file: str, index: str, question: str) -> None:

@@ -76,13 +76,13 @@ def search(database: Any, embedder: Embedder, question: str) -> dict[str, list[t
     ((stamp,),) = database.execute("SELECT json FROM stamp")
     check_space(json.loads(stamp), embedder)
     query = embedder.encode_query(question, normalize_embeddings=True)
-    given = {"query": query.tobytes(), "n": BEST}
-    found = {"float": list(database.execute(FLOAT, given))}
-    asked = {"int8": ("codes", "vec_int8", int8_codes(query)), "binary": ("bits", "vec_bit", bits(query))}
-    for name, (column, kind, codes) in asked.items():
-        more = {**given, "asked": codes.tobytes(), "candidates": CANDIDATES}
-        found[name] = list(database.execute(RESCORED.format(column=column, kind=kind), more))
-    return found
+    parameters = {"query": query.tobytes(), "n": BEST}
+    results = {"float": list(database.execute(FLOAT, parameters))}
+    columns = {"int8": ("codes", "vec_int8", int8_codes(query)), "binary": ("bits", "vec_bit", bits(query))}
+    for name, (column, kind, codes) in columns.items():
+        more = {**parameters, "asked": codes.tobytes(), "candidates": CANDIDATES}
+        results[name] = list(database.execute(RESCORED.format(column=column, kind=kind), more))
+    return results
 
 
 def main(bundle: str, file: str, index: str, question: str) -> None:

@@ -24,7 +24,8 @@ BEST, CANDIDATES = 3, 30
 
 
 def usearch_index() -> Any:
-    """The class of usearch, imported late: imported before the engine, usearch 2.26 makes that crash."""
+    """The class of usearch. The import is late: if usearch 2.26 is imported before the engine, the engine
+    crashes."""
     return import_module("usearch.index").Index
 
 
@@ -60,14 +61,14 @@ def search(embedder: Embedder, folder: Path, question: str) -> dict[str, list[tu
     check_space(folder / "float.usearch", embedder)
     query = embedder.encode_query(question, normalize_embeddings=True)
     whole = usearch_index().restore(str(folder / "float.usearch"), view=True)
-    found = {"float": [(1 - m.distance, int(m.key)) for m in whole.search(query, BEST)]}
-    for name, asked in (("int8", int8_codes(query)), ("binary", bits(query))):
+    results = {"float": [(1 - m.distance, int(m.key)) for m in whole.search(query, BEST)]}
+    for name, codes in (("int8", int8_codes(query)), ("binary", bits(query))):
         index = usearch_index().restore(str(folder / f"{name}.usearch"), view=True)
-        keys = index.search(asked, CANDIDATES).keys
+        keys = index.search(codes, CANDIDATES).keys
         scores = np.asarray(whole.get(keys)) @ query
         order = np.argsort(-scores, kind="stable")[:BEST]
-        found[name] = [(float(scores[i]), int(keys[i])) for i in order]
-    return found
+        results[name] = [(float(scores[i]), int(keys[i])) for i in order]
+    return results
 
 
 def main(bundle: str, file: str, index: str, question: str) -> None:

@@ -128,7 +128,8 @@ def test_a_search_does_not_mix_the_two_models(bundle: Path, tiny_bundle: Path) -
 
 def test_a_space_is_the_model_and_its_tokenizer(tiny_second: Path, tmp_path: Path, bundle: Path) -> None:
     """The same in every layout of the files; another of other weights."""
-    for number, options in enumerate(({"dialect": "composite"}, {"dialect": "text"}, {"seed": 1})):
+    changes: tuple[dict[str, Any], ...] = ({"dialect": "composite"}, {"dialect": "text"}, {"seed": 1})
+    for number, options in enumerate(changes):
         folder = tmp_path / str(number)
         standin.write(folder, standin.Options(model="embeddinggemma-2", **options))
         made = export_bundle(load_checkpoint(folder), folder / "b", ExportOptions(("fp32",)), assumed)

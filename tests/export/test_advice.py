@@ -121,7 +121,7 @@ def test_lost_lower_case_is_put_back_as_advised(lowering: Path, editable: Path, 
     wanted = reference(editable).encode(TEXT)
     assert np.abs(reference(lowering).encode(TEXT) - wanted).max() > 1e-3, "the reference has lost it"
     message = refusal(lowering)
-    advice = re.search(r'Put ("do_lower_case": true) into (sentence_bert_config\.json)', message)
+    advice = re.search(r'put ("do_lower_case": true) into (sentence_bert_config\.json)', message)
     assert advice
     file = lowering / advice[2]
     file.write_text(json.dumps(json.loads(file.read_text()) | json.loads(f"{{{advice[1]}}}")))

@@ -1,4 +1,4 @@
-"""Bundle against reference: the same texts through both, figures, a verdict, and what is wrong.
+"""Compares a bundle with its reference on the same texts: figures, a verdict, and a diagnosis of faults.
 
     report = check("my-bundle", "my-checkpoint")      # report.passed, report.graphs["onnx/int8"].cosine
     assert_parity("my-bundle", "my-checkpoint")       # in a test: fails, and says which graph and why

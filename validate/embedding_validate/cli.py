@@ -1,4 +1,4 @@
-"""`validate-embedding`: compares a bundle, or another file, with its reference, and prints what it finds."""
+"""`validate-embedding`: compares a bundle, or one graph file, with its reference, and prints the result."""
 
 import argparse
 import dataclasses
@@ -13,13 +13,13 @@ from embedding_runtime.errors import InputError
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; 0 passed, 1 something or a disk failed, 2 usage or input, 130 interrupted."""
+    """Run the command; 0 passed, 1 a check or the disk failed, 2 usage or input, 130 interrupted."""
     options = _options(argv)
     return run_command("validate-embedding", lambda: _run(options))
 
 
 def _options(argv: list[str] | None) -> argparse.Namespace:
-    """The arguments, refused where they do not go together."""
+    """The arguments; combinations that make no sense are refused."""
     parser = _parser()
     options = parser.parse_args(argv)
     if options.reference is None and not options.cross:
@@ -54,14 +54,16 @@ def _run(options: argparse.Namespace) -> int:
 
         golden.require(source.name, manifest.architecture.parameters)
     if stored is not None:
-        return _parity(options, stored, None)
+        return _parity(options, manifest, stored, None)
     if options.examples:
         from embedding_validate.reference.reference import Reference
 
         _say(f"loading the reference of {source.name}")
         return _examples(options, manifest, Reference.load(checkpoint))
     answers = _answers(options, checkpoint, manifest, own)
-    return (_audit if options.audit else _parity)(options, answers, checkpoint)
+    if options.audit:
+        return _audit(options, answers, checkpoint)
+    return _parity(options, manifest, answers, checkpoint)
 
 
 def _cross(options: argparse.Namespace) -> int:
@@ -69,21 +71,21 @@ def _cross(options: argparse.Namespace) -> int:
 
     def require_weights(server: Any, reference: str) -> None:
         if reference.endswith(".npz"):
-            raise InputError(f"--cross embeds texts, and {reference} holds answers alone. Give a checkpoint.")
+            raise InputError(f"--cross embeds texts, but {reference} holds only answers. Give a checkpoint.")
         _require_same_weights(server.source, _checkpoint(options, server).source)
 
     return command.run(options, require_weights, _say)
 
 
 def _stored(options: argparse.Namespace) -> Any:
-    """The answers in a reference file, or None where --reference names a checkpoint."""
+    """The answers in a reference file, or None if --reference names a checkpoint."""
     if not options.reference.endswith(".npz"):
         return None
     for name in ("texts", "examples", "save", "revision", "sliding_window", "audit"):
         if getattr(options, name):
             raise InputError(
-                f"--{name.replace('_', '-')} needs the checkpoint itself, and {options.reference} holds "
-                "answers alone. Give the checkpoint as --reference."
+                f"--{name.replace('_', '-')} needs the checkpoint itself, but {options.reference} holds only "
+                "answers. Give the checkpoint as --reference."
             )
     from embedding_validate.reference import file as reference_file
 
@@ -91,7 +93,7 @@ def _stored(options: argparse.Namespace) -> Any:
 
 
 def _checkpoint(options: argparse.Namespace, manifest: Any) -> Any:
-    """The checkpoint, its texts as long as the bundle's."""
+    """The checkpoint, limited to the bundle's text length."""
     try:
         from embedding_export.checkpoint.checkpoint import load_checkpoint
     except ImportError as e:
@@ -109,7 +111,7 @@ def _checkpoint(options: argparse.Namespace, manifest: Any) -> Any:
 def _require_same_weights(bundle: Source, reference: Source) -> None:
     if bundle.weights_sha256 != reference.weights_sha256:
         raise InputError(
-            f"The bundle was exported from {bundle.name} (weights {bundle.weights_sha256[:12]}), and this "
+            f"The bundle was exported from {bundle.name} (weights {bundle.weights_sha256[:12]}), but this "
             f"reference is of {reference.name} (weights {reference.weights_sha256[:12]}). Give the "
             "checkpoint that the bundle was exported from."
         )
@@ -132,7 +134,7 @@ def _answers(options: argparse.Namespace, checkpoint: Any, manifest: Any, own: A
     return answers
 
 
-def _parity(options: argparse.Namespace, answers: Any, checkpoint: Any) -> int:
+def _parity(options: argparse.Namespace, manifest: Any, answers: Any, checkpoint: Any) -> int:
     from embedding_validate.parity import parity
 
     progress = _Progress()
@@ -140,6 +142,7 @@ def _parity(options: argparse.Namespace, answers: Any, checkpoint: Any) -> int:
         options.bundle,
         answers,
         progress,
+        manifest=manifest,
         execution=_execution(checkpoint, answers),
         weights=_weights(checkpoint),
         tutorial=options.golden,
@@ -150,7 +153,7 @@ def _parity(options: argparse.Namespace, answers: Any, checkpoint: Any) -> int:
         from embedding_validate.reference.reference import Reference
 
         _say("looking for what is wrong")
-        report = diagnose(options.bundle, report, Reference.load(checkpoint), answers)
+        report = diagnose(options.bundle, report, Reference.load(checkpoint), answers, manifest)
     _show(options, report)
     _say(f"wrote {report.write(options.bundle)}")
     _write_page(options.bundle)
@@ -179,7 +182,8 @@ def _show(options: argparse.Namespace, report: Any) -> None:
 
 
 def _execution(checkpoint: Any, answers: Any) -> Any:
-    """The question of execution needs the checkpoint's weights; a reference file has none."""
+    """The execution check, which needs the checkpoint's weights; None for a reference file, which has
+    none."""
     if checkpoint is None:
         return None
     from embedding_validate.parity.execution import Execution
@@ -188,7 +192,7 @@ def _execution(checkpoint: Any, answers: Any) -> Any:
 
 
 def _weights(checkpoint: Any) -> Any:
-    """Compares what a graph stores with the checkpoint; None where there is only a reference file."""
+    """Compares a graph's stored weights with the checkpoint; None if there is only a reference file."""
     if checkpoint is None:
         return None
     from functools import partial
@@ -235,8 +239,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="validate-embedding",
         description="Compare every graph of a bundle with sentence-transformers on its checkpoint, and write "
         "the verdict into the bundle as parity.json.",
-        epilog="Exit status: 0 passed, 1 something fell short or a disk failed, 2 usage or input, "
-        "130 interrupted.",
+        epilog="Exit status: 0 passed, 1 a check or the disk failed, 2 usage or input, 130 interrupted.",
     )
     what = p.add_mutually_exclusive_group(required=True)
     what.add_argument("bundle", metavar="BUNDLE", type=Path, nargs="?", help="the bundle's folder")
@@ -251,14 +254,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar=("SERVER_BUNDLE", "DEVICE_BUNDLE"),
         type=Path,
         nargs=2,
-        help="measure what a search loses where documents are embedded by the first, in fp32, and queries by "
-        "each graph of the second, and write cross.json and cross.html into the second",
+        help="measure what a search loses if the first embeds the documents, in fp32, and each graph of the "
+        "second the queries; write cross.json and cross.html into the second",
     )
     p.add_argument(
         "--reference",
         metavar="CHECKPOINT",
         help="the checkpoint it was exported from (a sentence-transformers folder, or a hub id), or a "
-        "reference.npz that --save wrote; needed but for --cross, where it embeds the documents with PyTorch",
+        "reference.npz that --save wrote; not needed for --cross, where it embeds the documents with PyTorch",
     )
     p.add_argument(
         "--save",
@@ -271,7 +274,7 @@ def _parser() -> argparse.ArgumentParser:
         "--sliding-window",
         type=int,
         metavar="N",
-        help="the sliding_window to take where the checkpoint's own is in doubt",
+        help="the sliding_window to use if the checkpoint's own is in doubt",
     )
     p.add_argument(
         "--texts",
@@ -300,7 +303,7 @@ def _parser() -> argparse.ArgumentParser:
         "--min-overlap",
         metavar="SHARE",
         type=_share,
-        help="for --cross: exit with 1 where a graph finds less of the first ten documents, e.g. 0.95",
+        help="for --cross: exit with 1 if a graph finds less of the first ten documents, e.g. 0.95",
     )
     printed = p.add_mutually_exclusive_group()
     printed.add_argument("--json", action="store_true", help="print the result as one JSON document")
@@ -314,7 +317,7 @@ def _share(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no share; expected a number from 0 to 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share; expected a number from 0 to 1")
     return value
 
 
@@ -325,7 +328,7 @@ def _npz(text: str) -> Path:
 
 
 class _Progress:
-    """A line on stderr for what runs; none where stderr is not a terminal."""
+    """A line on stderr for the running check; none if stderr is not a terminal."""
 
     def __init__(self) -> None:
         self._shown = False

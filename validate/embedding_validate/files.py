@@ -1,11 +1,11 @@
-"""Files written whole or not at all."""
+"""Writes files whole or not at all."""
 
 import os
 from pathlib import Path
 
 
 def replace_text(path: Path, text: str) -> Path:
-    """Write text as UTF-8 to a sibling of `path`, then rename it, so that no half file is seen.
+    """Write text as UTF-8 to a sibling of `path`, then rename it, so that no half-written file is visible.
 
     Raises:
         OSError: the folder cannot be written to.
@@ -14,7 +14,7 @@ def replace_text(path: Path, text: str) -> Path:
 
 
 def replace_bytes(path: Path, data: bytes) -> Path:
-    """Write bytes to a sibling of `path`, then rename it, so that no half file is seen.
+    """Write bytes to a sibling of `path`, then rename it, so that no half-written file is visible.
 
     Raises:
         OSError: the folder cannot be written to.

@@ -1,6 +1,6 @@
-"""The exporter's gate: parity of every graph, and of a wrong one what is wrong with it.
+"""The exporter's gate: checks the parity of every graph, and diagnoses the wrong ones.
 
-Knows nothing of how either is found: it asks the reference once, `parity` and then `diagnosis`.
+It computes the reference's answers once and hands them to `parity`, then to `diagnosis`.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 def parity_gate(
     checkpoint: "Checkpoint", progress: Progress = silent
 ) -> Callable[[Path], Mapping[str, Parity]]:
-    """The exporter's gate: the short set of probes, the reference loaded at its first call and asked once.
+    """The exporter's gate: it uses the short set of probes, and loads the reference once, at its first call.
 
-    The gate never raises for a bundle that cannot be run: its graphs have failed. Where a graph is wrong, the
-    reference is loaded again to say what is wrong.
+    The gate never raises for a bundle that cannot be run: its graphs have failed. If a graph is wrong, the
+    reference is loaded again for the diagnosis.
 
     Raises (when called):
         ReferenceLoadError: the reference cannot be loaded, or is not the model that the checkpoint describes.
@@ -38,13 +38,13 @@ def parity_gate(
 
     @cache
     def answers(buckets: tuple[int, ...], held_out: bool) -> Answers:
-        def chosen(r: Reference) -> probes.ProbeSet:
+        def choose(r: Reference) -> probes.ProbeSet:
             limits = replace(r.limits, buckets=buckets, held_out=held_out)
             return probes.short(texts.packaged(), r.prompts, limits, r.count)
 
         return ask(
             checkpoint,
-            chosen,
+            choose,
             partial(progress, "reference"),
         )
 
@@ -60,19 +60,19 @@ def parity_gate(
         return Execution(checkpoint, answers(*needs))
 
     def judge_graph(graph: BundleGraph, needs: tuple[tuple[int, ...], bool]) -> Parity:
-        asked = answers(*needs)
-        used = {**versions(), **asked.versions}
+        reference_answers = answers(*needs)
+        package_versions = {**versions(), **reference_answers.versions}
         try:
-            expected = asked.for_bundle(graph.folder, graph.manifest)
+            expected = reference_answers.for_bundle(graph.folder, graph.manifest)
             report = check_graph(graph, expected, progress, execution=execution(needs))
             if report.status == "failed":
                 from embedding_validate.diagnosis.diagnosis import (
                     diagnose_graph,  # torch: not for a plain comparison
                 )
 
-                report = diagnose_graph(graph, report, Reference.load(checkpoint), asked)
-            return report.as_parity(used)
+                report = diagnose_graph(graph, report, Reference.load(checkpoint), reference_answers)
+            return report.as_parity(package_versions)
         except EmbeddingError as e:
-            return Parity("failed", f"the runtime refuses it: {e}", versions=used)
+            return Parity("failed", f"the runtime refuses it: {e}", versions=package_versions)
 
     return judge

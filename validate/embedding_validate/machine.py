@@ -1,4 +1,4 @@
-"""Which machine and which versions a figure was taken with. Measures nothing."""
+"""Describes the machine and the package versions with which a figure was measured."""
 
 import os
 import platform
@@ -23,16 +23,17 @@ def machine() -> dict[str, str]:
 
 def versions() -> dict[str, str]:
     """Versions of the packages that run a bundle; those not installed are left out."""
-    found = {}
+    by_package = {}
     for name in _PACKAGES:
         try:
-            found[name] = version(name)
+            by_package[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return by_package
 
 
 def _cpu_model() -> str:
-    """`model name` of /proc/cpuinfo where there is one (ARM boards often have none), else platform's word."""
+    """`model name` of /proc/cpuinfo if there is one (ARM boards often have none), else the name from
+    `platform`."""
     names = (value for key, value in read_cpuinfo(CPUINFO) if key == "model name")
     return next(names, "") or platform.processor() or platform.machine()

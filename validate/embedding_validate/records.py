@@ -1,8 +1,7 @@
 """Frozen dataclasses to JSON and back, by their annotations: one way for every document that is read again.
 
-Knows nothing of any document. Fields keep their order, tuples become lists, and numbers that are not finite
-become null. A trailing underscore of a name (`from_`) is not in its key; `optional` fields have no key while
-they are None.
+Fields keep their order, tuples become lists, and numbers that are not finite become null. A trailing
+underscore of a field's name (`from_`) is not in its key; `optional` fields have no key while they are None.
 """
 
 import dataclasses
@@ -16,7 +15,7 @@ _OPTIONAL = "optional"
 
 
 class RecordError(ValueError):
-    """A value that its annotation does not allow; the message says where and what was expected."""
+    """A value that its annotation does not allow; the message says where it is and what was expected."""
 
 
 def optional() -> Any:
@@ -25,14 +24,14 @@ def optional() -> Any:
 
 
 def encode(value: Any) -> Any:
-    """A record, and whatever it holds, as JSON has it."""
+    """The JSON form of a record and of everything in it."""
     if dataclasses.is_dataclass(value):
-        found = {}
+        record = {}
         for field in dataclasses.fields(value):
             item = getattr(value, field.name)
             if item is not None or not field.metadata.get(_OPTIONAL):
-                found[_key(field)] = encode(item)
-        return found
+                record[_key(field)] = encode(item)
+        return record
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
@@ -41,12 +40,12 @@ def encode(value: Any) -> Any:
 
 
 def decode(kind: Any, value: Any, where: str) -> Any:
-    """The value of an annotated type that JSON stands for; `where` is its place, for messages.
+    """Decode JSON into a value of an annotated type; `where` is its place, for messages.
 
-    Whole numbers stay whole where a float is expected, so that they are written again as they were.
+    Whole numbers stay whole even if a float is expected, so that they are written again as they were.
 
     Raises:
-        RecordError: something else was found.
+        RecordError: the value does not have the annotated type.
     """
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind):
@@ -71,7 +70,8 @@ def _is(kind: Any, value: Any) -> bool:
 
 
 def _one_of(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
-    """Records are told apart by their literal fields; the first that fits is taken."""
+    """Decode into one of several types. Records are told apart by their literal fields; the first that fits
+    is taken."""
     if value is None and types.NoneType in kinds:
         return None
     records = [kind for kind in kinds if dataclasses.is_dataclass(kind)]
@@ -100,13 +100,13 @@ def _record(kind: Any, value: Any, where: str) -> Any:
     fields = _fields(kind)
     if unknown := sorted(value.keys() - fields.keys()):
         raise RecordError(f"{where} has fields that are not known: {', '.join(unknown)}")
-    found = {
+    values = {
         fields[key][0].name: decode(fields[key][1], item, f"{where}.{key}") for key, item in value.items()
     }
-    missing = [key for key, (field, _) in fields.items() if field.name not in found and _required(field)]
+    missing = [key for key, (field, _) in fields.items() if field.name not in values and _required(field)]
     if missing:
         raise RecordError(f"{where} lacks {', '.join(missing)}")
-    return kind(**found)
+    return kind(**values)
 
 
 @functools.cache

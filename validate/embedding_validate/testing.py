@@ -1,7 +1,4 @@
-"""For other people's programs and tests: whether a bundle gives its reference's vectors.
-
-Measures nothing itself.
-"""
+"""For users' programs and tests: checks whether a bundle gives its reference's vectors."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -25,12 +22,12 @@ if TYPE_CHECKING:
 def check(bundle: str | Path, reference: str | Path | Answers, own: Sequence[str] | None = None) -> Report:
     """Compare every graph of a bundle with its reference.
 
-    `reference` is a checkpoint (folder or hub id), a `reference.npz`, or answers read before. A checkpoint is
-    asked all questions of `validate-embedding`, on the exporter's probe texts or on `own`; the others hold
-    answers alone, so that stored weights and execution are not asked about.
+    `reference` is a checkpoint (folder or hub id), a `reference.npz`, or answers read earlier. With a
+    checkpoint all checks of `validate-embedding` run, on the exporter's probe texts or on `own`. The others
+    hold only answers, so stored weights and execution are not checked.
 
     Raises:
-        InputError: `own` texts without the checkpoint that could answer them.
+        InputError: `own` texts were given without a checkpoint that could embed them.
         EmbeddingError: the bundle or the reference cannot be opened.
     """
     folder = Path(bundle)
@@ -45,7 +42,7 @@ def check(bundle: str | Path, reference: str | Path | Answers, own: Sequence[str
 def assert_parity(
     bundle: str | Path, reference: str | Path | Answers, own: Sequence[str] | None = None
 ) -> Report:
-    """The report of `check`, with its arguments and errors, where every graph passed.
+    """The report of `check`, with the same arguments and errors, if every graph passed.
 
     Raises:
         AssertionError: a graph failed; the message says which and why.
@@ -59,7 +56,7 @@ def assert_parity(
 
 
 def _with_checkpoint(bundle: Path, checkpoint: str, own: Sequence[str] | None) -> Report:
-    """All three questions: loss, execution, and stored weights."""
+    """Run all three checks: loss, execution, and stored weights."""
     from embedding_export.checkpoint.checkpoint import load_checkpoint
     from embedding_validate.parity import weights
     from embedding_validate.parity.execution import Execution
@@ -71,6 +68,7 @@ def _with_checkpoint(bundle: Path, checkpoint: str, own: Sequence[str] | None) -
     return parity.check(
         bundle,
         answers,
+        manifest=manifest,
         execution=Execution(loaded.checkpoint, answers),
         weights=partial(weights.compare_weights, loaded.checkpoint),
     )

@@ -38,14 +38,14 @@ def open_as(kind: str) -> Callable[[dict[str, Any]], Callable[[], Run]]:
         )
 
         def load() -> Run:
-            found: Any = TextEmbedding(
+            model: Any = TextEmbedding(
                 kind, threads=spec["threads"], specific_model_path=spec["bundle"]
             ).model
 
             def run(ids: Ids) -> np.ndarray[Any, np.dtype[np.float32]]:
                 mask = np.ones_like(ids)
-                output = found._run_model({"input_ids": ids, "attention_mask": mask}, found.ONNX_OUTPUT_NAMES)
-                return np.array(list(found._post_process_onnx_output(OnnxOutputContext(output, mask, ids))))
+                output = model._run_model({"input_ids": ids, "attention_mask": mask}, model.ONNX_OUTPUT_NAMES)
+                return np.array(list(model._post_process_onnx_output(OnnxOutputContext(output, mask, ids))))
 
             return run
 

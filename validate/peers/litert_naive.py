@@ -1,10 +1,10 @@
-"""Converts a checkpoint to LiteRT as one would at first: the Hugging Face module, traced at one length.
+"""Converts a checkpoint to LiteRT in the obvious way: traces the Hugging Face module at one length.
 
     python litert_naive.py CHECKPOINT TOKENS FILE.tflite
 
-It converts without an error or a warning, and its vectors are wrong: what `validate-embedding --audit` is
-for. Input int32 [1, TOKENS] right-padded with 0, output float32 [1, dim]. Needs the package's `validate`
-extra, and `pip install litert-torch==0.10.0`, which has wheels for x86-64 Linux and Apple silicon.
+It converts without an error or a warning, but its vectors are wrong; `validate-embedding --audit` finds that.
+Input int32 [1, TOKENS] right-padded with 0, output float32 [1, dim]. Needs the package's `validate` extra,
+and `pip install litert-torch==0.10.0`, which has wheels for x86-64 Linux and Apple silicon.
 """
 
 import sys
@@ -15,7 +15,7 @@ import torch
 
 
 class Naive(torch.nn.Module):
-    """sentence-transformers' stages around transformers' own encoder, which makes its masks itself."""
+    """sentence-transformers' stages around transformers' own encoder, which makes its own masks."""
 
     def __init__(self, checkpoint: str) -> None:
         from sentence_transformers import SentenceTransformer

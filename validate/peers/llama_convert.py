@@ -2,7 +2,7 @@
 
 python llama_convert.py CHECKPOINT llama.cpp-Q8_0|llama.cpp-Q4_0 FILE.gguf
 
-The table is Q8_0 in both, as in the files that are published. Without a vocabulary: ids come from outside.
+The table is Q8_0 in both, as in the published files. The file has no vocabulary: ids come from outside.
 """
 
 import json
@@ -58,7 +58,7 @@ def _renamed(folder: str, name: str) -> str:
 
 
 def describe(writer: GGUFWriter, checkpoint: Path) -> None:
-    """The figures that llama.cpp wants to know; both dialects of config keys."""
+    """The figures that llama.cpp requires, from both dialects of config keys."""
     c: dict[str, Any] = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
     rope = c.get("rope_parameters", {})
     writer.add_context_length(c["max_position_embeddings"])

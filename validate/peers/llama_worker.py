@@ -1,7 +1,7 @@
-"""llama.cpp as a peer of the comparison; `llama_convert` makes what it runs.
+"""llama.cpp as a peer of the comparison; `llama_convert` makes the files that it runs.
 
-Runs in an environment of its own (llama.txt) and serves `llama.cpp-Q8_0` and `llama.cpp-Q4_0`. A batch is
-one call, each text a sequence of its own, pooled and sent through the Dense stages by llama.cpp.
+Runs in an environment of its own (llama.txt) and serves `llama.cpp-Q8_0` and `llama.cpp-Q4_0`. A batch is one
+call; each text is a sequence of its own, which llama.cpp pools and sends through the Dense stages.
 """
 
 import os
@@ -43,12 +43,12 @@ def open_as(kind: str) -> Callable[[dict[str, Any]], Callable[[], Run]]:
 
             @cache
             def context(texts: int) -> Any:
-                wanted = llama_cpp.llama_context_default_params()
-                wanted.n_ctx = MOST_TOKENS * texts
-                wanted.n_batch = wanted.n_ubatch = MOST_TOKENS
-                wanted.n_seq_max, wanted.embeddings = texts, True
-                wanted.n_threads = wanted.n_threads_batch = spec["threads"]
-                return llama_cpp.llama_init_from_model(model, wanted)
+                parameters = llama_cpp.llama_context_default_params()
+                parameters.n_ctx = MOST_TOKENS * texts
+                parameters.n_batch = parameters.n_ubatch = MOST_TOKENS
+                parameters.n_seq_max, parameters.embeddings = texts, True
+                parameters.n_threads = parameters.n_threads_batch = spec["threads"]
+                return llama_cpp.llama_init_from_model(model, parameters)
 
             def run(ids: Ids) -> Floats:
                 batch = _batch(llama_cpp, ids)

@@ -1,8 +1,8 @@
-"""OpenVINO as a peer of the comparison; `openvino_convert` makes what it runs.
+"""OpenVINO as a peer of the comparison; `openvino_convert` makes the files that it runs.
 
-Runs in an environment of its own (openvino.txt) and serves `openvino-int8` (8-bit weights, activations
-quantized as it runs where the CPU plugin does so) and `openvino-fp32` (weights as they are). Settings are
-OpenVINO's defaults for latency, so that it may use bfloat16 where the CPU has it, as its users get it.
+Runs in an environment of its own (openvino.txt) and serves `openvino-int8` (8-bit weights; the CPU plugin may
+quantize activations at run time) and `openvino-fp32` (weights as they are). Settings are OpenVINO's defaults
+for latency: like for its users, it may use bfloat16 where the CPU has it.
 """
 
 import os
@@ -35,8 +35,8 @@ def open_as(kind: str) -> Callable[[dict[str, Any]], Callable[[], Run]]:
             request = compiled.create_infer_request()
 
             def run(ids: Ids) -> np.ndarray[Any, np.dtype[np.float32]]:
-                found = request.infer([ids, np.ones_like(ids)])
-                return np.array(found[compiled.output(0)])
+                outputs = request.infer([ids, np.ones_like(ids)])
+                return np.array(outputs[compiled.output(0)])
 
             return run
 

@@ -1,8 +1,8 @@
-"""sentence-transformers' own ONNX backend as a peer of the comparison; optimum exports what it runs.
+"""sentence-transformers' own ONNX backend as a peer of the comparison; optimum exports the files it runs.
 
-Runs in an environment of its own (optimum.txt) and serves `st-onnx-fp32`, and `st-onnx-int8`: quantized by
-`export_dynamic_quantized_onnx_model`, as sentence-transformers documents it. Pooling and Dense stay in
-PyTorch there. What it makes is kept in the user's cache.
+Runs in an environment of its own (optimum.txt) and serves `st-onnx-fp32` and `st-onnx-int8`, which
+`export_dynamic_quantized_onnx_model` quantizes, as sentence-transformers documents it. Pooling and Dense stay
+in PyTorch there. The exported files are kept in the user's cache.
 """
 
 import os
@@ -47,8 +47,8 @@ def open_as(kind: str) -> Callable[[dict[str, Any]], Callable[[], Run]]:
             def run(ids: Ids) -> np.ndarray[Any, np.dtype[np.float32]]:
                 tensor = torch.from_numpy(ids)
                 with torch.inference_mode():
-                    found = model({"input_ids": tensor, "attention_mask": torch.ones_like(tensor)})
-                return np.array(found["sentence_embedding"].numpy())
+                    outputs = model({"input_ids": tensor, "attention_mask": torch.ones_like(tensor)})
+                return np.array(outputs["sentence_embedding"].numpy())
 
             return run
 

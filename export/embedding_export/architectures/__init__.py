@@ -1,1 +1,1 @@
-"""The models that can be exported: a folder for each, and a registry that finds the one of a checkpoint."""
+"""The models that can be exported: one folder per architecture, and a registry that picks the right one."""

@@ -1,6 +1,7 @@
-"""Finds the architecture of a checkpoint; everybody else asks here what a model's tensors and steps are.
+"""Finds the architecture of a checkpoint; all other modules ask here for a model's tensors and steps.
 
-A new architecture is a folder that offers what `Architecture` lists, and a line in `ARCHITECTURES`.
+To add an architecture, write a folder that offers what `Architecture` lists, and add a line to
+`ARCHITECTURES`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,10 +18,10 @@ from embedding_export.files.json_files import Fields, read_fields
 
 
 class Architecture(Protocol):
-    """What the folder of an architecture offers."""
+    """The interface of an architecture's folder."""
 
     def canonical_name(self, name: str) -> str:
-        """What a tensor of the files is called everywhere else."""
+        """The canonical name of a tensor, by its name in the files."""
 
     def left_out(self, name: str) -> str | None:
         """Why the encoder does not use a tensor of the files, by canonical name; None if it should."""
@@ -56,15 +57,15 @@ ARCHITECTURES: Mapping[str, Architecture] = {
 
 
 def read_figures(path: Path, sliding_window: int | None = None) -> tuple[Figures, Repairs]:
-    """The figures in a `config.json`; `sliding_window` says what the file should have said.
+    """The figures in a `config.json`; `sliding_window` replaces the file's value.
 
     Raises:
-        CheckpointError: an architecture that is not known, or a setting that its encoder does not compute.
+        CheckpointError: an unknown architecture, or a setting that its encoder does not implement.
     """
     fields = read_fields(path)
     model_type = fields.values.get("model_type")
-    known = ARCHITECTURES.get(model_type) if isinstance(model_type, str) else None
-    if known is None:
+    architecture = ARCHITECTURES.get(model_type) if isinstance(model_type, str) else None
+    if architecture is None:
         inner = " (a text model wrapped for images)" if "text_config" in fields.values else ""
         raise CheckpointError(
             f"{fields.file}: model_type is {model_type!r}{inner}; expected one of "
@@ -72,7 +73,7 @@ def read_figures(path: Path, sliding_window: int | None = None) -> tuple[Figures
             "EmbeddingGemma 2 (google/embeddinggemma-2), or a model fine-tuned from one of them. Other Gemma "
             "models make no sentence embeddings, and are not supported."
         )
-    return known.read_figures(fields, sliding_window)
+    return architecture.read_figures(fields, sliding_window)
 
 
 def architecture_of(figures: Figures) -> Architecture:

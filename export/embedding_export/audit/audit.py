@@ -1,7 +1,7 @@
-"""Weight audit: every tensor of a written graph is the checkpoint's, within its format's error bound.
+"""Weight audit: checks that every tensor of a written graph matches the checkpoint's, within an error bound.
 
-Parity cannot show everything (a uniform scale on a projection cancels in the norm that follows); this can.
-The file is read without the code that wrote it; what the bound of a format is, is said here.
+Parity cannot show every fault: a uniform scale on a projection cancels in the norm that follows. This audit
+can. It reads the file without the code that wrote it, and defines each format's error bound itself.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -77,16 +77,16 @@ Rows = Callable[[int, int], NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Difference:
-    """A tensor that is not the checkpoint's: what is wrong, in words.
+    """A tensor that differs from the checkpoint's; `words` says how.
 
-    `stored` is what the file holds and `wanted` gives the rows it should hold, where the two can be compared;
-    `nearest` is how many steps of its grid a sound value may be off.
+    `stored` is the tensor in the file and `expected` gives the rows that it should hold; both are None where
+    nothing can be compared. `nearest` is how many steps of its grid a sound value may be off.
     """
 
     name: str
     words: str
     stored: StoredWeight | None = None
-    wanted: Rows | None = None
+    expected: Rows | None = None
     nearest: float = 0.5
 
 
@@ -97,23 +97,23 @@ def audit_graph(path: Path, checkpoint: Checkpoint) -> int:
         AuditError: a tensor is missing, left over, or differs from the checkpoint's by more than its format
         allows; the first ones are named.
     """
-    compared, found = differences(path, checkpoint)
-    if found:
+    compared, faults = differences(path, checkpoint)
+    if faults:
         raise AuditError(
-            f"{path.name} does not hold the checkpoint's weights: {in_words(found)}. The graph was refused; "
+            f"{path.name} does not hold the checkpoint's weights: {in_words(faults)}. The graph was refused; "
             "please report this with the checkpoint's name."
         )
     return compared
 
 
-def in_words(found: Sequence[Difference]) -> str:
-    """The first three differences."""
-    named = "; ".join(f"{d.name} {d.words}" for d in found[:3])
-    return named + (f"; and {len(found) - 3} more" if len(found) > 3 else "")
+def in_words(faults: Sequence[Difference]) -> str:
+    """The first three differences as text."""
+    named = "; ".join(f"{d.name} {d.words}" for d in faults[:3])
+    return named + (f"; and {len(faults) - 3} more" if len(faults) > 3 else "")
 
 
 def differences(path: Path, checkpoint: Checkpoint) -> tuple[int, list[Difference]]:
-    """How many tensors were compared, and those that differ by more than their format allows.
+    """The number of tensors compared, and those that differ by more than their format allows.
 
     Raises:
         AuditError: a LiteRT file whose signatures differ in their weights.
@@ -121,21 +121,21 @@ def differences(path: Path, checkpoint: Checkpoint) -> tuple[int, list[Differenc
     stored = read_graph(path)
     unfolded = all(stage.weight in stored for stage in checkpoint.dense)
     weights = as_stored(checkpoint) if unfolded else folded(checkpoint)
-    found = [] if unfolded else _fold_faults(weights, checkpoint)
+    faults = [] if unfolded else _fold_faults(weights, checkpoint)
     tensors = dict(weights.tensors)
     tensors |= moved_as_stored(stored, weights.tensors, tensor_specs(checkpoint.config))
     for name, tensor in tensors.items():
         if name not in stored:
-            found.append(Difference(name, "is missing"))
+            faults.append(Difference(name, "is missing"))
         elif difference := _difference(name, stored, tensor, checkpoint):
-            found.append(difference)
+            faults.append(difference)
     specs = tensor_specs(checkpoint.config)
     evened = {f"{n}:inputs": n for n, spec in specs.items() if spec.unnormed and f"{n}:inputs" in stored}
     for name, matrix in evened.items():
         if words := wrong_input_factors(stored, matrix, specs[matrix].shape[1]):
-            found.append(Difference(name, words))
+            faults.append(Difference(name, words))
     left = [n for n in stored if n not in weights.tensors and n not in evened]
-    return len(weights.tensors), found + [
+    return len(weights.tensors), faults + [
         Difference(n, "stands for no tensor of the checkpoint") for n in left
     ]
 
@@ -150,21 +150,21 @@ def _difference(
     if kind not in NEAREST:
         return Difference(name, f"is stored as {kind}, which has no error bound")
 
-    def wanted(start: int, stop: int) -> NDArray[np.float32]:
+    def expected(start: int, stop: int) -> NDArray[np.float32]:
         want, spec = tensor.rows(start, stop), tensor_specs(checkpoint.config).get(name)
         return _gain(name, want, graph, checkpoint) if spec and spec.role == "gain" else want
 
     worst = [0.0, 0.0]
     for start in range(0, stored.shape[0], ROWS):
         stop = min(start + ROWS, stored.shape[0])
-        if (found := _excess(stored.grid(start, stop), wanted(start, stop), kind)) is not None:
-            worst = np.maximum(worst, found).tolist()
+        if (excess := _excess(stored.grid(start, stop), expected(start, stop), kind)) is not None:
+            worst = np.maximum(worst, excess).tolist()
         stored.release()
         if isinstance(tensor, Tensor):
             tensor.release()
     if worst == [0.0, 0.0]:
         return None
-    return Difference(name, _words(worst[0], worst[1]), stored, wanted, NEAREST[kind])
+    return Difference(name, _words(worst[0], worst[1]), stored, expected, NEAREST[kind])
 
 
 def _kind(name: str, stored: StoredWeight, checkpoint: Checkpoint) -> str:
@@ -177,7 +177,7 @@ def _kind(name: str, stored: StoredWeight, checkpoint: Checkpoint) -> str:
 def _gain(
     name: str, read: NDArray[np.float32], graph: Mapping[str, StoredWeight], checkpoint: Checkpoint
 ) -> NDArray[np.float32]:
-    """What a norm should multiply by, by the factors that were moved to where its channels are taken."""
+    """The gain that a norm should have, given the factors that were moved to the takers of its channels."""
     specs = tensor_specs(checkpoint.config)
     gain = read * np.float32(specs[name].scale)
     if any(graph[taker].kind == "int8" for taker in norm_takers(specs).get(name, ()) if taker in graph):
@@ -191,7 +191,7 @@ def _gain(
 
 
 def _excess(grid: Grid, want: NDArray[Any], kind: str) -> tuple[float, float] | None:
-    """Largest error and the steps it amounts to, where a value errs by more than its format allows."""
+    """The largest error and its size in steps, if a value is off by more than its format allows."""
     inside = np.clip(want, grid.low, grid.high)
     smallest = SMALLEST_ERROR.get(kind, 0.0)
     near = np.abs(grid.values - inside) <= NEAREST[kind] * grid.step + smallest
@@ -200,8 +200,8 @@ def _excess(grid: Grid, want: NDArray[Any], kind: str) -> tuple[float, float] | 
         near &= np.abs(grid.step - scale) <= scale * SCALE_TOLERANCE + SMALLEST_SCALE
     if kind.startswith("compensated_int4"):
         near &= _fits(grid, want)
-    kept = np.abs(want - inside) <= CLIPPED[kind] * grid.step + smallest
-    if (sound := near & kept).all():  # NaN fails both
+    unclipped = np.abs(want - inside) <= CLIPPED[kind] * grid.step + smallest
+    if (sound := near & unclipped).all():  # NaN fails both
         return None
     errors = np.abs(grid.values - want)
     steps = np.divide(errors, grid.step, out=np.zeros_like(errors), where=grid.step > 0)
@@ -209,7 +209,8 @@ def _excess(grid: Grid, want: NDArray[Any], kind: str) -> tuple[float, float] | 
 
 
 def _fits(grid: Grid, want: NDArray[Any]) -> NDArray[np.bool_]:
-    """Whether each row is the checkpoint's as a whole, single errors aside: [rows, 1]."""
+    """Whether each row as a whole matches the checkpoint's, whatever the errors of single values: [rows,
+    1]."""
     steps = np.divide(grid.values - want, grid.step)
     errors = np.sqrt(np.square(steps).mean(axis=1, keepdims=True))
     energy = np.square(want).sum(axis=1, keepdims=True)

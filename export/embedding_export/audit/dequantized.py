@@ -1,6 +1,6 @@
-"""A written graph's own weights as a checkpoint would hold them, in either format.
+"""Reads the weights of a written graph, in either format, as a checkpoint would hold them.
 
-Knows which reader reads which file, and nothing of what the weights should be.
+It only picks the reader for the file; `audit` says what the weights should be.
 """
 
 from collections.abc import Mapping
@@ -33,11 +33,10 @@ def read_graph(path: Path) -> dict[str, StoredWeight]:
 
 
 def dequantized(path: Path, checkpoint: Checkpoint) -> Weights:
-    """The graph's own weights as a checkpoint's tensors are read, float32.
+    """The graph's own weights, float32, readable like a checkpoint's tensors.
 
-    The reference given these weights must reproduce the graph; what is turned is turned back, and so are
-    factors that the graph multiplies a matrix's inputs by. The Dense
-    stages are the stored ones, folded or not.
+    The reference with these weights must reproduce the graph. Rotations are undone, and so are the factors by
+    which the graph multiplies a matrix's inputs. The Dense stages are the stored ones, folded or not.
     """
     stored, specs = read_graph(path), tensor_specs(checkpoint.config)
     tensors: dict[str, Weight] = {}
@@ -53,7 +52,7 @@ def dequantized(path: Path, checkpoint: Checkpoint) -> Weights:
 
 
 def _stages(stored: Mapping[str, StoredWeight], checkpoint: Checkpoint) -> tuple[DenseStage, ...]:
-    """The checkpoint's stages, without those that were folded into their successors or are not stored."""
+    """The checkpoint's stages that the graph stores: without those folded into their successors."""
     if all(s.weight in stored for s in checkpoint.dense):
         return checkpoint.dense
     last = len(checkpoint.dense) - 1

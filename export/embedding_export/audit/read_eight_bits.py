@@ -1,8 +1,9 @@
-"""Finds in a written graph what was moved and turned before rounding, for whoever reads its weights.
+"""Reads from a written graph which channels were scaled and which matrices were rotated before rounding.
 
-Knows what `balancing` and `turning` promise and none of their code: factors are powers of two, read where a
-norm makes the channels, and must then show where matrices take them; how a matrix is turned is part of its
-name in the file, and turning is written down here once more.
+It relies on what `balancing` and `turning` document, but shares no code with them. Scale factors are powers
+of two; they are read from the norm that makes the channels, and the matrices that take those channels must
+show them too. A matrix's name in the file says how it was rotated; the rotation is implemented here a second
+time.
 """
 
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ BLOCK = 16
 
 @dataclass(frozen=True)
 class Moved:
-    """A checkpoint's matrix as a graph should hold it: columns multiplied, then turned."""
+    """A checkpoint's matrix as a graph should hold it: its columns are multiplied, then rotated."""
 
     weight: Weight
     columns: Floats
@@ -44,7 +45,8 @@ class Moved:
 
 
 def turning(width: int) -> Floats:
-    """What turns blocks of channels: entry (i, j) is (-1)^(ones common to i and j) / √n, float32 [n, n]."""
+    """The rotation of a block of channels: entry (i, j) is (-1)^(ones common to i and j) / √n, float32 [n,
+    n]."""
     n = min(BLOCK, width & -width)
     common = np.arange(n)[:, None] & np.arange(n)
     ones = np.array([int(c).bit_count() for c in common.ravel()]).reshape(n, n)
@@ -52,7 +54,7 @@ def turning(width: int) -> Floats:
 
 
 def straight(values: Floats, turned: str) -> Floats:
-    """A matrix [out, in] turned back, or, as that is the same, turned."""
+    """A matrix [out, in] with its rotation undone; the rotation is its own inverse."""
     if turned == GIVES_TURNED:
         return np.ascontiguousarray(straight(np.ascontiguousarray(values.T), TAKES_TURNED).T)
     if turned != TAKES_TURNED:
@@ -62,30 +64,30 @@ def straight(values: Floats, turned: str) -> Floats:
 
 
 def read_norm_factors(stored: Mapping[str, StoredWeight], name: str, gain: Floats) -> Floats:
-    """By which powers of two a norm's `gain` was divided; 1 where it was by something else."""
+    """The powers of two by which a norm's `gain` was divided; 1 where the ratio is not a power of two."""
     if name not in stored or stored[name].shape != gain.shape:
         return np.ones_like(gain)
-    found = stored[name].array()
-    ratio = np.divide(gain, found, out=np.ones_like(gain), where=(found != 0) & (gain != 0))
+    stored_gain = stored[name].array()
+    ratio = np.divide(gain, stored_gain, out=np.ones_like(gain), where=(stored_gain != 0) & (gain != 0))
     return np.where(np.frexp(ratio)[0] == 0.5, ratio, np.float32(1))
 
 
 def read_head_factors(stored: Mapping[str, StoredWeight], name: str, gain: Floats) -> Floats:
-    """By which powers of two the queries' norm `name` was divided, alike for channels that are rotated
-    together; the keys' must be multiplied by them."""
+    """The powers of two by which the queries' norm `name` was divided; the keys' norm must be multiplied by
+    them. Channels that RoPE rotates together share one."""
     factors = read_norm_factors(stored, name, gain)
     a, b = np.split(factors, 2)
     return factors if np.array_equal(a, b) else np.ones_like(gain)
 
 
 def read_input_factors(stored: Mapping[str, StoredWeight], name: str) -> Floats:
-    """What the inputs of the matrix `name` are multiplied by as the graph runs, float32 [in] or [1]."""
+    """The factors by which the graph multiplies the inputs of the matrix `name`, float32 [in] or [1]."""
     factors = stored.get(f"{name}:inputs")
     return np.ones(1, np.float32) if factors is None else factors.array()
 
 
 def wrong_input_factors(stored: Mapping[str, StoredWeight], name: str, width: int) -> str:
-    """What is wrong with them, in words: they must be positive powers of two, one for each input."""
+    """What is wrong with these factors, in words: they must be positive powers of two, one for each input."""
     factors = read_input_factors(stored, name)
     if factors.shape not in ((1,), (width,)):
         return f"has shape {factors.shape}, expected {(width,)}"
@@ -95,8 +97,9 @@ def wrong_input_factors(stored: Mapping[str, StoredWeight], name: str, width: in
 def moved_as_stored(
     stored: Mapping[str, StoredWeight], tensors: Mapping[str, Weight], specs: Specs
 ) -> dict[str, Weight]:
-    """The encoder's int8 matrices as this graph should hold them, by factors read where channels are made."""
-    found: dict[str, Weight] = {}
+    """The encoder's int8 matrices as this graph should hold them, given the factors in the norms before
+    them."""
+    matrices: dict[str, Weight] = {}
     for name, spec in specs.items():
         if spec.role == "matrix" and name in stored and stored[name].kind == "int8":
             columns = np.ones(1, np.float32)
@@ -104,5 +107,5 @@ def moved_as_stored(
                 columns = read_norm_factors(stored, spec.norm, tensors[spec.norm].array())
             elif spec.unnormed:
                 columns = np.float32(1) / read_input_factors(stored, name)
-            found[name] = Moved(tensors[name], columns, stored[name].turned)
-    return found
+            matrices[name] = Moved(tensors[name], columns, stored[name].turned)
+    return matrices

@@ -1,1 +1,1 @@
-"""What a bundle holds: graphs, golden vectors, descriptions, and the files beside them."""
+"""The contents of a bundle: graphs, golden vectors, descriptions, and the files beside them."""

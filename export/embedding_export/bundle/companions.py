@@ -1,6 +1,6 @@
-"""The files that travel with the graphs: what other clients read, and the checkpoint's licence.
+"""Writes the files that travel with the graphs: what other clients read, and the checkpoint's licence.
 
-Knows nothing of tensors: it copies, and states what was modified.
+It copies files and states what was modified; it does not touch tensors.
 """
 
 import json
@@ -30,9 +30,10 @@ _CLIENT_DTYPES = {
 def write_client_files(checkpoint: Checkpoint, bundle: Path, onnx_files: dict[str, Path]) -> None:
     """Copy config and tokenizer files; `onnx_files` maps a graph's path in the bundle to its external data.
 
-    config.json gains `transformers.js_config`: `use_external_data_format`, by which transformers.js learns
-    that a graph's weights lie in `<graph>_data`, and `dtype`, the graph it takes by default, where it knows
-    one. A repaired value is written as repaired, and `vocab_size` where the text model's figures are.
+    config.json gains `transformers.js_config` with two entries: `use_external_data_format` tells
+    transformers.js that a graph's weights lie in `<graph>_data`; `dtype` is the graph that it takes by
+    default, if it knows one. Repaired values are written as repaired. `vocab_size` is written beside the text
+    model's figures.
     """
     for source in checkpoint.client_files:
         changed = checkpoint.tokenizer.client_json(source)
@@ -47,16 +48,16 @@ def write_client_files(checkpoint: Checkpoint, bundle: Path, onnx_files: dict[st
     text = config["text_config"] if isinstance(config.get("text_config"), dict) else config
     text["vocab_size"] = checkpoint.config.vocab_size
     if names := sorted(Path(f).name for f in onnx_files):
-        known = [dtype for name, dtype in _CLIENT_DTYPES.items() if name in names]
+        dtypes = [dtype for name, dtype in _CLIENT_DTYPES.items() if name in names]
         config["transformers.js_config"] = {
-            **({"dtype": known[0]} if known else {}),
+            **({"dtype": dtypes[0]} if dtypes else {}),
             "use_external_data_format": dict.fromkeys(names, 1),
         }
     write_text(bundle / "config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_notices(checkpoint: Checkpoint, bundle: Path, graphs: Iterable[str]) -> None:
-    """Copy the checkpoint's licence files and model card, and state the modification, as licences ask."""
+    """Copy the checkpoint's licence files and model card, and state the modification, as licences require."""
     own = ""
     for file in checkpoint.license_files:
         if file.name == NOTICE:

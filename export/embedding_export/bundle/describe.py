@@ -1,7 +1,4 @@
-"""Writes a checkpoint down as the manifest's dataclasses: architecture, stages, prompts, ids.
-
-Knows nothing of graphs or of the order of an export.
-"""
+"""Describes a checkpoint in the manifest's dataclasses: architecture, stages, prompts, ids."""
 
 import hashlib
 import json
@@ -63,33 +60,34 @@ def embedding_dim(checkpoint: Checkpoint) -> int:
     return checkpoint.dense[-1].out_features if checkpoint.dense else checkpoint.config.output_size
 
 
-def dims(checkpoint: Checkpoint, asked: tuple[int, ...] | None) -> tuple[int, ...]:
-    """The MRL dims to record, largest first: those asked for, else EmbeddingGemma's if its size is this
-    one's.
+def dims(checkpoint: Checkpoint, requested: tuple[int, ...] | None) -> tuple[int, ...]:
+    """The MRL dims to record, largest first: the requested ones, else EmbeddingGemma's if the vectors have
+    its size.
 
     Raises:
-        ExportError: a dim outside 1 … the embedding's length.
+        ExportError: a dim that is not in 1 … the embedding's length.
     """
     full = embedding_dim(checkpoint)
-    if asked is None:
+    if requested is None:
         return MRL_DIMS if full == MRL_DIMS[0] else (full,)
-    if wrong := [d for d in asked if not 1 <= d <= full]:
+    if wrong := [d for d in requested if not 1 <= d <= full]:
         raise ExportError(f"--dims names {wrong}; this checkpoint's vectors have {full} components.")
-    return tuple(sorted({full, *asked}, reverse=True))
+    return tuple(sorted({full, *requested}, reverse=True))
 
 
 def aliases(prompts: Mapping[str, str]) -> dict[str, str]:
     """Friendlier task names: `task: sentence similarity | query: ` makes "sentence similarity" mean STS.
 
-    Where several prompts share a text the first name stands for it; a prompt's own name is never hidden.
+    If several prompts have the same text, the alias stands for the first name; a prompt's own name is never
+    hidden.
     """
-    found: dict[str, str] = {}
+    by_alias: dict[str, str] = {}
     names = {n.casefold() for n in prompts}
     for name, prompt in prompts.items():
         match = re.fullmatch(r"task: (.+?) \| query: ", prompt)
         if match and match[1].casefold() not in names:
-            found.setdefault(match[1].casefold(), name)
-    return found
+            by_alias.setdefault(match[1].casefold(), name)
+    return by_alias
 
 
 def space_id(checkpoint: Checkpoint, tokenizer: Path) -> str:
@@ -107,13 +105,13 @@ def space_id(checkpoint: Checkpoint, tokenizer: Path) -> str:
 
 
 def versions(graphs: Iterable[Graph]) -> dict[str, str]:
-    """Versions of what wrote the bundle and of the engines that its graphs were tried with."""
+    """Versions of the packages that wrote the bundle and of the engines that ran its graphs."""
     names = ("embedding-edge", "onnx", "numpy", "tokenizers", *sorted({g.engine for g in graphs}))
     return {name: version(name) for name in names}
 
 
 def file_records(bundle: Path) -> dict[str, FileRecord]:
-    """Size and SHA-256 of every file of the bundle that the manifest vouches for."""
+    """Size and SHA-256 of every file of the bundle that the manifest records."""
     own = {"manifest.json", "parity.json", "parity.html"}
     files = (p for p in sorted(bundle.rglob("*")) if p.is_file())
     names = {p.relative_to(bundle).as_posix(): p for p in files}

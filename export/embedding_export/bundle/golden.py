@@ -1,7 +1,7 @@
-"""What a bundle carries to check itself: texts with their ids, and ids with this graph's vectors.
+"""Makes the data with which a bundle checks itself: texts with their ids, and ids with this graph's vectors.
 
-The ids come from the `tokenizers` library, the oracle; the vectors from the graph itself, run once after
-writing. Whether those vectors are right is the gate's question, not this module's.
+The ids come from the `tokenizers` library, which is the oracle. The vectors come from the graph itself, run
+once after writing; whether they are right is for the gate to say.
 """
 
 import itertools
@@ -47,8 +47,8 @@ class SpecialIds:
 
 
 def golden_ids(checkpoint: Checkpoint) -> SpecialIds:
-    """Control tokens from the tokenizer's own template, and ids for `TEXTS`, control tokens in them taken as
-    text.
+    """Control tokens from the tokenizer's own template, and ids for `TEXTS`; control tokens in the texts are
+    read as text.
 
     Raises:
         CheckpointError: the template is not `<bos> … <eos>`, or there is no `<pad>`.
@@ -68,24 +68,24 @@ def golden_ids(checkpoint: Checkpoint) -> SpecialIds:
 
 
 def held_out_ids(checkpoint: Checkpoint) -> tuple[tuple[int, ...], ...]:
-    """The ids of texts that are not calibrated on, under the checkpoint's prompts in turn; those that it does
-    not read to the end are left out."""
+    """The ids of texts that calibration does not use, with the checkpoint's prompts in turn; texts that are
+    too long for the model are left out."""
     prompts = checkpoint.prompts if checkpoint.include_prompt else {}
     texts = (prompts.get(name or "", "") + text for name, text in held_out_texts.prompted(prompts))
     ids = (tuple(_ids(checkpoint, text)) for text in texts)
-    return tuple(found for found in ids if len(found) <= checkpoint.max_seq_length)
+    return tuple(token_ids for token_ids in ids if len(token_ids) <= checkpoint.max_seq_length)
 
 
 def _ids(checkpoint: Checkpoint, text: str) -> list[int]:
-    """Of a text, control tokens in it taken as text."""
+    """The ids of a text; control tokens in it are read as text."""
     tokenizer = checkpoint.tokenizer.library
     tokenizer.encode_special_tokens = True
-    found: list[int] = tokenizer.encode(text.lower() if checkpoint.do_lower_case else text).ids
-    return found
+    token_ids: list[int] = tokenizer.encode(text.lower() if checkpoint.do_lower_case else text).ids
+    return token_ids
 
 
 def _sample(checkpoint: Checkpoint) -> Iterator[tuple[int, ...]]:
-    """The ids of texts to calibrate on, under the checkpoint's prompts in turn."""
+    """The ids of texts to calibrate on, with the checkpoint's prompts in turn."""
     prompts = dict.fromkeys(["", *checkpoint.prompts.values()])
     for prompt, text in zip(itertools.cycle(prompts), calibration_texts.TEXTS, strict=False):
         yield tuple(_ids(checkpoint, prompt + text))
@@ -94,11 +94,11 @@ def _sample(checkpoint: Checkpoint) -> Iterator[tuple[int, ...]]:
 def golden_vectors(session: Session, checkpoint: Checkpoint, longest: int) -> tuple[GoldenVector, ...]:
     """Run a written graph, which takes up to `longest` tokens, on seeded ids of a few lengths, unpadded."""
     rng = np.random.default_rng(0)
-    found = []
+    golden = []
     *short, last = LENGTHS
     lengths = (*short, max(last, checkpoint.config.window + BEYOND_WINDOW))
     for length in (n for n in lengths if n <= longest):
         ids = rng.integers(5, checkpoint.config.vocab_size, (1, length), dtype=np.int64)
         (vectors,) = session.run(ids, np.ones_like(ids), ("sentence_embedding",))
-        found.append(GoldenVector.of(ids[0].tolist(), vectors[0]))
-    return tuple(found)
+        golden.append(GoldenVector.of(ids[0].tolist(), vectors[0]))
+    return tuple(golden)

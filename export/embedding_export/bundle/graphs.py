@@ -1,6 +1,6 @@
-"""One graph of a bundle: written, its weights audited, its golden vectors taken, and described.
+"""Makes one graph of a bundle: writes it, audits its weights, takes its golden vectors, and describes it.
 
-Knows both formats' writers, and nothing of what else a bundle holds or of the order of an export.
+It calls the writers of both formats; `pipeline` decides on the order of an export.
 """
 
 import hashlib
@@ -51,7 +51,7 @@ NOT_YET = Parity("not run", "the export did not reach this check")
 
 @dataclass(frozen=True)
 class Source:
-    """What graphs are made from; they share one calibration, and the codes of their matrices."""
+    """The source of all graphs; they share one calibration and the codes of their matrices."""
 
     checkpoint: Checkpoint
     special: SpecialIds
@@ -88,22 +88,23 @@ def graphs_to_write(options: ExportOptions) -> tuple[tuple[Format, Precision], .
         ExportError: a precision that none of the formats offers.
     """
     offered: dict[Format, Sequence[Precision]] = {"onnx": tuple(PRECISIONS), "litert": tuple(LITERT)}
-    found = tuple((f, p) for f in options.formats for p in options.precisions if p in offered[f])
+    graphs = tuple((f, p) for f in options.formats for p in options.precisions if p in offered[f])
     for precision in options.precisions:
-        if not any(p == precision for _, p in found):
+        if not any(p == precision for _, p in graphs):
             format = options.formats[0]
             raise ExportError(
                 f"{format} has no precision {precision!r}; it has {', '.join(offered[format])}. "
                 f"{NOT_OFFERED[format, precision]}"
             )
-    return found
+    return graphs
 
 
 def choose_composition(source: Source, folder: Path, options: ExportOptions, report: Reporter) -> "Chosen":
     """The smallest graph that holds `options.target_cosine`; trials are written below `folder`.
 
     Raises:
-        ExportError: none does, or none so small, or the checkpoint was trained for a grid of its own.
+        ExportError: no graph does, or none that is small enough, or the checkpoint was trained for a grid of
+            its own.
     """
     from embedding_export.composing.choose import Trials, Wanted, choose  # needs onnx
 
@@ -119,13 +120,15 @@ def choose_composition(source: Source, folder: Path, options: ExportOptions, rep
 
 
 def left_out(options: ExportOptions) -> list[str]:
-    """Each format that has no graph of an asked precision, which another one has, and why."""
-    asked = [(f, p) for f in options.formats for p in options.precisions]
-    return [f"no {f}/{p}: {NOT_OFFERED[f, p]}" for f, p in asked if (f, p) in NOT_OFFERED]
+    """The formats that have no graph of a requested precision that another format has, each with the
+    reason."""
+    requested = [(f, p) for f in options.formats for p in options.precisions]
+    return [f"no {f}/{p}: {NOT_OFFERED[f, p]}" for f, p in requested if (f, p) in NOT_OFFERED]
 
 
 def bytes_needed(checkpoint: Checkpoint, options: ExportOptions) -> int:
-    """Roughly what the graphs will take on the disk while they are written (a LiteRT file: twice itself)."""
+    """Roughly the bytes that the graphs need on the disk while they are written (a LiteRT file needs twice
+    its size)."""
     parameters = describe.architecture(checkpoint).parameters
     each = [
         PRECISIONS[p].bytes_per_parameter if f == "onnx" else 2 * LITERT[p].bytes_per_parameter
@@ -138,7 +141,7 @@ def check_options(options: ExportOptions) -> None:
     """Check everything that can be checked without a checkpoint.
 
     Raises:
-        ExportError: a precision or bucket that cannot be, or onnx is needed and not installed.
+        ExportError: an impossible precision or bucket, or onnx is needed and not installed.
         EngineError: an engine is not installed, does not run on this machine, or is too old for a precision.
     """
     _check_target(options)
@@ -160,7 +163,7 @@ def _check_target(options: ExportOptions) -> None:
         raise ExportError(f"--target-cosine is {target}; expected a number between 0 and 1, such as 0.995.")
     if target is not None and options.formats != ("onnx",):
         raise ExportError(
-            "--target-cosine composes ONNX graphs alone. Leave out --format, and add a LiteRT graph of a "
+            "--target-cosine composes only ONNX graphs. Leave out --format, and add a LiteRT graph of a "
             "named precision to the bundle with --add."
         )
 
@@ -171,9 +174,9 @@ def write_graph(
     which: tuple[Format, Precision],
     options: ExportOptions,
     report: Reporter,
-    chosen: "Chosen | None" = None,
+    choice: "Chosen | None" = None,
 ) -> Graph:
-    """Write, audit and describe one graph below `folder`, an ONNX one as it was `chosen`, if so.
+    """Write, audit and describe one graph below `folder`, an ONNX one by `choice` if there is one.
 
     Raises:
         AuditError: a stored tensor is not the checkpoint's.  ExportError: the format cannot hold it.
@@ -181,7 +184,7 @@ def write_graph(
     started = time.monotonic()
     report.step(f"writing {which[0]}/{which[1]}")
     if which[0] == "onnx":
-        graph, compared = _write_onnx(source, folder, which[1], report, chosen)
+        graph, compared = _write_onnx(source, folder, which[1], report, choice)
     else:
         graph, compared = _write_litert(source, folder, which[1], options, report)
     report.step(f"{compared} tensors are the checkpoint's ({time.monotonic() - started:.1f} s)")
@@ -189,12 +192,12 @@ def write_graph(
 
 
 def _write_onnx(
-    source: Source, folder: Path, precision: Precision, report: Reporter, chosen: "Chosen | None"
+    source: Source, folder: Path, precision: Precision, report: Reporter, choice: "Chosen | None"
 ) -> tuple[Graph, int]:
     from embedding_export.onnx.writer import INPUTS, OUTPUTS, write_onnx
 
     checkpoint = source.checkpoint
-    row = chosen.row if chosen else precision_row(precision, checkpoint.source.qat)
+    row = choice.row if choice else precision_row(precision, checkpoint.source.qat)
     path = _place(folder, "onnx", row.onnx_file)
     total = int(row.bytes_per_parameter * describe.architecture(checkpoint).parameters)
     data = write_onnx(source.encoder(row.fold_dense), path, report.weights(total), row)
@@ -218,7 +221,7 @@ def _write_onnx(
         golden_tolerance=row.golden_tolerance,
         parity=NOT_YET,
         bit_stable=row.bit_stable,
-        composition=chosen.composition if chosen else None,
+        composition=choice.composition if choice else None,
     )
     return graph, compared
 
@@ -273,7 +276,7 @@ def remove(graph: Graph, folder: Path) -> None:
 
 
 def litert_file(checkpoint: Checkpoint, precision: Precision, single: int | None) -> str:
-    """A LiteRT file's name: with a single length, in the manner of the published ones."""
+    """A LiteRT file's name; if it has a single length, it follows the published files' naming."""
     if single is None:
         return f"model_{precision}.tflite"
     own = re.sub(r"[^A-Za-z0-9._-]+", "-", checkpoint.source.name.rstrip("/").rpartition("/")[2]) or "model"
@@ -285,8 +288,8 @@ def litert_file(checkpoint: Checkpoint, precision: Precision, single: int | None
 def _lengths(options: ExportOptions, longest: int) -> tuple[int, ...]:
     from embedding_export.litert.writer import check_buckets
 
-    asked = options.buckets if options.litert_single is None else (options.litert_single,)
-    return check_buckets(asked, longest)
+    lengths = options.buckets if options.litert_single is None else (options.litert_single,)
+    return check_buckets(lengths, longest)
 
 
 def _conformance(path: Path) -> Path:
@@ -295,7 +298,8 @@ def _conformance(path: Path) -> Path:
 
 
 def _place(folder: Path, format: Format, name: str) -> Path:
-    """Where a graph goes; what a bundle that is added to may have there is a hard link, and goes first."""
+    """The path of a graph. A file that is already there, in a bundle that is added to, is a hard link and is
+    removed first."""
     path = folder / format / name
     path.parent.mkdir(exist_ok=True)
     for old in (path, path.with_name(path.name + "_data")):
@@ -304,7 +308,8 @@ def _place(folder: Path, format: Format, name: str) -> Path:
 
 
 def _release(checkpoint: Checkpoint) -> None:
-    """Let go of the checkpoint's pages: it and the written graph together would fill a small machine."""
+    """Release the checkpoint's pages: together with the written graph they would fill a small machine's
+    memory."""
     for tensor in checkpoint.tensors.values():
         tensor.release()
 

@@ -1,8 +1,8 @@
-"""What a bundle must say about its weights' licence: from the checkpoint's licence files and model card.
+"""Writes what a bundle must say about its weights' licence, from the checkpoint's licence and model card.
 
-Knows no tensors. The Gemma Terms of Use (ai.google.dev/gemma/terms, section 3.1) ask of whoever passes a
-model on that the restrictions of use stay enforceable, that recipients get the terms, that modified files say
-so, and that a notice file has a sentence of theirs.
+The Gemma Terms of Use (ai.google.dev/gemma/terms, section 3.1) require of anyone who passes a model on: the
+restrictions on use stay enforceable, recipients get the terms, modified files say that they were modified,
+and a notice file contains a given sentence.
 """
 
 import re
@@ -35,9 +35,9 @@ class Card:
 
 
 def read_card(folder: Path) -> Card | None:
-    """The model card of a checkpoint, or None where it has none.
+    """The model card of a checkpoint, or None if it has none.
 
-    The hub's fields `license`, `license_name` (where `license` is "other") and `base_model` count. A card
+    The fields read are the hub's `license`, `license_name` (if `license` is "other") and `base_model`. A card
     with damaged front matter is read as one without.
     """
     path = folder / CARD
@@ -62,21 +62,21 @@ def read_card(folder: Path) -> Card | None:
 
 
 def is_gemma(name: str, card: Card | None) -> bool:
-    """Whether the Gemma Terms apply: the card says so, or the model is, or was made from, EmbeddingGemma."""
+    """Whether the Gemma Terms apply: the card says so, or the model is EmbeddingGemma or was made from it."""
     names = [name, *(card.base_models if card else ())]
     made_from = any(re.match(r"google/embeddinggemma-300m", n, re.IGNORECASE) for n in names)
     return made_from or (card is not None and card.licence == "gemma")
 
 
 def notice(name: str, revision: str | None, sha256: str, card: Card | None, graphs: Iterable[str]) -> str:
-    """The text of a bundle's NOTICE: what was modified from which checkpoint, and the weights' licence.
+    """The text of a bundle's NOTICE: the checkpoint, the modifications, and the weights' licence.
 
-    A checkpoint is named by its hub id (`organisation/name`) where it has one, or by the models that its card
-    says it was made from; never by a local folder.
+    A checkpoint is named by its hub id (`organisation/name`) if it has one, else by the models from which its
+    card says it was made; never by a local folder.
     """
-    known = name if "/" in name else None
+    hub_id = name if "/" in name else None
     made_from = f" made from {', '.join(card.base_models)}" if card and card.base_models else ""
-    origin = known or f"a checkpoint{made_from}"
+    origin = hub_id or f"a checkpoint{made_from}"
     lines = [
         f"Modified from {origin}{f', revision {revision}' if revision else ''} (weights sha256 {sha256}): "
         f"converted to inference graphs ({', '.join(graphs)}) by embedding-edge {version('embedding-edge')}."

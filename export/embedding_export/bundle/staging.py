@@ -1,7 +1,4 @@
-"""Writes a folder so that it exists whole or not at all: a temporary sibling, then a rename.
-
-Knows nothing of what the folder holds.
-"""
+"""Writes a folder that exists whole or not at all: into a temporary sibling, which is then renamed."""
 
 import os
 import shutil
@@ -56,8 +53,8 @@ def staged(target: Path, existing: Existing) -> Iterator[Staging]:
         yield staging
         if _state(target) != before:
             raise ExportError(
-                f"{target} was written by another process meanwhile, and is left as it is. Export again, or "
-                "give another name."
+                f"Another process has written {target} in the meantime; it is left as it is. Export again, "
+                "or give another name."
             )
         _take_name(path, target)
     finally:
@@ -82,7 +79,7 @@ def check_target(target: Path, existing: Existing) -> None:
 
 
 def require_space(folder: Path, needed: int) -> None:
-    """Refuse to start what cannot fit: `needed` bytes below `folder` (or its nearest existing parent).
+    """Refuse to start if `needed` bytes do not fit below `folder` (or its nearest existing parent).
 
     Raises:
         ExportError: the disk has less free space.
@@ -102,12 +99,12 @@ def _is_empty_folder(path: Path) -> bool:
 
 
 def _state(target: Path) -> tuple[int, int] | None:
-    """What tells one bundle under this name from the next; None where there is none."""
+    """Identifies the bundle that has this name now; None if there is none."""
     try:
-        found = (target / "manifest.json").stat()
+        status = (target / "manifest.json").stat()
     except OSError:
         return None
-    return found.st_ino, found.st_mtime_ns
+    return status.st_ino, status.st_mtime_ns
 
 
 def _link_tree(source: Path, destination: Path) -> None:
@@ -136,7 +133,7 @@ def _take_name(path: Path, target: Path) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """Have the files' contents on the disk before the name is: a power cut must not leave a hollow bundle."""
+    """Flush the files' contents to the disk before the rename: a power cut must not leave an empty bundle."""
     for file in folder.rglob("*"):
         if file.is_file():
             with file.open("rb") as f:

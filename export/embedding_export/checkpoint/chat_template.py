@@ -1,8 +1,8 @@
-"""Whether a chat template leaves texts as they are, which is asked of the template itself.
+"""Checks that a chat template leaves texts as they are, by rendering texts with the template itself.
 
-Where a checkpoint takes messages among its modalities, sentence-transformers (6.2) puts every text through
-its chat template: the prompt as the system's message, the text as the user's. EmbeddingGemma 2's joins the
-two.
+If a checkpoint lists messages among its modalities, sentence-transformers (6.2) puts every text through its
+chat template, with the prompt as the system message and the text as the user message. EmbeddingGemma 2's
+template joins the two.
 """
 
 import json
@@ -27,23 +27,23 @@ _TEXTS = (
 
 
 def check_chat_template(folder: Path) -> None:
-    """Refuse a checkpoint whose template gives anything but the prompt and the text, joined.
+    """Refuse a checkpoint whose template gives anything other than the prompt followed by the text.
 
     Raises:
-        CheckpointError: so it is, or there is no template, or jinja2 is not installed.
+        CheckpointError: the template does, or there is none, or jinja2 is not installed.
     """
-    found = list(_templates(folder))
-    if not found:
+    templates = list(_templates(folder))
+    if not templates:
         raise CheckpointError(
             f"{folder} has no {FILE}, though sentence_bert_config.json says that texts go through one "
             '("message" is among its modalities). Fetch the checkpoint again, completely.'
         )
-    for path, source in found:
+    for path, source in templates:
         for prompt in _PROMPTS:
             for text in _TEXTS:
-                if (given := _rendered(path, source, prompt, text)) != prompt + text:
+                if (rendered := _rendered(path, source, prompt, text)) != prompt + text:
                     raise CheckpointError(
-                        f"{path}: the chat template makes {given[:80]!r} of the prompt {prompt!r} and the "
+                        f"{path}: the chat template makes {rendered[:80]!r} of the prompt {prompt!r} and the "
                         f"text {text!r}; expected the two joined, as EmbeddingGemma 2's does. Texts that are "
                         "framed in another way are not supported."
                     )
@@ -63,7 +63,7 @@ def _templates(folder: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _rendered(path: Path, source: str, prompt: str, text: str) -> str:
-    """What the template makes of a prompt and a text, with the settings of transformers (5.23)."""
+    """Render the template for a prompt and a text, with the settings of transformers (5.23)."""
     try:
         from jinja2 import TemplateError
         from jinja2.sandbox import ImmutableSandboxedEnvironment

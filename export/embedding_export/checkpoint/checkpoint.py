@@ -1,6 +1,6 @@
-"""A sentence-transformers EmbeddingGemma checkpoint, read and checked as a whole; knows nothing of graphs.
+"""A sentence-transformers EmbeddingGemma checkpoint, read and checked as a whole.
 
-What is not understood is refused by name: a wrong vector is worse than none.
+Anything that is not understood is refused by name, because a wrong vector is worse than none.
 """
 
 import re
@@ -50,10 +50,9 @@ _QAT = re.compile(r"qat[-_.](q\d+_\d+)", re.IGNORECASE)
 class Checkpoint:
     """Everything the exporter needs to know; no weight is in memory until a tensor is read.
 
-    Where config.json was repaired, `config_overrides` is what the reference must be given as `config_kwargs`,
-    and `client_config` what the config.json for other clients must say instead.
-    `tensors` holds exactly the tensors of the model, by canonical name; linears are [out, in], gains what
-    norms multiply by.
+    If config.json was repaired, `config_overrides` must be passed to the reference as `config_kwargs`, and
+    `client_config` has the corrected values for the config.json of other clients. `tensors` holds exactly the
+    tensors of the model, by canonical name; linears are [out, in], and gains are the factors of norms.
     """
 
     path: Path
@@ -85,9 +84,9 @@ def load_checkpoint(
 ) -> Checkpoint:
     """Read a folder, or a hub id `organisation/name` at `revision`, and check it completely.
 
-    `sliding_window` says what `config.json` should have said (512, not 257), where that is in doubt.
-    `max_length` is how many tokens of a text are to be read: None is the model's own number, or 2,048 of one
-    that takes more. Every byte of the weights is read once (hash, finite values); anonymous memory stays
+    `sliding_window` gives the right value if the one in `config.json` is in doubt (512, not 257).
+    `max_length` is the number of tokens of a text that are read; None means the model's own limit, or 2,048
+    if that is higher. Every byte of the weights is read once (hash, finite values); anonymous memory stays
     small.
 
     Raises:
@@ -137,7 +136,8 @@ def load_checkpoint(
 
 
 def _truncate_dim(prompts: PromptConfig, stages: Stages, config: Figures) -> int | None:
-    """The stored one where it shortens vectors: the reference takes a larger one for all components."""
+    """The stored `truncate_dim` if it shortens vectors; the reference reads a larger one as all
+    components."""
     full = stages.dense[-1].out_features if stages.dense else config.output_size
     dim = prompts.truncate_dim
     return dim if dim is not None and dim < full else None
@@ -178,7 +178,8 @@ def _refuse_adapter(folder: Path) -> None:
 
 
 def _qat(name: str, config: Path) -> str | None:
-    """The number format of quantization-aware training, as the names of such checkpoints say it."""
+    """The number format of quantization-aware training, from the checkpoint's name or the name in its
+    config."""
     values = read_fields(config).values
     match = _QAT.search(name) or _QAT.search(str(values.get("_name_or_path", "")))
     return match[1].lower() if match else None

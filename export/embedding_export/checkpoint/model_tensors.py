@@ -1,4 +1,4 @@
-"""Holds a folder to the tensors that the model must have, by name and shape: all of them, and no others.
+"""Checks that a folder has exactly the tensors that the model needs, by name and shape, and reads them.
 
 The architecture says what they are called and what they are for.
 """
@@ -23,13 +23,13 @@ def read_model_tensors(
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Every tensor of encoder and dense stages by canonical name, and notes on what was left out.
 
-    Gains are read as what norms multiply by, whatever the files hold.
+    Gains are read as the factors of norms, whatever offset the files use.
 
     Raises:
         CheckpointError: a tensor is missing, left over, double, or of the wrong shape; or a file is damaged.
     """
     architecture, specs = architecture_of(config), tensor_specs(config)
-    found: dict[str, Tensor] = {}
+    in_files: dict[str, Tensor] = {}
     left_out: dict[str, dict[str, None]] = {}  # by reason, the names in order
 
     def is_left_out(name: str) -> bool:
@@ -40,15 +40,15 @@ def read_model_tensors(
 
     for name, tensor in read_weights(folder, is_left_out).items():
         canonical = architecture.canonical_name(name)
-        if canonical in found:
+        if canonical in in_files:
             raise CheckpointError(
-                f"{tensor.file} has {canonical} twice, as {found[canonical].name} and as {name}. Keep the "
+                f"{tensor.file} has {canonical} twice, as {in_files[canonical].name} and as {name}. Keep the "
                 "one that is meant, or fetch the checkpoint again."
             )
-        found[canonical] = tensor
-    _refuse_difference(folder, _shapes_in_files(specs), found)
-    found = {name: dataclasses.replace(tensor, name=name) for name, tensor in found.items()}
-    tensors = {name: _tensor(name, spec, found) for name, spec in specs.items()}
+        in_files[canonical] = tensor
+    _refuse_difference(folder, _shapes_in_files(specs), in_files)
+    in_files = {name: dataclasses.replace(tensor, name=name) for name, tensor in in_files.items()}
+    tensors = {name: _tensor(name, spec, in_files) for name, spec in specs.items()}
     for stage, path in zip(stages.dense, stages.dense_folders, strict=True):
         names = {"linear.weight": stage.weight} | ({"linear.bias": stage.bias} if stage.bias else {})
         part = read_weights(path, checkpoint=folder)
@@ -59,7 +59,8 @@ def read_model_tensors(
 
 
 def _shapes_in_files(specs: Specs) -> Shapes:
-    """The tensors that files should hold: some are cut into rows, which stand in `specs` each."""
+    """The tensors that the files should hold. Some of them are cut by rows into several entries of
+    `specs`."""
     shapes: Shapes = {}
     for name, spec in specs.items():
         whole, first = spec.rows_of or (name, 0)
@@ -68,28 +69,28 @@ def _shapes_in_files(specs: Specs) -> Shapes:
     return shapes
 
 
-def _tensor(name: str, spec: TensorSpec, found: Mapping[str, Tensor]) -> Tensor:
+def _tensor(name: str, spec: TensorSpec, in_files: Mapping[str, Tensor]) -> Tensor:
     if spec.rows_of is not None:
         whole, first = spec.rows_of
-        return found[whole].cut(name, first, spec.shape[0])
-    return dataclasses.replace(found[name], offset=spec.offset)
+        return in_files[whole].cut(name, first, spec.shape[0])
+    return dataclasses.replace(in_files[name], offset=spec.offset)
 
 
 def _parts(names: list[str]) -> str:
-    """A tensor by its name; of many, the parts of the model that they belong to."""
+    """The tensor's name; if there are many, the parts of the model that they belong to."""
     if len(names) == 1:
         return names[0]
     parts = sorted({name.partition(".")[0] for name in names})
     return f"{', '.join(parts)} ({len(names)} tensors)"
 
 
-def _refuse_difference(folder: Path, expected: Shapes, found: Mapping[str, Tensor]) -> None:
-    missing = sorted(expected.keys() - found.keys())
-    left_over = sorted(found.keys() - expected.keys())
+def _refuse_difference(folder: Path, expected: Shapes, actual: Mapping[str, Tensor]) -> None:
+    missing = sorted(expected.keys() - actual.keys())
+    left_over = sorted(actual.keys() - expected.keys())
     wrong = [
-        f"{name} of {found[name].file.name} is {list(found[name].shape)}, expected {list(shape)}"
+        f"{name} of {actual[name].file.name} is {list(actual[name].shape)}, expected {list(shape)}"
         for name, shape in expected.items()
-        if name in found and found[name].shape != shape
+        if name in actual and actual[name].shape != shape
     ]
     problems = [
         ("lacks tensors", missing),

@@ -1,6 +1,6 @@
-"""`modules.json` and the stages after the encoder: pooling, dense, normalize; knows nothing of the encoder.
+"""Reads `modules.json` and the stages after the encoder: pooling, dense, normalize.
 
-Both spellings of module types and both dialects of the pooling config are read (sentence-transformers up to
+It accepts both spellings of module types and both dialects of the pooling config (sentence-transformers up to
 5.x, and 6.2).
 """
 
@@ -32,9 +32,9 @@ _EMBEDDING = "sentence_embedding"
 
 @dataclass(frozen=True)
 class Stages:
-    """The dense stages, the folders they come from, and whether an L2 norm ends it.
+    """The dense stages, the folders they come from, and whether an L2 norm follows.
 
-    With `include_prompt` False a prompt's tokens are left out of the mean.
+    If `include_prompt` is False, a prompt's tokens are left out of the mean.
     """
 
     dense: tuple[DenseStage, ...]

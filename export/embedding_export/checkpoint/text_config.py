@@ -1,4 +1,4 @@
-"""How a checkpoint treats text: length, case, prompts, similarity, ids; knows nothing of weights."""
+"""Reads how a checkpoint treats text: length, case, prompts, similarity, ids."""
 
 import sys
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ class TextConfig:
 class PromptConfig:
     """Prompts by name, and what is used by default, from `config_sentence_transformers.json`.
 
-    `truncate_dim` is how many components the model keeps of a vector, where it says so.
+    `truncate_dim` is the number of components of a vector that the model keeps, if it says so.
     """
 
     prompts: dict[str, str]
@@ -61,14 +61,14 @@ class PromptConfig:
     truncate_dim: int | None
 
 
-def read_text_config(folder: Path, max_position_embeddings: int, asked: int | None = None) -> TextConfig:
+def read_text_config(folder: Path, max_position_embeddings: int, max_length: int | None = None) -> TextConfig:
     """Read `sentence_bert_config.json`; the length falls back to that of `tokenizer_config.json`.
 
-    `asked` shortens it; of a model that takes more, None asks for `USUAL`.
+    `max_length` shortens it; None means `USUAL` for a model that takes more.
 
     Raises:
-        CheckpointError: a setting that changes how text is read and is not supported, or a length that the
-            model does not take.
+        CheckpointError: an unsupported setting that changes how text is read, or a length that the model does
+            not take.
     """
     fields = read_fields_if_present(folder / "sentence_bert_config.json")
     _refuse_special(fields)
@@ -89,22 +89,22 @@ def read_text_config(folder: Path, max_position_embeddings: int, asked: int | No
             f"{fields.file}: texts may have {length} tokens; expected 2 or more, <bos> and <eos> among them. "
             "Correct max_seq_length."
         )
-    if asked is not None and not LEAST <= asked <= length:
+    if max_length is not None and not LEAST <= max_length <= length:
         raise CheckpointError(
-            f"A length of {asked} tokens was asked for (--max-length); expected {LEAST} to {length}, the "
+            f"The requested length (--max-length) is {max_length} tokens; expected {LEAST} to {length}, the "
             f"most that {folder} takes."
         )
-    if asked is None and length > USUAL:
+    if max_length is None and length > USUAL:
         notes += (f"texts of up to {USUAL} tokens; --max-length takes up to {length}",)
-        asked = USUAL
-    return TextConfig(asked or length, fields.boolean("do_lower_case", False), notes)
+        max_length = USUAL
+    return TextConfig(max_length or length, fields.boolean("do_lower_case", False), notes)
 
 
 def read_prompt_config(folder: Path) -> PromptConfig:
     """Read `config_sentence_transformers.json`; as in the reference, `query` and `document` always exist.
 
     Raises:
-        CheckpointError: another kind of model, prompts that are no text, or an unknown default prompt.
+        CheckpointError: another kind of model, prompts that are not text, or an unknown default prompt.
     """
     fields = read_fields_if_present(folder / "config_sentence_transformers.json")
     if (kind := fields.values.get("model_type")) not in (None, "SentenceTransformer"):
@@ -127,7 +127,7 @@ def find_tokenizer(folder: Path) -> Path:
     """The path of `tokenizer.json`.
 
     Raises:
-        CheckpointError: there is `tokenizer.model` alone.
+        CheckpointError: there is only `tokenizer.model`.
     """
     path = folder / "tokenizer.json"
     if not path.exists() and (folder / "tokenizer.model").exists():
@@ -151,24 +151,23 @@ def _lowers(normalizer: Any) -> bool:
 
 
 def _rebuilt(folder: Path) -> bool:
-    """Whether transformers rebuilds the tokenizer, as its Gemma classes do, and so drops such a step."""
+    """Whether transformers rebuilds the tokenizer, as its Gemma classes do, and so drops a Lowercase step."""
     kind = read_fields_if_present(folder / "tokenizer_config.json").values.get("tokenizer_class")
     return isinstance(kind, str) and kind.startswith("Gemma")
 
 
 def check_case(folder: Path, normalizer: Any, do_lower_case: bool) -> None:
-    """Refuse a tokenizer that puts texts in lower case where the reference, once reloaded, does not.
+    """Refuse a tokenizer that lowers texts although the reference does not once it has been reloaded.
 
     Raises:
         CheckpointError: its normalizer lowers, and `do_lower_case` is false.
     """
     if not do_lower_case and _lowers(normalizer) and _rebuilt(folder):
         raise CheckpointError(
-            f"{folder / 'tokenizer.json'} puts texts in lower case, and sentence_bert_config.json does not "
-            "say so. sentence-transformers saves a model with do_lower_case like this, and then reads it "
-            'without: the saved model has lost it. Put "do_lower_case": true into sentence_bert_config.json '
-            "to have the trained model back; if it was trained without, take the Lowercase out of "
-            "tokenizer.json."
+            f"{folder / 'tokenizer.json'} lowers texts, but sentence_bert_config.json does not say so. "
+            "sentence-transformers saves a model with do_lower_case like this, and then reads it without "
+            'lowering. If the model was trained on lower case, put "do_lower_case": true into '
+            "sentence_bert_config.json; if not, take the Lowercase out of tokenizer.json."
         )
 
 
@@ -202,6 +201,6 @@ def _tokenizer_length(folder: Path) -> int:
 
 
 def _similarity(fields: Fields) -> SimilarityName:
-    """The saved name; the reference falls back to cosine for none and for names it does not know."""
+    """The saved name; like the reference, falls back to cosine if there is none or it is unknown."""
     saved = fields.values.get("similarity_fn_name")
     return next((name for name in _SIMILARITIES if name == saved), "cosine")

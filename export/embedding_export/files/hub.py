@@ -1,4 +1,4 @@
-"""From what the user typed to a local folder; the only module that knows the hub, imported lazily."""
+"""Turns what the user typed into a local folder. Only this module uses the hub, and imports it lazily."""
 
 import re
 from collections.abc import Callable
@@ -26,7 +26,7 @@ _OTHER_FORMATS = ["onnx/*", "openvino/*", "coreml/*"]
 
 @dataclass(frozen=True)
 class Location:
-    """A checkpoint's folder, what to call it, and the commit it is pinned to where it came from a hub."""
+    """A checkpoint's folder, its name, and the commit it is pinned to if it came from a hub."""
 
     folder: Path
     name: str
@@ -40,11 +40,11 @@ def locate(
 ) -> Location:
     """Find a checkpoint: an existing folder wins, else a hub id `organisation/name` is fetched.
 
-    `check_config` is given the path of `config.json` before anything else is fetched, and raises where the
-    rest is not worth its gigabytes; not called where there is no such file.
+    `check_config` is called with the path of `config.json` before anything else is fetched; it raises if the
+    rest is not worth downloading. It is not called if there is no such file.
 
     Raises:
-        CheckpointError: neither of both, a revision given for a folder, or the hub does not deliver.
+        CheckpointError: neither exists, a revision was given for a folder, or the download failed.
     """
     path = _existing(name_or_path)
     if path is not None and path.is_dir():

@@ -1,4 +1,4 @@
-"""JSON files of a checkpoint, read with typed access; knows nothing of what the fields mean."""
+"""Typed access to the JSON files of a checkpoint; the callers know what the fields mean."""
 
 import json
 from dataclasses import dataclass
@@ -80,13 +80,13 @@ class Fields:
         if not any(type(value) is type(a) and value == a for a in accepted):
             raise CheckpointError(f"{self.file}: {key} is {_short(value)}, which is not supported: {why}")
 
-    def refuse_unknown(self, known: set[str]) -> None:
+    def refuse_unknown(self, supported: set[str]) -> None:
         """Refuse fields that this version does not know, unless they are null.
 
         Raises:
             CheckpointError: names them.
         """
-        if unknown := sorted(k for k, v in self.values.items() if k not in known and v is not None):
+        if unknown := sorted(k for k, v in self.values.items() if k not in supported and v is not None):
             raise CheckpointError(
                 f"{self.file} has fields that this version does not know: {', '.join(unknown)}. They may "
                 "change the vectors: remove them if they do not, or upgrade embedding-edge."
@@ -94,9 +94,9 @@ class Fields:
 
     def wrong(self, key: str, expected: str) -> CheckpointError:
         """The error for a field that is not what was expected."""
-        found = f"{key} is {_short(self.values[key])}" if key in self.values else f"{key} is missing"
+        actual = f"{key} is {_short(self.values[key])}" if key in self.values else f"{key} is missing"
         return CheckpointError(
-            f"{self.file}: {found}; expected {expected}. Correct the file, or fetch the checkpoint again."
+            f"{self.file}: {actual}; expected {expected}. Correct the file, or fetch the checkpoint again."
         )
 
 
@@ -113,7 +113,7 @@ def read_fields(path: Path) -> Fields:
 
 
 def read_fields_if_present(path: Path) -> Fields:
-    """Read a JSON object; no fields where the file is absent.
+    """Read a JSON object; no fields if the file is absent.
 
     Raises:
         CheckpointError: unreadable, not JSON, or not an object.

@@ -1,7 +1,7 @@
-"""`do_lower_case` as a tokenizer.json says it, so that every client gives the ids that the runtime gives.
+"""Writes `do_lower_case` into a tokenizer.json, so that every client gets the ids that the runtime gets.
 
-sentence-transformers puts a Lowercase before the tokenizer's normalizer when it loads a model; the
-checkpoint's file does not say so. Knows nothing of other steps.
+When sentence-transformers loads a model it puts a Lowercase step before the tokenizer's normalizer; the
+checkpoint's file does not show it.
 """
 
 from typing import Any
@@ -15,7 +15,8 @@ AS_WRITTEN = "PreTrainedTokenizerFast"
 
 
 def lowered(normalizer: dict[str, Any] | None) -> dict[str, Any]:
-    """A normalizer that lowers and then does what `normalizer` does; of one that lowers first, the same."""
+    """A normalizer that lowers and then applies `normalizer`; `normalizer` itself if it already lowers
+    first."""
     steps = [] if normalizer is None else [normalizer]
     while steps and steps[0].get("type") == "Sequence":
         steps = [*steps[0]["normalizers"], *steps[1:]]
@@ -24,8 +25,8 @@ def lowered(normalizer: dict[str, Any] | None) -> dict[str, Any]:
     return {"type": "Sequence", "normalizers": [SIGMA, LOWERCASE, *steps]}
 
 
-def kept_as_written(tokenizer_config: dict[str, Any]) -> dict[str, Any]:
-    """tokenizer_config.json by which transformers does not drop the steps that lower."""
+def keep_as_written(tokenizer_config: dict[str, Any]) -> dict[str, Any]:
+    """The tokenizer_config.json with which transformers keeps the steps that lower."""
     if str(tokenizer_config.get("tokenizer_class")).startswith("Gemma"):
         return tokenizer_config | {"tokenizer_class": AS_WRITTEN}
     return tokenizer_config

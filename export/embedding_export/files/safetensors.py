@@ -1,7 +1,7 @@
-"""Opens the safetensors files of a folder, single or sharded; knows nothing of models or configs.
+"""Opens the safetensors files of a folder, whether single or sharded.
 
-The format: 8 bytes little-endian header length; a JSON header {name: {dtype, shape, data_offsets}}; the bytes
-of the tensors, without holes or overlaps (documentation of safetensors, "Format").
+The format is an 8-byte little-endian header length, a JSON header {name: {dtype, shape, data_offsets}}, then
+the bytes of the tensors, without holes or overlaps (documentation of safetensors, "Format").
 """
 
 import json
@@ -26,11 +26,11 @@ def _is_nothing(_name: str) -> bool:
 def read_weights(
     folder: Path, left_out: Callable[[str], bool] = _is_nothing, *, checkpoint: Path | None = None
 ) -> dict[str, Tensor]:
-    """Map every tensor of a folder, by its name in the file, but for those that are `left_out`.
+    """Map every tensor of a folder by its name in the file, except those for which `left_out` is true.
 
-    These may have any type and no axis: nothing of them is looked at but where they lie. Precedence as in
+    Those may have any type and no axis: only their byte ranges are checked. The precedence is that of
     transformers: `model.safetensors`, then `model.safetensors.index.json` and its shards. `checkpoint` is the
-    folder of the whole, where `folder` is one within.
+    folder of the whole checkpoint, where `folder` lies within it.
 
     Raises:
         CheckpointError: no weights, weights in another format, or a damaged or inconsistent file.
@@ -40,11 +40,11 @@ def read_weights(
         return read_safetensors(single, left_out)
     if index.exists():
         return _read_shards(index, left_out)
-    if found := sorted(
+    if other_formats := sorted(
         p.name for pattern in ("*.bin", "*.pt", "*.h5", "*.gguf") for p in folder.glob(pattern)
     ):
         raise CheckpointError(
-            f"{folder} has its weights as {', '.join(found[:3])}; expected model.safetensors. Where "
+            f"{folder} has its weights as {', '.join(other_formats[:3])}; expected model.safetensors. Where "
             f"sentence-transformers is installed, one command converts the checkpoint to {NEW_FOLDER}, which "
             f"can be exported: {saving_again(checkpoint or folder)}"
         )
@@ -57,7 +57,7 @@ def read_weights(
 
 
 def read_safetensors(path: Path, left_out: Callable[[str], bool] = _is_nothing) -> dict[str, Tensor]:
-    """Map the tensors of one safetensors file, but for those that are `left_out`.
+    """Map the tensors of one safetensors file, except those for which `left_out` is true.
 
     Raises:
         CheckpointError: missing, truncated, damaged, or a dtype other than F32, BF16 and F16.
@@ -98,7 +98,7 @@ def _read_header(path: Path, mapping: mmap.mmap) -> tuple[dict[str, Any], int]:
 
 
 def _entries(path: Path, header: dict[str, Any]) -> list[tuple[int, int, str, dict[str, Any]]]:
-    """Every tensor's range of bytes, name and entry, as the header claims it: the file may differ."""
+    """Every tensor's byte range, name and entry, as the header states them; the file may differ."""
     entries = []
     for name, entry in header.items():
         if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:

@@ -1,4 +1,4 @@
-"""A tensor in a memory-mapped file, widened to float32 in row ranges; knows nothing of formats or models."""
+"""A tensor in a memory-mapped file, widened to float32 a range of rows at a time."""
 
 import hashlib
 import math
@@ -25,9 +25,9 @@ _BLOCK_BYTES = 4 << 20
 class Tensor:
     """One tensor of at least one axis; nothing is read before it is asked for.
 
-    `start` is where its bytes (little-endian, row-major) begin in the mapped file; `offset` is added to every
-    value as it is read, in float32, for files that hold a tensor less a constant. `parent` is the file's
-    tensor whose rows it is, if it is some of them.
+    `start` is the position of its bytes (little-endian, row-major) in the mapped file. `offset` is added to
+    every value as it is read, in float32, for files that hold a tensor minus a constant. If the tensor is
+    some rows of a tensor in the file, `parent` is that tensor.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Tensor:
 
     @property
     def nbytes(self) -> int:
-        """Bytes it takes in the file."""
+        """Its size in the file, in bytes."""
         return math.prod(self.shape) * np.dtype(_STORED[self.dtype]).itemsize
 
     def cut(self, name: str, first: int, count: int) -> "Tensor":
@@ -53,7 +53,7 @@ class Tensor:
     def rows(self, start: int, stop: int) -> NDArray[np.float32]:
         """Rows `start` … `stop` - 1 of the first axis, float32, read-only.
 
-        A view of the file where that stores float32 and there is no offset, else a new array.
+        A view of the file if that stores float32 and there is no offset, else a new array.
 
         Raises:
             IndexError: rows outside the tensor.
@@ -74,7 +74,7 @@ class Tensor:
         return values
 
     def array(self) -> NDArray[np.float32]:
-        """The whole tensor as float32, read-only; a view of the file where `rows` gives one."""
+        """The whole tensor as float32, read-only; a view of the file if `rows` gives one."""
         return self.rows(0, self.shape[0])
 
     def row_ranges(self, block_bytes: int = _BLOCK_BYTES) -> Iterator[tuple[int, int]]:
@@ -105,8 +105,8 @@ class Tensor:
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 (hex) over the name, dtype, shape and stored bytes of every tensor, in order of name.
 
-    Of tensors that are rows of another, that one counts. Reads every byte once, in blocks, and refuses values
-    that are no numbers on the way.
+    For tensors that are rows of another, that other one counts. Every byte is read once, in blocks; NaN and
+    infinity are refused.
 
     Raises:
         CheckpointError: a tensor holds NaN or infinity.

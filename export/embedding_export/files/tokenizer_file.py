@@ -1,11 +1,11 @@
 """A checkpoint's `tokenizer.json`, read once: as JSON, as byte pairs, and in the `tokenizers` library.
 
-Three things differ from the file. Special tokens without a row in the embedding table are left out, as no
-text can be embedded with them: Gemma's published tokenizer has one (`<image_soft_token>`, one past the
-table). And only Gemma's own control tokens stay special, which means: text unless a caller allows them. Every
-other token that is flagged so is a token wherever it stands in a text, as sentence-transformers reads it: its
-owner added it for that, or saving flagged it (transformers 5.23 does with `<mask>`). And where the checkpoint
-lowers texts, the tokenizer does.
+It differs from the file in three ways. First, special tokens without a row in the embedding table are left
+out, because no text can be embedded with them: Gemma's published tokenizer has one (`<image_soft_token>`, one
+past the table). Second, only Gemma's own control tokens stay special, which means that they are read as text
+unless a caller allows them. Every other token that is flagged as special is a token wherever it stands in a
+text, as in sentence-transformers: either its owner added it for that, or saving flagged it (transformers 5.23
+does so with `<mask>`). Third, the tokenizer lowers the case of texts if the checkpoint does.
 """
 
 import json
@@ -16,7 +16,7 @@ from typing import Any
 
 from embedding_export.errors import CheckpointError
 from embedding_export.files.json_files import read_json
-from embedding_export.files.lower_case import kept_as_written, lowered
+from embedding_export.files.lower_case import keep_as_written, lowered
 from embedding_export.files.tokenizer_json import BytePairs, read_tokenizer
 
 # Control tokens of Gemma 3's tokenizers, by what they are called there; ids differ between models.
@@ -47,40 +47,42 @@ _ABOUT_TOKENS = ("tokenizer_config.json", "special_tokens_map.json", "added_toke
 
 @dataclass(frozen=True, eq=False)
 class TokenizerFile:
-    """`without_row` are the special tokens that are left out, as they are written; `lower` is do_lower_case.
+    """A tokenizer.json. `without_row` are the special tokens that are left out, as spelled; `lower` is
+    do_lower_case.
 
-    What is parsed stays in memory (0.6 GB for Gemma's) until `release`.
+    The parsed file stays in memory (0.6 GB for Gemma's) until `release`.
     """
 
     path: Path
     without_row: tuple[str, ...] = ()
     lower: bool = False
-    _given: dict[str, Any] | None = field(default=None, repr=False)
+    _replacement: dict[str, Any] | None = field(default=None, repr=False)
 
     @classmethod
     def read(cls, path: Path, rows: int | None = None, *, lower: bool = False) -> "TokenizerFile":
         """Read a `tokenizer.json` whose ids must fit an embedding table of `rows` rows (None: not checked).
 
         Raises:
-            CheckpointError: damaged, another kind of model than BPE, or ids beyond the table that a text can
-                reach: of vocabulary entries, or of added tokens that are not special.
+            CheckpointError: a damaged file, another kind of model than BPE, or ids beyond the table that a
+                text can reach: those of vocabulary entries, or of added tokens that are not special.
         """
         file = cls(path, lower=lower)
         try:
-            found = file if rows is None else file._fitted(rows)
-            _ = found.control_tokens, found.owner_tokens, found.is_changed  # small, and kept after `release`
-            return found
+            result = file if rows is None else file._fitted(rows)
+            _ = result.control_tokens, result.owner_tokens, result.is_changed  # small, kept after `release`
+            return result
         except (KeyError, TypeError, AttributeError, ValueError) as e:
             raise CheckpointError(f"{path} is not a tokenizer's file ({e!r}). Fetch it again.") from e
 
     @classmethod
     def of(cls, data: dict[str, Any], path: Path, *, lower: bool = False) -> "TokenizerFile":
-        """A tokenizer that was made here; messages call it `path`."""
+        """A tokenizer made from JSON; messages call it `path`."""
         return cls(path, (), lower, data)
 
     @cached_property
     def data(self) -> dict[str, Any]:
-        """The JSON without tokens that have no row; only control tokens are special. Lowers where asked."""
+        """The JSON without tokens that have no row; only control tokens are special. It lowers if `lower` is
+        set."""
         added = [t | {"special": self._is_control(t)} for t in self._kept_tokens()]
         data = self._read() | {"added_tokens": added}
         return data | {"normalizer": lowered(data.get("normalizer"))} if self.lower else data
@@ -115,12 +117,14 @@ class TokenizerFile:
 
     @cached_property
     def control_tokens(self) -> tuple[str, ...]:
-        """What is text unless a caller allows it, as it is written; those without a row too."""
+        """The tokens that are read as text unless a caller allows them, as spelled; including those without a
+        row."""
         return (*(t["content"] for t in self.data["added_tokens"] if t["special"]), *self.without_row)
 
     @cached_property
     def owner_tokens(self) -> tuple[str, ...]:
-        """Tokens that were added to the base model's, or that are flagged special and no control token."""
+        """Tokens that were added to the base model's, or that are flagged special but are not control
+        tokens."""
         vocab = self._read()["model"]["vocab"]
         return tuple(
             t["content"]
@@ -135,15 +139,15 @@ class TokenizerFile:
 
     @cached_property
     def is_changed(self) -> bool:
-        """Whether `data` is another than the file's."""
-        given = self._given is not None or self.lower
-        return given or self.data["added_tokens"] != self._read().get("added_tokens")
+        """Whether `data` differs from the file."""
+        is_replaced = self._replacement is not None or self.lower
+        return is_replaced or self.data["added_tokens"] != self._read().get("added_tokens")
 
     def client_json(self, source: Path) -> str | None:
-        """What other clients get in place of one of the checkpoint's files: `data`, and what names no token
-        without a row.
+        """The text that other clients get in place of one of the checkpoint's files: `data`, or the file
+        without the tokens that have no row.
 
-        None where the file stays as it is, and "" where nothing of it is left.
+        None if the file stays as it is, and "" if nothing of it is left.
         """
         if source.name == "tokenizer.json":
             return self.text if self.is_changed else None
@@ -151,11 +155,11 @@ class TokenizerFile:
             return None
         left = _without(json.loads(source.read_text(encoding="utf-8")), frozenset(self.without_row))
         if self.lower and source.name == "tokenizer_config.json":
-            left = kept_as_written(left)
+            left = keep_as_written(left)
         return json.dumps(left, indent=2, ensure_ascii=False) + "\n" if left else ""
 
     def release(self) -> None:
-        """Give back the memory of what is parsed; it is read again when asked for."""
+        """Release the memory of the parsed file; it is read again when needed."""
         for name in ("data", "pairs", "library", "_parsed"):
             self.__dict__.pop(name, None)
 
@@ -167,7 +171,7 @@ class TokenizerFile:
         return data
 
     def _read(self) -> dict[str, Any]:
-        return self._parsed if self._given is None else self._given
+        return self._parsed if self._replacement is None else self._replacement
 
     def _kept_tokens(self) -> list[dict[str, Any]]:
         return [t for t in self._read().get("added_tokens") or [] if t["content"] not in self.without_row]
@@ -179,7 +183,7 @@ class TokenizerFile:
 
     @cached_property
     def _ends(self) -> frozenset[str]:
-        """What the template puts around a text, and the token for what is unknown."""
+        """The tokens that the template puts around a text, and the unknown token."""
         template = self._read().get("post_processor") or {}
         return frozenset({*template.get("special_tokens", {}), self._read()["model"].get("unk_token")})
 
@@ -198,13 +202,14 @@ class TokenizerFile:
                 f"{self.path} has ids up to {largest}, but the embedding table has {rows} rows. Tokens were "
                 "added without resizing the model: use the tokenizer the model was trained with."
             )
-        found = TokenizerFile(self.path, tuple(t["content"] for t in beyond), self.lower)
-        found.__dict__["_parsed"] = self._parsed
-        return found
+        fitted = TokenizerFile(self.path, tuple(t["content"] for t in beyond), self.lower)
+        fitted.__dict__["_parsed"] = self._parsed
+        return fitted
 
 
 def _without(value: Any, tokens: frozenset[str]) -> Any:
-    """JSON without what names one of `tokens`: as a key, as a value, or as the content of an object."""
+    """JSON without the parts that name one of `tokens`: as a key, as a value, or as the content of an
+    object."""
 
     def names(key: str | None, item: Any) -> bool:
         content = item.get("content") if isinstance(item, dict) else item

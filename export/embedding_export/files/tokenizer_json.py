@@ -1,6 +1,6 @@
-"""`tokenizer.json` → the figures a compact table needs, or a refusal that names what it does not reproduce.
+"""Reads from `tokenizer.json` the figures that a compact table needs, or refuses what it cannot reproduce.
 
-Knows nothing of the table's layout.
+A refusal names the setting. `tokenizer.sections` lays the figures out.
 """
 
 import json
@@ -27,15 +27,15 @@ BYTES = tuple(f"<0x{i:02X}>" for i in range(256))
 
 
 class UnsupportedTokenizer(CheckpointError):
-    """A tokenizer that the compact table does not reproduce; the message says in what."""
+    """A tokenizer that the compact table does not reproduce; the message says why."""
 
 
 @dataclass(frozen=True)
 class AddedEntry:
-    """A token that is looked for before merging; `special` marks control tokens.
+    """A token that is searched for before merging; `special` marks control tokens.
 
-    With `normalized` the normalized text is searched, between tokens of the raw text; `pattern` is what is
-    looked for.
+    If `normalized`, it is searched for in the normalized text between tokens of the raw text; `pattern` is
+    the string searched for.
     """
 
     content: str
@@ -61,9 +61,9 @@ class BytePairs:
 
 
 def read_tokenizer(data: dict[str, Any], path: Path, *, lower: bool = False) -> BytePairs:
-    """Check and convert the JSON of a `tokenizer.json` of the `tokenizers` library; messages name `path`.
+    """Check and convert the JSON of the `tokenizers` library's `tokenizer.json`; messages name `path`.
 
-    With `lower` its normalizer must be one that lowers first (`lower_case.lowered`).
+    If `lower`, its normalizer must be one that lowers first (`lower_case.lowered`).
 
     Raises:
         UnsupportedTokenizer: it has a model, normalizer, pre-tokenizer, template, decoder or added-token
@@ -94,11 +94,11 @@ def parse_tokenizer(data: dict[str, Any], *, lower: bool = False) -> BytePairs:
     return BytePairs(pieces, vocab, merges, added, bos_id, eos_id)
 
 
-def _require(found: Any, expected: Any, what: str) -> None:
-    if found != expected:
-        shown = json.dumps(found, ensure_ascii=False)[:200]
-        wanted = json.dumps(expected, ensure_ascii=False)
-        raise UnsupportedTokenizer(f"its {what} is {shown}; the compact table reproduces only {wanted}.")
+def _require(actual: Any, expected: Any, what: str) -> None:
+    if actual != expected:
+        shown = json.dumps(actual, ensure_ascii=False)[:200]
+        supported = json.dumps(expected, ensure_ascii=False)
+        raise UnsupportedTokenizer(f"its {what} is {shown}; the compact table reproduces only {supported}.")
 
 
 def _check_model(model: dict[str, Any]) -> None:
@@ -153,7 +153,7 @@ def _pieces(vocab: dict[str, int], added: tuple[AddedEntry, ...]) -> tuple[str, 
 
 
 def _ends(template: dict[str, Any]) -> tuple[int, int]:
-    """Ids of `<bos>` and `<eos>`: what stands around the text."""
+    """Ids of `<bos>` and `<eos>`, which enclose the text."""
     _require(template["type"], "TemplateProcessing", "post-processor")
     single = [next(iter(step.items())) for step in template["single"]]
     _require([kind for kind, _ in single], ["SpecialToken", "Sequence", "SpecialToken"], "template")
@@ -168,7 +168,7 @@ def _merges(merges: list[Any], vocab: dict[str, int]) -> list[tuple[int, int, in
     ranks = {(left, right): rank for rank, (left, right, _) in enumerate(joined)}
     _require(len(joined) - len(ranks), 0, "number of repeated merges")
     byte_ids = {vocab[b] for b in BYTES}
-    used = next((m for m in joined if m[0] in byte_ids or m[1] in byte_ids), None)
-    _require(used, None, "merge of a byte entry")
+    byte_merge = next((m for m in joined if m[0] in byte_ids or m[1] in byte_ids), None)
+    _require(byte_merge, None, "merge of a byte entry")
     _require(len(joined) <= LARGEST_MERGES, True, f"number of merges being at most {LARGEST_MERGES}")
     return joined

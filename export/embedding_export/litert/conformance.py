@@ -1,7 +1,7 @@
-"""Texts, their ids and their vectors beside a LiteRT file, for the tests of an app that runs it.
+"""Writes texts, their ids and their vectors beside a LiteRT file, for the tests of an app that runs it.
 
-The ids come from the `tokenizers` library, the vectors from the graph; whether those are right is the gate's
-question. Knows nothing of how a file is written or named.
+The ids come from the `tokenizers` library and the vectors from the graph; whether those are right is for the
+gate to say.
 """
 
 import json
@@ -20,7 +20,8 @@ FORMAT, VERSION = "embedding-edge/litert-conformance", 1
 
 @dataclass(frozen=True)
 class Subject:
-    """What an app must know beside the graph: prompts by name, and the dimensions vectors may be cut to."""
+    """What an app must know besides the graph: prompts by name, and the dimensions that vectors may be cut
+    to."""
 
     prompts: Mapping[str, str]
     dims: tuple[int, ...]
@@ -32,8 +33,8 @@ def write_litert_conformance(
 ) -> int:
     """Write one JSON document (its fields are in the runtime's LITERT.md); returns the number of cases.
 
-    Cases are `texts` as far as they fit, their prompts being part of them, and the graph's golden ids, which
-    have no text and reach into longer buckets.
+    The cases are the `texts` that fit, which include their prompts, and the graph's golden ids, which have no
+    text and reach into longer buckets.
     """
     cases = list(_cases(graph, texts, session))
     document = {
@@ -73,10 +74,10 @@ def _case(text: str | None, ids: tuple[int, ...], session: LitertSession) -> dic
 
 
 def _shortened(dim: int, vector: Floats) -> dict[str, object]:
-    """The first case's vector as `dim` makes it: its first components, divided by their length."""
+    """The first case's vector at `dim`: its first components, divided by their length."""
     return {"dim": dim, "vector": _numbers(l2_normalize(truncate(vector[None], dim))[0])}
 
 
 def _numbers(vector: Floats) -> list[float]:
-    """Each as short as gives the same float32 again."""
+    """The numbers, each in the shortest form that reads back as the same float32."""
     return [float(str(value)) for value in vector]

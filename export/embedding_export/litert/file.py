@@ -1,8 +1,8 @@
 """Builds a LiteRT (TFLite) file operator by operator: several signatures over one set of weights.
 
-Knows the file format (a FlatBuffer) and nothing of the model: `litert.ops` says what goes into an operator.
-Weights are streamed behind the FlatBuffer's tables and stored once, whatever the number of
-signatures; so are their scales.
+It knows only the file format (a FlatBuffer); `litert.ops` decides what goes into an operator. Weights are
+streamed behind the FlatBuffer's tables, and they and their scales are stored once, whatever the number of
+signatures.
 """
 
 import struct
@@ -41,7 +41,7 @@ TYPES = {
 
 @dataclass(frozen=True)
 class Stored:
-    """A constant of the file: its buffer, and what a tensor over it says.
+    """A constant of the file: its buffer, and the fields of a tensor that uses it.
 
     `scales` are per row (an array), or per block of `block` weights (a stored float16 tensor).
     """
@@ -103,7 +103,7 @@ class LitertFile:
         return self._codes.setdefault((operator, version), len(self._codes))
 
     def quantization(self, stored: Stored) -> Any:
-        """What a tensor says of its scales; shared by all signatures where the format lets it be."""
+        """The quantization fields of a tensor; shared by all signatures if the format allows it."""
         if stored.name not in self._quantizations:
             self._quantizations[stored.name] = _Packed(_per_row(stored))
         return self._quantizations[stored.name]
@@ -112,7 +112,7 @@ class LitertFile:
         """Write the file.
 
         Raises:
-            ExportError: it would be larger than the format can say.
+            ExportError: the file would be larger than the format allows.
         """
         head = self._head(description)
         size = len(head) + sum(length + 2 * ALIGNMENT for _, length in self._spans)
@@ -141,7 +141,7 @@ class LitertFile:
         return Stored(name, len(self._spans) - 1, kind, tuple(shape))
 
     def _append(self, file: BinaryIO, start: int, length: int) -> int | None:
-        """Copy a vector behind what is there; return where its length field lies."""
+        """Append a vector to the file; return the position of its length field."""
         if length == 0:
             return None
         place = -(-(file.tell() + 4) // ALIGNMENT) * ALIGNMENT - 4
@@ -181,7 +181,7 @@ class Signature:
         return self._inputs[name]
 
     def output(self, name: str, value: Value) -> None:
-        """Give a tensor out under a name."""
+        """Make a tensor an output, under a name."""
         self._tensors[value.index].name = name
         self._outputs[name] = value
 
@@ -238,7 +238,7 @@ class Signature:
         return self.op("EMBEDDING_LOOKUP", [ids, self.use(table)], (ids.shape[0], table.shape[1]), version)
 
     def subgraph(self) -> Any:
-        """It as the file holds it."""
+        """The signature's subgraph as the file holds it."""
         return schema.SubGraphT(
             name=self.name,
             tensors=self._tensors,
@@ -248,7 +248,7 @@ class Signature:
         )
 
     def definition(self, index: int) -> Any:
-        """Its names for callers."""
+        """The names by which callers use the signature."""
         return schema.SignatureDefT(
             signatureKey=self.name,
             subgraphIndex=index,
@@ -286,7 +286,7 @@ _OPTIONS = {
 
 
 class _Packed:
-    """A table that several others point to: packed once per builder."""
+    """A FlatBuffer table that several others point to; packed once per builder."""
 
     def __init__(self, table: Any) -> None:
         self._table, self._offset = table, None
@@ -298,7 +298,7 @@ class _Packed:
 
 
 def _per_row(stored: Stored) -> Any:
-    """Symmetric quantization, one scale per row; engines want a zero point for each."""
+    """Symmetric quantization with one scale per row; engines require a zero point for each."""
     assert isinstance(stored.scales, np.ndarray)
     return schema.QuantizationParametersT(
         scale=stored.scales, zeroPoint=np.zeros(len(stored.scales), np.int64), quantizedDimension=0

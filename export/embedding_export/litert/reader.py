@@ -1,11 +1,12 @@
-"""Reads a written LiteRT file's weights back, whatever they are stored as.
+"""Reads the weights of a written LiteRT file back, whatever they are stored as.
 
-Knows the file format and none of the code that writes it: what is read here is what an engine will find.
-Every signature must use the very same tensors.
+It shares no code with the writer, so that it reads what an engine will find. Every signature must use the
+very same tensors.
 """
 
 import mmap
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,11 @@ Array = NDArray[Any]
 
 
 def read_litert(path: Path) -> dict[str, StoredWeight]:
-    """Every weight of the file at `path` by canonical name; constants and scales of others are left out.
+    """Every weight of the file at `path` by canonical name, without constants and the scales of other
+    tensors.
 
     Raises:
-        AuditError: two signatures mean different things by one name.
+        AuditError: two signatures use one name for different tensors.
     """
     with path.open("rb") as file:
         mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -42,40 +44,69 @@ def read_litert(path: Path) -> dict[str, StoredWeight]:
             mapping.madvise(mmap.MADV_DONTNEED)
 
     model = schema.Model.GetRootAs(mapping)
-    found: dict[str, StoredWeight] = {}
+    weights: dict[str, StoredWeight] = {}
     seen: dict[str, tuple[Any, ...]] = {}
     for graph in (model.Subgraphs(i) for i in range(model.SubgraphsLength())):
-        tensors = [graph.Tensors(i) for i in range(graph.TensorsLength())]
-        for tensor in (t for t in tensors if _is_weight(model, t)):
-            name = tensor.Name().decode()
-            meaning = _meaning(tensor, tensors)
+        tensors = Tensors.of(graph)
+        for name, tensor in tensors.weights(model):
+            meaning = tensors.meaning(tensor)
             if seen.setdefault(name, meaning) != meaning:
                 raise AuditError(
                     f"{path.name}: its signatures store different tensors under the name {name}. The file "
                     "was refused; please report this with the checkpoint's name."
                 )
             base, turned = split_name(name)
-            if base not in found:
-                found[base] = replace(_weight(model, tensor, tensors), release=release, turned=turned)
-    return found
+            if base not in weights:
+                weight = _weight(model, tensor, tensors)
+                weights[base] = replace(weight, release=release, turned=turned)
+    return weights
 
 
-def _is_weight(model: Any, tensor: Any) -> bool:
-    """Whether a tensor holds data of its own under a name from the checkpoint."""
-    name = tensor.Name().decode()
-    stored = not model.Buffers(tensor.Buffer()).DataIsNone()
-    return stored and not name.startswith("constant_") and not name.endswith(":scale")
+@dataclass(frozen=True)
+class Tensors:
+    """The tensors of one signature with their names, which cost much to read and are read once."""
 
+    named: list[tuple[str, Any]]
 
-def _meaning(tensor: Any, tensors: list[Any]) -> tuple[Any, ...]:
-    """What a tensor reads: its buffer, type and shape, and where its scales lie."""
-    scales: Any = None
-    if (block := _block(tensor)) is not None:
-        scales = (tensors[block.Scales()].Buffer(), block.BlockSize())
-    elif (quantization := tensor.Quantization()) is not None and not quantization.ScaleIsNone():
-        beside = _scales_beside(tensor, tensors)
-        scales = (quantization.ScaleAsNumpy().tobytes(), beside and beside.Buffer())
-    return tensor.Buffer(), tensor.Type(), tuple(tensor.ShapeAsNumpy().tolist()), scales
+    @classmethod
+    def of(cls, graph: Any) -> "Tensors":
+        """Those of a subgraph."""
+        tensors = (graph.Tensors(i) for i in range(graph.TensorsLength()))
+        return cls([(t.Name().decode(), t) for t in tensors])
+
+    @cached_property
+    def _scales(self) -> dict[str, Any]:
+        """The tensors that hold an int8 table's scales, by the table's name."""
+        end = ":scale"
+        return {name.removesuffix(end): t for name, t in self.named if name.endswith(end)}
+
+    def weights(self, model: Any) -> list[tuple[str, Any]]:
+        """The tensors that hold data of their own under a name from the checkpoint."""
+        return [
+            (name, t)
+            for name, t in self.named
+            if not name.startswith("constant_")
+            and not name.endswith(":scale")
+            and not model.Buffers(t.Buffer()).DataIsNone()
+        ]
+
+    def block_scales(self, block: Any) -> Any:
+        """The tensor that holds the scales of a matrix in blocks."""
+        return self.named[block.Scales()][1]
+
+    def scales_beside(self, tensor: Any) -> Any:
+        """The tensor that holds an int8 table's scales, None for other tensors."""
+        return self._scales.get(tensor.Name().decode())
+
+    def meaning(self, tensor: Any) -> tuple[Any, ...]:
+        """Identifies the data that a tensor reads: buffer, type, shape, and the place of its scales."""
+        scales: Any = None
+        if (block := _block(tensor)) is not None:
+            scales = (self.block_scales(block).Buffer(), block.BlockSize())
+        elif (quantization := tensor.Quantization()) is not None and not quantization.ScaleIsNone():
+            beside = self.scales_beside(tensor)
+            scales = (quantization.ScaleAsNumpy().tobytes(), beside and beside.Buffer())
+        return tensor.Buffer(), tensor.Type(), tuple(tensor.ShapeAsNumpy().tolist()), scales
 
 
 def _block(tensor: Any) -> Any:
@@ -88,21 +119,16 @@ def _block(tensor: Any) -> Any:
     return details
 
 
-def _scales_beside(tensor: Any, tensors: list[Any]) -> Any:
-    """The tensor that holds an int8 table's scales, if it is one."""
-    return next((t for t in tensors if t.Name() == tensor.Name() + b":scale"), None)
-
-
-def _weight(model: Any, tensor: Any, tensors: list[Any]) -> StoredWeight:
+def _weight(model: Any, tensor: Any, tensors: Tensors) -> StoredWeight:
     shape = tuple(tensor.ShapeAsNumpy().tolist())
     values = _data(model, tensor)
     if tensor.Type() == schema.TensorType.INT8:
         scales = tensor.Quantization().ScaleAsNumpy()
-        if (beside := _scales_beside(tensor, tensors)) is not None:
+        if (beside := tensors.scales_beside(tensor)) is not None:
             scales = scales * _data(model, beside)
         return int8_weight(values.reshape(shape), scales)
     if (block := _block(tensor)) is not None:
-        scales = _data(model, tensors[block.Scales()]).reshape(shape[0], -1)
+        scales = _data(model, tensors.block_scales(block)).reshape(shape[0], -1)
         return _int4(values.reshape(shape[0], -1), scales, shape)
     return plain_weight(values.reshape(shape))
 

@@ -1,7 +1,7 @@
-"""How a LiteRT file stores matrices, the table and vectors, and the operators that use what is stored.
+"""How a LiteRT file stores matrices, the table and vectors, and the operators that use them.
 
-Knows nothing of the encoder: a storage looks rows up, multiplies, and is asked once per signature. Stored
-tensors carry their canonical names; `litert.reader` reads them back.
+A storage looks rows up and multiplies; it is called once per signature. Stored tensors carry their canonical
+names; `litert.reader` reads them back.
 """
 
 from collections.abc import Callable, Iterator
@@ -34,7 +34,7 @@ class LitertStorage:
         formats: Callable[[str], LitertFormat],
         matrices: Matrices | None = None,
     ) -> None:
-        """`matrices` gives the codes of those that are not float32."""
+        """`matrices` gives the codes of the matrices that are not float32."""
         self._file, self._weights, self._formats, self._matrices = file, weights, formats, matrices
         self._gains = matrices.gains(lambda name: formats(name).type == "int8") if matrices else {}
         self._stored: dict[str, Stored] = {}
@@ -42,8 +42,8 @@ class LitertStorage:
     def look_up(self, signature: Signature, weight: str, ids: Value, scale: float) -> Value:
         """Rows of the table for ids, int32 [S], times `scale`: float32 [S, H].
 
-        An int8 table's scales are a table of their own: as quantization parameters every signature would keep
-        copies of them in memory.
+        An int8 table's scales are a table of their own: if they were quantization parameters, every signature
+        would keep a copy of them in memory.
         """
         stored, factor = self._table(weight), signature.constant(np.array([scale], np.float32))
         version = LOOKUP_VERSION[self._formats(weight).type]
@@ -54,12 +54,12 @@ class LitertStorage:
         return signature.op("MUL", [rows, factor], rows.shape)
 
     def turns(self, weight: str) -> bool:
-        """Whether a matrix takes inputs that the graph turns."""
+        """Whether a matrix takes inputs that the graph rotates."""
         int8 = self._formats(weight).type == "int8"
         return int8 and self._matrices is not None and self._matrices.turns_input(weight)
 
     def evened(self, signature: Signature, x: Value, weight: str) -> Value:
-        """x [S, in] with its channels as a matrix wants them that no norm gives its inputs to."""
+        """x [S, in] with its channels scaled for a matrix whose inputs come from no norm."""
         factors = self._matrices.inputs(weight) if self._matrices else None
         if factors is None:
             return x
@@ -77,7 +77,7 @@ class LitertStorage:
         return signature.op("FULLY_CONNECTED", inputs, shape, version, keepNumDims=True)
 
     def gain(self, signature: Signature, weight: str, scale: float) -> Value:
-        """What a norm multiplies by, times `scale`, float32."""
+        """A norm's gain times `scale`, float32."""
         if weight not in self._stored:
             values = self._weights.tensors[weight].array() * np.float32(scale)
             self._stored[weight] = self._vector(weight, values / self._gains.get(weight, np.float32(1)))
@@ -147,10 +147,10 @@ class LitertStorage:
                 yield from (quantize.int4_symmetric(values, block) for values in row_blocks(tensor))
 
         def codes() -> Iterator[NDArray[np.uint8]]:
-            for found in rounded():
-                scales.append(found.scales)
-                yield quantize.pack_pairs(found.codes.view(np.uint8) & np.uint8(15))
+            for blocks in rounded():
+                scales.append(blocks.scales)
+                yield quantize.pack_pairs(blocks.codes.view(np.uint8) & np.uint8(15))
 
         stored = self._file.int4(weight, (rows, width), codes())
-        kept = self._file.weight(f"{weight}:scale", np.float16, (rows, width // block), scales)
-        return replace(stored, scales=kept, block=block)
+        stored_scales = self._file.weight(f"{weight}:scale", np.float16, (rows, width // block), scales)
+        return replace(stored, scales=stored_scales, block=block)

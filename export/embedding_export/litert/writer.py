@@ -1,6 +1,6 @@
 """Writes one LiteRT (TFLite) file of the encoder: a signature per bucket, all over one set of weights.
 
-Knows nothing of bundles or manifests; `pipeline` places and records the file.
+`bundle.graphs` places the file and records it in the manifest.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,17 +21,17 @@ DESCRIPTION = "EmbeddingGemma encoder, written by embedding-edge"
 
 
 def check_buckets(buckets: Sequence[int], max_seq_length: int) -> tuple[int, ...]:
-    """Buckets in ascending order, each once; those beyond the model's length make way for that length.
+    """Buckets in ascending order, each once; those beyond the model's length are replaced by that length.
 
     Raises:
         ExportError: none, or one below 2 (`<bos>` and `<eos>` must fit).
     """
     if wrong := [b for b in buckets if b < 2]:
         raise ExportError(f"--buckets names {wrong[0]}; a bucket has at least 2 tokens.")
-    found = sorted({min(b, max_seq_length) for b in buckets})
-    if not found:
+    lengths = sorted({min(b, max_seq_length) for b in buckets})
+    if not lengths:
         raise ExportError("--buckets names no length.")
-    return tuple(found)
+    return tuple(lengths)
 
 
 def write_litert(

@@ -1,6 +1,6 @@
 """Builds an ONNX graph node by node and streams its weights to one external data file.
 
-Knows the ONNX file format and nothing of the model: `onnx.ops` says what goes into a node.
+It knows only the file format; `onnx.ops` decides what goes into a node.
 """
 
 import hashlib
@@ -51,8 +51,9 @@ class OnnxGraph:
         return outs
 
     def scan(self, scanned: Sequence[tuple[str, int]], body: Callable[[Sequence[str]], str]) -> str:
-        """What `body` makes of each entry along the first axis of the tensors `scanned` (name and type), one
-        after the other, float32, stacked. It may use all that stands before it, and names nothing itself.
+        """Apply `body` to each entry along the first axis of the tensors `scanned` (name and type), one after
+        the other, and stack the float32 results. `body` may use every tensor made before it, and must not
+        name any itself.
         """
         outer, self._nodes, self._within = self._nodes, [], f"scan_{len(self._nodes)}/"
         entries = [f"{self._within}entry_{i}" for i in range(len(scanned))]

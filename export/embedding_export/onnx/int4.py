@@ -31,13 +31,14 @@ _PARTS = ("int4", "scale", "zero")
 
 
 class Int4:
-    """Blocks along the rows. Matrices have float32 scales; the table has them in 8 bits, as parts of one per
-    row, or in float16, as Q4_0 does."""
+    """4-bit blocks along the rows. Matrices have float32 scales. The table's scales are 8-bit multiples of
+    one float32 scale per row, or float16 as in Q4_0."""
 
     def __init__(
         self, graph: OnnxGraph, weights: Weights, matrices: Matrices | None, table_block: int = BLOCK
     ) -> None:
-        """`matrices` rounds; None: everything is quantized by GGML's rule for Q4_0, in blocks of 32.
+        """`matrices` rounds the matrices; with None, everything is quantized by GGML's rule for Q4_0, in
+        blocks of 32.
 
         The table's blocks are halved until an even number of them fills a row.
         """
@@ -98,15 +99,15 @@ class Int4:
 
         def codes() -> Iterator[NDArray[np.uint8]]:
             for values in row_blocks(table):
-                found: Int4Blocks | Int4Rows
+                quantized: Int4Blocks | Int4Rows
                 if self._matrices:
-                    found = int4_rows(values, block, self._matrices.importance())
-                    steps.append(found.steps)
+                    quantized = int4_rows(values, block, self._matrices.importance())
+                    steps.append(quantized.steps)
                 else:
-                    found = q4_0_blocks(values)
-                zeros.append(pack_halves(found.zeros))
-                scales.append(found.scales)
-                yield pack_halves(found.codes.reshape(len(values), width))
+                    quantized = q4_0_blocks(values)
+                zeros.append(pack_halves(quantized.zeros))
+                scales.append(quantized.scales)
+                yield pack_halves(quantized.codes.reshape(len(values), width))
 
         self._g.weight(f"{weight}:int4", np.uint8, (rows, width // 2), codes())
         self._g.weight(f"{weight}:zero", np.uint8, (rows, width // block // 2), zeros)

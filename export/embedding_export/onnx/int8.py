@@ -1,11 +1,11 @@
-"""`Ops` with int8 matrix products: uint8 activations, a scale per token; int8 weights, a scale per output.
+"""`Ops` with int8 matrix products: uint8 activations, one scale per token; int8 weights, one per output.
 
-What the down projections take is turned first. The Dense stages stay float32: theirs is one row per text,
-whose rounding would cost more than all others' and save no time.
+The inputs of the down projections are rotated first. The Dense stages stay float32: they see one row per
+text, so rounding them would cost more accuracy than all other rounding and save no time.
 
-A product's row scale is carried along unmultiplied (`Scaled`) and dropped where a norm cancels it. Every
-token is quantized by itself, and what feeds a rounding is computed in an order that padding and company do
-not change: a text's vector does not depend on its batch.
+The row scale of a product is carried along unmultiplied (`Scaled`) and dropped where a norm cancels it. Every
+token is quantized by itself, and the input of each rounding is computed in an order that does not depend on
+padding or on the other texts of the batch: so a text's vector does not depend on its batch.
 """
 
 from collections.abc import Iterator, Mapping
@@ -55,7 +55,7 @@ class Int8:
     def __init__(
         self, graph: OnnxGraph, weights: Weights, matrices: Matrices, table: Storage | None = None
     ) -> None:
-        """`table` stores the table otherwise."""
+        """`table`, if given, stores the table in another format."""
         self._table = table
         self._g, self._weights, self._matrices = graph, weights, matrices
         self._zeros = ""
@@ -78,7 +78,8 @@ class Int8:
         return self._g.node("Mul", rows, self._g.node("Gather", scale, ids))
 
     def multiply(self, x: str, weight: str) -> str:
-        """In float32, each text by itself: engines sum one row in another order than several."""
+        """A product in float32, one text at a time: engines sum a single row in another order than several
+        rows."""
         g, values = self._g, self._weights.tensors[weight].array().T
         stored = g.weight(weight, np.float32, values.shape, [values])
         column = g.node("Unsqueeze", x, g.ints(-1))  # [B, in, 1]
@@ -89,7 +90,8 @@ class Int8:
         return self._g.node("MatMul", x, weight)
 
     def quantize(self, x: str, width: int) -> tuple[str, str]:
-        """uint8 codes [B, S, width] and scales [B, S, 1] of x, row by row; of the same x but once."""
+        """uint8 codes [B, S, width] and scales [B, S, 1] of x, row by row; computed only once for the same
+        x."""
         if x in self._quantized:
             return self._quantized[x]
         g = self._g
@@ -105,7 +107,7 @@ class Int8:
         return codes, scale
 
     def evened(self, x: str, weight: str) -> str:
-        """x [B, S, in] with its channels as a matrix wants them that no norm gives its inputs to."""
+        """x [B, S, in] with its channels scaled for a matrix whose inputs come from no norm."""
         factors = self._matrices.inputs(weight)
         if factors is None:
             return x
@@ -113,7 +115,7 @@ class Int8:
         return self._g.node("Mul", x, stored)
 
     def turn(self, x: str, width: int) -> str:
-        """x [B, S, width] with its channels turned in blocks."""
+        """x [B, S, width] with its channels rotated in blocks."""
         matrix = turn(width)
         blocks = self._g.node("Reshape", x, self._g.ints(0, 0, -1, len(matrix)))
         turned = self._g.node("MatMul", blocks, self._constant(matrix))
@@ -132,7 +134,7 @@ class Int8:
         return self._g.node("MatMulIntegerToFloat", *operands, domain=MICROSOFT, out=output_name(weight))
 
     def _zero(self, scale: str) -> str:
-        """The zero point in the shape of a scale, which QuantizeLinear wants; one for all rows."""
+        """The zero point, in the shape of a scale as QuantizeLinear requires; the same for all rows."""
         if not self._zeros:
             value = numpy_helper.from_array(np.array([ACTIVATION_ZERO], np.uint8))
             self._zeros = self._g.node("ConstantOfShape", self._g.node("Shape", scale), value=value)
@@ -143,7 +145,7 @@ class Int8:
 
 
 class Int8Ops:
-    """Emits the forward pass; what is not about scales is left to `OnnxOps`."""
+    """Emits the forward pass with scales; everything else is inherited from `OnnxOps`."""
 
     def __init__(
         self,
@@ -152,7 +154,7 @@ class Int8Ops:
         table: Storage | None = None,
         others: Mapping[str, Storage] | None = None,
     ) -> None:
-        """`table` stores the table of embeddings, if not as int8, and `others` those matrices."""
+        """`table` stores the embedding table if it is not int8, and `others` the matrices that are not."""
         self.g, self.config, self.weights = graph, encoder.config, encoder.weights
         self._matrices, self._others = encoder.matrices(), others or {}
         self._int8 = Int8(graph, encoder.weights, self._matrices, table)
@@ -180,7 +182,7 @@ class Int8Ops:
         return Scaled(self._int8.product(self._float.beside(codes, beside.name), weight), (scale, *x.scales))
 
     def rms_norm(self, x: Scaled, weight: str, before: float = 1.0) -> Scaled:
-        """The scale is multiplied back: nothing bounds these rows from below, and epsilon must count."""
+        """The scale is multiplied back first: these rows may be small, so epsilon matters."""
         return Scaled(self._float.rms_norm(self._settled(x), weight, before))
 
     def head_norm(self, x: Scaled, weight: str | None, scale: float, layer: Layer) -> Scaled:
@@ -221,7 +223,7 @@ class Int8Ops:
         self._float.finish(self._settled(hidden), self._settled(vector))
 
     def _settled(self, x: Scaled) -> str:
-        """The tensor with all its factors multiplied in."""
+        """The tensor with its pending scales multiplied in."""
         if not x.scales:
             return x.name
         factor, *others = x.scales
@@ -230,7 +232,7 @@ class Int8Ops:
         return self.g.node("Mul", x.name, factor)
 
     def _cancels(self, head_norm: str, layer: Layer) -> bool:
-        """Whether the rows that `head_norm` will norm are surely large against its epsilon."""
+        """Whether the rows that `head_norm` takes are certainly large compared with its epsilon."""
         specs = tensor_specs(self.config)
         matrix = specs[head_norm].matrix
         norm = None if matrix is None else specs[matrix].norm

@@ -1,8 +1,8 @@
 """`Ops` that emit ONNX nodes for ONNX Runtime; all arithmetic outside matrix products is float32.
 
-An `onnx.storage.Storage` stores and multiplies matrices and the table. Besides
-standard operators it uses three that every ONNX Runtime build carries (web builds included):
-`SimplifiedLayerNormalization` (RMSNorm), and `RotaryEmbedding` and `Gelu` in their long-standing forms.
+An `onnx.storage.Storage` stores and multiplies matrices and the table. Besides standard operators the graph
+uses three that every build of ONNX Runtime has, web builds included: `SimplifiedLayerNormalization`
+(RMSNorm), and `RotaryEmbedding` and `Gelu` in their long-standing forms.
 """
 
 from collections.abc import Mapping, Sequence
@@ -49,9 +49,9 @@ class OnnxOps:
         int8_scores: Int8Scores | None = None,
         gains: Mapping[str, NDArray[np.float32]] | None = None,
     ) -> None:
-        """`int8_scores`: also cut long inputs into blocks of exactly CHUNK tokens, so that no sum depends on
-        their length: for storages that round activations, which would make much of a different last digit.
-        `gains` divides what a norm multiplies by (see `balancing`).
+        """`int8_scores` also cuts long inputs into blocks of exactly CHUNK tokens, so that no sum depends on
+        their length. It is for storages that round activations: rounding amplifies a different last digit.
+        `gains` divides the norms' gains (see `balancing`).
         """
         self.g, self._storage = graph, storage
         self.config, self.weights = encoder.config, encoder.weights
@@ -79,7 +79,8 @@ class OnnxOps:
         return self._storage.multiply(self.beside(x, beside), weight)
 
     def beside(self, x: str, other: str) -> str:
-        """x, which the engine cannot use before it has `other`, of the same shape: it copies nothing."""
+        """x, made dependent on `other` (of the same shape), so that the engine computes `other` first;
+        nothing is copied."""
         return self.g.node("Reshape", x, self.g.node("Shape", other))
 
     def rms_norm(self, x: str, weight: str, before: float = 1.0) -> str:
@@ -125,7 +126,8 @@ class OnnxOps:
         return self._storage.multiply_tokens(x, weight)
 
     def mean_pool(self, x: str) -> str:
-        """Filled up with zeros to whole runs of tokens: engines sum in runs, which S then does not change."""
+        """The mean, over tokens padded with zeros to whole runs: engines sum in runs, so the sums then do not
+        depend on S."""
         g = self.g
         length = g.node("Shape", x, start=1, end=2)
         missing = g.node("Mod", g.node("Neg", length), g.ints(POOLED_RUN))  # of the divisor's sign: 0 and up
@@ -154,7 +156,8 @@ class OnnxOps:
         self.g.node("Identity", vector, out="sentence_embedding")
 
     def _rotations(self, theta: float, head_dim: int) -> tuple[str, str]:
-        """Cosines and sines for each position: stored, or computed from the angles where that is long."""
+        """Cosines and sines for each position: stored, or computed from the angles if the table would be
+        long."""
         if self._positions * max(x.head_dim for x in self.config.layers) <= STORED_ROTATIONS:
             cos, sin = rope_tables(theta, head_dim, self._positions)
             return self.g.constant(cos), self.g.constant(sin)
@@ -165,7 +168,7 @@ class OnnxOps:
         return self._computed[theta, head_dim]
 
     def _norm(self, x: str, weight: str, scale: float, epsilon: float) -> str:
-        """Its output is named after the gain, where that is used for the first time."""
+        """A norm; its output is named after the gain when that is used for the first time."""
         out = None
         if not self.g.has(weight):
             out = weight.removesuffix(".weight")
@@ -180,7 +183,7 @@ class OnnxOps:
     def _scored(self, q: str, k: str, layer: Layer) -> tuple[str, str]:
         """Queries [B, blocks, KV, block * group, D] and keys [B, blocks, KV, D, keys], of whatever type.
 
-        Queries that share a key head stand together: their product is one GEMM per block.
+        Queries that share a key head lie together, so that their product is one GEMM per block.
         """
         k = self.g.node("Transpose", self._keys(k, layer), perm=[0, 1, 2, 4, 3])  # [B, blocks, KV, D, keys]
         return self._queries(q, layer), k
@@ -202,7 +205,7 @@ class OnnxOps:
         return self._join_heads(out, layer)
 
     def _attend_in_turn(self, q: str, k: str, v: str, layer: Layer) -> str:
-        """As `attention`, block after block of queries: [B, KV, block * group, D] each."""
+        """As `attention`, one block of queries after another: [B, KV, block * group, D] each."""
         g, scores_of, kind = self.g, self._int8_scores, TensorProto.FLOAT
         codes = scores_of.quantized(q, k) if scores_of else (q, k)
         if scores_of:
@@ -279,7 +282,8 @@ class OnnxOps:
         return self.g.node("Transpose", x, perm=[0, 1, 3, 2, 4])
 
     def _bias(self, window: int | None) -> str:
-        """0 where attention goes, NEG where not, for scores [B, blocks, KV, block, group, keys]."""
+        """The additive mask for scores [B, blocks, KV, block, group, keys]: 0 where a query attends to a key,
+        else NEG."""
         if window not in self._biases:
             self._biases[window] = self._blocks.bias(window)
         return self._biases[window]
@@ -299,12 +303,13 @@ class OnnxOps:
 
 
 def block_local_above(window: int) -> int:
-    """Up to how many tokens one block is fastest: the keys of a block are at least two windows."""
+    """The number of tokens up to which one block is fastest: the keys of a block are at least two windows."""
     return max(BLOCK_LOCAL_ABOVE, 2 * window)
 
 
 def _positions(max_seq_length: int, window: int) -> int:
-    """Positions that rotations are stored for: the longest text's tokens and those that fill its blocks."""
+    """The number of positions with stored rotations: the longest text's tokens and the padding of its last
+    block."""
     if max_seq_length <= block_local_above(window):
         return max_seq_length
     return -(-max_seq_length // CHUNK) * CHUNK
@@ -313,10 +318,10 @@ def _positions(max_seq_length: int, window: int) -> int:
 class _Blocks:
     """How the tokens are cut into blocks for local attention, computed in the graph from the input's length.
 
-    Up to `block_local_above` tokens there is one block and its keys are all tokens. Beyond, there are
-    ceil(S / CHUNK) equal blocks (S is padded by less than one token per block), and the keys of a block are
-    its own tokens and `window` more on either side. Whole blocks are CHUNK tokens long and their keys begin
-    at a multiple of CHUNK: engines sum over keys in runs of 128, which then are the same whatever S.
+    Up to `block_local_above` tokens there is one block and its keys are all tokens. Beyond, there are ceil(S
+    / CHUNK) equal blocks (S is padded by less than one token per block), and the keys of a block are its own
+    tokens and `window` more on either side. Whole blocks are CHUNK tokens long and their keys begin at a
+    multiple of CHUNK: engines sum over keys in runs of 128, which are then the same for every S.
     """
 
     def __init__(self, graph: OnnxGraph, window: int, whole: bool) -> None:
@@ -369,7 +374,7 @@ class _Blocks:
         return self._nears[window]
 
     def real(self) -> str:
-        """Which tokens are no padding, bool [B, S]."""
+        """Which tokens are not padding, bool [B, S]."""
         if not self._real:
             self._real = self.g.node("Cast", self.mask, to=9)
         return self._real

@@ -1,7 +1,7 @@
-"""Reads a written ONNX graph's weights back from its files, whatever they are stored as.
+"""Reads the weights of a written ONNX graph back from its files, whatever they are stored as.
 
-Knows the layout that the graph builder promises, and none of the code that writes it: what is read here is
-what an engine will find. Knows nothing of what the weights should be.
+It relies on the layout that the graph builder documents but shares no code with it, so that it reads what an
+engine will find. `audit` says what the weights should be.
 """
 
 import math
@@ -26,25 +26,25 @@ Array = NDArray[Any]
 def read_stored(path: Path) -> dict[str, StoredWeight]:
     """Every weight of the graph at `path` by canonical name; constants are left out.
 
-    Parts that make no weight together (scales without codes, say) appear under their own names, so that
-    nothing is passed over.
+    Parts that do not make up a weight (scales without codes, say) appear under their own names, so that
+    nothing is overlooked.
     """
     model = onnx.load(str(path), load_external_data=False)
     tensors = (t for t in model.graph.initializer if not t.name.startswith("constant_"))
     files = _Files(data_beside(path))
     parts = {t.name: files.array(t) for t in tensors}
-    found: dict[str, StoredWeight] = {}
+    weights: dict[str, StoredWeight] = {}
     for name in list(parts):
         stem, _, part = name.rpartition(":")
         base, turned = split_name(stem)
         if part == "int8" and f"{stem}:scale" in parts:
             codes = _oriented(base, parts.pop(name))
-            found[base] = replace(int8_weight(codes, parts.pop(f"{stem}:scale")), turned=turned)
+            weights[base] = replace(int8_weight(codes, parts.pop(f"{stem}:scale")), turned=turned)
         elif part == "int4" and {f"{base}:scale", f"{base}:zero"} <= parts.keys():
             codes, zeros, scales = (parts.pop(f"{base}:{p}") for p in ("int4", "zero", "scale"))
-            found[base] = _int4(base, codes, zeros, scales, parts.pop(f"{base}:step", None))
-    found |= {name: plain_weight(_oriented(name, values)) for name, values in parts.items()}
-    return {name: replace(weight, release=files.release) for name, weight in found.items()}
+            weights[base] = _int4(base, codes, zeros, scales, parts.pop(f"{base}:step", None))
+    weights |= {name: plain_weight(_oriented(name, values)) for name, values in parts.items()}
+    return {name: replace(weight, release=files.release) for name, weight in weights.items()}
 
 
 def score_scales(path: Path) -> list[tuple[float, float]]:
@@ -58,7 +58,7 @@ def score_scales(path: Path) -> list[tuple[float, float]]:
 
 
 def _nodes(graph: Any) -> Iterator[Any]:
-    """All nodes in order, those of graphs within nodes among them."""
+    """All nodes in order, including those of graphs inside nodes."""
     for node in graph.node:
         yield node
         for attribute in node.attribute:
@@ -96,12 +96,12 @@ class _Files:
 
 
 def _oriented(name: str, values: Array) -> Array:
-    """Matrices lie transposed, [in, out], as MatMul wants them."""
+    """The values as [out, in]: matrices are stored transposed, [in, out], for MatMul."""
     return values if name == TABLE or values.ndim < 2 else values.T
 
 
 def _int4(name: str, codes: Array, zeros: Array, scales: Array, steps: Array | None) -> StoredWeight:
-    """`steps`: scales are that many of their row's."""
+    """If there are `steps`, a block's scale is its step times the row's scale."""
     unpack = _halves if name == TABLE else _pairs
     rows, count = scales.shape if steps is None else steps.shape
 
@@ -122,10 +122,10 @@ def _int4(name: str, codes: Array, zeros: Array, scales: Array, steps: Array | N
 
 
 def _pairs(packed: Array) -> Array:
-    """Two codes a byte, the earlier one low."""
+    """Two codes per byte, the earlier one in the low bits."""
     return np.stack([packed & 15, packed >> 4], axis=-1).reshape(len(packed), -1)
 
 
 def _halves(packed: Array) -> Array:
-    """Two codes a byte, the row's first half low, its second half high."""
+    """Two codes per byte: the row's first half in the low bits, its second half in the high bits."""
     return np.concatenate([packed & 15, packed >> 4], axis=-1)

@@ -1,9 +1,9 @@
 """Attention scores as int8 products: queries uint8, keys int8, one static scale each.
 
-Norms bound the heads of queries and keys, so that nothing is measured as the graph runs; a few channels of
-trained keys are far larger than the others, which is shared with the queries first (`balancing`). Integer
-sums are exact: a score does not depend on how an engine cuts up the product, hence not on a text's company.
-Knows nothing of blocks, masks or how matrices are stored.
+Norms bound the heads of queries and keys, so nothing has to be measured while the graph runs. A few channels
+of trained keys are far larger than the others; `balancing` first moves part of them to the queries. Integer
+sums are exact: a score does not depend on how an engine splits the product, and so not on the other texts of
+the batch.
 """
 
 from collections.abc import Mapping
@@ -27,30 +27,30 @@ TINY = 1e-30
 
 
 class Int8Scores:
-    """Remembers how large normed heads get, and emits the products of queries and keys."""
+    """Emits the products of queries and keys, using the largest values of normed heads."""
 
     def __init__(self, graph: OnnxGraph, seen: Calibration, gains: Mapping[str, Floats]) -> None:
-        """`seen`: how large heads get before `gains` divides them, by the norms' names."""
+        """`seen` gives the largest values of heads before `gains` divides them, by the norms' names."""
         self._g, self._seen, self._gains = graph, seen, gains
         self._largest: dict[str, float] = {}
 
     def normed(self, heads: str, norm: str) -> None:
-        """`heads` is what the head norm `norm` gave."""
+        """Note that `heads` is the output of the head norm `norm`."""
         pairs = self._seen.heads[norm].largest
         self._largest[heads] = float((pairs / self._gains[norm][: len(pairs)]).max())
 
     def turned(self, heads: str, before: str) -> None:
-        """`heads` is `before`, rotated."""
+        """Note that `heads` is `before` after RoPE."""
         self._largest[heads] = self._largest[before]
 
     def quantized(self, q: str, k: str) -> tuple[str, str]:
         """Codes of queries (uint8) and keys (int8)."""
         zeros = np.array(QUERY_ZERO, np.uint8), np.array(0, np.int8)
-        found = (
+        codes = (
             self._g.node("QuantizeLinear", x, self._scale(x), self._g.constant(zero))
             for x, zero in zip((q, k), zeros, strict=True)
         )
-        return next(found), next(found)
+        return next(codes), next(codes)
 
     def product(self, codes: tuple[str, str], q: str, k: str) -> str:
         """The scores, float32: the product of `codes`, laid out for MatMul, of the queries q and keys k."""

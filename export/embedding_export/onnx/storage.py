@@ -1,7 +1,7 @@
-"""How a graph stores matrices and the table, and the nodes that use what is stored.
+"""How an ONNX graph stores matrices and the table, and the nodes that use them.
 
-Knows nothing of the encoder: a storage looks rows up and multiplies. Stored tensors are called
-`<canonical name>`, or `<canonical name>:<part>` where several parts make one; `stored` reads them back.
+A storage looks rows up and multiplies. Stored tensors are called `<canonical name>`, or `<canonical
+name>:<part>` where several parts make one tensor; `onnx.reader` reads them back.
 """
 
 from typing import Any, Protocol
@@ -26,11 +26,12 @@ class Storage(Protocol):
         """`x @ W.T` for float32 x [.., in] and W [out, in]: float32 [.., out], named as the weight."""
 
     def multiply_tokens(self, x: str, weight: str) -> str:
-        """The same for tokens [B, S, in] and a weight that `multiply` has stored; it has no name."""
+        """As `multiply`, for tokens [B, S, in] and a weight that `multiply` has already stored; the output
+        has no name of its own."""
 
 
 class Float32:
-    """Everything as it is."""
+    """Stores everything as float32."""
 
     def __init__(self, graph: OnnxGraph, weights: Weights) -> None:
         self._g, self._weights = graph, weights
@@ -52,7 +53,8 @@ class Float32:
 class Float16:
     """Matrices and table in float16, widened before use.
 
-    ONNX Runtime widens the matrices once, when it loads the graph; of the table only the rows looked up.
+    ONNX Runtime widens the matrices once, when it loads the graph, and only those rows of the table that are
+    looked up.
     """
 
     def __init__(self, graph: OnnxGraph, weights: Weights) -> None:
@@ -74,5 +76,5 @@ class Float16:
 
 
 def output_name(weight: str) -> str:
-    """What a matrix product's output is called."""
+    """The name of a matrix product's output."""
     return weight.removesuffix(".weight")

@@ -1,6 +1,6 @@
 """Writes one ONNX graph of the encoder: dynamic batch and length, weights streamed to external data.
 
-Knows nothing of bundles or manifests; `pipeline` places and records the files.
+`bundle.graphs` places the files and records them in the manifest.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ OUTPUTS = ("last_hidden_state", "sentence_embedding")
 def write_onnx(
     encoder: Encoder, path: Path, progress: Callable[[int], None], row: PrecisionRow = PRECISIONS["fp32"]
 ) -> Path:
-    """Write `path` and its external data beside it, as `row` says, and return the latter's path.
+    """Write `path` and its external data beside it, in the formats of `row`, and return the data's path.
 
     Inputs `input_ids` and `attention_mask`, int64 [batch, sequence], padded on the right (where the
     encoder leaves prompts out of the mean, a prompt's tokens have 2 in the mask); outputs

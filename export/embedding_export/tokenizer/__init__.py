@@ -1,1 +1,1 @@
-"""The checkpoint's tokenizer: trimmed, built into a table, and proved."""
+"""The checkpoint's tokenizer: trimmed, built into a table, and checked."""

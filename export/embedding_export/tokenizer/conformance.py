@@ -1,6 +1,6 @@
-"""Texts and their ids, for whoever writes another reader of the compact table.
+"""Writes texts and their ids, for authors of other readers of the compact table.
 
-The ids come from the `tokenizers` library, not from our reader. Knows nothing of the table's layout.
+The ids come from the `tokenizers` library, not from our reader.
 """
 
 import json

@@ -1,6 +1,6 @@
 """A byte-pair tokenizer as the arrays of a compact table: hashes of pieces and merges, trie of added tokens.
 
-Layout and meaning of each array: runtime/TOKENIZER_TABLE.md. Knows nothing of files or JSON.
+runtime/TOKENIZER_TABLE.md describes the layout and meaning of each array.
 """
 
 import zlib
@@ -56,7 +56,8 @@ def cuts_before_spaces(tokenizer: BytePairs) -> bool:
 
 
 def _piece_hash(vocab: dict[str, int], is_whole: Callable[[str, int], bool]) -> NDArray[np.uint32]:
-    """Open addressing, at most half full: `top 10 bits of CRC-32 | whole | id`."""
+    """A hash table with open addressing, at most half full; a slot is `top 10 bits of CRC-32 | whole |
+    id`."""
     size = 1 << (2 * len(vocab) - 1).bit_length()
     slots = [EMPTY_SLOT] * size
     for piece, token_id in vocab.items():
@@ -69,7 +70,8 @@ def _piece_hash(vocab: dict[str, int], is_whole: Callable[[str, int], bool]) -> 
 
 
 def _merge_hash(merges: list[tuple[int, int, int]]) -> tuple[Uints, NDArray[np.uint16]]:
-    """Every key has one place of its own: `(key + stride * displacement[key mod buckets]) mod slots`."""
+    """A perfect hash: every key has one place of its own, `(key + stride * displacement[key mod buckets]) mod
+    slots`."""
     parts = np.array(merges, np.uint64).reshape(-1, 3)
     keys = parts[:, 0] << np.uint64(ID_BITS) | parts[:, 1]
     entries = np.arange(len(keys), dtype=np.uint64) << np.uint64(RANK_SHIFT) | keys
@@ -91,10 +93,10 @@ def _places(keys: Uints, displacements: Uints, size: int) -> Places:
 
 
 def _displacements(keys: Uints, buckets: int, size: int) -> Uints | None:
-    """Displacements that give every key a place of its own; None where there are none to be found.
+    """Displacements that give every key a place of its own; None if none are found.
 
-    Buckets are placed by size, largest first: all of one size at once, at random, for some rounds; then those
-    left over one by one.
+    Buckets are placed by size, largest first: all of one size at once, at random, for some rounds; then the
+    rest one by one.
     """
     bucket = (keys % np.uint64(buckets)).astype(np.intp)
     home = (keys % np.uint64(size)).astype(np.intp)
@@ -111,22 +113,22 @@ def _displacements(keys: Uints, buckets: int, size: int) -> Uints | None:
         homes = home[order[starts[todo, None] + np.arange(count)]]
         if not placing.place(todo, homes):
             return None
-    return placing.found
+    return placing.displacements
 
 
 @dataclass(frozen=True)
 class _Placing:
-    """What is taken, by which row of the round, the displacements found, and what one of them is worth."""
+    """Which places are used, the row of this round that claims each, the displacements, and their stride."""
 
-    used: NDArray[np.bool_]
+    is_used: NDArray[np.bool_]
     owner: NDArray[np.intp]
-    found: Uints
+    displacements: Uints
     stride: int
 
     def place(self, todo: Places, homes: Places) -> bool:
         """Place the buckets `todo` (buckets,), whose keys hash to `homes` (buckets, keys).
 
-        False where one cannot be placed.
+        Returns False if one cannot be placed.
         """
         random = np.random.default_rng(_SEED)
         for _ in range(_ROUNDS):
@@ -134,10 +136,10 @@ class _Placing:
                 break
             tried = random.integers(0, _DISPLACEMENTS, len(todo))  # (buckets,)
             # (buckets, keys): where each bucket's keys would lie
-            places = (homes + self.stride * tried[:, None]) % len(self.used)
+            places = (homes + self.stride * tried[:, None]) % len(self.is_used)
             good = self._undisputed(places)
-            self.used[places[good]] = True
-            self.found[todo[good]] = tried[good]
+            self.is_used[places[good]] = True
+            self.displacements[todo[good]] = tried[good]
             todo, homes = todo[~good], homes[~good]
         return all(self._place_one(int(b), h) for b, h in zip(todo, homes, strict=True))
 
@@ -145,18 +147,18 @@ class _Placing:
         """Rows of `places` that are free and share no place with an earlier row."""
         rows = np.arange(len(places))[:, None]
         self.owner[places[::-1]] = rows[::-1]  # of several writers to one place, the last stays
-        good: NDArray[np.bool_] = ((self.owner[places] == rows) & ~self.used[places]).all(axis=1)
+        good: NDArray[np.bool_] = ((self.owner[places] == rows) & ~self.is_used[places]).all(axis=1)
         return good
 
     def _place_one(self, bucket: int, homes: Places) -> bool:
         for start in range(0, _DISPLACEMENTS, _SCAN):
             tried = np.arange(start, start + _SCAN)
             # (displacements, keys) of the one bucket
-            places = (homes + self.stride * tried[:, None]) % len(self.used)
-            free = ~self.used[places].any(axis=1)
+            places = (homes + self.stride * tried[:, None]) % len(self.is_used)
+            free = ~self.is_used[places].any(axis=1)
             if free.any():
-                self.found[bucket] = tried[free.argmax()]
-                self.used[places[free.argmax()]] = True
+                self.displacements[bucket] = tried[free.argmax()]
+                self.is_used[places[free.argmax()]] = True
                 return True
         return False
 

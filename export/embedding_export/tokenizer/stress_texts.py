@@ -1,6 +1,6 @@
-"""Texts that find a wrong tokenizer: what goes wrong is at borders, so borders are what they are made of.
+"""Texts that reveal a wrong tokenizer. Tokenizers go wrong at borders, so the texts are made of borders.
 
-Drawn from the tokenizer's own entries and all of Unicode, from a fixed seed. Knows nothing of tables.
+They are drawn from the tokenizer's own entries and from all of Unicode, with a fixed seed.
 """
 
 import random
@@ -34,14 +34,14 @@ _RANGES = ((0x20, 0x7E), (0x20, 0x24F), (0x370, 0x5FF), (0x900, 0xDFF), (0x3040,
 def stress_texts(
     tokenizer: BytePairs, count: int = 1500, added: int = 500, left_out: tuple[str, ...] = ()
 ) -> list[str]:
-    """The fixed texts, `added` of the added tokens beside others, and `count` random mixtures.
+    """The fixed texts, `added` of the added tokens next to other characters, and `count` random mixtures.
 
     `left_out` are tokens that the tokenizer lacks, to be read as text.
     """
     draw = random.Random(_SEED)
     contents = [a.content for a in tokenizer.added]
-    chosen = [*draw.sample(contents, min(len(contents), added)), *left_out]
-    around = [f"x{content} {content}{content}y" for content in chosen]
+    tokens = [*draw.sample(contents, min(len(contents), added)), *left_out]
+    around = [f"x{content} {content}{content}y" for content in tokens]
     words = [a.content for a in tokenizer.added if a.normalized]
     others = [f(word) for word in words[:added] for f in (str.upper, str.lower, _with_marks)]
     around += [f"x{word} {word}{word}y {word[:-1]}" for word in others]

@@ -1,6 +1,6 @@
-"""tokenizer.json → the compact table of the runtime, proved against the `tokenizers` library.
+"""Builds the runtime's compact table from tokenizer.json, and compares it with the `tokenizers` library.
 
-Knows nothing of bundles. The layout is described in runtime/TOKENIZER_TABLE.md.
+runtime/TOKENIZER_TABLE.md describes the layout.
 """
 
 import zlib
@@ -30,7 +30,7 @@ PROVED_LENGTHS = (None, 8, 33)
 
 @dataclass(frozen=True)
 class TableInfo:
-    """What was written: `size` in bytes, `cuts` if text may be cut before spaces, `proved` texts compared."""
+    """A written table: `size` in bytes, `cuts` if text may be cut before spaces, `proved` texts compared."""
 
     vocab_size: int
     merges: int
@@ -42,7 +42,7 @@ class TableInfo:
 
 
 def build_table(source: TokenizerFile, out: Path) -> TableInfo:
-    """Write `out` and prove it: its ids are those of the `tokenizers` library on every stress text.
+    """Write `out` and check that its ids are those of the `tokenizers` library on every stress text.
 
     On an error nothing is left under `out`.
 
@@ -115,7 +115,8 @@ def _aligned(offset: int) -> int:
 
 
 def _prove(source: TokenizerFile, out: Path) -> int:
-    """Compare ids on the stress texts, with control tokens as text and as such, whole and cut."""
+    """Compare ids on the stress texts, whole and truncated, with control tokens read as text and as control
+    tokens."""
     tokenizer, library = source.pairs, source.library
     size, eos = len(tokenizer.pieces), tokenizer.eos_id
     info = TokenizerInfo(out.name, size, tokenizer.bos_id, eos, 0, source.lower, ())
@@ -125,8 +126,8 @@ def _prove(source: TokenizerFile, out: Path) -> int:
         library.encode_special_tokens = not allow_special
         for text, encoding in zip(texts, library.encode_batch(texts), strict=True):
             for length in PROVED_LENGTHS:
-                found = table.encode(text, length, allow_special=allow_special)
-                _same(text, found, truncated(encoding.ids, length, eos))
+                token_ids = table.encode(text, length, allow_special=allow_special)
+                _same(text, token_ids, truncated(encoding.ids, length, eos))
     return len(texts)
 
 
@@ -135,9 +136,9 @@ def truncated(ids: list[int], length: int | None, eos: int) -> list[int]:
     return ids if length is None or len(ids) <= length else [*ids[: length - 1], eos]
 
 
-def _same(text: str, found: list[int], expected: list[int]) -> None:
-    if found != expected:
+def _same(text: str, actual: list[int], expected: list[int]) -> None:
+    if actual != expected:
         raise ExportError(
-            f"The compact table gives {found[:20]} for {text[:80]!r}; the tokenizers library gives "
+            f"The compact table gives {actual[:20]} for {text[:80]!r}; the tokenizers library gives "
             f"{expected[:20]}. Please report this tokenizer; tokenizer.json can be used instead."
         )

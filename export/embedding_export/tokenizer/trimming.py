@@ -1,6 +1,6 @@
-"""A checkpoint cut down to an alphabet: fewer rows in the embedding table, everything else as it was.
+"""Cuts a checkpoint down to an alphabet: fewer rows in the embedding table, everything else unchanged.
 
-Knows how rows follow the tokenizer's new numbering; `alphabet` says which entries stay.
+Rows follow the tokenizer's new numbering; `alphabet` says which entries stay.
 """
 
 import json
@@ -21,16 +21,16 @@ TOKENIZER_CONFIG, SENTENCEPIECE = "tokenizer_config.json", "tokenizer.model"
 
 @dataclass(frozen=True, eq=False)
 class TensorRows(Tensor):
-    """Some rows of another tensor: row `i` is row `kept[i]` of `whole`."""
+    """Some rows of another tensor: row `i` is row `kept_ids[i]` of `whole`."""
 
     whole: Tensor
-    kept: NDArray[np.int64]
+    kept_ids: NDArray[np.int64]
 
     @classmethod
-    def of(cls, whole: Tensor, kept: NDArray[np.int64]) -> "TensorRows":
-        """The rows `kept` of `whole`, read when asked for."""
-        shape = (len(kept), *whole.shape[1:])
-        return cls(whole.name, shape, whole.dtype, whole.file, whole.start, whole.mapping, whole, kept)
+    def of(cls, whole: Tensor, kept_ids: NDArray[np.int64]) -> "TensorRows":
+        """The rows `kept_ids` of `whole`, read when needed."""
+        shape = (len(kept_ids), *whole.shape[1:])
+        return cls(whole.name, shape, whole.dtype, whole.file, whole.start, whole.mapping, whole, kept_ids)
 
     def release(self) -> None:
         """Let the system drop the whole tensor's pages from memory."""
@@ -38,24 +38,24 @@ class TensorRows(Tensor):
 
     def _bits(self, start: int, stop: int) -> NDArray[Any]:
         bits = self.whole._bits(0, self.whole.shape[0]).reshape(self.whole.shape[0], -1)
-        return bits[self.kept[start:stop]].reshape(-1)
+        return bits[self.kept_ids[start:stop]].reshape(-1)
 
 
 def trim_vocabulary(checkpoint: Checkpoint, alphabet: str, scratch: Path) -> tuple[Checkpoint, Trimmed]:
     """The checkpoint with only the entries that `alphabet` (and the prompts) can reach.
 
-    The trimmed tokenizer_config.json is written into `scratch`; tokenizer.model, which is not trimmed, leaves
-    the client files.
+    The trimmed tokenizer_config.json is written into `scratch`; tokenizer.model, which is not trimmed, is
+    removed from the client files.
 
     Raises:
         ExportError: an unknown alphabet, or one that does not keep ids exact.
         CheckpointError: the tokenizer is of a kind that cannot be trimmed.
     """
     cut = trim(checkpoint.tokenizer, alphabet, required="".join(checkpoint.prompts.values()))
-    table = TensorRows.of(checkpoint.tensors[TABLE], cut.kept)
+    table = TensorRows.of(checkpoint.tensors[TABLE], cut.kept_ids)
     smaller = replace(
         checkpoint,
-        config=replace(checkpoint.config, vocab_size=len(cut.kept)),
+        config=replace(checkpoint.config, vocab_size=len(cut.kept_ids)),
         tensors={**checkpoint.tensors, TABLE: table},
         tokenizer=replace(cut.tokenizer, without_row=checkpoint.tokenizer.without_row),
         client_files=tuple(

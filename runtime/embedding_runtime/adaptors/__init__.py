@@ -1,1 +1,1 @@
-"""What the LangChain and LlamaIndex adaptors are made of."""
+"""The parts of the LangChain and LlamaIndex adaptors."""

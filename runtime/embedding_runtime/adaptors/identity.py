@@ -1,4 +1,4 @@
-"""What a stored vector depends on, as plain values: what caches of other libraries must tell apart."""
+"""The settings that a stored vector depends on, as plain values, for the cache keys of other libraries."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The class that `langchain` makes, at the top of a module of its own so that it can be pickled.
+"""The class that `langchain` returns, at the top level of a module so that it can be pickled.
 
 Importing this needs langchain-core.
 """
@@ -15,7 +15,7 @@ _Embeddings: Any = import_module("langchain_core.embeddings").Embeddings
 
 
 class EdgeEmbeddings(_Embeddings):  # type: ignore[misc]
-    """The two verbs that LangChain asks for; it makes the asynchronous ones itself."""
+    """The two methods that LangChain requires; LangChain derives the asynchronous ones itself."""
 
     def __init__(self, embedder: Embedder, *, allow_special: bool = False) -> None:
         self.embedder = embedder
@@ -35,11 +35,12 @@ class EdgeEmbeddings(_Embeddings):  # type: ignore[misc]
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What the vectors depend on: space, graph, dimension, prompts ..."""
+        """The values that the vectors depend on: space, graph, dimension, prompts ..."""
         return identity(self.embedder, self.allow_special)
 
     def namespace(self, side: Literal["query", "document"]) -> str:
-        """A name for caches that are keyed by text alone, such as CacheBackedEmbeddings; one for each side.
+        """A name for caches that are keyed by text alone, such as CacheBackedEmbeddings; queries and
+        documents have different names.
 
         Give queries a store of their own, never `query_embedding_cache=True`: a query would get the vector of
         a document with the same text.

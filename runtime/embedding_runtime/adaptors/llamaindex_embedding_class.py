@@ -1,4 +1,4 @@
-"""The class that `llamaindex` makes, at the top of a module of its own so that it can be pickled.
+"""The class that `llamaindex` returns, at the top level of a module so that it can be pickled.
 
 Importing this needs llama-index-core.
 """
@@ -16,9 +16,9 @@ _pydantic: Any = import_module("pydantic")
 
 
 class EdgeEmbedding(_BaseEmbedding):  # type: ignore[misc]
-    """The methods that LlamaIndex asks for; what its vectors depend on is part of what it is stored as.
+    """The methods that LlamaIndex requires. Its serialized form holds everything that its vectors depend on.
 
-    So an IngestionPipeline's cache tells dimensions, graphs and prompts apart. `embeddings_cache`, which is
+    So an IngestionPipeline's cache keeps dimensions, graphs and prompts apart. `embeddings_cache`, which is
     keyed by text alone, is refused.
     """
 
@@ -42,12 +42,12 @@ class EdgeEmbedding(_BaseEmbedding):  # type: ignore[misc]
 
     @classmethod
     def class_name(cls) -> str:
-        """As LlamaIndex stores it."""
+        """The class name that LlamaIndex stores."""
         return "EdgeEmbedding"
 
     @_pydantic.model_serializer(mode="wrap")  # type: ignore[untyped-decorator]
     def custom_model_dump(self, handler: Any, info: Any) -> dict[str, Any]:
-        """The fields, and all that the vectors depend on."""
+        """The fields, and everything that the vectors depend on."""
         fields = identity(self._embedder, self._allow_special)
         return {**handler(self), **fields, "class_name": self.class_name()}
 

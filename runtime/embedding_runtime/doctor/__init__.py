@@ -1,1 +1,1 @@
-"""The command `embedding-doctor`: what this machine and a bundle are like, and advice."""
+"""The command `embedding-doctor`: describes this machine and a bundle on it, and gives advice."""

@@ -1,4 +1,4 @@
-"""From what was found to what is wrong, and what would be faster or smaller. Looks at nothing itself."""
+"""Derives from the examined machine and bundle what is wrong, and what would be faster or smaller."""
 
 from embedding_runtime.doctor.bundle import BundleState
 from embedding_runtime.doctor.machine import Machine
@@ -14,19 +14,19 @@ _FASTER = 0.9
 
 
 def problems(machine: Machine, bundle: BundleState | None) -> list[str]:
-    """What keeps embeddings from being computed, or computed rightly."""
-    found = []
+    """Problems that prevent embeddings from being computed, or from being right."""
+    lines = []
     if not any(e.version for e in machine.engines.values()):
-        found.append(f"No engine can be used. {_engine_errors(machine)}")
+        lines.append(f"No engine can be used. {_engine_errors(machine)}")
     else:
-        found += [e.error or "" for e in machine.engines.values() if e.installed and e.fits and not e.version]
+        lines += [e.error or "" for e in machine.engines.values() if e.installed and e.fits and not e.version]
     if bundle:
-        found += bundle.problems
-    return found
+        lines += bundle.problems
+    return lines
 
 
 def advice(machine: Machine, bundle: BundleState | None) -> list[str]:
-    """What would be faster or smaller on this very machine, each in a sentence or two."""
+    """Advice on what would be faster or smaller on this machine, each in a sentence or two."""
     return [*_of_machine(machine), *(_of_bundle(machine, bundle) if bundle and bundle.chosen else ())]
 
 
@@ -36,71 +36,71 @@ def _engine_errors(machine: Machine) -> str:
 
 
 def _of_machine(machine: Machine) -> list[str]:
-    found = []
+    lines = []
     if machine.governor == "powersave" and machine.cpu_kind.startswith("arm"):
-        found.append(
-            "The clock is held down (governor powersave). Faster: sudo cpufreq-set -r -g ondemand, or echo "
+        lines.append(
+            "The clock is kept low (governor powersave). Faster: sudo cpufreq-set -r -g ondemand, or echo "
             "ondemand into /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor."
         )
     if not all(group.fast for group in machine.cores):
-        found.append("Slow cores get no thread; --threads N tries other numbers.")
+        lines.append("Slow cores get no thread; --threads N tries other numbers.")
     if machine.quota is not None and machine.quota < sum(g.count for g in machine.cores if g.fast):
-        found.append(
+        lines.append(
             f"The control group grants {machine.quota:g} CPUs' time: more of it (CPUQuota=, --cpus) is "
             "faster."
         )
     if machine.cpu_kind == "x86":
         version = machine.engines["onnx"].version
         refused = version and below_floor("onnx", "int8", version, machine.cpu_kind)
-        found.append(
+        lines.append(
             f"This CPU has no VNNI: {refused or 'int8 runs on slower kernels that do not saturate.'}"
         )
     if machine.cpu_kind == "arm":
-        found.append(
+        lines.append(
             "This CPU has no dot-product instructions: int8 and int4 gain less here than on newer cores."
         )
     if not machine.cache.writable or machine.cache.free < _CACHE_ROOM:
-        found.append(
+        lines.append(
             f"Packed weights cannot be kept in {machine.cache.folder} ({machine.cache.free // MB} MB free, "
             f"{'' if machine.cache.writable else 'not '}writable): every process packs its own, about 0.1 GB "
             "of memory and a second each. Set XDG_CACHE_HOME to a folder with 0.3 GB."
         )
-    return found
+    return lines
 
 
 def _of_bundle(machine: Machine, bundle: BundleState) -> list[str]:
-    found, chosen = [], bundle.chosen
-    assert chosen
-    precision = chosen.key.split("/")[1]
+    lines, default = [], bundle.chosen
+    assert default
+    precision = default.key.split("/")[1]
     if precision in ("fp32", "fp16"):
-        found.append(
+        lines.append(
             f"{precision} is among the slowest and largest precisions. Faster and smaller: export-embedding "
             "CHECKPOINT BUNDLE --add --precision int8"
         )
     for graph in bundle.graphs:
         how = f'--precision {graph.key.split("/")[1]}, or format="{graph.key.split("/")[0]}" in Python'
-        if graph.speed and chosen.speed and graph.speed.milliseconds < _FASTER * chosen.speed.milliseconds:
-            found.append(
-                f"Faster: {graph.key} takes {graph.speed.milliseconds:.1f} ms for a query here, {chosen.key} "
-                f"{chosen.speed.milliseconds:.1f} ({how})."
+        if graph.speed and default.speed and graph.speed.milliseconds < _FASTER * default.speed.milliseconds:
+            lines.append(
+                f"Faster: {graph.key} takes {graph.speed.milliseconds:.1f} ms for a query here, "
+                f"{default.key} {default.speed.milliseconds:.1f} ({how})."
             )
-        spared = (chosen.size - graph.size) // MB
+        spared = (default.size - graph.size) // MB
         if spared > 0:
-            found.append(f"Smaller: {graph.key} is {spared} MB less on disk than {chosen.key}; {graph.why}.")
+            lines.append(f"Smaller: {graph.key} is {spared} MB less on disk than {default.key}; {graph.why}.")
     one_sum = machine.features.get("AVX-512") and machine.features.get("VNNI")
     if any(g.key == "onnx/int4" for g in bundle.graphs) and not one_sum:
-        found.append(
+        lines.append(
             "Bit for bit: onnx/int4's kernels here depend on the number of rows: a text alone and in a batch "
             "differ by up to 1e-6 in a component. int8's do not."
         )
     if not bundle.trimmed:
-        found.append(
+        lines.append(
             "Smaller: two thirds of the model are its vocabulary; export-embedding --alphabet latin (or "
             "ascii, greek, cyrillic) keeps the rows that your texts can reach."
         )
     if not bundle.prepared and precision in PREPACKED_PRECISIONS:
-        found.append("Packed weights are not in the device's cache: each process holds its own copy.")
+        lines.append("Packed weights are not in the device's cache: each process holds its own copy.")
     limit = machine.memory_limit or machine.memory
     if limit and bundle.anonymous and bundle.anonymous > 0.5 * limit:
-        found.append(f"The process holds {bundle.anonymous // MB} MB of {limit // MB} MB that it may use.")
-    return found
+        lines.append(f"The process holds {bundle.anonymous // MB} MB of {limit // MB} MB that it may use.")
+    return lines

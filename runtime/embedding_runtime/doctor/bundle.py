@@ -1,7 +1,4 @@
-"""What `embedding-doctor` finds out about a bundle on this machine: which graph, is it right, how fast.
-
-Prints nothing.
-"""
+"""Examines a bundle on this machine: which graph is loaded, whether it is right, and how fast it is."""
 
 import time
 import warnings
@@ -29,7 +26,7 @@ _SHARE = 0.5
 
 @dataclass(frozen=True)
 class Speed:
-    """One query again and again for a second: its tokens, and the median in milliseconds."""
+    """The speed of one query, repeated for a second: its tokens, and the median in milliseconds."""
 
     tokens: int
     milliseconds: float
@@ -38,7 +35,8 @@ class Speed:
 
 @dataclass(frozen=True)
 class GraphState:
-    """A graph of the bundle: its files in bytes, whether it is the chosen one, and why or why not."""
+    """A graph of the bundle: the size of its files in bytes, whether it is the chosen one, and why or why
+    not."""
 
     key: str
     size: int
@@ -51,8 +49,9 @@ class GraphState:
 class BundleState:
     """A bundle as this machine sees it; `golden_difference` is the largest one to the export's vectors.
 
-    `anonymous` is the whole process's own memory in bytes with the chosen graph open and used, `proportional`
-    that and its share of what several processes map; `trimmed` whether the vocabulary is an alphabet's.
+    `anonymous` is the whole process's own memory in bytes with the chosen graph open and used; `proportional`
+    adds its share of what several processes map. `trimmed` says whether the vocabulary is trimmed to an
+    alphabet.
     """
 
     path: str
@@ -71,25 +70,25 @@ class BundleState:
 
     @property
     def chosen(self) -> GraphState | None:
-        """The graph that is loaded unless another is asked for."""
+        """The graph that is loaded by default."""
         return next((g for g in self.graphs if g.chosen), None)
 
 
 def examine_bundle(path: Path, threads: int, memory: int | None) -> BundleState:
-    """Open, check and time a bundle; `memory` is what may be used, in bytes.
+    """Open, check and time a bundle; `memory` is the number of bytes that may be used.
 
-    What is wrong becomes an entry of `problems`; nothing is raised for it.
+    Every fault becomes an entry of `problems`; none is raised.
     """
     state = BundleState(str(path))
     try:
         manifest = load_manifest(path)
         state = replace(state, source=manifest.source.name, trimmed=manifest.tokenizer.alphabet is not None)
-        chosen = choose_graph(manifest, None, None)
+        default = choose_graph(manifest, None, None)
         graphs = bundle_graphs(path, manifest)
-        state = replace(state, graphs=tuple(_described(g, chosen) for g in graphs))
+        state = replace(state, graphs=tuple(_described(g, default) for g in graphs))
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            state = _opened(state, next(g for g in graphs if g.graph == chosen), threads)
+            state = _opened(state, next(g for g in graphs if g.graph == default), threads)
     except EmbeddingError as e:
         return replace(state, problems=(str(e),))
     state = replace(state, notes=tuple(str(w.message) for w in caught), problems=_damaged(graphs))
@@ -100,17 +99,17 @@ def examine_bundle(path: Path, threads: int, memory: int | None) -> BundleState:
 
 def _damaged(graphs: Sequence[BundleGraph]) -> tuple[str, ...]:
     """Files of graphs that are missing or of another size; the chosen graph's have been hashed."""
-    found = []
+    faults = []
     for path, expected in ((g.folder / name, size) for g in graphs for name, size in g.sizes.items()):
         size = path.stat().st_size if path.is_file() else None
         if size != expected:
             what = "is missing" if size is None else f"has {size} bytes; the manifest says {expected}"
-            found.append(f"{path} {what}. Copy or export the bundle again.")
-    return tuple(found)
+            faults.append(f"{path} {what}. Copy or export the bundle again.")
+    return tuple(faults)
 
 
-def _opened(state: BundleState, chosen: BundleGraph, threads: int) -> BundleState:
-    path, graph, started = chosen.folder, chosen.graph, time.perf_counter()
+def _opened(state: BundleState, default: BundleGraph, threads: int) -> BundleState:
+    path, graph, started = default.folder, default.graph, time.perf_counter()
     with Embedder(path, threads=threads) as embedder:
         seconds = time.perf_counter() - started
         speed = _speed(embedder)
@@ -118,7 +117,7 @@ def _opened(state: BundleState, chosen: BundleGraph, threads: int) -> BundleStat
     # Every file is hashed again, and every golden vector compared.
     with Embedder(path, threads=threads, verify="always", device_cache=None) as embedder:
         difference = embedder.check_golden()
-    layout = backend(graph, chosen.path, threads, chosen.manifest.tokenizer.pad_id).layout
+    layout = backend(graph, default.path, threads, default.manifest.tokenizer.pad_id).layout
     return replace(
         state,
         graphs=tuple(replace(g, speed=speed) if g.chosen else g for g in state.graphs),
@@ -132,28 +131,29 @@ def _opened(state: BundleState, chosen: BundleGraph, threads: int) -> BundleStat
     )
 
 
-def _described(one: BundleGraph, chosen: Graph) -> GraphState:
-    return GraphState(one.key, sum(one.sizes.values()), one.graph == chosen, _why(one.graph, chosen))
+def _described(one: BundleGraph, default: Graph) -> GraphState:
+    return GraphState(one.key, sum(one.sizes.values()), one.graph == default, _why(one.graph, default))
 
 
-def _why(graph: Graph, chosen: Graph) -> str:
-    """In the words of `selection`'s rules: precision first, then format, of engines that are installed."""
-    engine, order = ENGINES[graph.format].name, default_precisions((graph, chosen))
+def _why(graph: Graph, default: Graph) -> str:
+    """Why a graph is the default or not, by `selection`'s rules: precision first, then format, of installed
+    engines."""
+    engine, order = ENGINES[graph.format].name, default_precisions((graph, default))
     if unfit(graph.format):
         return f"its engine {engine} does not run on this CPU"
     if not installed(graph.format):
         return f"its engine {engine} is not installed"
-    if graph == chosen:
+    if graph == default:
         return f"the first of {', '.join(order)} that the bundle has and an installed engine runs"
     if graph.precision not in order:
-        return f"{graph.precision} is taken only when asked for"
-    if graph.precision == chosen.precision:
-        return f"{FORMAT_ORDER[0]} goes before {graph.format} where both engines are installed"
-    return f"{chosen.precision} goes before {graph.precision}"
+        return f"{graph.precision} is used only on request"
+    if graph.precision == default.precision:
+        return f"{FORMAT_ORDER[0]} is preferred to {graph.format} if both engines are installed"
+    return f"{default.precision} is preferred to {graph.precision}"
 
 
 def _timed(state: GraphState, one: BundleGraph, threads: int, room: int | None) -> GraphState:
-    """With a speed, where the graph is one that could be taken instead and fits beside what runs."""
+    """Add a speed if the graph could be used instead and fits in memory beside what runs."""
     graph = one.graph
     fits = room is not None and state.size <= room and usable(graph.format)
     if state.chosen or graph.precision in ("fp32", "fp16") or not fits:

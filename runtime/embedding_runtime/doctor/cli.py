@@ -1,4 +1,4 @@
-"""`embedding-doctor`: what this machine and a bundle on it are like, what is wrong, what would be better."""
+"""`embedding-doctor`: describes this machine and a bundle on it: what is wrong, and what could be better."""
 
 import argparse
 import json
@@ -27,14 +27,14 @@ def _run(options: argparse.Namespace) -> int:
         bundle = examine_bundle(options.bundle, machine.threads, memory)
     wrong, better = problems(machine, bundle), advice(machine, bundle)
     if options.json:
-        found = {
+        report = {
             "schema_version": SCHEMA_VERSION,
             "machine": asdict(machine),
             "bundle": bundle and asdict(bundle),
             "problems": wrong,
             "advice": better,
         }
-        _write([json.dumps(found, indent=2, ensure_ascii=False)])
+        _write([json.dumps(report, indent=2, ensure_ascii=False)])
     else:
         _write(_machine_lines(machine))
         _write(_bundle_lines(bundle) if bundle else [])
@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit status: 0 all is well, 1 something is wrong, 2 usage, 130 interrupted.",
     )
     p.add_argument("bundle", metavar="BUNDLE", nargs="?", type=Path, help="a bundle, to open, check and time")
-    p.add_argument("--json", action="store_true", help="print what was found as one JSON document")
+    p.add_argument("--json", action="store_true", help="print the findings as one JSON document")
     return p
 
 
@@ -67,7 +67,7 @@ def _machine_lines(m: Machine) -> list[str]:
     features = ", ".join(f"{name} {'yes' if has else 'no'}" for name, has in m.features.items())
     quota = "" if m.quota is None else f"; the control group grants {m.quota:g} CPUs"
     limit = "" if m.memory_limit is None else f", the control group grants {_mb(m.memory_limit)}"
-    kept = "" if m.cache.writable else ", cannot be written"
+    access = "" if m.cache.writable else ", cannot be written"
     system = ", ".join(filter(None, (f"{m.platform.system} {m.platform.machine}", m.platform.libc_text)))
     return [
         f"machine    {m.board}: {system}, Python {m.python}",
@@ -76,7 +76,7 @@ def _machine_lines(m: Machine) -> list[str]:
         f"threads    {m.threads}: the fast CPUs this process may use{quota}",
         *(f"engine     {e.name} {e.version or e.error}" for e in m.engines.values()),
         f"cache      {m.cache.folder}: {m.cache.entries} packed graphs, {_mb(m.cache.size)}; "
-        f"{_mb(m.cache.free)} free{kept}",
+        f"{_mb(m.cache.free)} free{access}",
     ]
 
 

@@ -1,4 +1,4 @@
-"""What `embedding-doctor` finds out about the machine: CPU, memory, engines, cache. Opens no bundle."""
+"""Examines the machine for `embedding-doctor`: CPU, memory, engines, cache. Opens no bundle."""
 
 import os
 import platform
@@ -26,7 +26,7 @@ _FEATURES: dict[str, dict[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class CoreGroup:
-    """CPUs of one kind among those that may be used; `fast` says whether they get threads."""
+    """The usable CPUs of one kind; `fast` says whether they get threads."""
 
     name: str
     count: int
@@ -58,7 +58,7 @@ class CacheState:
 
 @dataclass(frozen=True)
 class Machine:
-    """Sizes in bytes; None for what the system does not tell."""
+    """The machine. Sizes are in bytes; None means that the system does not tell."""
 
     board: str
     platform: Platform
@@ -103,9 +103,9 @@ def _features() -> dict[str, bool]:
 
 
 def _groups(root: Path) -> tuple[CoreGroup, ...]:
-    found = cores(root)
-    fast = fast_cores(found)
-    kinds = Counter((c.name or "CPU", c.megahertz, c in fast) for c in found)
+    all_cores = cores(root)
+    fast = fast_cores(all_cores)
+    kinds = Counter((c.name or "CPU", c.megahertz, c in fast) for c in all_cores)
     return tuple(CoreGroup(name, n, megahertz, quick) for (name, megahertz, quick), n in kinds.items())
 
 
@@ -129,7 +129,7 @@ def _cache(folder: Path) -> CacheState:
 
 
 def _memory(root: Path) -> tuple[int | None, int | None]:
-    """All, and what could be had without swapping."""
+    """Total memory, and the memory available without swapping."""
     fields = {}
     for line in _text(root / "proc/meminfo").splitlines():
         name, _, value = line.partition(":")

@@ -1,4 +1,4 @@
-"""The command line of `embed-text`: names, defaults and help. Does nothing."""
+"""The command line of `embed-text`: names, defaults and help."""
 
 import argparse
 import sys
@@ -12,7 +12,7 @@ from embedding_runtime.quantization import PRECISIONS
 
 
 def parser() -> argparse.ArgumentParser:
-    """Of the whole command line."""
+    """The parser of the whole command line."""
     p = argparse.ArgumentParser(
         prog="embed-text",
         description="Turn texts into vectors with a bundle, one vector per row of the input.",
@@ -23,7 +23,7 @@ def parser() -> argparse.ArgumentParser:
         "file",
         metavar="FILE",
         nargs="?",
-        help="the texts; - or nothing reads standard input; packed with gzip or not",
+        help="the texts, gzipped or not; - or nothing reads standard input",
     )
     _add_input(p.add_argument_group("input"))
     _add_vectors(p.add_argument_group("vectors"))
@@ -62,7 +62,7 @@ def _add_vectors(p: Any) -> None:
         help="of the graph (default: one whose engine is installed)",
     )
     p.add_argument(
-        "--precision", metavar="NAME", help="of the graph: fp32, int8 ... (default: the best there is)"
+        "--precision", metavar="NAME", help="of the graph: fp32, int8 ... (default: the best one available)"
     )
     p.add_argument(
         "--vector-precision", choices=PRECISIONS, default="float32", help="of the vectors (default: float32)"
@@ -90,8 +90,8 @@ def _add_output(p: Any) -> None:
     p.add_argument(
         "--into",
         metavar="FILE",
-        help="add the vectors to such a file, which is made where there is none; refuses a file of another "
-        "space, dim, vector precision or prompt",
+        help="add the vectors to such a file, creating it if missing; refuses a file of another space, dim, "
+        "vector precision or prompt",
     )
     p.add_argument(
         "--resume",
@@ -103,5 +103,5 @@ def _add_output(p: Any) -> None:
         "--progress",
         action=argparse.BooleanOptionalAction,
         default=sys.stderr.isatty(),
-        help="a line on standard error (default: where that is a terminal)",
+        help="a line on standard error (default: if that is a terminal)",
     )

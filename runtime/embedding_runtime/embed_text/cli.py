@@ -1,4 +1,7 @@
-"""`embed-text`: texts from a file or a pipe to vectors in a file or a pipe; `serve` is elsewhere."""
+"""`embed-text`: reads texts from a file or a pipe and writes vectors to a file or a pipe.
+
+The subcommand `serve` is in the package `serve`.
+"""
 
 import argparse
 import hashlib
@@ -39,20 +42,20 @@ from embedding_runtime.stamps.stamp import Stamp
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command: 0 done, 1 a check, the disk or a pipe failed, 2 usage or input, 130 interrupted."""
-    given = sys.argv[1:] if argv is None else argv
-    if service.is_meant(given):
-        return service.main(given[1:])
-    arguments = parser().parse_args(given)
+    words = sys.argv[1:] if argv is None else argv
+    if service.is_meant(words):
+        return service.main(words[1:])
+    arguments = parser().parse_args(words)
 
-    def kept() -> str:
+    def rows_note() -> str:
         return f"the rows written so far are complete{_resumable(arguments)}"
 
     with _warnings_shown():
         return run_command(
             "embed-text",
             lambda: _run(arguments),
-            on_interrupt=lambda: f"interrupted; {kept()}",
-            on_disk_error=kept,
+            on_interrupt=lambda: f"interrupted; {rows_note()}",
+            on_disk_error=rows_note,
         )
 
 
@@ -121,9 +124,9 @@ def _mark(notes: Notes, output: Path) -> Mark | None:
     if mark is None or not written.exists():
         _say("there is no interrupted run to resume; starting from the beginning")
         return None
-    if (found := written.stat().st_size) < mark.size:
+    if (size := written.stat().st_size) < mark.size:
         raise InputError(
-            f"{written} has {found} bytes; the interrupted run had written {mark.size}. Leave out "
+            f"{written} has {size} bytes; the interrupted run had written {mark.size}. Leave out "
             "--resume to start again."
         )
     _say(f"resuming after {mark.rows} rows")
@@ -131,7 +134,7 @@ def _mark(notes: Notes, output: Path) -> Mark | None:
 
 
 def _settings(arguments: argparse.Namespace, embedder: Embedder, plan: Plan, table: Table) -> dict[str, Any]:
-    """All that the bytes of a row in the output depend on, but for the row."""
+    """Everything other than the row itself that the bytes of a row in the output depend on."""
     ranges = None if plan.ranges is None else hashlib.sha256(plan.ranges.tobytes()).hexdigest()
     return {
         "graph": embedder.graph.variant_id,
@@ -195,20 +198,20 @@ def _check_prompt(prompt: str) -> None:
 
 
 def _writer(
-    arguments: argparse.Namespace, output: Path | None, stamp: Stamp, kept: int, held: Existing | None
+    arguments: argparse.Namespace, output: Path | None, stamp: Stamp, kept_bytes: int, held: Existing | None
 ) -> Writer:
-    """A writer that goes on after the bytes `kept` of an interrupted run, or else after the rows `held`."""
+    """A writer that continues after the `kept_bytes` of an interrupted run, or else after the rows `held`."""
     width, dtype = stored_as(stamp.dim, stamp.vector_precision)
     kind, first = output_format(output), held.next_index if held else 0
     if kind == "parquet" and output is not None:
         metadata = {PARQUET_KEY: stamp.to_json()}
         return ParquetWriter(
-            output, width, dtype, arguments.id_field, metadata, kept, held.next_index if held else None
+            output, width, dtype, arguments.id_field, metadata, kept_bytes, held.next_index if held else None
         )
-    kept = kept or (held.kept if held else 0)
+    kept_bytes = kept_bytes or (held.kept_bytes if held else 0)
     if kind == "npy" and output is not None:
-        return NpyWriter(output, width, dtype, kept)
-    return JsonlWriter(output, arguments.id_field, kept, first)
+        return NpyWriter(output, width, dtype, kept_bytes)
+    return JsonlWriter(output, arguments.id_field, kept_bytes, first)
 
 
 def _finish(arguments: argparse.Namespace, job: Job) -> None:

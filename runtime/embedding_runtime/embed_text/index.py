@@ -1,4 +1,4 @@
-"""The file that `embed-text --into` adds to: what it holds, and whether the new vectors belong there."""
+"""The file that `embed-text --into` adds to: what it holds, and whether the new vectors belong in it."""
 
 from pathlib import Path
 
@@ -10,19 +10,20 @@ from embedding_runtime.stamps.stamp import Stamp
 
 
 def join_file(path: Path, added: Stamp, id_field: str | None, resume: bool) -> tuple[Stamp, Existing | None]:
-    """The stamp that the file will have, and what it held before this run or the one that this goes on with.
+    """The stamp that the file will have, and what it held before this run (or before the run that this one
+    resumes).
 
-    None where there was no file.
+    The latter is None if there was no file.
 
     Raises:
-        InputError: the vectors to add do not belong in the file, nothing says what it holds, or a run that
-            did not end has left rows in it.
+        InputError: the vectors to add do not belong in the file, nothing says what it holds, or an
+            interrupted run has left rows in it.
     """
     begun = notes_path(path).exists()
     if begun and not resume:
         raise InputError(
-            f"{path} may hold rows of a run that did not end. The same command with --resume continues "
-            f"it; to keep the rows as they are and add others, remove {notes_path(path)}."
+            f"{path} may hold rows of an interrupted run. The same command with --resume continues it; to "
+            f"keep the rows as they are and add others, remove {notes_path(path)}."
         )
     if not path.exists():
         return added, None

@@ -1,4 +1,4 @@
-"""The work of `embed-text`: rows in, vectors out, bad rows by policy. Knows no arguments."""
+"""The work of `embed-text`: rows in, vectors out; a policy decides on bad rows."""
 
 import time
 from collections import deque
@@ -25,7 +25,7 @@ OnError = Literal["stop", "skip", "null"]
 
 @dataclass(frozen=True)
 class Plan:
-    """How to encode and what to do with rows that cannot be: `ranges` (2, dim) are for int8 and uint8."""
+    """How to encode rows, and what to do with bad ones; `ranges` (2, dim) are for int8 and uint8."""
 
     prompt: str
     titles: bool
@@ -36,7 +36,7 @@ class Plan:
 
 @dataclass
 class Report:
-    """What became of the rows; lines are numbers in the input, from 1."""
+    """What happened to the rows; lines are numbered as in the input, from 1."""
 
     texts: int = 0
     written: int = 0
@@ -49,7 +49,7 @@ class Report:
 
     @property
     def seconds(self) -> float:
-        """Since the start, or a little more."""
+        """Seconds since the start, including those of the run that is resumed."""
         return time.monotonic() - self.started
 
     @property
@@ -58,7 +58,7 @@ class Report:
         return None if self.least is None or self.most is None else np.stack((self.least, self.most))
 
     def noted(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """The report in a form that JSON can hold."""
         counts = {
             k: getattr(self, k) for k in ("texts", "written", "tokens", "cut_lines", "errors", "seconds")
         }
@@ -66,7 +66,7 @@ class Report:
 
     @classmethod
     def of(cls, noted: dict[str, Any]) -> "Report":
-        """The report that was noted, its clock running on."""
+        """The recorded report; its clock continues."""
         values = dict(noted)
         started = time.monotonic() - values.pop("seconds")
         ranges = values.pop("ranges")
@@ -78,7 +78,7 @@ class Report:
 class Job:
     """One run of rows through an Embedder into a writer; `tell` gets a line for every bad row.
 
-    With `notes`, blocks that are done are noted; with `mark`, the run continues there.
+    If there are `notes`, finished blocks are recorded in them; with a `mark`, the run continues there.
     """
 
     embedder: Embedder
@@ -98,7 +98,7 @@ class Job:
         """Encode and write all rows; `done` gets the number of rows after each block.
 
         Raises:
-            InputError: a bad row, and the policy is to stop. The rows before it are written. Or the rows do
+            InputError: a bad row, and the policy is to stop (the rows before it are written); or the rows do
                 not begin with those before `mark`.
             OSError: the writer failed. The rows before are written.
         """
@@ -113,7 +113,7 @@ class Job:
         self._write(self._bad_rows())
 
     def _note(self) -> None:
-        """Note the block just written, where that can be done; a run continues without."""
+        """Record the block just written if possible; the run continues if not."""
         if self.notes is None or not self.notes.due():
             return
         try:
@@ -125,7 +125,7 @@ class Job:
             self.tell(f"warning: --resume cannot continue beyond row {self.report.texts} ({e.strerror or e})")
 
     def _requests(self, rows: Iterable[Row]) -> Iterator[Request]:
-        """Requests of the readable rows; every row waits until its turn to be written comes."""
+        """Requests of the readable rows; every row is queued until its turn to be written comes."""
         for row in rows:
             self._waiting.append(row)
             if row.error is None:
@@ -188,7 +188,7 @@ class Job:
             report.most = most if report.most is None else np.maximum(most, report.most)
 
     def _write(self, rows: Iterable[Written]) -> None:
-        """Write what there is of `rows`, even where one of them raises."""
+        """Write `rows` as far as they come, even if one of them raises."""
         block: list[Written] = []
         try:
             block.extend(rows)

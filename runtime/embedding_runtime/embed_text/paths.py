@@ -1,4 +1,4 @@
-"""Files that `embed-text` is given: refused, before anything is opened or computed, where they cannot do."""
+"""Checks the files that `embed-text` is given before anything is opened or computed."""
 
 import argparse
 from collections.abc import Iterator
@@ -24,21 +24,21 @@ class Table:
     delimiter: str | None
 
     def rows(self, source: Source) -> Iterator[Row]:
-        """Those of the input; see `read_rows`."""
+        """The rows of the input; see `read_rows`."""
         return read_rows(source, self.kind, self.fields, self.delimiter)
 
 
 def check_paths(arguments: argparse.Namespace, source: Path | None, output: Path | None) -> None:
-    """Refuse files that are missing, cannot hold what is asked, or stand in each other's way.
+    """Refuse files that are missing, cannot hold what is requested, or would overwrite each other.
 
     Raises:
-        InputError: says which, and what to give instead.
+        InputError: the message says which, and what to give instead.
     """
     kind = output_format(output)
     if arguments.into is not None and arguments.output is not None:
-        raise InputError("--into FILE adds to a file, --output FILE writes one anew. Give one of them.")
+        raise InputError("--into FILE adds to a file, --output FILE writes a new one. Give only one of them.")
     if arguments.into == "-":
-        raise InputError("--into adds to a file, and - is none. Leave it out to write standard output.")
+        raise InputError("--into adds to a file, and - is not one. Leave it out to write to standard output.")
     if arguments.json and output is None:
         raise InputError(
             "--json prints a report on standard output, so it needs --output FILE or --into FILE for the "
@@ -63,7 +63,7 @@ def check_paths(arguments: argparse.Namespace, source: Path | None, output: Path
 
 
 def choose_table(source: Source, path: Path | None, arguments: argparse.Namespace) -> Table:
-    """Tell what the input is, as `choose_format` does.
+    """Find the format of the input; see `choose_format`.
 
     Raises:
         InputError: it cannot be found out, or an option does not apply to such an input.
@@ -78,16 +78,16 @@ def choose_table(source: Source, path: Path | None, arguments: argparse.Namespac
     return Table(kind, named, _delimiter(arguments.delimiter, kind))
 
 
-def _delimiter(asked: str | None, kind: RowFormat) -> str | None:
-    if asked is None:
+def _delimiter(delimiter: str | None, kind: RowFormat) -> str | None:
+    if delimiter is None:
         return None
     if kind not in STANDARD_DELIMITERS:
         raise InputError(
             f"The input is {kind}, which has no delimiter. Say --input-format csv, or leave it out."
         )
-    mark = {"tab": "\t", "\\t": "\t"}.get(asked, asked)
+    mark = {"tab": "\t", "\\t": "\t"}.get(delimiter, delimiter)
     if len(mark) != 1 or mark in '"\r\n':
-        raise InputError(f"--delimiter is {asked!r}; expected one character but a quote, or tab.")
+        raise InputError(f"--delimiter is {delimiter!r}; expected one character other than a quote, or tab.")
     return mark
 
 
@@ -95,7 +95,7 @@ def read_ranges(path: Path | None, precision: str) -> Any:
     """The array in a file of --write-ranges; its shape is checked where it is used.
 
     Raises:
-        InputError: not given, missing, or no .npy file.
+        InputError: not given, missing, or not a .npy file.
     """
     if path is None:
         raise InputError(

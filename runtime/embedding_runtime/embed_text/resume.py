@@ -1,7 +1,7 @@
-"""Where an interrupted run of `embed-text` stopped: notes in a small file beside its output.
+"""Records where a run of `embed-text` stands, in a small file beside its output, so that it can be resumed.
 
-A run is noted at the ends of full windows of texts only, so that a run that continues there groups the
-rest into the same batches, and ends with the same bytes. Knows nothing of vectors or of formats.
+The position is recorded only at the end of a full window of texts. A run that resumes there groups the rest
+of the texts into the same batches, and so writes the same bytes.
 """
 
 import hashlib
@@ -34,27 +34,29 @@ class Mark:
 
 
 class Digest:
-    """Of rows, in their order: tells whether an input begins with the rows that an earlier run has read."""
+    """A digest of rows in their order; it tells whether an input begins with the rows that an earlier run has
+    read."""
 
     def __init__(self) -> None:
         self._hash = hashlib.blake2b(digest_size=16)
 
     def add(self, row: Row) -> None:
-        """Count a row in; its line number does not matter."""
+        """Add a row; its line number does not count."""
         self._hash.update(repr(row[1:]).encode())
 
     def hex(self) -> str:
-        """Of the rows so far."""
+        """The digest of the rows so far, in hex."""
         return self._hash.hexdigest()
 
 
 def notes_path(output: Path) -> Path:
-    """Where the notes of an output file are."""
+    """The path of an output file's notes."""
     return output.with_name(f".{output.name}.resume")
 
 
 def noted_settings(output: Path) -> dict[str, Any]:
-    """Settings of the run that did not end; none where its notes cannot be read, as `Notes.read` will say."""
+    """The settings of an interrupted run; empty if its notes cannot be read (`Notes.read` raises the
+    error)."""
     try:
         settings = json.loads(notes_path(output).read_text(encoding="utf-8"))["settings"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -63,7 +65,7 @@ def noted_settings(output: Path) -> dict[str, Any]:
 
 
 class Notes:
-    """The notes of one output file; `settings` is all that a row's bytes in it depend on."""
+    """The notes of one output file; `settings` is everything that a row's bytes in it depend on."""
 
     def __init__(self, output: Path, settings: dict[str, Any]) -> None:
         self.path = notes_path(output)
@@ -72,7 +74,7 @@ class Notes:
         self._next = self._started + INTERVAL_SECONDS
 
     def read(self) -> Mark | None:
-        """What an interrupted run noted; None where there is nothing to resume.
+        """The mark of an interrupted run; None if there is nothing to resume.
 
         Raises:
             InputError: the notes are of a run with other settings, or cannot be read.
@@ -88,28 +90,28 @@ class Notes:
             raise InputError(f"{self.path} cannot be read ({e}). Leave out --resume to start again.") from e
         now = json.loads(json.dumps(self._settings))
         if other := [k for k in {**noted, **now} if noted.get(k) != now.get(k)]:
-            was, given = ({k: s.get(k) for k in other} for s in (noted, now))
+            was, current = ({k: s.get(k) for k in other} for s in (noted, now))
             raise InputError(
-                f"The interrupted run had {was}, this one has {given}. Give the same options, or leave out "
+                f"The interrupted run had {was}, this one has {current}. Give the same options, or leave out "
                 "--resume to start again."
             )
         return mark
 
     def clear(self) -> None:
-        """Forget the run."""
+        """Delete the notes."""
         with suppress(FileNotFoundError):
             self.path.unlink()
 
     def due(self) -> bool:
-        """Whether it is time for the next note; what making it costs is counted from here on."""
+        """Whether it is time for the next note; the clock for its cost starts here."""
         self._started = time.monotonic()
         return self._started >= self._next
 
     def write(self, mark: Mark) -> None:
-        """Note a mark; a power cut leaves these notes or the ones before.
+        """Record a mark; a power cut leaves these notes or the previous ones.
 
         Raises:
-            OSError: they cannot be written; the ones before stay.
+            OSError: they cannot be written; the previous ones stay.
         """
         data = {"version": NOTES_VERSION, "settings": self._settings, "mark": vars(mark)}
         replace_durably(self.path, json.dumps(data), self.path.with_name(f"{self.path.name}.new"))
@@ -118,7 +120,7 @@ class Notes:
 
 
 def pass_over(rows: Iterator[Row], mark: Mark, digest: Digest) -> None:
-    """Read, and count into `digest`, the rows that are done.
+    """Skip the rows that are done: read them and add them to `digest`.
 
     Raises:
         InputError: the input does not begin with them.
@@ -127,7 +129,7 @@ def pass_over(rows: Iterator[Row], mark: Mark, digest: Digest) -> None:
         row = next(rows, None)
         if row is None:
             raise InputError(
-                f"The interrupted run has done {mark.rows} rows, and the input has {done}. Give the same "
+                f"The interrupted run had read {mark.rows} rows, but the input has {done}. Give the same "
                 "input, or leave out --resume to start again."
             )
         digest.add(row)

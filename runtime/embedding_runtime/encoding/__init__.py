@@ -1,1 +1,1 @@
-"""From what a caller gives to vectors: options, prompts, cutting, batches, results."""
+"""Turns the caller's texts into vectors: options, prompts, overflow, batches, results."""

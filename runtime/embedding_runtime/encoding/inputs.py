@@ -1,4 +1,4 @@
-"""What a caller may pass as texts. Knows nothing of prompts, tokens or vectors."""
+"""The forms in which a caller may pass texts."""
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,7 +14,7 @@ _logger = logging.getLogger(__name__)
 
 
 def as_inputs(inputs: Texts | None, sentences: Texts | None) -> Texts:
-    """The texts, by either name of the argument.
+    """The texts, given under either name of the argument.
 
     Raises:
         InputTypeError: there are none.
@@ -44,7 +44,7 @@ def is_single(inputs: Any) -> bool:
 
 
 def as_texts(inputs: Texts) -> Iterable[str]:
-    """Many texts with their types checked: all at once where they are at hand, else one by one.
+    """Many texts with their types checked: all at once if they are in memory, else one by one.
 
     Raises:
         InputTypeError: naming the index and type of the first item that is not a str.
@@ -67,7 +67,7 @@ def check_encodable(text: str) -> None:
     """Refuse a text that is not Unicode text.
 
     Raises:
-        InputError: it holds a lone surrogate. The caller puts the subject before the message.
+        InputError: it holds a lone surrogate. The caller prefixes the message with its subject.
     """
     if text.isascii():
         return

@@ -1,4 +1,4 @@
-"""The arguments of one `encode` call, checked. Knows nothing of texts, engines or files."""
+"""The arguments of one `encode` call, checked."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -35,7 +35,7 @@ class VectorOptions(TypedDict, total=False):
 
 
 class EncodeOptions(VectorOptions, total=False):
-    """Those that change the kind of result as well."""
+    """Also the arguments that change the kind of result."""
 
     output_value: OutputValue
     convert_to_numpy: bool
@@ -80,24 +80,24 @@ class Options:
     sentences: Texts | None = None
 
     @classmethod
-    def of(cls, batch_size: int, show_progress_bar: bool | None, given: Mapping[str, Any]) -> "Options":
-        """Options as given, checked.
+    def of(cls, batch_size: int, show_progress_bar: bool | None, arguments: Mapping[str, Any]) -> "Options":
+        """The given arguments as checked options.
 
         Raises:
             InputError, InputTypeError: an unknown argument, or one that cannot be honoured.
         """
-        known = {f.name for f in fields(cls)}
-        if unknown := sorted(set(given) - known):
-            raise InputError(f"encode() has no arguments {unknown}; expected some of {sorted(known)}.")
-        options = cls(batch_size, show_progress_bar, **given)
+        names = {f.name for f in fields(cls)}
+        if unknown := sorted(set(arguments) - names):
+            raise InputError(f"encode() has no arguments {unknown}; expected some of {sorted(names)}.")
+        options = cls(batch_size, show_progress_bar, **arguments)
         options.check()
         return options
 
     def check(self) -> None:
-        """Refuse what cannot be honoured.
+        """Refuse values that cannot be honoured.
 
         Raises:
-            InputError, InputTypeError: naming the argument, what it was and what is possible.
+            InputError, InputTypeError: the message names the argument, its value and the possible values.
         """
         check_whole("batch_size", self.batch_size)
         check_precision(self.precision)
@@ -109,8 +109,8 @@ class Options:
             )
         if self.convert_to_tensor and torch_loaded() is None:
             raise InputError(
-                "convert_to_tensor=True needs PyTorch, which this runtime does without. Use the NumPy array, "
-                "or import torch first where it is installed."
+                "convert_to_tensor=True needs PyTorch, which this runtime does not import. Use the NumPy "
+                "array, or import torch first if it is installed."
             )
         if self.pool is not None or self.chunk_size is not None:
             raise InputError(
@@ -123,20 +123,20 @@ class Options:
             raise InputError(f"precision {self.precision!r} is for output_value='sentence_embedding' only.")
 
     def with_defaults(self, dim: int | None, overflow: Overflow) -> "Options":
-        """These options, with `dim` and `overflow` where they do not say otherwise.
+        """These options, with `dim` and `overflow` as defaults.
 
         Raises:
             InputError: `dim` and `truncate_dim` differ.
         """
-        asked = self.asked_dim()
+        requested = self.requested_dim()
         return replace(
             self,
-            dim=dim if asked is None else asked,
+            dim=dim if requested is None else requested,
             truncate_dim=None,
             overflow=self.overflow or overflow,
         )
 
-    def asked_dim(self) -> int | None:
+    def requested_dim(self) -> int | None:
         """`dim` or `truncate_dim`, which mean the same.
 
         Raises:
@@ -150,7 +150,7 @@ class Options:
 
 
 def check_whole(name: str, value: Any, least: int = 1, most: int | None = None) -> None:
-    """Refuse what is not a whole number from `least` to `most`.
+    """Refuse a value that is not a whole number from `least` to `most`.
 
     Raises:
         InputTypeError: not an int.  InputError: out of range.

@@ -1,4 +1,4 @@
-"""What happens to a text that is longer than the model reads. Knows tokens, nothing of vectors."""
+"""Truncates, splits or refuses a text that is longer than the model reads; works on token ids."""
 
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -26,7 +26,7 @@ class Request(NamedTuple):
 class Pieces(NamedTuple):
     """Token ids of a text's pieces, and whether the text was longer than `max_length` tokens.
 
-    `unpooled` tokens at the beginning of each piece, a prompt's, are left out of the mean.
+    The first `unpooled` tokens of each piece, which are the prompt's, are left out of the mean.
     """
 
     ids: list[NDArray[np.int32]]
@@ -53,15 +53,15 @@ class Cutter:
 
         Raises:
             InputError: the text is too long and the policy is "error", or the prompt leaves no room to chunk.
-                The caller puts the subject before the message.
+                The caller prefixes the message with its subject.
         """
-        found = self._pieces(request)
+        pieces = self._pieces(request)
         if self.include_prompt or not request.prompt:
-            return found
+            return pieces
         if request.prompt not in self._prompts:  # as the reference counts: all of the prompt alone but <eos>
             alone = min(len(self._encode(request.prompt)), self.max_length)
             self._prompts[request.prompt] = alone - 1
-        return found._replace(unpooled=self._prompts[request.prompt])
+        return pieces._replace(unpooled=self._prompts[request.prompt])
 
     def _pieces(self, request: Request) -> Pieces:
         ids = self._encode(request.prompt + request.text)
@@ -78,7 +78,7 @@ class Cutter:
         return Pieces(self._chunks(request), long=True)
 
     def _encode(self, text: str) -> list[int]:
-        """Ids of at most one token more than fits, so that an overflow shows."""
+        """Ids, at most one more than fits, so that an overflow can be recognized."""
         return self.tokenizer.encode(text, self.max_length + 1, allow_special=self.allow_special)
 
     def _chunks(self, request: Request) -> list[NDArray[np.int32]]:
@@ -92,16 +92,17 @@ class Cutter:
         return pieces
 
     def _chunk(self, request: Request, start: int, guess: int) -> tuple[int, list[int]]:
-        """End and ids of a chunk from `start` that fits, found by halving the gap to one that does not."""
+        """End and ids of a chunk from `start` that fits, found by bisection between lengths that fit and do
+        not fit."""
         text, fits, over = request.text, 0, len(request.text) - start + 1
         ids: list[int] = []
         size = min(guess, over - 1)
         while fits < over - 1 and len(ids) < _FULL_ENOUGH * self.max_length:
-            found = self._encode(request.prompt + text[start : start + size])
-            if len(found) > self.max_length:
+            token_ids = self._encode(request.prompt + text[start : start + size])
+            if len(token_ids) > self.max_length:
                 over = size
             else:
-                fits, ids = size, found
+                fits, ids = size, token_ids
             if over == 1:
                 raise self._no_room()
             size = max(fits + 1, min((fits + over) // 2, 2 * fits or over))
@@ -114,7 +115,7 @@ class Cutter:
         )
 
     def _at_space(self, request: Request, start: int, size: int, ids: list[int]) -> tuple[int, list[int]]:
-        """Move the cut back to a space in the last quarter of the chunk, where there is one."""
+        """Move the cut back to a space in the last quarter of the chunk, if there is one."""
         text, stop = request.text, start + size
         if stop == len(text) or text[stop].isspace():
             return stop, ids

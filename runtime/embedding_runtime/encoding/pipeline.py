@@ -1,4 +1,4 @@
-"""An opened bundle at work: requests in, windows of vectors out. Knows no names of prompts."""
+"""Runs an opened bundle: takes requests (prompts already resolved) and gives windows of vectors."""
 
 from collections.abc import Iterable, Iterator
 
@@ -37,11 +37,11 @@ class Encoder:
         return opened
 
     def close(self) -> None:
-        """Let go of the graph; runs under way hold it until they end."""
+        """Release the graph; running calls hold it until they end."""
         self._opened = None
 
     def set_max_length(self, value: int) -> None:
-        """Read fewer tokens of each text.
+        """Limit the number of tokens of each text that are read.
 
         Raises:
             InputError, InputTypeError: not a whole number that the graph allows.
@@ -50,7 +50,7 @@ class Encoder:
         self.max_length = value
 
     def check_dim(self, dim: int | None) -> None:
-        """Refuse a dimension the bundle cannot give, and warn once of one the model was not trained for.
+        """Refuse a dimension that the bundle cannot give; warn once if the model was not trained for it.
 
         Raises:
             InputError, InputTypeError: not a whole number from 1 to the bundle's dimension.
@@ -67,7 +67,7 @@ class Encoder:
             )
 
     def cutter(self, overflow: Overflow, allow_special: bool) -> Cutter:
-        """How texts become token ids now."""
+        """The cutter that turns texts into token ids with the present settings."""
         return Cutter(
             self.opened.tokenizer,
             self.max_length,
@@ -77,7 +77,7 @@ class Encoder:
         )
 
     def stream(self, overflow: Overflow, allow_special: bool) -> Stream:
-        """The engine, and how texts become token ids now."""
+        """The engine, with a cutter for the present settings."""
         return Stream(
             self.opened.session,
             self.cutter(overflow, allow_special),
@@ -88,7 +88,7 @@ class Encoder:
     def windows(
         self, requests: Iterable[Request], options: Options, *, prefixes: tuple[str, ...], strict: bool
     ) -> Iterator[Window]:
-        """Results window by window; `prefixes` are prompts that texts should not already begin with."""
+        """Results window by window; a text that already begins with one of `prefixes` causes a warning."""
         self.check_dim(options.dim)
         overflow = options.overflow or "truncate"
         stream = self.stream(overflow, options.allow_special)
@@ -99,7 +99,7 @@ class Encoder:
             yield window
 
     def settings(self, options: Options, strict: bool = True) -> Settings:
-        """How to encode for a caller's options.
+        """The settings for a caller's options.
 
         Raises:
             InputError: they ask for token vectors, which the graph lacks.
@@ -137,7 +137,7 @@ class Encoder:
     def _tell_prefix(self, index: int) -> None:
         self._notices.once(
             "prefix",
-            f"inputs[{index}] already begins with a prompt of this bundle, and gets its prompt all the "
+            f"inputs[{index}] already begins with a prompt of this bundle, but gets its prompt all the "
             'same. Pass texts without prompts, or prompt="". (Shown once.)',
             EmbeddingWarning,
         )

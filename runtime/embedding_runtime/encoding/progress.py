@@ -1,4 +1,4 @@
-"""One line on stderr: how many texts are done, at which rate, how long the rest takes."""
+"""One line on stderr: how many texts are done, at which rate, and how long the rest will take."""
 
 import logging
 import sys
@@ -12,13 +12,14 @@ _INTERVAL = 0.5  # seconds between two repaints
 
 
 def is_shown(show: bool | None) -> bool:
-    """As asked; None shows a line where this package logs at INFO or DEBUG, as sentence-transformers does."""
+    """The requested value; None shows a line if this package logs at INFO or DEBUG, as in
+    sentence-transformers."""
     level = logging.getLogger("embedding_runtime").getEffectiveLevel()
     return level in (logging.INFO, logging.DEBUG) if show is None else show
 
 
 class Progress:
-    """A progress line, silent unless enabled; `total` None where the number of texts is not known."""
+    """A progress line, silent unless enabled; `total` is None if the number of texts is unknown."""
 
     def __init__(self, total: int | None, enabled: bool) -> None:
         self._total, self._enabled, self._fraction = total, enabled, None if total is None else 0.0
@@ -36,7 +37,8 @@ class Progress:
             sys.stderr.flush()
 
     def advance(self, count: int, fraction: float | None = None) -> None:
-        """Count texts as done, and repaint from time to time; `fraction` is how much of the work is done."""
+        """Count finished texts, and repaint from time to time; `fraction` is the share of the work that is
+        done."""
         self._done += count
         self._fraction = fraction if self._total is None else self._done / max(1, self._total)
         now = time.monotonic()
@@ -45,7 +47,7 @@ class Progress:
             self._paint(now)
 
     def counted(self, windows: Iterable[Window]) -> Iterator[Window]:
-        """The same windows, their texts counted as they pass."""
+        """The same windows; their texts are counted as they pass."""
         for window in windows:
             yield window
             self.advance(len(window.vectors))

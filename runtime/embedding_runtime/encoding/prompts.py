@@ -1,6 +1,6 @@
-"""Which prompt goes before a text. Knows nothing of tokens, graphs or files.
+"""Chooses the prompt that goes before a text.
 
-As in sentence-transformers 6.2 a prompt is joined to its text by plain concatenation before tokenizing.
+As in sentence-transformers 6.2, prompt and text are concatenated before tokenizing.
 """
 
 import logging
@@ -18,7 +18,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PromptChoice:
-    """What a caller asked for; `names` are tried in order when nothing else was asked for."""
+    """The prompt that a caller requests; `names` are tried in order if nothing is requested."""
 
     prompt: str | None = None
     prompt_name: str | None = None
@@ -31,8 +31,8 @@ def resolve(
 ) -> str:
     """The text that goes before each input, "" for none.
 
-    `prompt` beats `prompt_name` (logged as a warning, as in sentence-transformers); `task` is a prompt's name
-    or one of its aliases, in any case of letters.
+    `prompt` takes precedence over `prompt_name` (logged as a warning, as in sentence-transformers); `task` is
+    a prompt's name or one of its aliases, in upper or lower case.
 
     Raises:
         InputError: an unknown name, or `task` given together with another choice.
@@ -56,10 +56,10 @@ def resolve(
 
 
 def named(name: str, prompts: Mapping[str, str]) -> str:
-    """The prompt of that very name.
+    """The prompt with exactly that name.
 
     Raises:
-        InputError: there is none; the message lists those there are.
+        InputError: there is none; the message lists the existing ones.
     """
     if name not in prompts:
         raise InputError(f"Prompt name {name!r} is unknown; this bundle has {list(prompts)}.")
@@ -74,17 +74,18 @@ def resolve_task(task: str, prompts: Mapping[str, str], aliases: Mapping[str, st
     """
     if task in prompts:
         return task
-    wanted = task.lower()
-    known = {alias.lower(): name for alias, name in aliases.items() if name in prompts}
-    known |= {name.lower(): name for name in prompts}
-    if wanted not in known:
+    key = task.lower()
+    names = {alias.lower(): name for alias, name in aliases.items() if name in prompts}
+    names |= {name.lower(): name for name in prompts}
+    if key not in names:
         extra = f", also by the names {sorted(aliases)}" if aliases else ""
         raise InputError(f"Task {task!r} is unknown; this bundle has {list(prompts)}{extra}.")
-    return known[wanted]
+    return names[key]
 
 
 def with_title(prompt: str, title: str | None) -> str:
-    """The document prompt with its `title: none` replaced; no title, or a blank one, leaves it as it is.
+    """The document prompt with its `title: none` replaced; with no title, or a blank one, the prompt
+    unchanged.
 
     Raises:
         InputError: the prompt has no place for a title.
@@ -100,5 +101,5 @@ def with_title(prompt: str, title: str | None) -> str:
 
 
 def known_prefixes(prompts: Mapping[str, str]) -> tuple[str, ...]:
-    """The prompts that a text should not already begin with."""
+    """The prompts with which a text should not already begin."""
     return tuple(sorted({p for p in prompts.values() if p.strip()}))

@@ -1,6 +1,6 @@
-"""Names that libraries written for sentence-transformers ask of a model, beside those that encode.
+"""Methods and attributes that libraries written for sentence-transformers use, other than those that encode.
 
-What evaluators, MTEB and text splitters use; `DIFFERENCES.md` says what is not here.
+Evaluators, MTEB and text splitters use them; `DIFFERENCES.md` lists what is missing.
 """
 
 import warnings
@@ -15,7 +15,8 @@ from embedding_runtime.tokenizers.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class ModelCardData:
-    """What is asked of a model's card: its names. Metrics that evaluators hand in are not kept."""
+    """The part of a model card that libraries read: its names. Metrics that evaluators pass in are
+    discarded."""
 
     model_name: str | None
     base_model: str | None
@@ -23,11 +24,11 @@ class ModelCardData:
     language: tuple[str, ...] = ()
 
     def set_evaluation_metrics(self, evaluator: Any, metrics: Any, epoch: int = 0, step: int = 0) -> None:
-        """Take metrics, and leave them to the evaluator's caller."""
+        """Accept metrics and discard them; the evaluator returns them to its caller."""
 
 
 class ReferenceNames:
-    """The names; an Embedder has the rest."""
+    """The names that only other libraries use; an Embedder has the rest."""
 
     manifest: Manifest
     truncate_dim: int | None
@@ -54,7 +55,7 @@ class ReferenceNames:
         return self._encoder.max_length
 
     def get_embedding_dimension(self) -> int:
-        """Components of a vector, as `truncate_dim` has it."""
+        """The number of components of a vector, after `truncate_dim`."""
         return self.truncate_dim or self.manifest.embedding_dim
 
     def get_sentence_embedding_dimension(self) -> int:
@@ -67,13 +68,14 @@ class ReferenceNames:
         return self.get_embedding_dimension()
 
     def evaluate(self, evaluator: Callable[..., Any], output_path: str | None = None) -> Any:
-        """What a sentence-transformers evaluator says of this Embedder; `output_path` is where it writes."""
+        """The result of a sentence-transformers evaluator on this Embedder; `output_path` is the folder it
+        writes to."""
         return evaluator(self, output_path)
 
     def check_golden(self) -> float:
         """Largest absolute difference to the vectors stored at export.
 
         Raises:
-            BundleError: it passes the tolerance of this kind of CPU.
+            BundleError: it exceeds the tolerance of this kind of CPU.
         """
         return self._encoder.opened.check_golden()

@@ -1,4 +1,4 @@
-"""Texts, prompts and titles joined into requests. Knows nothing of tokens or vectors."""
+"""Joins texts, prompts and titles into requests."""
 
 from collections.abc import Callable, Iterable, Iterator
 
@@ -10,7 +10,7 @@ Titles = str | Iterable[str | None] | None
 
 
 def join_requests(texts: Iterable[str], prompt: str, titles: Titles = None) -> Iterator[Request]:
-    """Every text with the prompt, which carries the text's own title where titles are given.
+    """Every text with the prompt, which carries the text's own title if titles are given.
 
     Raises:
         InputError: more or fewer titles than texts, or a prompt without a place for one.
@@ -48,7 +48,8 @@ def _titled(texts: Iterable[str], prompt: str, titles: Iterable[str | None]) -> 
 def watch_prefixes(
     requests: Iterable[Request], prefixes: tuple[str, ...], notice: Callable[[int], None]
 ) -> Iterator[Request]:
-    """The same requests; `notice` gets the index of each text that is given a prompt and begins with one."""
+    """The same requests; `notice` gets the index of each text that gets a prompt but already begins with
+    one."""
     for index, request in enumerate(requests):
         if request.prompt and request.text.startswith(prefixes):
             notice(index)

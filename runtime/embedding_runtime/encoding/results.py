@@ -1,4 +1,4 @@
-"""Windows of results put together in the shape the caller asked for. Encodes nothing."""
+"""Puts windows of results together in the form that the caller asked for."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -20,12 +20,14 @@ Result = NDArray[Any] | list[NDArray[Any]] | Features | list[Features]
 def collect(windows: Iterable[Window], total: int | None, options: Options, single: bool) -> Result:
     """All results: an array (N, dim) or, as the options ask, a list with one entry per text.
 
-    No texts give an empty array of shape (0,), or an empty list. With `single`, the one text's result.
-    `total` is the number of texts where known.
+    For no texts it is an empty array of shape (0,), or an empty list; if `single`, the one text's result.
+    `total` is the number of texts if known.
     """
     if options.convert_to_tensor:
-        found: Result = as_tensors(_collect(windows, total, replace(options, convert_to_numpy=True), single))
-        return found
+        tensors: Result = as_tensors(
+            _collect(windows, total, replace(options, convert_to_numpy=True), single)
+        )
+        return tensors
     return _collect(windows, total, options, single)
 
 
@@ -47,14 +49,15 @@ def _collect(windows: Iterable[Window], total: int | None, options: Options, sin
 
 
 def stored(vectors: Floats, options: Options) -> NDArray[Any]:
-    """Vectors (N, dim) in the precision the options ask for."""
+    """Vectors (N, dim) in the options' precision."""
     if options.precision in (None, "float32"):
         return vectors
     return quantize_embeddings(vectors, options.precision)
 
 
 def _stack(windows: Iterable[Window], total: int | None) -> Floats | None:
-    """One array, None for no texts; filled in place where their number is known, so that it is held once."""
+    """One array, None for no texts. If their number is known, the array is filled in place, so that memory
+    holds it once."""
     if total is None:
         parts = [window.vectors for window in windows]
         return np.concatenate(parts) if parts else None

@@ -1,7 +1,4 @@
-"""Texts in, vectors out, in flat memory: windows of texts, sorted by length, batched, put back in order.
-
-Knows nothing of bundles, dimensions' names, files or quantized vectors.
-"""
+"""Texts in, vectors out, in flat memory: windows of texts, sorted by length, batched, put back in order."""
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,9 +24,9 @@ WINDOW_CHARACTERS = 4_000_000
 
 @dataclass(frozen=True)
 class Settings:
-    """How to encode: `dim` None keeps all components; `hidden` asks for token vectors too.
+    """How to encode: `dim` None keeps all components; `hidden` adds token vectors.
 
-    With `strict` the first bad text raises; without, it becomes an entry of `Window.errors`, by its index.
+    If `strict`, the first bad text raises; otherwise each becomes an entry of `Window.errors`, by its index.
     """
 
     batch_size: int = 32
@@ -42,10 +39,11 @@ class Settings:
 
 @dataclass(frozen=True)
 class Window:
-    """Results for texts `start`, `start + 1`, ... in their order; vectors float32 (N, dim), NaN where failed.
+    """Results for texts `start`, `start + 1`, ... in their order; vectors float32 (N, dim), NaN for failed
+    texts.
 
-    `tokens` counts those that were run; `long` marks texts that had more than fit; `ids` and `hidden`
-    (float32 (S, H) per text) are filled when `Settings.hidden`; `last` says that the texts ended before the
+    `tokens` counts the tokens that were run; `long` marks texts that had more than fit; `ids` and `hidden`
+    (float32 (S, H) per text) are filled if `Settings.hidden`; `last` says that the texts ended before the
     window was full.
     """
 
@@ -70,7 +68,7 @@ class _Prepared(NamedTuple):
 
 @dataclass(frozen=True)
 class Stream:
-    """An engine, a way to cut texts into ids, and the id that pads them."""
+    """An engine, a cutter that turns texts into ids, and the id that pads them."""
 
     session: Session
     cutter: Cutter
@@ -78,7 +76,7 @@ class Stream:
     embedding_dim: int
 
     def windows(self, requests: Iterable[Request], settings: Settings) -> Iterator[Window]:
-        """Encode requests, window after window: one is read and tokenized while the one before it runs.
+        """Encode requests, window after window: each is read and tokenized while the previous one runs.
 
         Requests are read in the caller's thread, the engine is called from a worker.
 
@@ -108,7 +106,7 @@ class Stream:
         """Token ids of one request, checked.
 
         Raises:
-            InputError: it cannot be encoded; the message wants a subject.
+            InputError: it cannot be encoded; the caller prefixes the message with its subject.
         """
         check_encodable(request.text)
         check_encodable(request.prompt)
@@ -142,7 +140,7 @@ class Stream:
     def run(
         self, sequences: list[NDArray[np.int32]], unpooled: list[int], settings: Settings
     ) -> tuple[Floats, list[Floats]]:
-        """Vectors (N, D) and, when asked for, token vectors of each sequence, in the given order.
+        """Vectors (N, D) and, if requested, token vectors of each sequence, in the given order.
 
         The first `unpooled` tokens of a sequence have 2 in the mask.
 
@@ -170,7 +168,7 @@ class Stream:
 
 
 def finished(vectors: Floats, pieces: list[Pieces], settings: Settings) -> Floats:
-    """One vector per text (N, dim), of the length asked, from those of all its sequences."""
+    """One vector per text (N, dim), with the requested dimension, from the vectors of all its sequences."""
     if any(len(piece.ids) != 1 for piece in pieces):
         vectors = _merge(vectors, pieces, settings)
     vectors = truncate(vectors, settings.dim)
@@ -188,7 +186,7 @@ def batches(lengths: NDArray[np.int64], batch_size: int) -> Iterator[NDArray[np.
 
 
 def _windows(requests: Iterator[Request], most: int) -> Iterator[tuple[list[Request], bool]]:
-    """Requests in lists, and whether a list is known to be the last: one that is not full."""
+    """Requests in lists, each with whether it is known to be the last, which is so if it is not full."""
     last = False
     while not last:
         window: list[Request] = []

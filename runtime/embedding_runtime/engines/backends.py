@@ -1,6 +1,7 @@
-"""How each engine opens a graph: as it is, and on what was prepared on the device. Checks nothing.
+"""How each engine opens a graph, as it is or with files prepared on the device. Callers do the checks.
 
-An engine's own modules are imported with its first graph: a cold start waits for none that it does not use.
+The modules of an engine are imported with its first graph, so that a cold start does not load those it does
+not use.
 """
 
 from collections.abc import Callable
@@ -31,7 +32,7 @@ class Backend:
 
 
 def backend(graph: Graph, file: Path, threads: int, pad_id: int) -> Backend:
-    """The backend for a graph that lies in `file`."""
+    """The backend for the graph in `file`."""
     return _BACKENDS[graph.format](graph, file, threads, pad_id)
 
 
@@ -49,7 +50,8 @@ def _onnx(graph: Graph, file: Path, threads: int, _: int) -> Backend:
 
 
 def _litert(_: Graph, file: Path, threads: int, pad_id: int) -> Backend:
-    """XNNPACK packs weights in every precision: in a file, or into memory at every opening."""
+    """The LiteRT backend. XNNPACK packs weights in every precision: in a file, or into memory at every
+    opening."""
     from embedding_runtime.engines import litert_packed
     from embedding_runtime.engines.litert_session import LitertSession
 

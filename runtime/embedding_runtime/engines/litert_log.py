@@ -1,7 +1,7 @@
-"""Keeps what LiteRT's C++ code prints off standard error. Knows nothing of graphs.
+"""Keeps what LiteRT's C++ code prints off standard error.
 
-LiteRT 2.3 prints some forty lines where it opens a graph and a few where it lets go of one, has no setting
-against it, and writes past Python. So file descriptor 2 itself is turned aside meanwhile.
+LiteRT 2.3 prints some forty lines when it opens a graph and a few when it closes one. It has no setting to
+stop that, and bypasses Python, so file descriptor 2 itself is redirected in the meantime.
 """
 
 import ctypes
@@ -22,17 +22,17 @@ _lock = threading.RLock()
 
 
 def is_shown() -> bool:
-    """Whether the engine's lines were asked for."""
+    """Whether the user asked to see the engine's lines."""
     return bool(os.environ.get(SHOW))
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Within the block the engine's lines go nowhere; all other lines reach standard error at its end.
+    """Within the block the engine's lines are dropped; all other lines reach standard error at its end.
 
-    Limits: what other threads write meanwhile comes late; a line that looks like the engine's is dropped,
-    whoever wrote it; a process that is killed within the block loses its last words; a child process started
-    within it has no standard error.
+    Limits: lines that other threads write in the meantime come late; a line that looks like the engine's is
+    dropped, whoever wrote it; a process that is killed within the block loses its last lines; a child process
+    started within it has no standard error.
     """
     with _lock, ExitStack() as stack:
         if not is_shown():
@@ -48,7 +48,7 @@ def quiet() -> Iterator[None]:
 def quiet_exit() -> None:
     """Close standard error when the process ends: after Python is done, before the engine's last lines.
 
-    Call it after the engine has registered what it does at exit: the C library goes backwards.
+    Call it after the engine has registered its exit handlers: the C library runs them in reverse order.
     """
     if not is_shown():
         with suppress(AttributeError, OSError, TypeError):
@@ -57,7 +57,8 @@ def quiet_exit() -> None:
 
 
 def _nowhere() -> IO[bytes]:
-    """A file without a name, in memory where the system has such: a device may have no folder to write to."""
+    """A file without a name, in memory if the system supports that: a device may have no folder to write
+    to."""
     if hasattr(os, "memfd_create"):
         return os.fdopen(os.memfd_create("stderr"), "w+b")
     return tempfile.TemporaryFile()

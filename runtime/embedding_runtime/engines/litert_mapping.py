@@ -1,13 +1,14 @@
-"""One signature of a LiteRT file as a model of its own: the same bytes, mapped, with all but one left out.
+"""Maps one signature of a LiteRT file as a model of its own: the same bytes, without the other signatures.
 
-LiteRT compiles every signature of what it opens, and a full-size graph has seven: 25 ms and 6 MB for each,
-most of which a process never runs. A view costs one. It is a private mapping of the file whose two lists, of
-subgraphs and of signatures, are cut to one entry; nothing else in a model refers to a subgraph by its number.
+LiteRT compiles every signature of the file that it opens, and a full-size graph has seven: 25 ms and 6 MB for
+each, most of which a process never runs. A view of one signature costs only one. It is a private mapping of
+the file whose two lists, of subgraphs and of signatures, are cut to one entry; nothing else in a model refers
+to a subgraph by its number.
 
-LiteRT's Python interface opens a path or `bytes`, and to copy a model into bytes takes as much memory as it
-has bytes. So the mapping is made to be bytes: the page before it ends with the header that CPython gives such
-an object. Where Python is another one, or the system is not Linux, `supported` is false, and the whole file
-has to do.
+LiteRT's Python interface opens a path or `bytes`, and copying a model into bytes takes as much memory as the
+model has bytes. So the mapping is made to look like bytes: the page before it ends with the header that
+CPython gives such an object. Under another Python, or on a system other than Linux, `supported` is false and
+the whole file is opened.
 """
 
 import ctypes
@@ -33,13 +34,13 @@ _SIGNATURE_KEY, _SIGNATURE_SUBGRAPH = 2, 4
 
 
 def supported() -> bool:
-    """Whether this Python keeps bytes as views need them."""
+    """Whether this Python lays out bytes as views need them."""
     cpython = sys.implementation.name == "cpython" and sys.platform == "linux"
     return cpython and sys.version_info < _UNTRIED and bytes.__basicsize__ == _HEADER.size + 1
 
 
 class Views:
-    """A LiteRT file, open for views; another file that takes its path does not reach it.
+    """A LiteRT file, open for views; it stays the same even if another file takes its path.
 
     Attributes:
         names: of the signatures, by the number of tokens that they take, ascending.
@@ -58,7 +59,7 @@ class Views:
         self._places = {length: place for length, (place, _) in places.items()}
 
     def open(self, length: int) -> "View":
-        """The file with the one signature of this length.
+        """A view of the file with only the signature of this length.
 
         Raises:
             OSError: no room to map it.
@@ -73,9 +74,9 @@ class Views:
 
 
 class View:
-    """A private mapping of a file; `data` is it as bytes.
+    """A private mapping of a file; `data` is the mapping as bytes.
 
-    It is read-only but for pages that are written to: a device may have less memory than the file has bytes.
+    Only pages that are written to are writable: a device may have less memory than the file has bytes.
     """
 
     def __init__(self, file: int, size: int) -> None:
@@ -107,7 +108,7 @@ class View:
         ctypes.memmove(self._start + at, content, len(content))
 
     def close(self) -> None:
-        """Unmap it, unless somebody still holds its bytes; then the mapping stays for good."""
+        """Unmap it, unless its bytes are still in use; then the mapping stays forever."""
         if self._base and sys.getrefcount(self.data) <= self._references:
             base, self._base = self._base, 0
             self.data = b""
@@ -116,7 +117,7 @@ class View:
 
 @dataclass(frozen=True)
 class _Table:
-    """A table of a FlatBuffer: where it lies in the data."""
+    """A table of a FlatBuffer, by its position in the data."""
 
     data: Any
     at: int
@@ -126,7 +127,7 @@ class _Table:
         return cls(data, _unsigned(data, 0))
 
     def field(self, number: int) -> int | None:
-        """Where a field lies; None where it has its default value."""
+        """The position of a field; None if it has its default value."""
         entries = self.at - _signed(self.data, self.at)
         place = 4 + 2 * number
         if place >= struct.unpack_from("<H", self.data, entries)[0]:
@@ -135,7 +136,7 @@ class _Table:
         return self.at + offset if offset else None
 
     def items(self, number: int) -> range:
-        """Where the items of a vector lie, 4 bytes each."""
+        """The positions of a vector's items, 4 bytes each."""
         field = self.field(number)
         if field is None:
             return range(0)
@@ -160,10 +161,10 @@ def _signatures(data: Any) -> list[tuple[int, str]]:
             raise ValueError(f"it begins with {bytes(data[:8])!r}")
         model = _Table.root(data)
         graphs = model.items(_MODEL_SUBGRAPHS)
-        found = [model.table(item) for item in model.items(_MODEL_SIGNATURES)]
-        if not found:
+        signatures = [model.table(item) for item in model.items(_MODEL_SIGNATURES)]
+        if not signatures:
             raise IndexError("no signatures")
-        return [(_length(model.table(graphs[_subgraph(s)])), s.text(_SIGNATURE_KEY)) for s in found]
+        return [(_length(model.table(graphs[_subgraph(s)])), s.text(_SIGNATURE_KEY)) for s in signatures]
     except (struct.error, IndexError) as e:
         raise ValueError(f"its tables are damaged ({e})") from e
 
@@ -180,30 +181,30 @@ def _subgraph(signature: _Table) -> int:
 
 
 def _keep(view: View, signature: int) -> None:
-    """Leave one signature and its subgraph, as the first and only entries of their lists."""
+    """Keep one signature and its subgraph, as the only entries of their lists."""
     model = _Table.root(view.data)
-    kept = model.table(model.items(_MODEL_SIGNATURES)[signature])
-    _cut(view, model.items(_MODEL_SUBGRAPHS), _subgraph(kept))
+    entry = model.table(model.items(_MODEL_SIGNATURES)[signature])
+    _cut(view, model.items(_MODEL_SUBGRAPHS), _subgraph(entry))
     _cut(view, model.items(_MODEL_SIGNATURES), signature)
-    field = kept.field(_SIGNATURE_SUBGRAPH)
+    field = entry.field(_SIGNATURE_SUBGRAPH)
     if field is not None:
         view.put(field, 0)
 
 
-def _cut(view: View, items: range, kept: int) -> None:
-    target = items[kept] + _unsigned(view.data, items[kept])
+def _cut(view: View, items: range, index: int) -> None:
+    target = items[index] + _unsigned(view.data, items[index])
     view.put(items.start, target - items.start)
     view.put(items.start - 4, 1)
 
 
 def _unsigned(data: Any, at: int) -> int:
-    found: int = struct.unpack_from("<I", data, at)[0]
-    return found
+    number: int = struct.unpack_from("<I", data, at)[0]
+    return number
 
 
 def _signed(data: Any, at: int) -> int:
-    found: int = struct.unpack_from("<i", data, at)[0]
-    return found
+    number: int = struct.unpack_from("<i", data, at)[0]
+    return number
 
 
 @cache

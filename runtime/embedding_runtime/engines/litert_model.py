@@ -1,6 +1,6 @@
-"""LiteRT's compiled signatures of one graph: how they are opened, run once, and let go of.
+"""LiteRT's compiled signatures of one graph: opens them, runs one once, and releases them.
 
-Knows token ids that fill a bucket, nothing of how a shorter text gets there or of who may run when.
+It takes token ids that fill a bucket; `litert_session` pads texts and decides who may run when.
 """
 
 import traceback
@@ -37,11 +37,11 @@ class Signature:
     dim: int
 
     def run(self, tokens: NDArray[np.int32]) -> Floats:
-        """The vector (D,) of tokens [1, S]; what goes wrong is the engine's own exception."""
+        """The vector (D,) of tokens [1, S]; errors are the engine's own exceptions."""
         self.tokens.write(tokens)
         self.model.run_by_index(self.index, [self.tokens], [self.vector])
-        found: Floats = self.vector.read(self.dim, np.float32)
-        return found
+        vector: Floats = self.vector.read(self.dim, np.float32)
+        return vector
 
 
 class Whole:
@@ -62,7 +62,7 @@ class Whole:
         self._signatures = {shortest: _signature(model, name)}
 
     def signature(self, length: int) -> Signature:
-        """That of `length` tokens; from the first time on it has memory for its activations.
+        """The signature of `length` tokens; from its first use on it holds memory for its activations.
 
         Raises:
             EngineError: there is none.
@@ -73,15 +73,15 @@ class Whole:
         return self._signatures[length]
 
     def drop(self) -> None:
-        """Let go of it."""
+        """Release the model."""
         with quiet():
             self._signatures, self._model = {}, None
 
 
 class OneByOne:
-    """Signatures of a file, each compiled when it is asked for, over weights that are packed in a file.
+    """Signatures of a file, each compiled on first use, over weights that are packed in a file.
 
-    Those that were asked for last stay open, see `KEPT_TOKENS`.
+    The ones used last stay open, see `KEPT_TOKENS`.
 
     Attributes:
         names: of the signatures, by the number of tokens that they take, ascending.
@@ -101,7 +101,7 @@ class OneByOne:
             self._files = stack.pop_all()
 
     def signature(self, length: int) -> Signature:
-        """That of `length` tokens.
+        """The signature of `length` tokens.
 
         Raises:
             EngineError: LiteRT does not load it.
@@ -114,7 +114,7 @@ class OneByOne:
         return self._compiled[length][0]
 
     def drop(self) -> None:
-        """Let go of all: of models before what they lie in."""
+        """Release all models, and then the mappings that hold them."""
         for length in tuple(self._compiled):
             self._close(length)
         with quiet():
@@ -154,7 +154,7 @@ def open_model(path: Path, threads: int, weights: Path | None) -> Whole | OneByO
 
 
 def _one_by_one(path: Path, threads: int, weights: Path | None) -> OneByOne | None:
-    """Where weights are packed and the file can be mapped."""
+    """Open signatures one by one, if weights are packed and the file can be mapped."""
     if weights is None or not supported() or not weights.exists() or weights.stat().st_size == 0:
         return None
     with suppress(OSError):
@@ -164,7 +164,7 @@ def _one_by_one(path: Path, threads: int, weights: Path | None) -> OneByOne | No
 
 @contextmanager
 def _opening(path: Path) -> Iterator[None]:
-    """Quietly; what goes wrong becomes an EngineError."""
+    """Silence the engine, and turn its exceptions into an EngineError."""
     engine = engine_module("litert")
     with quiet():
         try:
@@ -192,11 +192,11 @@ def _signature(model: Any, name: str) -> Signature:
     (tokens,), (vector,) = model.create_input_buffers(index), model.create_output_buffers(index)
     # The engine sets more of itself up at the first write, and tells that too.
     tokens.write(np.zeros((1, _length(model, name)), dtype=np.int32))
-    (taken,) = model.get_output_tensor_details(name).values()
-    return Signature(model, index, tokens, vector, int(taken["shape"][-1]))
+    (output,) = model.get_output_tensor_details(name).values()
+    return Signature(model, index, tokens, vector, int(output["shape"][-1]))
 
 
 def _length(model: Any, name: str) -> int:
-    """The number of tokens that a signature takes; its name is no matter (published files have their own)."""
-    (given,) = model.get_input_tensor_details(name).values()
-    return int(given["shape"][-1])
+    """The number of tokens that a signature takes, whatever its name (published files have their own)."""
+    (details,) = model.get_input_tensor_details(name).values()
+    return int(details["shape"][-1])

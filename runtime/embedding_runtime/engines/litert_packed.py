@@ -1,7 +1,7 @@
 """LiteRT with XNNPACK's packed weights in a file: prepared once on a device, memory-mapped from then on.
 
-XNNPACK believes the file: another model's, or a damaged one, gives wrong vectors without a word.
-`open_bundle` and `device_cache` guard it.
+XNNPACK trusts the file: one of another model, or a damaged one, gives wrong vectors silently. `open_bundle`
+and `device_cache` guard against that.
 """
 
 import os
@@ -55,9 +55,9 @@ def open_packed(folder: Path, graph: Path, threads: int, pad_id: int) -> LitertS
 
 @contextmanager
 def _safe_to_write(target: Path, graph_bytes: int) -> Iterator[Path]:
-    """A file that is not the disk's, where there is such a thing; `target` itself, if it has room, elsewhere.
+    """A file in memory if the system has such files; else `target` itself, if the disk has room.
 
-    XNNPACK ends the process where it cannot write.
+    XNNPACK ends the process if it cannot write.
     """
     descriptor = os.memfd_create("packed-weights") if hasattr(os, "memfd_create") else None
     try:
@@ -72,5 +72,5 @@ def _safe_to_write(target: Path, graph_bytes: int) -> Iterator[Path]:
 
 
 def _identity(file: Path) -> tuple[int, int, int]:
-    found = file.stat()
-    return found.st_ino, found.st_size, found.st_mtime_ns
+    status = file.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns

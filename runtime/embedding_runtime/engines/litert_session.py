@@ -1,7 +1,8 @@
-"""One LiteRT graph, ready to run. Knows token ids and arrays, nothing of texts, prompts or dimensions.
+"""One LiteRT graph, ready to run on token ids.
 
-A graph has a signature for each bucket, a length that its input has: int32 `tokens` [1, S], padded on the
-right, from which it derives the mask. One text at a time, so a vector cannot depend on its batch.
+A graph has a signature for each bucket, which is a fixed input length: int32 `tokens` [1, S], padded on the
+right. The graph derives the mask from them. It runs one text at a time, so a vector cannot depend on its
+batch.
 """
 
 import threading
@@ -23,7 +24,7 @@ class LitertSession:
     """Runs one graph on the CPU. `run` may be called from several threads at once; they take turns.
 
     Attributes:
-        buckets: the lengths there are, ascending.
+        buckets: the available lengths, ascending.
         signatures: their names in the file.
         pad_id: the id that pads texts, and may not stand in one.
     """
@@ -32,9 +33,9 @@ class LitertSession:
         """Open a graph.
 
         Args:
-            weights: XNNPACK's file of packed weights. It is taken as it is where it exists, whatever it
-                holds (see `device_cache`), and written where it does not; None keeps them in memory. With a
-                file each bucket is opened when the first text comes for it, else all of them now.
+            weights: XNNPACK's file of packed weights. An existing file is used as it is, whatever it holds
+                (see `device_cache`); a missing one is written; None keeps the weights in memory. With a file,
+                each bucket is opened when the first text needs it, else all of them now.
 
         Raises:
             EngineError: ai-edge-litert is missing, or does not load the graph.
@@ -50,11 +51,11 @@ class LitertSession:
         """The sentence embeddings (B, D) for ids and mask, int64 of shape (B, S), right-padded.
 
         Raises:
-            InputError: another output is asked for, or ids that the graph cannot take.
+            InputError: another output is requested, or the graph cannot take the ids.
             EngineError: the engine failed.
         """
         if outputs != (OUTPUT,):
-            raise InputError(f"A LiteRT graph gives {OUTPUT!r} only; {list(outputs)} was asked for.")
+            raise InputError(f"A LiteRT graph gives {OUTPUT!r} only; {list(outputs)} was requested.")
         rows = [row[:length].astype(np.int32) for row, length in zip(ids, mask.sum(axis=1), strict=True)]
         return [np.stack([self._vector(row) for row in rows])]
 
@@ -62,7 +63,7 @@ class LitertSession:
         """Refuse ids (S,) with padding among them, or more than the largest bucket holds.
 
         Raises:
-            InputError: the caller puts the subject before the message.
+            InputError: the caller prefixes the message with its subject.
         """
         if len(ids) > self.buckets[-1]:
             raise InputError(f"has {len(ids)} tokens; the graph's largest bucket holds {self.buckets[-1]}.")
@@ -73,7 +74,7 @@ class LitertSession:
             )
 
     def bucket(self, length: int) -> int:
-        """The smallest bucket that holds `length` tokens, which are at most what the largest holds."""
+        """The smallest bucket that holds `length` tokens; `length` is at most the largest bucket."""
         return next(size for size in self.buckets if length <= size)
 
     def _vector(self, ids: NDArray[np.int32]) -> Floats:

@@ -1,7 +1,7 @@
-"""ONNX files that are links, as hub caches keep them: where their external data really lies.
+"""ONNX files that are links, as in hub caches: finds where their external data really lies.
 
-An engine refuses data whose real place is outside the folder it looks in. So links are followed here, once,
-and the graph is handed over with the real places in it. Knows nothing of engines.
+An engine refuses data whose real location is outside the folder that it looks in. So links are followed here,
+once, and the graph is handed over with the real locations in it.
 """
 
 import os
@@ -13,9 +13,9 @@ from embedding_runtime.errors import BundleError
 
 
 def links_followed(model: bytes, graph: Path) -> tuple[bytes, Path]:
-    """The ONNX file `model`, which lies at `graph`, and the folder from which its data is found in fact.
+    """The ONNX file `model`, whose path is `graph`, and the folder in which its data really lies.
 
-    A graph that is a link may have its data beside the link, or beside what that leads to.
+    A graph that is a link may have its data beside the link, or beside the link's target.
 
     Raises:
         BundleError: not an ONNX file.
@@ -33,7 +33,8 @@ def links_followed(model: bytes, graph: Path) -> tuple[bytes, Path]:
 
 
 def data_beside(graph: Path) -> Path:
-    """The folder where a graph's data has the names that the graph uses, beside one of the links to it."""
+    """The folder in which a graph's data has the names that the graph uses: beside one of the links to the
+    graph."""
     if not graph.is_symlink():
         return graph.parent
     names = [name for name in locations(graph.read_bytes()) if _inside(name)]
@@ -47,7 +48,7 @@ def _real(name: str, graph: Path) -> Path:
 
 
 def _hops(graph: Path) -> Iterator[Path]:
-    """The graph as it is named, and what each link leads to, which may be one again."""
+    """The graph's path, and the target of each link in turn, which may be a link again."""
     yield graph
     while graph.is_symlink():
         graph = graph.parent / graph.readlink()
@@ -55,7 +56,8 @@ def _hops(graph: Path) -> Iterator[Path]:
 
 
 def _inside(name: str) -> bool:
-    """Names that lead out of the folder are left to the engine, which refuses them."""
+    """Whether a name stays inside the folder. Names that lead out of it are left to the engine, which refuses
+    them."""
     path = PurePosixPath(name)
     return not path.is_absolute() and ".." not in path.parts
 

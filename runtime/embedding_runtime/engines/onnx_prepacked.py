@@ -1,7 +1,7 @@
 """ONNX Runtime with its packed weights in a file: prepared once on a device, memory-mapped from then on.
 
-Without this every session packs all weights into memory of its own. `open_bundle` says which
-graphs get it, and `device_cache` guards the files.
+Without this, every session packs all weights into memory of its own. `open_bundle` decides which graphs use
+it, and `device_cache` guards the files.
 """
 
 import json
@@ -30,7 +30,7 @@ _EXTERNAL_BYTES = "1024"
 
 
 def build(graph: Path, folder: Path) -> None:
-    """Write the optimised graph, its weights as they are and packed, and a note of where its tables lie.
+    """Write the optimised graph, its weights both plain and packed, and a record of where its tables lie.
 
     Raises:
         BundleError, EngineError: the graph cannot be read or loaded.
@@ -55,7 +55,7 @@ def open_prepacked(folder: Path, graph: Path, threads: int) -> OnnxSession:
     """A session on what `build` wrote, with the tables mapped from beside `graph`.
 
     Raises:
-        EngineError: the engine does not load it.  BundleError: a table is not where it should be.
+        EngineError: the engine does not load it.  BundleError: a table is not at its recorded place.
     """
     try:
         noted = json.loads((folder / TABLES).read_text(encoding="utf-8"))
@@ -77,9 +77,9 @@ def _mapped(tables: list[Table], beside: Path) -> Mapping[str, NDArray[Any]]:
 
 
 def _map(path: Path) -> mmap.mmap:
-    """A file whose pages are read from the disk one by one: rows of a table are read at random."""
+    """Map a file and have its pages read from the disk one by one: rows of a table are read at random."""
     with path.open("rb") as file:
-        found = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    if hasattr(found, "madvise"):
-        found.madvise(mmap.MADV_RANDOM)
-    return found
+        mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    if hasattr(mapping, "madvise"):
+        mapping.madvise(mmap.MADV_RANDOM)
+    return mapping

@@ -1,4 +1,4 @@
-"""One ONNX graph, ready to run. Knows token ids and arrays, nothing of texts, prompts or dimensions."""
+"""One ONNX graph, ready to run on token ids."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,7 +26,7 @@ def engine() -> Any:
 
 
 def session_options(threads: int) -> Any:
-    """SessionOptions as every graph of a bundle is run with."""
+    """The SessionOptions with which every graph of a bundle runs."""
     options = engine().SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -43,7 +43,7 @@ def session_options(threads: int) -> Any:
 
 
 def create_session(model: Path | bytes, options: Any, named: Path) -> Any:
-    """An onnxruntime.InferenceSession on a file, or on the bytes of one that lies at `named`.
+    """An onnxruntime.InferenceSession on a file, or on the bytes of a file whose path is `named`.
 
     Raises:
         EngineError: onnxruntime does not load it.  BundleError: it is not an ONNX file.
@@ -63,7 +63,7 @@ def create_session(model: Path | bytes, options: Any, named: Path) -> Any:
 
 
 def with_data(model: Path | bytes, options: Any, named: Path) -> Path | bytes:
-    """The model, with `options` saying where its external data lies: links, as in hub caches, are followed.
+    """The model; `options` get the folder of its external data. Links, as in hub caches, are followed.
 
     Raises:
         BundleError: bytes that are not an ONNX file.
@@ -76,9 +76,9 @@ def with_data(model: Path | bytes, options: Any, named: Path) -> Path | bytes:
     from embedding_runtime.engines.onnx_links import links_followed
 
     whole = model if isinstance(model, bytes) else model.read_bytes()
-    found, folder = links_followed(whole, named)
+    linked, folder = links_followed(whole, named)
     options.add_session_config_entry(_DATA_FOLDER, str(folder))
-    return found
+    return linked
 
 
 class OnnxSession:
@@ -88,7 +88,7 @@ class OnnxSession:
         """Open a graph; its external data is memory-mapped by ONNX Runtime.
 
         `tables` are inputs that stay the same from run to run; a graph that has them was optimised when it
-        was written (see `onnx_prepacked`), and must be run as it stands.
+        was written (see `onnx_prepacked`), and must be run without further optimisation.
 
         Raises:
             EngineError: onnxruntime is missing, or does not load the graph.
@@ -117,4 +117,4 @@ class OnnxSession:
         return results
 
     def check_ids(self, ids: NDArray[np.int32]) -> None:
-        """Take any: the mask comes beside the ids."""
+        """Accept all ids: the mask is passed separately."""

@@ -1,9 +1,9 @@
-"""Takes lookup tables out of an ONNX file, so that they are fed from the bundle's own memory-mapped data.
+"""Takes lookup tables out of an ONNX file, so that they can be fed from the bundle's memory-mapped data.
 
-A table is a tensor of external data that only `Gather` reads. Fed as an input it costs nothing per run, and
-a copy of the graph need not hold it (the token table is two thirds of the weights). Reads and writes just
-enough of protobuf's wire format and of onnx.proto for that, because the runtime does without the onnx
-package; knows nothing of engines.
+A table is a tensor of external data that only `Gather` reads. Fed as an input it costs nothing per run, and a
+copy of the graph need not hold it (the token table is two thirds of the weights). This module reads and
+writes just enough of protobuf's wire format and of onnx.proto for that, because the runtime does not depend
+on the onnx package.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -30,7 +30,7 @@ Field = tuple[int, int, bytes | int]
 
 @dataclass(frozen=True)
 class Table:
-    """Where a table's values lie: numpy dtype and shape at a byte offset of a file beside the graph."""
+    """The place of a table's values: numpy dtype and shape at a byte offset of a file beside the graph."""
 
     name: str
     dtype: str
@@ -54,9 +54,9 @@ def without_tables(model: bytes) -> tuple[bytes, tuple[Table, ...]]:
         tables: list[Table] = []
 
         def edit(graph: bytes) -> bytes:
-            kept, found = _graph_without_tables(graph)
-            tables.extend(found)
-            return kept
+            rest, removed = _graph_without_tables(graph)
+            tables.extend(removed)
+            return rest
 
         return graph_edited(model, edit), tuple(tables)
     except (StopIteration, IndexError, ValueError) as e:
@@ -64,7 +64,8 @@ def without_tables(model: bytes) -> tuple[bytes, tuple[Table, ...]]:
 
 
 def graph_edited(model: bytes, edit: Callable[[bytes], bytes]) -> bytes:
-    """The ONNX file `model` with its GraphProto as `edit` gives it; StopIteration where it has none."""
+    """The ONNX file `model` with its GraphProto replaced by the result of `edit`; StopIteration if it has
+    none."""
     fields = list(_fields(model))
     at = next(i for i, (number, _, _) in enumerate(fields) if number == _MODEL_GRAPH)
     fields[at] = (_MODEL_GRAPH, _BYTES, edit(_bytes(fields[at][2])))
@@ -73,23 +74,23 @@ def graph_edited(model: bytes, edit: Callable[[bytes], bytes]) -> bytes:
 
 def locations(model: bytes) -> set[str]:
     """Names of the files of external data that an ONNX file uses."""
-    found: set[str] = set()
+    names: set[str] = set()
 
     def note(name: str) -> str:
-        found.add(name)
+        names.add(name)
         return name
 
     graph_edited(model, lambda graph: _located(graph, note))
-    return found
+    return names
 
 
 def moved(graph: bytes, names: Mapping[str, str]) -> bytes:
-    """A GraphProto whose external data lies in files of other names."""
+    """A GraphProto whose external data lies in renamed files."""
     return _located(graph, lambda name: names.get(name, name))
 
 
 def _located(graph: bytes, rename: Callable[[str], str]) -> bytes:
-    """A GraphProto with every location of external data as `rename` gives it."""
+    """A GraphProto with every location of external data replaced by the result of `rename`."""
 
     def entry(value: bytes) -> bytes:
         fields = {number: text for number, _, text in _fields(value)}
@@ -112,19 +113,19 @@ def _graph_without_tables(graph: bytes) -> tuple[bytes, tuple[Table, ...]]:
     fields = list(_fields(graph))
     tables: dict[str, Table] = {}
     gathered = _only_gathered([_bytes(v) for number, _, v in fields if number == _GRAPH_NODE])
-    kept = []
+    rest = []
     for number, wire, value in fields:
         table = _table(_bytes(value)) if number == _GRAPH_INITIALIZER else None
         if table and table.name in gathered:
             tables[table.name] = table
         else:
-            kept.append((number, wire, value))
-    kept += [(_GRAPH_INPUT, _BYTES, _value_info(t)) for t in tables.values()]
-    return b"".join(_field(*f) for f in kept), tuple(tables.values())
+            rest.append((number, wire, value))
+    rest += [(_GRAPH_INPUT, _BYTES, _value_info(t)) for t in tables.values()]
+    return b"".join(_field(*f) for f in rest), tuple(tables.values())
 
 
 def _only_gathered(nodes: list[bytes]) -> set[str]:
-    """Names that are read, but only as the data of a Gather; none where nodes have graphs of their own."""
+    """Names that are read only as the data of a Gather; none if nodes have graphs of their own."""
     data: set[str] = set()
     other: set[str] = set()
     for node in nodes:

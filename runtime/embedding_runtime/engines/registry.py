@@ -1,6 +1,6 @@
-"""Which engine runs which format, whether it is installed, and what an opened graph answers to.
+"""Which engine runs which format, whether it is installed, and the interface of an opened graph.
 
-The one place that names the engines' packages. Opens no graph.
+Only this module names the engines' packages. It opens no graph.
 """
 
 import importlib
@@ -64,7 +64,7 @@ class Session(Protocol):
         """Refuse a text's ids (S,) that this graph cannot take.
 
         Raises:
-            InputError: the caller puts the subject before the message.
+            InputError: the caller prefixes the message with its subject.
         """
 
 
@@ -74,7 +74,7 @@ def installed(format: Format) -> bool:
 
 
 def unfit(format: Format) -> str | None:
-    """Why this CPU cannot run the format's engine; None where it can."""
+    """Why this CPU cannot run the format's engine; None if it can."""
     if format == "litert" and cpu_kind() == "arm" and cpu_flags():
         # Seen with 2.3.0 on an emulated Cortex-A72: opening a graph ends the process with SIGILL.
         return (
@@ -111,23 +111,23 @@ def engine_module(format: Format) -> Any:
 
 
 def check_engine_version(graph: Graph) -> str:
-    """The engine's version, refused when older than the graph needs, on this CPU or on any.
+    """The engine's version; refused if it is older than the graph needs, on this CPU or on all.
 
     Raises:
         EngineError: missing or too old.
     """
-    engine, found = ENGINES[graph.format], str(engine_module(graph.format).__version__)
-    if _release(found) < _release(graph.engine_min_version):
+    engine, version = ENGINES[graph.format], str(engine_module(graph.format).__version__)
+    if _release(version) < _release(graph.engine_min_version):
         raise EngineError(
-            f"The graph {graph.key} needs {engine.name} >= {graph.engine_min_version}; {found} is installed. "
-            f"Upgrade with: pip install '{engine.name}>={graph.engine_min_version}'"
+            f"The graph {graph.key} needs {engine.name} >= {graph.engine_min_version}; {version} is "
+            f"installed. Upgrade with: pip install '{engine.name}>={graph.engine_min_version}'"
         )
     check_floor(graph.format, graph.precision)
-    return found
+    return version
 
 
 def check_floor(format: Format, precision: Precision) -> None:
-    """Refuse what would end the process: a precision that this version cannot open on this kind of CPU.
+    """Refuse a precision that this version cannot open on this kind of CPU, because it would end the process.
 
     Raises:
         EngineError: missing or too old.
@@ -137,7 +137,7 @@ def check_floor(format: Format, precision: Precision) -> None:
 
 
 def below_floor(format: Format, precision: Precision, version: str, kind: str) -> str | None:
-    """Why a version of an engine cannot open a precision on a kind of CPU; None where it can."""
+    """Why a version of an engine cannot open a precision on a kind of CPU; None if it can."""
     floor, name = _FLOORS.get((format, precision, kind)), ENGINES[format].name
     if floor is None or _release(version) >= _release(floor):
         return None
@@ -150,12 +150,12 @@ def below_floor(format: Format, precision: Precision, version: str, kind: str) -
 
 
 def first_line(error: Exception) -> str:
-    """What an engine's own error says first, cut to 300 characters."""
+    """The first line of an engine's own error, cut to 300 characters."""
     return str(error).strip().split("\n")[0][:300]
 
 
 def _shut_out(engine: Engine) -> str | None:
-    """Why importing an engine now would end the process; None where it would not."""
+    """Why importing an engine now would end the process; None if it would not."""
     if engine.module != "onnxruntime" or engine.module in sys.modules or number_facets():
         return None
     return (

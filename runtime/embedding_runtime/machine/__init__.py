@@ -1,1 +1,1 @@
-"""The machine: CPU, cores, threads, memory, and what is kept on it between starts."""
+"""The machine: CPU, cores, threads, memory, and the files cached on it between starts."""

@@ -1,6 +1,6 @@
-"""How much CPU time and memory the control group of this process grants (Linux; containers, systemd units).
+"""How much CPU time and memory this process's control group grants (Linux; containers, systemd units).
 
-Every function reads the tree under `root`, so that it can be shown another machine's. Knows nothing of CPUs.
+Every function reads the tree under `root`, so that a test can give it another machine's.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ _NO_LIMIT = 1 << 60
 
 
 def cpu_quota(root: Path = ROOT) -> float | None:
-    """CPUs' worth of time, the least of the group and those around it; None when unlimited or unknown."""
+    """The quota in CPUs, the smallest of the group and its parents; None if unlimited or unknown."""
     quotas = [_share(*_words(folder / "cpu.max")) for folder in _folders(root, "")]
     for folder in _folders(root, "cpu"):
         quotas.append(_share(*_words(folder / "cpu.cfs_quota_us"), *_words(folder / "cpu.cfs_period_us")))
@@ -20,7 +20,7 @@ def cpu_quota(root: Path = ROOT) -> float | None:
 
 
 def memory_limit(root: Path = ROOT) -> int | None:
-    """Bytes, the least of the group and those around it; None when unlimited or unknown."""
+    """The limit in bytes, the smallest of the group and its parents; None if unlimited or unknown."""
     texts = [_words(folder / "memory.max") for folder in _folders(root, "")]
     texts += [_words(folder / "memory.limit_in_bytes") for folder in _folders(root, "memory")]
     limits = [int(words[0]) for words in texts if words and words[0].isdigit()]
@@ -28,7 +28,8 @@ def memory_limit(root: Path = ROOT) -> int | None:
 
 
 def _folders(root: Path, controller: str) -> Iterator[Path]:
-    """The process's group and all around it, as far as they can be seen; no controller means version 2."""
+    """The folders of the process's group and its parents, as far as they are visible; no controller means
+    version 2."""
     mounts = root / "sys/fs/cgroup"
     names = ("unified", "") if not controller else (controller, "cpu,cpuacct")[: 1 + (controller == "cpu")]
     group = _group(root, controller).strip("/")
@@ -38,7 +39,7 @@ def _folders(root: Path, controller: str) -> Iterator[Path]:
 
 
 def _group(root: Path, controller: str) -> str:
-    """The path of the process's group in a hierarchy, `/` where it cannot be read."""
+    """The path of the process's group in a hierarchy, `/` if it cannot be read."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:

@@ -1,6 +1,6 @@
-"""Which CPUs this process may run on, and which of them are the fast ones. Knows nothing of engines.
+"""Which CPUs this process may run on, and which of them are the fast ones.
 
-Every function reads the tree under `root`, so that it can be shown another machine's.
+Every function reads the tree under `root`, so that a test can give it another machine's.
 """
 
 import os
@@ -45,7 +45,7 @@ _ARM_PARTS = {
 
 @dataclass(frozen=True)
 class Core:
-    """One CPU as the system numbers it; None for what the system does not tell."""
+    """One CPU by the system's number; None means that the system does not tell."""
 
     number: int
     name: str | None = None
@@ -60,14 +60,15 @@ def cores(root: Path = ROOT, allowed: Collection[int] | None = None) -> tuple[Co
     return tuple(Core(n, names.get(n), *_figures(root / f"sys/devices/system/cpu/cpu{n}")) for n in numbers)
 
 
-def fast_cores(found: Collection[Core]) -> tuple[Core, ...]:
-    """Those that are worth a thread beside the fastest; all where the system does not tell them apart."""
+def fast_cores(all_cores: Collection[Core]) -> tuple[Core, ...]:
+    """The cores that are worth a thread beside the fastest; all of them if the system does not tell them
+    apart."""
     for measure, share in (("capacity", _FAST_CAPACITY), ("megahertz", _FAST_CLOCK)):
-        values = [getattr(core, measure) for core in found]
+        values = [getattr(core, measure) for core in all_cores]
         if values and all(values):
             least = share * max(values)
-            return tuple(core for core, value in zip(found, values, strict=True) if value >= least)
-    return tuple(found)
+            return tuple(core for core, value in zip(all_cores, values, strict=True) if value >= least)
+    return tuple(all_cores)
 
 
 def _affinity() -> set[int]:
@@ -90,13 +91,13 @@ def _number(path: Path) -> int | None:
 
 def _names(root: Path) -> dict[int, str]:
     """Model names by CPU number."""
-    found: dict[int, str] = {}
+    names: dict[int, str] = {}
     number = -1
     for key, value in read_cpuinfo(root / "proc/cpuinfo"):
         if key == "processor" and value.isdigit():
             number = int(value)
         elif key == "model name":
-            found[number] = value
+            names[number] = value
         elif key == "CPU part":
-            found[number] = _ARM_PARTS.get(int(value, 16), f"ARM part {value}")
-    return found
+            names[number] = _ARM_PARTS.get(int(value, 16), f"ARM part {value}")
+    return names

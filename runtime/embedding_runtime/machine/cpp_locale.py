@@ -1,9 +1,9 @@
-"""libstdc++'s locale, kept sound for ONNX Runtime. Knows nothing of engines.
+"""Keeps libstdc++'s locale valid for ONNX Runtime.
 
 A library that carries a C++ runtime of its own (usearch from 2.26.2 on) shares some of libstdc++'s symbols
-with it: the numbers of the locale's facets. Loaded first, it counts them its own way, so that libstdc++ then
-gives one number to two facets, and ONNX Runtime ends the process when it is imported. Loaded second it finds
-the numbers given, and all is well.
+with it: the numbers of the locale's facets. If it is loaded first, it numbers them its own way; libstdc++
+then gives one number to two facets, and importing ONNX Runtime ends the process. If it is loaded second it
+finds the numbers assigned, and nothing goes wrong.
 """
 
 import ctypes
@@ -28,18 +28,18 @@ _CLASSIC = "_ZNSt6locale7classicEv"
 
 
 def number_facets() -> bool:
-    """Have libstdc++ number its facets now, where that has not been done; 0.1 ms.
+    """Make libstdc++ number its facets now, if it has not done so; takes 0.1 ms.
 
     Returns:
-        False where two facets have one number: another library came first, and libstdc++ is of no use in
-        this process. True where all is well, or where there is no libstdc++ (not on Linux).
+        False if two facets have one number: another library was loaded first, and libstdc++ is unusable in
+        this process. True if all is well, or if there is no libstdc++ (not on Linux).
     """
     if platform.system() != "Linux":
         return True
     try:
         library = ctypes.CDLL("libstdc++.so.6")
         library[_CLASSIC]()
-        found = [ctypes.c_size_t.in_dll(library, name).value for name in _FACETS]
+        numbers = [ctypes.c_size_t.in_dll(library, name).value for name in _FACETS]
     except (OSError, AttributeError, ValueError):  # none, or one without these names
         return True
-    return max(Counter(filter(None, found)).values(), default=0) < 2
+    return max(Counter(filter(None, numbers)).values(), default=0) < 2

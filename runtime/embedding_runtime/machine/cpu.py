@@ -1,4 +1,4 @@
-"""What kind of CPU this is, as far as it changes what an engine computes. Knows nothing of engines."""
+"""The kind of this CPU, as far as it changes what an engine computes."""
 
 import hashlib
 import os
@@ -38,13 +38,13 @@ def cpu_fingerprint() -> str:
 
 
 def cpu_flags() -> frozenset[str]:
-    """The instruction-set flags of the first CPU, empty where /proc/cpuinfo does not say."""
-    found = (value for key, value in read_cpuinfo(CPUINFO) if key.lower() in ("flags", "features"))
-    return frozenset(next(found, "").lower().split())
+    """The instruction-set flags of the first CPU, empty if /proc/cpuinfo does not say."""
+    flags = (value for key, value in read_cpuinfo(CPUINFO) if key.lower() in ("flags", "features"))
+    return frozenset(next(flags, "").lower().split())
 
 
 def read_cpuinfo(file: Path) -> tuple[tuple[str, str], ...]:
-    """The lines of /proc/cpuinfo as (key, value), in their order; none where there is no such file."""
+    """The lines of /proc/cpuinfo as (key, value), in their order; none if there is no such file."""
     try:
         lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -1,18 +1,20 @@
 """Files that an engine prepares once on a device, guarded so that they can never give a wrong vector.
 
-Knows nothing of engines or graphs: an engine hands in how to build a folder of such files, how to open it,
-and how to check what was opened. The guard is the same for all of them:
+An engine passes in how to build a folder of such files, how to open it, and how to check what was opened. The
+guard is the same for all engines:
 
-- an entry is named by all that its files depend on (graph, engine, version, CPU, layout), and says so inside;
-- it is written beside its place and renamed, so that a half entry never exists under an entry's name, and
-  several processes may build at once (the first one in wins, the others take it);
-- at every opening each file's size and CRC-32 are compared with the entry's seal (files of nothing but
-  numbers while the engine opens them: they are used only afterwards), and what was opened must pass the
-  caller's check (a golden vector: a checksum shows damage, not that the engine reads it rightly);
-- an entry in doubt is deleted and built again, once; when that fails too, or the folder cannot be
-  written, there is no entry, and the caller does without.
+- an entry is named after everything that its files depend on (graph, engine, version, CPU, layout), and
+  records the same inside;
+- it is written to a temporary folder and renamed, so that no half-written entry exists under an entry's name,
+  and several processes may build at once (the first one wins, the others use its entry);
+- at every opening the size and CRC-32 of each file are compared with the entry's seal (files that hold only
+  numbers are compared while the engine opens them, because they are used only afterwards), and what was
+  opened must pass the caller's check (a golden vector: a checksum shows damage, not that the engine reads the
+  file rightly);
+- an entry in doubt is deleted and built again, once; if that fails too, or the folder cannot be written,
+  there is no entry, and the caller runs without.
 
-What only building needs is imported where it is used: a cold start has no time for it.
+What only building needs is imported where it is used, so that a cold start does not pay for it.
 """
 
 import errno
@@ -48,9 +50,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class CacheKey:
-    """Everything that prepared files depend on; two keys that differ never share an entry.
+    """Everything that prepared files depend on; different keys never share an entry.
 
-    `graph` identifies the graph's very bytes, `cpu` the instruction set, `layout` the code that builds.
+    `graph` identifies the exact bytes of the graph, `cpu` the instruction set, `layout` the code that builds.
     """
 
     graph: str
@@ -67,7 +69,7 @@ class CacheKey:
 
 
 def entries_folder() -> Path:
-    """Where entries lie; removing it while nothing runs is always safe."""
+    """The folder of all entries; removing it while nothing runs is always safe."""
     return cache_folder() / "prepared"
 
 
@@ -77,48 +79,48 @@ def open_prepared(
     open_entry: Callable[[Path], T],
     check: Callable[[T], object],
 ) -> T | None:
-    """Open the entry for `key`, building it where there is none or it is in doubt.
+    """Open the entry for `key`; build it if there is none or it is in doubt.
 
     Args:
         build: fills an empty folder; may raise OSError or EmbeddingError.
         open_entry: opens a folder that `build` has filled; may raise EmbeddingError.
-        check: raises EmbeddingError where what was opened does not compute what it should.
+        check: raises EmbeddingError if the opened entry computes wrong results.
 
     Returns:
-        What `open_entry` gave, checked; None where there is no entry to be had on this device.
+        The checked result of `open_entry`; None if this device cannot have an entry.
     """
     entry = entries_folder() / key.name
-    found = _open(entry, key, open_entry, check)
-    if found is not None:
-        return found
+    result = _open(entry, key, open_entry, check)
+    if result is not None:
+        return result
     from embedding_runtime.machine.process_memory import give_back_memory
 
-    reason = "what was prepared does not pass its check"
+    reason = "the prepared files do not pass their check"
     try:
         _replace(entry, key, build)
         give_back_memory()
         # Twice: another process that was building may have put its own entry in the place of this one.
-        found = _open(entry, key, open_entry, check) or _open(entry, key, open_entry, check)
-        if found is None:
+        result = _open(entry, key, open_entry, check) or _open(entry, key, open_entry, check)
+        if result is None:
             _discard(entry)
     except (OSError, EmbeddingError) as e:
         reason = str(e)
-    if found is None:
+    if result is None:
         _NOTICES.once(
             entry.name,
-            f"Packed weights cannot be kept in {entry.parent} ({reason}). The graph runs without them: "
-            "right, but with more memory. Set XDG_CACHE_HOME to a folder that can be written, or load with "
-            "device_cache=False. (Shown once.)",
+            f"Packed weights cannot be kept in {entry.parent} ({reason}). Without them the graph gives the "
+            "same vectors but takes more memory. Set XDG_CACHE_HOME to a folder that can be written, or "
+            "load with device_cache=False. (Shown once.)",
             EmbeddingWarning,
         )
-    return found
+    return result
 
 
 def require_room(folder: Path, needed: int) -> None:
-    """Refuse to begin what the disk cannot hold.
+    """Refuse to begin if the disk has too little room.
 
     Raises:
-        OSError: less than `needed` bytes and some to spare are free where `folder` lies.
+        OSError: the disk of `folder` has less than `needed` bytes and a reserve free.
     """
     import shutil
 
@@ -128,7 +130,7 @@ def require_room(folder: Path, needed: int) -> None:
 
 
 def read_ahead(key: CacheKey) -> None:
-    """Have the system fetch the entry for `key` from the disk, if there is one, while others work."""
+    """Have the system read the entry for `key` from the disk in the background, if there is one."""
     if hasattr(os, "posix_fadvise"):
         threading.Thread(target=_read_ahead, args=(entries_folder() / key.name,), daemon=True).start()
 
@@ -141,7 +143,7 @@ def _read_ahead(entry: Path) -> None:
 
 
 def intact(entry: Path, key: CacheKey) -> bool:
-    """Whether an entry is for this key and its files are, byte for byte, those that were sealed."""
+    """Whether an entry is for this key and its files are byte for byte the sealed ones."""
     sealed = _sealed(entry, key)
     return sealed is not None and _as_sealed(entry, sealed)
 
@@ -150,10 +152,10 @@ def _sealed(entry: Path, key: CacheKey) -> dict[str, int] | None:
     """CRC-32 of each file; None unless the seal is for this key and for files of these names and sizes."""
     try:
         seal = json.loads((entry / SEAL).read_text(encoding="utf-8"))
-        found = {p.name: p.stat().st_size for p in entry.iterdir() if p.name != SEAL}
+        sizes = {p.name: p.stat().st_size for p in entry.iterdir() if p.name != SEAL}
         if seal["version"] != SEAL_VERSION or seal["key"] != asdict(key):
             return None
-        if found != {name: size for name, (size, _) in seal["files"].items()}:
+        if sizes != {name: size for name, (size, _) in seal["files"].items()}:
             return None
         return {name: crc for name, (_, crc) in seal["files"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -185,7 +187,7 @@ def _open(
 
 
 def _replace(entry: Path, key: CacheKey, build: Callable[[Path], None]) -> None:
-    """Build an entry and put it in place of what is there, unless a sound one has appeared meanwhile."""
+    """Build an entry and put it in place of the old one, unless a sound one has appeared in the meantime."""
     import tempfile
 
     entry.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -203,7 +205,7 @@ def _replace(entry: Path, key: CacheKey, build: Callable[[Path], None]) -> None:
 
 
 def _discard(entry: Path) -> None:
-    """Take an entry away; files that another process has mapped stay readable to it."""
+    """Remove an entry; files that another process has mapped stay readable to it."""
     import shutil
     import tempfile
 
@@ -219,7 +221,7 @@ def _discard(entry: Path) -> None:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove entries and leftovers of interrupted builds that nobody has touched for `KEPT_SECONDS`."""
+    """Remove entries and leftovers of interrupted builds that have not been touched for `KEPT_SECONDS`."""
     import shutil
 
     before = time.time() - KEPT_SECONDS

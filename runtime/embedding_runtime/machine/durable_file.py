@@ -1,14 +1,14 @@
-"""Text files that a power cut leaves whole: the new one, or the one before."""
+"""Writes text files that survive a power cut whole: either the new file or the previous one."""
 
 import os
 from pathlib import Path
 
 
 def replace_durably(path: Path, text: str, temporary: Path) -> None:
-    """Write `text` to `temporary`, have it on the disk, and give it the name `path`.
+    """Write `text` to `temporary`, flush it to the disk, and rename it to `path`.
 
     Raises:
-        OSError: it cannot be written; the file before stays, and `temporary` is gone.
+        OSError: it cannot be written; the previous file stays, and `temporary` is removed.
     """
     try:
         with temporary.open("w", encoding="utf-8") as file:

@@ -1,7 +1,4 @@
-"""How much memory a process holds, by what it is made of (Linux), and giving back what it does not need.
-
-Knows nothing of embeddings.
-"""
+"""How much memory a process holds and of which kind (Linux), and how to return what it does not need."""
 
 import ctypes
 from contextlib import suppress
@@ -24,7 +21,7 @@ class Memory:
 
 
 def process_memory(pid: int | str = "self", proc: Path = _PROC) -> Memory | None:
-    """Of a process; None where the system does not tell."""
+    """The memory of a process; None if the system does not tell."""
     try:
         rollup = _fields(proc / str(pid) / "smaps_rollup")
         status = _fields(proc / str(pid) / "status")
@@ -34,17 +31,17 @@ def process_memory(pid: int | str = "self", proc: Path = _PROC) -> Memory | None
 
 
 def give_back_memory() -> None:
-    """Let the C library return what has been freed: glibc would keep 90 MB after packing an int8 graph."""
+    """Have the C library return freed memory: glibc would keep 90 MB after packing an int8 graph."""
     with suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def _fields(path: Path) -> dict[str, int]:
-    """The lines `Name:   123 kB`, in bytes."""
-    found = {}
+    """The values of the lines `Name:   123 kB`, in bytes."""
+    values = {}
     for line in path.read_text().splitlines():
         name, _, value = line.partition(":")
         number, _, unit = value.strip().partition(" ")
         if unit == "kB" and number.isdigit():
-            found[name] = int(number) << 10
-    return found
+            values[name] = int(number) << 10
+    return values

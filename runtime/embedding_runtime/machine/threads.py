@@ -1,4 +1,4 @@
-"""How many threads an engine gets. Knows nothing of engines."""
+"""How many threads an engine gets."""
 
 from math import ceil
 from pathlib import Path
@@ -12,7 +12,7 @@ MOST = 512
 
 
 def resolve_threads(threads: int | None) -> int:
-    """The number asked for, or as many as pay.
+    """The requested number of threads, or as many as make the engine faster.
 
     Raises:
         InputTypeError: not an int.  InputError: below 1, or above `MOST`.
@@ -29,8 +29,8 @@ def resolve_threads(threads: int | None) -> int:
 def available_cpus(root: Path = ROOT, allowed: set[int] | None = None) -> int:
     """Fast CPUs this process may be scheduled on, capped by the control group's quota; at least 1.
 
-    On a board with fast and slow cores the slow ones are left out: a step waits for its last thread.
-    `root` and `allowed` stand for another machine's tree and affinity.
+    On a board with fast and slow cores the slow ones are left out, because every step waits for its last
+    thread. `root` and `allowed` replace this machine's tree and affinity by another's.
     """
     fast, quota = len(fast_cores(cores(root, allowed))), cpu_quota(root)
     return max(1, min(fast, ceil(quota) if quota else fast))

@@ -1,4 +1,4 @@
-"""Where the runtime keeps what it can make again; knows nothing of what is kept."""
+"""The folder in which the runtime keeps what it can make again."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ from pathlib import Path
 def cache_folder() -> Path:
     """`$XDG_CACHE_HOME/embedding-edge`, or `~/.cache/embedding-edge`; it need not exist.
 
-    A user without a home, as a service may have, gets a path that cannot exist, so that nothing is kept.
+    A user without a home, such as a service's, gets a path that cannot exist, so that nothing is kept.
     """
     base = os.environ.get("XDG_CACHE_HOME", "")
     try:

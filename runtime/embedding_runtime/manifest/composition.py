@@ -1,13 +1,13 @@
-"""What the manifest says of a graph that was composed for a wanted cosine."""
+"""The part of the manifest that describes how a graph was composed for a target cosine."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """A composition that was weighed: the `part` that has 8 bits here and in all that follow (None: all parts
-    have 4), bytes of graph and weights, the mean cosine estimated on the texts that were calibrated on, and
-    the one measured on others, where it was."""
+    """A composition that was considered: the `part` that has 8 bits here and in all later ones (None: all
+    parts have 4), the bytes of graph and weights, the mean cosine estimated on the calibration texts, and the
+    one measured on other texts, if it was."""
 
     part: str | None
     bytes: int
@@ -17,9 +17,9 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class Composition:
-    """The `bits` of each part of a graph that was made for a mean cosine of `target_cosine` to the float32
-    model, the cosines over so many `texts` that were not calibrated on, and what else was weighed, smallest
-    first."""
+    """How a graph was composed for a mean cosine of `target_cosine` to the float32 model: the `bits` of each
+    part, the cosines over `texts` texts that calibration did not use, and the other compositions considered,
+    smallest first."""
 
     target_cosine: float
     bits: dict[str, int]

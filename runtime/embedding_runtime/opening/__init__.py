@@ -1,1 +1,1 @@
-"""Opening a bundle: which graph is taken, and whether its files and vectors are sound."""
+"""Opens a bundle: chooses the graph, and checks that its files and vectors are intact."""

@@ -1,4 +1,4 @@
-"""Does the loaded bundle still give what it gave at export? Knows nothing of prompts or dimensions."""
+"""Checks that a loaded bundle still gives the ids and vectors that it gave at export."""
 
 from collections.abc import Callable
 
@@ -18,10 +18,10 @@ def check_golden_ids(tokenizer: Tokenizer, info: TokenizerInfo) -> None:
         BundleError: a text gives other ids; the message names it.
     """
     for golden in info.golden:
-        found = tuple(tokenizer.encode(golden.text))
-        if found != golden.ids:
+        token_ids = tuple(tokenizer.encode(golden.text))
+        if token_ids != golden.ids:
             raise BundleError(
-                f"The tokenizer {info.file} gives {list(found)} for {golden.text!r}; the manifest says "
+                f"The tokenizer {info.file} gives {list(token_ids)} for {golden.text!r}; the manifest says "
                 f"{list(golden.ids)}. The tokenizer or its library is not the one the bundle was made with: "
                 "export the bundle again."
             )
@@ -34,14 +34,14 @@ def check_golden_vectors(graph: Graph, run: Callable[[tuple[int, ...]], Floats])
         The largest absolute difference found, 0.0 when there is nothing to compare with.
 
     Raises:
-        BundleError: the difference passes the tolerance for this kind of CPU, or a vector is not finite.
+        BundleError: the difference exceeds the tolerance for this kind of CPU, or a vector is not finite.
     """
     tolerance = graph.golden_tolerance.get(cpu_kind(), graph.golden_tolerance.get("any"))
     worst = 0.0
     for golden in graph.golden:
-        found = run(golden.ids)
+        vector = run(golden.ids)
         difference = (
-            float(np.max(np.abs(found - golden.vector))) if found.shape == golden.vector.shape else np.inf
+            float(np.max(np.abs(vector - golden.vector))) if vector.shape == golden.vector.shape else np.inf
         )
         worst = max(worst, difference) if np.isfinite(difference) else np.inf
     if tolerance is not None and worst > tolerance:

@@ -1,7 +1,7 @@
-"""Are the bundle's files the ones the manifest describes? Knows nothing of engines or tokenizers.
+"""Checks that the bundle's files are the ones that the manifest describes.
 
-A file is hashed on its first load; its size, mtime and inode are then stamped in the user's cache, so that
-later loads only compare stamps. A cache that cannot be read or written costs time, never an error.
+A file is hashed on its first load; its size, mtime and inode are then recorded in the user's cache, so that
+later loads only compare those. A cache that cannot be read or written costs time, never an error.
 """
 
 import hashlib
@@ -25,7 +25,8 @@ STAMPS_VERSION = 1
 class Stamps:
     """What is known to be good on this machine about one bundle folder.
 
-    `files` maps a name to [size, mtime_ns, inode, sha256]; `golden` holds what `check_golden` has passed for.
+    `files` maps a name to [size, mtime_ns, inode, sha256]; `golden` holds the keys for which `check_golden`
+    has passed.
     """
 
     path: Path
@@ -46,7 +47,7 @@ class Stamps:
         return cls(path)
 
     def write(self) -> None:
-        """Write atomically; a cache that cannot be written is left alone."""
+        """Write atomically; if the cache cannot be written, nothing happens."""
         import tempfile  # late: a cold start should not pay for it
 
         data = {"version": STAMPS_VERSION, "files": self.files, "golden": self.golden}
@@ -82,14 +83,14 @@ def _verify_file(path: Path, name: str, record: FileRecord, stamps: Stamps, veri
         stamp: list[int | str] = [before.st_size, before.st_mtime_ns, before.st_ino, record.sha256]
         if verify == "cached" and stamps.files.get(name) == stamp:
             return
-        found = sha256(path)
+        digest = sha256(path)
     except FileNotFoundError as e:
         raise _damaged(path, "is missing") from e
     except OSError as e:
         raise BundleError(f"{path} cannot be read ({e}). Check its permissions and the disk.") from e
-    if found != record.sha256:
+    if digest != record.sha256:
         stamps.files.pop(name, None)
-        raise _damaged(path, f"has SHA-256 {found[:12]}…; the manifest says {record.sha256[:12]}…")
+        raise _damaged(path, f"has SHA-256 {digest[:12]}…; the manifest says {record.sha256[:12]}…")
     stamps.files[name] = stamp
 
 
@@ -99,7 +100,7 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _damaged(path: Path, found: str) -> BundleError:
+def _damaged(path: Path, fault: str) -> BundleError:
     return BundleError(
-        f"{path} {found}. The bundle is damaged or was changed after export: copy or export it again."
+        f"{path} {fault}. The bundle is damaged or was changed after export: copy or export it again."
     )

@@ -1,4 +1,4 @@
-"""Opening a bundle: every check between a folder's name and a graph that may be run. Encodes nothing."""
+"""Opens a bundle: makes every check between a folder's name and a graph that may be run."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -48,23 +48,24 @@ class Opened:
 
     @property
     def max_length(self) -> int:
-        """Tokens read of a text: the model's limit, or the graph's largest bucket where that is shorter."""
+        """The number of tokens of a text that are read: the model's limit, or the graph's largest bucket if
+        that is shorter."""
         return BundleGraph(self.path, self.manifest, self.graph).max_length
 
     def check_golden(self) -> float:
         """Largest absolute difference to the golden vectors.
 
         Raises:
-            BundleError: it passes the tolerance.
+            BundleError: it exceeds the tolerance.
         """
         return check_golden_vectors(self.graph, _vectors(self.session, self.manifest.tokenizer.pad_id))
 
 
 def open_bundle(path: Path, choice: Choice) -> Opened:
-    """Open a bundle, in the order manifest, verdict, files, tokenizer, graph, golden vectors.
+    """Open a bundle: check manifest, verdict, files, tokenizer, graph and golden vectors, in this order.
 
     Raises:
-        BundleError: damaged, changed, found wrong, or off from what it gave at export.
+        BundleError: damaged, changed, found wrong, or its vectors differ from those at export.
         EngineError: the engine is missing, too old, or does not load the graph.
         InputError: no such graph, or a bad value in `choice`.
     """
@@ -72,17 +73,17 @@ def open_bundle(path: Path, choice: Choice) -> Opened:
         raise InputError(f"verify is {choice.verify!r}; expected 'cached' or 'always'.")
     threads = resolve_threads(choice.threads)
     manifest = load_manifest(path)
-    chosen = BundleGraph(path, manifest, choose_graph(manifest, choice.format, choice.precision))
-    check_parity(chosen, choice.allow_failed)
-    version = check_engine_version(chosen.graph)
-    golden = tuple(g for g in chosen.graph.golden if len(g.ids) <= chosen.max_length)
-    graph, pad_id = replace(chosen.graph, golden=golden), manifest.tokenizer.pad_id
-    engine = backend(graph, chosen.path, threads, pad_id)
+    bundle_graph = BundleGraph(path, manifest, choose_graph(manifest, choice.format, choice.precision))
+    check_parity(bundle_graph, choice.allow_failed)
+    version = check_engine_version(bundle_graph.graph)
+    golden = tuple(g for g in bundle_graph.graph.golden if len(g.ids) <= bundle_graph.max_length)
+    graph, pad_id = replace(bundle_graph.graph, golden=golden), manifest.tokenizer.pad_id
+    engine = backend(graph, bundle_graph.path, threads, pad_id)
     key = cache_key(graph, engine.layout) if _is_prepared(engine, graph, choice) else None
     if key:
         read_ahead(key)
     stamps, before = Stamps.read(path), Stamps.read(path)
-    names = (manifest.tokenizer.file, *chosen.sizes)
+    names = (manifest.tokenizer.file, *bundle_graph.sizes)
     verify_files(path, manifest, names, stamps, choice.verify)
     tokenizer = open_tokenizer(path, manifest.tokenizer, verify=False)  # its hash was just compared
     check_golden_ids(tokenizer, manifest.tokenizer)
@@ -98,16 +99,17 @@ def open_bundle(path: Path, choice: Choice) -> Opened:
 
 
 def _is_prepared(engine: Backend, graph: Graph, choice: Choice) -> bool:
-    """Whether packed weights in the device's cache pay, or were asked for, and can be checked."""
+    """Whether packed weights in the device's cache are worthwhile or requested, and can be checked."""
     prepare = engine.pays if choice.device_cache is None else choice.device_cache
     checkable = graph.golden and graph.golden_tolerance.keys() & {cpu_kind(), "any"}
     return bool(prepare and checkable and not choice.allow_failed)
 
 
 def _prepared(engine: Backend, key: CacheKey, graph: Graph, pad_id: int) -> Session | None:
-    """A session on packed weights in the device's cache; None where they cannot be had.
+    """A session on packed weights in the device's cache; None if there are none.
 
-    Checked against the graph itself when the files are made, and by a golden vector at every opening.
+    The session is checked against the graph itself when the files are made, and by a golden vector at every
+    opening.
     """
     quick = min(graph.golden, key=lambda g: abs(len(g.ids) - _QUICK_GOLDEN_TOKENS))
 
@@ -126,21 +128,21 @@ def _prepared(engine: Backend, key: CacheKey, graph: Graph, pad_id: int) -> Sess
 
 
 def cache_key(graph: Graph, layout: str) -> CacheKey:
-    """Of the files that this device prepares for a graph."""
+    """The key of the files that this device prepares for a graph."""
     return CacheKey(graph.variant_id, graph.engine, check_engine_version(graph), cpu_fingerprint(), layout)
 
 
 def _golden(session: Session, graph: Graph, pad_id: int) -> Floats:
-    """What a session gives for the golden inputs (N, D)."""
+    """A session's vectors for the golden inputs (N, D)."""
     return np.stack([_vectors(session, pad_id)(golden.ids) for golden in graph.golden])
 
 
 def _vectors(session: Session, pad_id: int) -> Callable[[tuple[int, ...]], Floats]:
-    """Token ids to the graph's vector (D,)."""
+    """A function from token ids to the graph's vector (D,)."""
 
     def vector(ids: tuple[int, ...]) -> Floats:
         batch, mask = pad([np.array(ids, dtype=np.int32)], pad_id)
-        found: Floats = session.run(batch, mask, ("sentence_embedding",))[0][0]
-        return found
+        output: Floats = session.run(batch, mask, ("sentence_embedding",))[0][0]
+        return output
 
     return vector

@@ -1,4 +1,4 @@
-"""An Embedder on its way to another process: where its bundle lies, and how it was opened."""
+"""The pickled form of an Embedder: where its bundle lies, and how it was opened."""
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,7 +10,8 @@ from embedding_runtime.opening.open_bundle import Choice
 
 @dataclass(frozen=True)
 class Pickled:
-    """What another process needs to open the same graph in the same way; `settings` are set afterwards."""
+    """The values that another process needs to open the same graph in the same way; `settings` are set
+    afterwards."""
 
     path: str
     choice: Choice
@@ -19,7 +20,8 @@ class Pickled:
 
     @classmethod
     def of(cls, path: str, choice: Choice, embedder: Any) -> "Pickled":
-        """Of an open Embedder; the path is absolute, since another process may work elsewhere."""
+        """The pickled form of an open Embedder; the path is absolute, because another process may run in
+        another folder."""
         names = ("default_prompt_name", "similarity_fn_name", "overflow", "truncate_dim", "max_seq_length")
         settings = {name: getattr(embedder, name) for name in names}
         graph = embedder.graph
@@ -32,7 +34,7 @@ def reopen(kind: type[Any], pickled: Pickled) -> Any:
     """Open the bundle again.
 
     Raises:
-        BundleError: it is not there, or is another one now.
+        BundleError: it is missing, or is another one now.
     """
     if not Path(pickled.path).is_dir():
         raise BundleError(

@@ -1,4 +1,4 @@
-"""Which graph of a bundle to load, and whether its verdict allows it. Opens no graph."""
+"""Chooses the graph of a bundle to load, and checks that its verdict allows it."""
 
 import json
 from collections.abc import Iterable
@@ -22,39 +22,41 @@ _warned: set[tuple[str, str]] = set()
 
 
 def default_precisions(graphs: Iterable[Graph]) -> tuple[Precision, ...]:
-    """`PRECISION_ORDER`, with an int4 graph that was composed for a wanted cosine before the unquantized."""
+    """`PRECISION_ORDER`, with an int4 graph that was composed for a target cosine before the unquantized
+    ones."""
     if not any(g.precision == "int4" and g.composition for g in graphs):
         return PRECISION_ORDER
     return (*PRECISION_ORDER[:-2], "int4", *PRECISION_ORDER[-2:])
 
 
 def choose_graph(manifest: Manifest, format: str | None, precision: str | None) -> Graph:
-    """The graph for a format and a precision; None takes the best one whose engine is here and runs.
+    """The graph for a format and a precision; None takes the best one whose engine is installed and runs
+    here.
 
-    The precision goes before the format: `default_precisions`, then `FORMAT_ORDER`.
+    The precision decides before the format: `default_precisions`, then `FORMAT_ORDER`.
 
     Raises:
         InputError: the bundle has no such graph.
-        EngineError: it has, but for an engine that is not installed, or that this CPU cannot run.
+        EngineError: it has, but the engine is not installed, or this CPU cannot run it.
     """
     precisions = default_precisions(manifest.graphs) if precision is None else (precision,)
     formats = FORMAT_ORDER if format is None else (format,)
     by_key: dict[tuple[str, str], Graph] = {(g.precision, g.format): g for g in manifest.graphs}
-    found = [by_key[p, f] for p in precisions for f in formats if (p, f) in by_key]
-    if not found:
+    candidates = [by_key[p, f] for p in precisions for f in formats if (p, f) in by_key]
+    if not candidates:
         have = ", ".join(g.key for g in manifest.graphs) or "none"
-        asked = f"{format or 'any format'} in {precision or 'the default precisions'}"
-        raise InputError(f"The bundle has no graph for {asked}; it has: {have}. Export one with --add.")
-    for graph in found:
+        request = f"{format or 'any format'} in {precision or 'the default precisions'}"
+        raise InputError(f"The bundle has no graph for {request}; it has: {have}. Export one with --add.")
+    for graph in candidates:
         if usable(graph.format):
             return graph
     raise EngineError(
-        f"None of the installed engines can run a graph of this bundle. {_how_to_get_one(found)}"
+        f"None of the installed engines can run a graph of this bundle. {_how_to_get_one(candidates)}"
     )
 
 
 def _how_to_get_one(graphs: list[Graph]) -> str:
-    """What to install; or why this platform cannot have it, where it can have none of the engines."""
+    """What to install; or, if this platform can have none of the engines, why not."""
     keys: dict[Format, list[str]] = {}
     for graph in graphs:
         keys.setdefault(graph.format, []).append(graph.key)
@@ -63,15 +65,15 @@ def _how_to_get_one(graphs: list[Graph]) -> str:
     return f"Install one: {'; or '.join(ways)}" if ways else next(filter(None, lacks.values()), "")
 
 
-def check_parity(chosen: BundleGraph, allow_failed: bool) -> None:
-    """Refuse a graph that was found wrong; warn once per process about one that nobody has checked.
+def check_parity(bundle_graph: BundleGraph, allow_failed: bool) -> None:
+    """Refuse a graph that was found wrong; warn once per process about one that has not been checked.
 
-    The verdict is the one in `parity.json` when it is about this very graph, else the manifest's.
+    The verdict comes from `parity.json` if that describes exactly this graph, else from the manifest.
 
     Raises:
         BundleError: the verdict is "failed", or `parity.json` is unreadable, and `allow_failed` is false.
     """
-    bundle, graph = chosen.folder, chosen.graph
+    bundle, graph = bundle_graph.folder, bundle_graph.graph
     try:
         verdict = _reported(bundle, graph)
     except BundleError:

@@ -1,4 +1,4 @@
-"""Answers as bytes: vectors as OpenAI's clients read them, sent no faster than the client takes them."""
+"""Encodes answers as OpenAI's clients read them, and sends them no faster than the client takes them."""
 
 import asyncio
 import base64
@@ -15,7 +15,7 @@ _PART = 1 << 16
 
 
 def spell(vectors: Floats, as_base64: bool, model: str, tokens: int) -> bytes:
-    """The body for vectors (N, dim): JSON, each a list of numbers or base64 of little-endian float32."""
+    """The JSON body for vectors (N, dim): each is a list of numbers, or base64 of little-endian float32."""
     spelled: Iterable[str] = (
         (f'"{base64.b64encode(v.astype("<f4").tobytes()).decode("ascii")}"' for v in vectors)
         if as_base64
@@ -27,7 +27,7 @@ def spell(vectors: Floats, as_base64: bool, model: str, tokens: int) -> bytes:
 
 
 class Paced(Response):
-    """A JSON body sent part by part, each when the client has taken the ones before; cut off at `until`."""
+    """A JSON body sent part by part, each when the client has taken the previous ones; cut off at `until`."""
 
     media_type = "application/json"
 

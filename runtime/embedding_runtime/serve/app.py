@@ -1,4 +1,4 @@
-"""The service's addresses: vectors for those who may have them, models, health, metrics."""
+"""The service's routes: embeddings (if the client is authorized), models, health, metrics."""
 
 import hmac
 from collections.abc import AsyncIterator
@@ -23,7 +23,7 @@ _OPEN = ("/health", "/ready")
 
 
 class _Guard:
-    """Lets those through who show the token, everybody to `_OPEN`, and all where there is none."""
+    """Lets requests with the token through; those for `_OPEN`, and all if there is no token, need none."""
 
     def __init__(self, app: ASGIApp, token: str | None) -> None:
         self._app, self._token = app, None if token is None else token.encode("ascii")
@@ -34,7 +34,7 @@ class _Guard:
             return
         refusal = ServiceError(
             401,
-            "This service asks for its token: Authorization: Bearer TOKEN (OpenAI's clients: api_key).",
+            "This service needs its token: Authorization: Bearer TOKEN (OpenAI's clients: api_key).",
             code="invalid_api_key",
             headers={"WWW-Authenticate": "Bearer", "Connection": "close"},
         )
@@ -50,7 +50,7 @@ class _Guard:
 
 
 def create_app(service: Service, token: str | None) -> Starlette:
-    """The application around a service, which it closes when it ends."""
+    """The application around a service; it closes the service when it ends."""
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -75,8 +75,8 @@ def create_app(service: Service, token: str | None) -> Starlette:
 
 
 def _service(request: Request) -> Service:
-    found: Service = request.app.state.service
-    return found
+    service: Service = request.app.state.service
+    return service
 
 
 def _described(service: Service) -> dict[str, Any]:
@@ -133,5 +133,5 @@ async def _no_such_page(request: Request, error: Exception) -> Response:
 
 
 async def _fault(_: Request, __: Exception) -> Response:
-    """What was not foreseen: the log has it."""
+    """The answer to an unexpected exception, which is logged."""
     return failure(ServiceError(500, "The service failed; its log says how.", code="internal_error"))

@@ -1,9 +1,9 @@
-"""Texts of all requests, run together: one thread that always has the engine work on a full batch.
+"""Runs the texts of all requests together: one thread keeps the engine working on full batches.
 
-A batch is the text whose turn it is and those that wait and have its very number of tokens; requests take
-turns, so that nobody waits for ever. Nothing is waited for: what came in while the engine ran is what the
-next batch is made of. Without padding an engine sums over a text what it sums where the text is alone; padded
-to another length, ONNX Runtime's sum over tokens changes in the last bit.
+A batch is the text whose turn it is, together with waiting texts that have exactly as many tokens. Requests
+take turns, so that none waits forever. The thread does not wait for more texts: the next batch is made of
+what came in while the engine ran. Without padding, an engine sums over the same tokens as for the text alone;
+if the text were padded to another length, ONNX Runtime's sum over tokens would change in the last bit.
 """
 
 import threading
@@ -26,7 +26,7 @@ Run = Callable[[list[NDArray[np.int32]], list[int]], Floats]
 
 @dataclass(eq=False)
 class Job:
-    """One request's sequences on their way: `vectors` (sequences, D) when `done` is called, or `error`.
+    """One request's sequences: when `done` is called there are `vectors` (sequences, D), or an `error`.
 
     `done` is called once, from the engine's thread; never after `Batcher.cancel`.
     """
@@ -56,7 +56,7 @@ class Waiting(NamedTuple):
 
 
 class Queue:
-    """Sequences that wait, by length, and whose turn it is. For one thread at a time."""
+    """The waiting sequences by length, and the order of turns. For one thread at a time."""
 
     def __init__(self, batch_size: int) -> None:
         self._batch_size = batch_size
@@ -68,7 +68,7 @@ class Queue:
         return len(self._sorted)
 
     def add(self, job: Job) -> None:
-        """Let all sequences of a job wait."""
+        """Queue all sequences of a job."""
         for index, sequence in enumerate(job.sequences):
             self._serial += 1
             entry = Waiting(len(sequence), self._serial, job, index)
@@ -77,7 +77,7 @@ class Queue:
         self._turns.append(job)
 
     def remove(self, job: Job) -> None:
-        """Forget what still waits of a job."""
+        """Remove the waiting sequences of a job."""
         for entry in job.waiting.values():
             del self._sorted[bisect_left(self._sorted, entry)]
         job.waiting.clear()
@@ -85,7 +85,8 @@ class Queue:
             self._turns.remove(job)
 
     def take(self) -> list[Waiting]:
-        """Sequences of one length: at most `batch_size` of them and `TOKEN_BUDGET` tokens, or one alone."""
+        """Take sequences of one length: at most `batch_size` of them and `TOKEN_BUDGET` tokens, but at least
+        one."""
         if not self._turns:
             return []
         job = self._turns.popleft()
@@ -102,7 +103,7 @@ class Queue:
         return batch
 
     def _alike(self, start: int) -> tuple[int, int]:
-        """Where the entries of an entry's very length stand, as many with it as fit into a batch."""
+        """The positions of entries of the same length as an entry, as many as fit into a batch with it."""
         length = self._sorted[start].length
         first, last = (bisect_left(self._sorted, (least,)) for least in (length, length + 1))
         count = max(1, min(self._batch_size, TOKEN_BUDGET // length))
@@ -114,7 +115,7 @@ class Batcher:
     """The thread that runs the engine, and the queue before it; may be used from any thread."""
 
     def __init__(self, run: Run, batch_size: int, notice: Callable[[int, int], None]) -> None:
-        """Start it; `notice` gets the texts and tokens of each batch that was run."""
+        """Start the thread; `notice` gets the numbers of texts and tokens of each batch that was run."""
         self._run, self._notice = run, notice
         self._queue = Queue(batch_size)
         self._changed = threading.Condition()
@@ -124,27 +125,27 @@ class Batcher:
 
     @property
     def alive(self) -> bool:
-        """Whether the thread is at work."""
+        """Whether the thread is alive."""
         return self._thread.is_alive()
 
     def __len__(self) -> int:
-        """Sequences that wait."""
+        """The number of waiting sequences."""
         return len(self._queue)
 
     def submit(self, job: Job) -> None:
-        """Let a job wait for its turn."""
+        """Queue a job."""
         with self._changed:
             self._queue.add(job)
             self._changed.notify()
 
     def cancel(self, job: Job) -> None:
-        """Run no more of a job; what runs already is run in vain."""
+        """Run no more of a job; the results of a running batch are discarded."""
         with self._changed:
             job.error = job.error or InterruptedError()
             self._queue.remove(job)
 
     def close(self) -> None:
-        """Run what waits, then end the thread."""
+        """Run the waiting sequences, then end the thread."""
         with self._changed:
             self._closed = True
             self._changed.notify()

@@ -1,4 +1,4 @@
-"""Bodies of requests, read within limits. Knows nothing of what they say."""
+"""Reads the bodies of requests, within limits; `parameters` parses them."""
 
 import asyncio
 from collections.abc import Callable
@@ -39,10 +39,10 @@ def check_headers(request: Request) -> None:
 
 
 async def read_body(request: Request, most: int, reserve: Reserve, until: float) -> bytes:
-    """A body of at most `most` bytes; `reserve` is asked before each part is kept.
+    """Read a body of at most `most` bytes; `reserve` is called before each part is kept.
 
     Raises:
-        ServiceError: 408 where it has not come at `until`, 413 where it is larger, what `reserve` raises.
+        ServiceError: 408 if it is incomplete at `until`, 413 if it is larger, or what `reserve` raises.
         ClientDisconnect: the client went away.
     """
     try:

@@ -1,4 +1,4 @@
-"""The answer to a request that fails: a status, and a body of OpenAI's shape."""
+"""The answer to a request that fails: a status, and a body in OpenAI's format."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ CLIENT_GONE = 499
 
 
 class ServiceError(Exception):
-    """A refusal: `param` is the field of the request that it is about, `code` a word for programs."""
+    """A refusal: `param` is the request's field that caused it, `code` a word for programs."""
 
     def __init__(
         self,
@@ -24,21 +24,21 @@ class ServiceError(Exception):
 
 
 def refused(message: str, param: str | None = None, code: str = "invalid_value") -> ServiceError:
-    """A request that says something this service cannot do: 400."""
+    """An error for a request that this service cannot fulfil: 400."""
     return ServiceError(400, message, code=code, param=param)
 
 
 def too_large(message: str, param: str | None = None) -> ServiceError:
-    """A request beyond a limit: 413."""
+    """An error for a request beyond a limit: 413."""
     return ServiceError(413, message, code="request_too_large", param=param)
 
 
 def busy(message: str) -> ServiceError:
-    """No room at this moment: 503, and when to come again."""
+    """An error for a service without room at this moment: 503, with the time to retry after."""
     return ServiceError(503, message, code="overloaded", headers={"Retry-After": "1"})
 
 
 def shaped(message: str, status: int, code: str, param: str | None = None) -> dict[str, Any]:
-    """The body of an answer that is none, as OpenAI's clients read it."""
+    """The body of an error answer, in OpenAI's format."""
     kind = "invalid_request_error" if status < 500 else "server_error"
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}

@@ -1,4 +1,4 @@
-"""What a Prometheus server reads of the service, of all its workers together."""
+"""The metrics that a Prometheus server reads, summed over all workers of the service."""
 
 import os
 from contextlib import suppress
@@ -15,7 +15,7 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120
 _TEXTS = (1, 2, 4, 8, 16, 32, 64)
 
 REQUESTS = Counter(
-    "embedding_requests", "Requests for vectors, by HTTP status; 499 where the client went away", ["status"]
+    "embedding_requests", "Requests for vectors, by HTTP status; 499 if the client disconnected", ["status"]
 )
 SECONDS = Histogram("embedding_request_seconds", "From a request to its answer", buckets=_SECONDS)
 TEXTS = Counter("embedding_texts", "Texts that were answered")
@@ -31,18 +31,18 @@ def note_batch(texts: int, tokens: int) -> None:
 
 
 def note_answer(texts: int) -> None:
-    """Count texts whose vectors are on their way to a client."""
+    """Count texts whose vectors are being sent to a client."""
     TEXTS.inc(texts)
 
 
 def note_request(status: int, seconds: float) -> None:
-    """Count a request that is over."""
+    """Count a finished request."""
     REQUESTS.labels(status).inc()
     SECONDS.observe(seconds)
 
 
 def exposition() -> bytes:
-    """All of it, in Prometheus' text format."""
+    """All metrics, in Prometheus' text format."""
     folder = os.environ.get(FOLDER)
     if folder is None:
         return generate_latest(REGISTRY)

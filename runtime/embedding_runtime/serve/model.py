@@ -1,4 +1,4 @@
-"""The bundle as the service uses it: prompts, token ids, vectors. Knows no requests and no queue."""
+"""The bundle as the service uses it: prompts, token ids, vectors. `service` handles the requests."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,15 +37,15 @@ class Model:
 
     @property
     def name(self) -> str:
-        """What clients call it: the checkpoint's name."""
+        """The name by which clients call it: the checkpoint's."""
         return self.manifest.source.name
 
     def is_called(self, name: str) -> bool:
-        """Whether a client that asks for `name` means this model, with or without its owner."""
+        """Whether `name`, with or without the owner, is this model's name."""
         return name in (self.name, self.name.rpartition("/")[2])
 
     def unknown(self, name: object) -> ServiceError:
-        """The message for a client that asks for another model."""
+        """The error for a client that asks for another model."""
         return ServiceError(
             404,
             f"There is no model {str(name)[:80]!r} here; this service has {self.name!r}.",
@@ -57,8 +57,8 @@ class Model:
     def dims(self) -> tuple[int, ...]:
         """Numbers of components that the model was trained to be cut to, largest first."""
         own = self.manifest.truncate_dim
-        known = {self.manifest.embedding_dim, *self.manifest.dims, *(() if own is None else (own,))}
-        return tuple(sorted(known, reverse=True))
+        sizes = {self.manifest.embedding_dim, *self.manifest.dims, *(() if own is None else (own,))}
+        return tuple(sorted(sizes, reverse=True))
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -66,7 +66,7 @@ class Model:
         return tuple(self._prompts)
 
     def prompt(self, task: str | None, titled: bool) -> str:
-        """What goes before each text; the document prompt where there are titles and no task is named.
+        """The prompt that goes before each text; the document prompt if there are titles and no task.
 
         Raises:
             InputError: no such task, or one whose prompt has no place for a title.
@@ -84,17 +84,18 @@ class Model:
         """Token ids of a text.
 
         Raises:
-            InputError: it cannot be encoded, or is too long; the message wants a subject.
+            InputError: it cannot be encoded, or is too long; the caller prefixes the message with its
+                subject.
         """
         return self._stream.pieces(request)
 
-    def given_ids(self, ids: list[int]) -> Pieces:
-        """Token ids that a client has made, refused unless they can only be this tokenizer's.
+    def check_ids(self, ids: list[int]) -> Pieces:
+        """Check token ids that a client has made; refuse them unless they can only be this tokenizer's.
 
         Clients written for OpenAI send ids of another tokenizer, which would give vectors of other texts.
 
         Raises:
-            InputError: the message wants a subject.
+            InputError: the ids are not this tokenizer's; the caller prefixes the message with its subject.
         """
         info = self.manifest.tokenizer
         if len(ids) > self.max_tokens:
@@ -109,12 +110,13 @@ class Model:
             )
         if strange := next((i for i in inner if not 0 <= i < info.vocab_size), None):
             raise InputError(f"has the token id {strange}; the vocabulary has {info.vocab_size}.")
-        found = np.array(ids, dtype=np.int32)
-        self._stream.session.check_ids(found)
-        return Pieces([found], long=False)
+        array = np.array(ids, dtype=np.int32)
+        self._stream.session.check_ids(array)
+        return Pieces([array], long=False)
 
     def run(self, sequences: list[NDArray[np.int32]], unpooled: list[int]) -> Floats:
-        """The graph's vectors (N, D) of token sequences, the first `unpooled` tokens of each not averaged.
+        """The graph's vectors (N, D) of token sequences; the first `unpooled` tokens of each are not
+        averaged.
 
         Raises:
             EngineError: the engine failed.
@@ -122,14 +124,15 @@ class Model:
         return self._stream.run(sequences, unpooled, self._encoder.settings(self._options(None)))[0]
 
     def finished(self, vectors: Floats, pieces: list[Pieces], dim: int | None) -> Floats:
-        """One vector per text (N, dim), as `Embedder.encode` gives it, from those of all its sequences."""
-        kept = self.manifest.truncate_dim if dim is None else dim
-        return finished(vectors, pieces, self._encoder.settings(self._options(kept)))
+        """One vector per text (N, dim), as `Embedder.encode` gives it, from the vectors of all its
+        sequences."""
+        width = self.manifest.truncate_dim if dim is None else dim
+        return finished(vectors, pieces, self._encoder.settings(self._options(width)))
 
     def stamp(self, prompt: str | None, dim: int | None) -> str:
-        """What the vectors of an answer are, as JSON in ASCII; see `Stamp`."""
-        kept = dim or self.manifest.truncate_dim or self.manifest.embedding_dim
-        return Stamp.of(self.manifest, self.graph, kept, prompt, self._prompts).to_json()
+        """The stamp of an answer's vectors, as JSON in ASCII; see `Stamp`."""
+        width = dim or self.manifest.truncate_dim or self.manifest.embedding_dim
+        return Stamp.of(self.manifest, self.graph, width, prompt, self._prompts).to_json()
 
     def _options(self, dim: int | None) -> Options:
         return Options(batch_size=self._batch_size, dim=dim)

@@ -1,4 +1,4 @@
-"""One worker at work: requests in, answers out, within the limits. Knows no processes and no sockets."""
+"""One worker: takes requests and gives answers, within limits. `command` starts it and opens its socket."""
 
 import asyncio
 import logging
@@ -17,7 +17,6 @@ from embedding_runtime.encoding.overflow import Request as TextRequest
 from embedding_runtime.errors import EmbeddingError, InputError
 from embedding_runtime.serve import metrics
 from embedding_runtime.serve.answers import Paced, spell
-from embedding_runtime.serve.asked import Asked, read
 from embedding_runtime.serve.batching import Batcher, Job
 from embedding_runtime.serve.bodies import check_headers, read_body
 from embedding_runtime.serve.failures import (
@@ -29,6 +28,7 @@ from embedding_runtime.serve.failures import (
     too_large,
 )
 from embedding_runtime.serve.model import Model
+from embedding_runtime.serve.parameters import Parameters, read
 from embedding_runtime.serve.settings import Settings
 from embedding_runtime.vectors import Floats
 
@@ -42,14 +42,14 @@ _logger = logging.getLogger(__name__)
 
 
 class _Room:
-    """What one request holds of the service's room."""
+    """The share of the service's room that one request holds."""
 
     def __init__(self, service: "Service") -> None:
         self._service = service
         self._bytes = self._texts = 0
 
     def reserve_bytes(self, more: int) -> None:
-        """Hold bytes of a body.
+        """Reserve room for bytes of a body.
 
         Raises:
             ServiceError: 503, there is no room.
@@ -61,7 +61,7 @@ class _Room:
         self._bytes += more
 
     def reserve_texts(self, more: int) -> None:
-        """Hold places in the queue.
+        """Reserve places in the queue.
 
         Raises:
             ServiceError: 503, there is no room.
@@ -74,12 +74,12 @@ class _Room:
         metrics.UNANSWERED.inc(more)
 
     def give_back_bytes(self) -> None:
-        """The body is no longer needed."""
+        """Release the body's bytes."""
         self._service.held_bytes -= self._bytes
         self._bytes = 0
 
     def give_back(self) -> None:
-        """The request is over."""
+        """Release everything that the request holds."""
         self.give_back_bytes()
         self._service.held_texts -= self._texts
         metrics.UNANSWERED.dec(self._texts)
@@ -87,9 +87,9 @@ class _Room:
 
 
 class Service:
-    """An opened bundle, the queue before its engine, and what requests under way hold of the room there is.
+    """An opened bundle, the queue before its engine, and the room that requests under way hold.
 
-    An ASGI application for POST /v1/embeddings alone.
+    It is an ASGI application for POST /v1/embeddings only.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -105,17 +105,17 @@ class Service:
         self._pool = ThreadPoolExecutor(_READERS, thread_name_prefix="reader")
 
     def close(self) -> None:
-        """Free the engine's thread and the readers."""
+        """End the engine's thread and the readers."""
         self.batcher.close()
         self._pool.shutdown()
 
     @property
     def full(self) -> bool:
-        """Whether a text that comes now would be turned away."""
+        """Whether a text that comes now would be refused."""
         return self.held_texts >= self.limits.queue or self.held_bytes >= self.limits.held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, whatever it is."""
+        """Answer one request, valid or not."""
         started, until = time.monotonic(), asyncio.get_running_loop().time() + self.limits.seconds
         request, room, status = Request(scope, receive), _Room(self), 500
         try:
@@ -132,36 +132,36 @@ class Service:
 
     async def _answer(self, request: Request, room: _Room, until: float) -> Response:
         try:
-            asked, pieces = await self._read(request, room, until)
+            parameters, pieces = await self._read(request, room, until)
             vectors = await self._vectors(request, pieces, until)
-            body = await self._in_pool(self._spell, asked, vectors, pieces)
-            return Paced(body, until, {STAMP_HEADER: self.model.stamp(asked.prompt, asked.dim)})
+            body = await self._in_pool(self._spell, parameters, vectors, pieces)
+            return Paced(body, until, {STAMP_HEADER: self.model.stamp(parameters.prompt, parameters.dim)})
         except ServiceError as e:
             return failure(e)
         except EmbeddingError as e:
             _logger.error("%s", e)
             return failure(ServiceError(500, str(e), code="engine_failed"))
 
-    async def _read(self, request: Request, room: _Room, until: float) -> tuple[Asked, list[Pieces]]:
-        """What is asked for, and the token ids of all its texts."""
+    async def _read(self, request: Request, room: _Room, until: float) -> tuple[Parameters, list[Pieces]]:
+        """The parameters of a request, and the token ids of all its texts."""
         check_headers(request)
         body = await read_body(request, self.limits.body, room.reserve_bytes, until)
-        asked = await self._in_pool(read, body, self.model, self.limits)
-        room.reserve_texts(len(asked.inputs))
-        pieces = await self._in_pool(self._pieces, asked)
+        parameters = await self._in_pool(read, body, self.model, self.limits)
+        room.reserve_texts(len(parameters.inputs))
+        pieces = await self._in_pool(self._pieces, parameters)
         room.give_back_bytes()
-        return asked, pieces
+        return parameters, pieces
 
-    def _pieces(self, asked: Asked) -> list[Pieces]:
+    def _pieces(self, parameters: Parameters) -> list[Pieces]:
         """Token ids of all texts."""
-        found: list[Pieces] = []
+        pieces: list[Pieces] = []
         left = self.limits.tokens
-        for index, each in enumerate(asked.inputs):
+        for index, each in enumerate(parameters.inputs):
             try:
                 if isinstance(each, TextRequest):
                     piece = self.model.pieces(each)
                 else:
-                    piece = self.model.given_ids(each)
+                    piece = self.model.check_ids(each)
             except InputError as e:
                 raise refused(f"input[{index}] {e}", "input") from e
             left -= sum(len(ids) for ids in piece.ids)
@@ -171,11 +171,11 @@ class Service:
                     "service reads in one request. Send fewer texts at a time.",
                     "input",
                 )
-            found.append(piece)
-        return found
+            pieces.append(piece)
+        return pieces
 
     async def _vectors(self, request: Request, pieces: list[Pieces], until: float) -> Floats:
-        """Those of all sequences, unless the client goes away or the time is up before."""
+        """The vectors of all sequences, unless the client disconnects or the time runs out first."""
         loop = asyncio.get_running_loop()
         ready = asyncio.Event()
         job = Job(pieces, partial(loop.call_soon_threadsafe, ready.set))
@@ -202,23 +202,23 @@ class Service:
             code="timeout",
         )
 
-    def _spell(self, asked: Asked, vectors: Floats, pieces: list[Pieces]) -> bytes:
-        found = self.model.finished(vectors, pieces, asked.dim)
+    def _spell(self, parameters: Parameters, vectors: Floats, pieces: list[Pieces]) -> bytes:
+        rows = self.model.finished(vectors, pieces, parameters.dim)
         tokens = sum(len(ids) for piece in pieces for ids in piece.ids)
         metrics.note_answer(len(pieces))
-        return spell(found, asked.base64, self.model.name, tokens)
+        return spell(rows, parameters.base64, self.model.name, tokens)
 
     async def _in_pool(self, work: Callable[..., _Result], *arguments: Any) -> _Result:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
 
 
 async def _gone(request: Request) -> None:
-    """Return when the client has gone away."""
+    """Return when the client has disconnected."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
 def failure(error: ServiceError) -> JSONResponse:
-    """The answer that says why there is none."""
+    """The answer to a request that failed."""
     body = shaped(error.message, error.status, error.code, error.param)
     return JSONResponse(body, error.status, error.headers)

@@ -1,4 +1,4 @@
-"""What a service is started with, as plain values that travel to its workers."""
+"""The settings that a service is started with, as plain values that can be sent to its workers."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,10 +9,10 @@ from embedding_runtime.opening.open_bundle import Choice
 
 @dataclass(frozen=True)
 class Limits:
-    """How much one request may ask for, and how much may wait.
+    """The limits of one request, and of the queue.
 
-    `body` bytes, `texts` and `tokens` are those of one request; `queue` texts are those of all requests that
-    have not been answered; `seconds` go from a request's first line to the last byte of its answer.
+    `body` (bytes), `texts` and `tokens` limit one request; `queue` limits the texts of all unanswered
+    requests; `seconds` limits the time from a request's first line to the last byte of its answer.
     """
 
     body: int = 8 << 20
@@ -29,7 +29,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Settings:
-    """One service; `token` is what a client must show, None where nobody is asked."""
+    """One service; `token` is what a client must send, None if none is needed."""
 
     bundle: Path
     choice: Choice = field(default_factory=Choice)

@@ -1,1 +1,1 @@
-"""What stored vectors say of themselves, so that vectors of two spaces are never mixed."""
+"""Stamps say how stored vectors were made, so that vectors of two spaces are never mixed."""

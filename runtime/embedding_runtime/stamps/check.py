@@ -1,4 +1,4 @@
-"""Whether a bundle may be asked about stored vectors."""
+"""Checks whether queries of a bundle may be compared with stored vectors."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,18 +12,19 @@ from embedding_runtime.stamps.stamp import Stamp
 
 
 def check_space(index: str | Path | Mapping[str, Any] | Stamp, bundle: str | Path | Embedder) -> Stamp:
-    """Refuse to search vectors with a bundle of another space; of another dim too, where it is open.
+    """Refuse to search vectors with a bundle of another space, or with an open Embedder of another dim.
 
     Args:
-        index: a file (or folder) of vectors that has a stamp, or the stamp itself: a store's own metadata,
-            the service's `Embedding-Stamp` header, read as JSON.
+        index: a file (or folder) of vectors that has a stamp, or the stamp itself as parsed JSON: from a
+            store's own metadata, or the service's `Embedding-Stamp` header.
         bundle: a folder, or an `Embedder`.
 
     Returns:
         The stamp of the vectors.
 
     Raises:
-        InputError: other spaces or dims, or no stamp; says what was found, what was expected, what to do.
+        InputError: another space or dim, or no stamp; the message says what was found, what was expected,
+            what to do.
         InputTypeError: `index` is none of these.
         BundleError: there is no such bundle.
     """
@@ -53,6 +54,6 @@ def _check(stamp: Stamp, manifest: Manifest, where: str) -> None:
         )
     if stamp.dim > manifest.embedding_dim:
         raise InputError(
-            f"{where} says {stamp.dim} components, and this space has {manifest.embedding_dim}. "
-            "The stamp is damaged: embed the texts again."
+            f"{where} says {stamp.dim} components, but this space has {manifest.embedding_dim}. The stamp is "
+            "damaged: embed the texts again."
         )

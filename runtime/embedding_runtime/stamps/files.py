@@ -1,7 +1,7 @@
-"""Stamps in files: within Parquet, beside everything else. Compares nothing.
+"""Stamps in files: inside Parquet, and beside any other file.
 
-Parquet has the stamp in its key-value metadata, under `PARQUET_KEY`. Any other file has it in a file beside
-it, so that no reader of vectors meets something it does not know.
+A Parquet file has the stamp in its key-value metadata, under `PARQUET_KEY`. Any other file has it in a second
+file beside it, so that no reader of vectors meets something that it does not know.
 """
 
 import json
@@ -28,10 +28,10 @@ def stamp_path(path: Path) -> Path:
 
 
 def write_stamp(path: str | Path, stamp: Stamp) -> None:
-    """Write a stamp beside a file or folder of vectors; a power cut leaves this one or the one before.
+    """Write a stamp beside a file or folder of vectors; a power cut leaves this one or the previous one.
 
     Raises:
-        InputError: a Parquet file, which has its stamp within.
+        InputError: a Parquet file, which has its stamp inside.
         OSError: it cannot be written.
     """
     file = Path(path)
@@ -48,8 +48,9 @@ def read_stamp(path: str | Path) -> Stamp:
     """The stamp of a file or folder of vectors.
 
     Raises:
-        InputError: there is no such file, it has no stamp, or the stamp is damaged or another file's.
-        EngineError: Parquet, and pyarrow is not installed.
+        InputError: there is no such file, it has no stamp, or the stamp is damaged or belongs to another
+            file.
+        EngineError: the file is Parquet and pyarrow is not installed.
     """
     file = Path(path)
     if not file.exists():
@@ -70,19 +71,19 @@ def read_stamp(path: str | Path) -> Stamp:
 
 
 def stored_as(dim: int, precision: str) -> tuple[int, str]:
-    """Numbers in a stored vector of `dim` components, and their dtype."""
+    """The number of items in a stored vector of `dim` components, and their dtype."""
     width = (dim + 7) // 8 if precision in ("binary", "ubinary") else dim
     return width, {"binary": "int8", "ubinary": "uint8"}.get(precision, precision)
 
 
 def _object(text: str, where: str) -> dict[str, Any]:
     try:
-        found = json.loads(text)
+        data = json.loads(text)
     except (ValueError, RecursionError) as e:
-        raise InputError(f"{where} holds no stamp ({e}). Embed the texts again, or write it anew.") from e
-    if not isinstance(found, dict):
-        raise InputError(f"{where} holds no stamp: {text[:40]!r}. Embed the texts again, or write it anew.")
-    return found
+        raise InputError(f"{where} holds no stamp ({e}). Embed the texts again, or write it again.") from e
+    if not isinstance(data, dict):
+        raise InputError(f"{where} holds no stamp: {text[:40]!r}. Embed the texts again, or write it again.")
+    return data
 
 
 def _parquet_stamp(file: Path) -> str:
@@ -92,22 +93,22 @@ def _parquet_stamp(file: Path) -> str:
     try:
         metadata = parquet.read_schema(str(file)).metadata or {}
     except arrow.ArrowInvalid as e:
-        raise InputError(f"{file} is no Parquet file that can be read ({e}).") from e
+        raise InputError(f"{file} is not a readable Parquet file ({e}).") from e
     if PARQUET_KEY.encode() not in metadata:
         raise InputError(
             f"{file} has no stamp ({PARQUET_KEY!r} in its metadata), so nothing says which model its vectors "
-            "are of; other tools drop it when they write a file anew. Embed its texts again with embed-text."
+            "are of; other tools drop it when they rewrite a file. Embed its texts again with embed-text."
         )
     text: str = metadata[PARQUET_KEY.encode()].decode("utf-8", "replace")
     return text
 
 
 def _check_array(file: Path, stamp: Stamp) -> None:
-    """A file that was written over by another program may have kept its stamp."""
+    """Check the array against its stamp: another program may have overwritten the file and left the stamp."""
     try:
         array = np.load(file, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, OSError) as e:
-        raise InputError(f"{file} is not a .npy file that can be read ({e}).") from e
+        raise InputError(f"{file} is not a readable .npy file ({e}).") from e
     width, dtype = stored_as(stamp.dim, stamp.vector_precision)
     if array.ndim != 2 or array.shape[1] != width or array.dtype != np.dtype(dtype):
         raise InputError(

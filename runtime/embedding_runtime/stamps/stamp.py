@@ -1,4 +1,4 @@
-"""The stamp of vectors: model, space, size, precision, prompt. Opens no files and encodes nothing."""
+"""The stamp of vectors: model, space, size, precision, prompt."""
 
 import hashlib
 import json
@@ -23,17 +23,17 @@ Side = Literal["query", "document"]
 
 @dataclass(frozen=True)
 class Stamp:
-    """What vectors are: those of equal stamps, but for the graphs, may live in one index.
+    """Says how vectors were made: vectors whose stamps are equal, except for `graphs`, may share an index.
 
     Attributes:
         space_id: of the bundle; vectors of one space may be compared.
         model: the checkpoint's name, for people.
-        dim: components that were kept of each vector; binary vectors have them in dim / 8 bytes.
+        dim: number of components kept of each vector; binary vectors have them in dim / 8 bytes.
         vector_precision: float32, int8, uint8, binary or ubinary, as `quantize_embeddings` makes them.
         normalized: whether vectors had length 1 before they were quantized.
-        graphs: those that made them, e.g. onnx/int8.
-        prompt: what went before each text, its title left out; None where only token ids are known.
-        side: whose prompt it is in the bundle, where that tells queries from documents.
+        graphs: the graphs that made them, e.g. onnx/int8.
+        prompt: the text before each input, without its title; None if only token ids are known.
+        side: "query" or "document" by the prompt, if the bundle has different prompts for them.
         ranges_sha256: of the ranges of int8 and uint8 vectors, float32 (2, dim) in little-endian order.
     """
 
@@ -58,10 +58,10 @@ class Stamp:
         precision: str = "float32",
         ranges: NDArray[Any] | None = None,
     ) -> "Stamp":
-        """The stamp of a graph's vectors; `prompts` are all that there are, by name.
+        """The stamp of a graph's vectors; `prompts` are all of the bundle's prompts, by name.
 
         Raises:
-            InputError: `ranges` are no ranges of such vectors.
+            InputError: `ranges` are not ranges of such vectors.
         """
         return cls(
             space_id=manifest.space_id,
@@ -76,26 +76,26 @@ class Stamp:
         )
 
     @classmethod
-    def from_mapping(cls, found: Mapping[str, Any], where: str) -> "Stamp":
+    def from_mapping(cls, fields: Mapping[str, Any], where: str) -> "Stamp":
         """Read what `to_json` wrote; `where` begins messages.
 
         Raises:
             InputError: a field is missing, unknown, or of another kind, or the version is another.
         """
-        version = found.get("stamp_version")
+        version = fields.get("stamp_version")
         if version != STAMP_VERSION or isinstance(version, bool):
             newer = type(version) is int and version > STAMP_VERSION
             raise InputError(
                 f"{where} has a stamp of version {version!r}; this version reads {STAMP_VERSION}. "
-                + ("Upgrade embedding-edge." if newer else "Embed the texts again, or write its stamp anew.")
+                + ("Upgrade embedding-edge." if newer else "Embed the texts again, or write its stamp again.")
             )
-        values = {name: value for name, value in found.items() if name != "stamp_version"}
-        wanted = typing.get_type_hints(cls)
-        wrong = sorted(set(values) ^ set(wanted)) or [n for n, v in values.items() if not _is(wanted[n], v)]
+        values = {name: value for name, value in fields.items() if name != "stamp_version"}
+        types = typing.get_type_hints(cls)
+        wrong = sorted(set(values) ^ set(types)) or [n for n, v in values.items() if not _is(types[n], v)]
         if wrong:
             raise InputError(
                 f"{where} has a damaged stamp: {wrong[0]!r} is {str(values.get(wrong[0], 'missing'))[:60]}. "
-                "Embed the texts again, or write its stamp anew."
+                "Embed the texts again, or write its stamp again."
             )
         return cls(**{**values, "graphs": tuple(values["graphs"])})
 
@@ -107,14 +107,15 @@ class Stamp:
         """The stamp of an index that holds these vectors and those `added`.
 
         Raises:
-            InputError: they do not belong in one index; says what `where` holds and what would be added.
+            InputError: they do not belong in one index; the message says what `where` holds and what would be
+                added.
         """
         for name, (what, advice) in _MUST_AGREE.items():
-            held, given = getattr(self, name), getattr(added, name)
-            if held != given:
+            held, new = getattr(self, name), getattr(added, name)
+            if held != new:
                 raise InputError(
                     f"{where} holds vectors {what.format(held, self)}; those to add are "
-                    f"{what.format(given, added)}. {advice.format(held, self)}"
+                    f"{what.format(new, added)}. {advice.format(held, self)}"
                 )
         return replace(self, graphs=tuple(dict.fromkeys((*self.graphs, *added.graphs))))
 
@@ -148,8 +149,8 @@ def make_stamp(
     """The stamp of vectors that `embedder` gives now, by default those of `encode_document`.
 
     Args:
-        task, prompt: as they are given to `encode`; a prompt beats a task.
-        precision, ranges: of the vectors, as they are given to `quantize_embeddings`.
+        task, prompt: as for `encode`; a prompt takes precedence over a task.
+        precision, ranges: of the vectors, as for `quantize_embeddings`.
 
     Raises:
         InputError: an unknown task or precision, or int8 and uint8 without ranges.
@@ -166,7 +167,7 @@ def make_stamp(
 
 
 def _side(prompt: str | None, prompts: Mapping[str, str]) -> Side | None:
-    """None where queries and documents have one prompt, or this is neither's."""
+    """The side of a prompt; None if queries and documents share a prompt, or this is neither's."""
     query, document = (
         next((prompts[n] for n in names if n in prompts), "")
         for names in (prompting.QUERY_NAMES, prompting.DOCUMENT_NAMES)

@@ -1,4 +1,4 @@
-"""Added tokens in a text: a trie of them, and the search from left to right. Knows nothing of merges."""
+"""Finds added tokens in a text: a trie of them, searched from left to right."""
 
 import re
 from bisect import bisect_left
@@ -21,9 +21,9 @@ class Added(NamedTuple):
 
 
 class AddedTokens:
-    """Entries of one kind, matched before all else: the leftmost, and of those the longest.
+    """Entries of one kind, matched before everything else: the leftmost, and of those the longest.
 
-    `kind` is 0 for those that are matched on the raw text, NORMALIZED for those on the normalized one.
+    `kind` is 0 for entries that are matched on the raw text, NORMALIZED for those on the normalized text.
     """
 
     def __init__(self, table: TableFile, kind: int) -> None:
@@ -36,22 +36,22 @@ class AddedTokens:
 
     @staticmethod
     def longest(table: TableFile) -> int:
-        """Characters of the longest entry that is matched on the normalized text, 0 where there is none."""
+        """The length of the longest entry that is matched on the normalized text, 0 if there is none."""
         children, tokens = table.view("added_first_child"), table.view("added_token")
-        depth, level, found = 0, range(1), 0
+        depth, level, deepest = 0, range(1), 0
         while level:  # the nodes lie breadth first
             if any(tokens[node] & NORMALIZED for node in level):
-                found = depth
+                deepest = depth
             depth, level = depth + 1, range(children[level.start], children[level.stop])
-        return found
+        return deepest
 
     def find(
         self, text: str, start: int, stop: int, allow_special: bool, limit: int
     ) -> tuple[Added | None, int]:
-        """The first token that begins in `text[start:stop]` and ends by `limit`, and where to search on.
+        """The first token that begins in `text[start:stop]` and ends by `limit`, and where to continue.
 
-        A control token that is not allowed is no token, yet its characters begin no other one: so does the
-        `tokenizers` library.
+        A control token that is not allowed is not a token, but no other token may begin within it: so it is
+        in the `tokenizers` library.
         """
         while candidate := self._first.search(text, start, stop + 1):  # it looks one character ahead
             begin = candidate.start()
@@ -64,7 +64,7 @@ class AddedTokens:
         return None, max(start, stop)
 
     def _beginning(self, node: int) -> str:
-        """Pattern for the first character, and the second where there must be one."""
+        """A pattern for the first character, and for the second if every entry has one."""
         pattern = re.escape(chr(self._chars[node]))
         if self._tokens[node]:
             return pattern
@@ -77,7 +77,7 @@ class AddedTokens:
 
     def _longest(self, text: str, begin: int, limit: int) -> tuple[int, int]:
         """Walk the trie from `begin`; end and value of the longest entry, (begin, 0) for none."""
-        node, end, found = 0, begin, 0
+        node, end, value = 0, begin, 0
         children, chars, tokens = self._children, self._chars, self._tokens
         for i in range(begin, min(limit, len(text))):
             first, last, char = children[node], children[node + 1], ord(text[i])
@@ -85,12 +85,12 @@ class AddedTokens:
             if node == last or chars[node] != char:
                 break
             if tokens[node] and tokens[node] & NORMALIZED == self._kind:
-                end, found = i + 1, tokens[node]
-        return end, found
+                end, value = i + 1, tokens[node]
+        return end, value
 
 
 class AddedSearch:
-    """The added tokens of one text, asked for from left to right.
+    """The added tokens of one text, searched from left to right.
 
     As in the `tokenizers` library: first those of the raw text, then, in each stretch between them, those of
     the normalized text. `normal` gives a text's normal form, of the same length.
@@ -115,8 +115,8 @@ class AddedSearch:
         if self._longest:
             limit = raw.start if raw else size
             start = max(self._scanned_normal, position)
-            if found := self._in_stretch(start, min(stop, limit), limit):
-                return found
+            if normal := self._in_stretch(start, min(stop, limit), limit):
+                return normal
         return raw if raw and raw.start < stop else None
 
     def _in_stretch(self, start: int, stop: int, limit: int) -> Added | None:
@@ -127,11 +127,11 @@ class AddedSearch:
             self._window = self._normal(self._text[start : 2 * stop - start + self._longest])
             self._window_start = start
         shift = self._window_start
-        found, scanned = self._normalized.find(
+        token, scanned = self._normalized.find(
             self._window, start - shift, stop - shift, self._allow, limit - shift
         )
         self._scanned_normal = scanned + shift
-        return found and Added(found.start + shift, found.stop + shift, found.token_id)
+        return token and Added(token.start + shift, token.stop + shift, token.token_id)
 
 
 class AddedTables(NamedTuple):

@@ -1,7 +1,7 @@
 """Byte-pair merging over a table's sections: symbols in, tokens out, as the `tokenizers` library merges.
 
-The rule: of all neighbouring pairs that have a merge, the one of lowest rank is merged first, the leftmost of
-equals first, until none is left. Knows nothing of added tokens, words or text normalisation.
+The rule: of all neighbouring pairs that have a merge, the one of lowest rank is merged first, and of equals
+the leftmost, until none is left. `table` handles added tokens, words and normalisation.
 """
 
 import heapq
@@ -33,7 +33,7 @@ def stride(slots: int) -> int:
 
 
 class Pairs(dict[int, int]):
-    """`left << 21 | right` → `rank << 42 | key`, or `NO_MERGE`; filled from the table as it is asked."""
+    """`left << 21 | right` → `rank << 42 | key`, or `NO_MERGE`; filled from the table on demand."""
 
     def __init__(self, table: TableFile) -> None:
         self._slots = table.view("merge_slots")
@@ -66,7 +66,7 @@ class Pieces:
         return self._data[start + self._offsets[token_id] : start + self._offsets[token_id + 1]]
 
     def find(self, piece: bytes) -> int:
-        """The id of a model entry, with `WHOLE` set where it applies; -1 where there is none.
+        """The id of a model entry, with `WHOLE` set if it applies; -1 if there is none.
 
         Open addressing: from slot `crc32 mod slots` on, until an empty one; the top 10 bits of a slot are
         those of the CRC-32.
@@ -83,19 +83,19 @@ class Pieces:
 
 
 class Symbols(dict[str, int]):
-    """Character → id of its entry, -1 where it has none."""
+    """Character → id of its entry, -1 if it has none."""
 
     def __init__(self, pieces: Pieces) -> None:
         self._pieces = pieces
 
     def __missing__(self, char: str) -> int:
-        found = self._pieces.find(char.encode())
-        if found >= 0:
-            found &= ID_MASK
+        token_id = self._pieces.find(char.encode())
+        if token_id >= 0:
+            token_id &= ID_MASK
         if len(self) >= CACHED_CHARS:
             self.clear()
-        self[char] = found
-        return found
+        self[char] = token_id
+        return token_id
 
 
 class Merger:
@@ -135,7 +135,7 @@ class Merger:
         return highest
 
     def merge_open(self, ids: list[int], ahead: Ahead | None) -> tuple[list[int], int]:
-        """Merge the beginning of a longer sequence as far as what follows cannot change it.
+        """Merge the beginning of a longer sequence as far as the rest cannot change the result.
 
         Returns the tokens, and the index of the first symbol not covered by them: the border. Merging the
         whole gives these tokens, then those of merging what lies behind the border alone. Without `ahead` the

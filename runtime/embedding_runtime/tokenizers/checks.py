@@ -1,7 +1,4 @@
-"""What both tokenizers accept: real text, a length limit with room for `<bos>` and `<eos>`, known ids.
-
-Knows nothing of vocabularies.
-"""
+"""What both tokenizers accept: valid text, a length limit with room for `<bos>` and `<eos>`, known ids."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +9,7 @@ BLOCK = 1 << 20
 
 
 def checked_text(text: Any) -> str:
-    """`text`, when it is a str without lone surrogates.
+    """`text`, if it is a str without lone surrogates.
 
     Raises:
         InputTypeError: not a str.
@@ -35,7 +32,7 @@ def checked_text(text: Any) -> str:
 
 
 def check_rows(text: str, without_row: Sequence[str]) -> None:
-    """Refuse a text with a special token that the model has no row for; where such tokens are not text.
+    """Refuse a text with a special token that the model has no row for; called if special tokens are allowed.
 
     Raises:
         InputError: one of `without_row` is in the text.

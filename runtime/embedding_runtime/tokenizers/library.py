@@ -1,6 +1,6 @@
-"""A bundle's `tokenizer.json`, read by the `tokenizers` library: where a bundle has no compact table.
+"""A bundle's `tokenizer.json`, read by the `tokenizers` library, if the bundle has no compact table.
 
-The only runtime file that imports `tokenizers`. Knows nothing of the compact table.
+Only this runtime file imports `tokenizers`.
 """
 
 import json
@@ -88,7 +88,7 @@ class LibraryTokenizer:
             return self._library.encode(text)
 
     def _beginning(self, text: str, max_length: int, allow_special: bool) -> list[int]:
-        """Ids of as much of `text` as has `max_length`, cut where the rest cannot change them."""
+        """Ids of enough of `text` to give `max_length`, cut where the rest cannot change them."""
         if self._cuts is None:
             self._cuts = _cuts_before_spaces(self._library)
         size = LONG_TEXT if self._cuts else len(text)
@@ -101,7 +101,8 @@ class LibraryTokenizer:
 
 
 def _border(text: str, start: int) -> int:
-    """Where the first run of spaces begins from `start` on, no other whitespace before it; else the end."""
+    """The start of the first run of spaces from `start` on that has no other whitespace before it, else the
+    end."""
     cut = text.find(" ", start)
     while cut > 0 and (text[cut - 1].isspace() or text[cut - 1] == "▁"):
         cut = text.find(" ", cut + 1)
@@ -111,14 +112,14 @@ def _border(text: str, start: int) -> int:
 def _cuts_before_spaces(library: Any) -> bool:
     """Whether ids before a run of spaces do not depend on what follows.
 
-    So it is where no entry joins a space to text before it: then no merge and no added token crosses,
-    whatever whitespace or borders of words it asks for beside it.
+    That is so if no entry joins a space to text before it: then no merge and no added token crosses that
+    border, whatever whitespace or word borders the token requires beside it.
     """
     state = json.loads(library.to_str())
     replaces = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
     sigma = {"type": "Replace", "pattern": {"String": "Σ"}, "content": "σ"}
     steps = {"type": "Lowercase"}, replaces
-    lowers = [{"type": "Sequence", "normalizers": found} for found in ([*steps], [sigma, *steps])]
+    lowers = [{"type": "Sequence", "normalizers": parts} for parts in ([*steps], [sigma, *steps])]
     vocab = library.get_vocab(with_added_tokens=True)
     crossing = any("▁" in entry.lstrip("▁") or " " in entry for entry in vocab)
     return not crossing and state["model"]["type"] == "BPE" and state["normalizer"] in (replaces, *lowers)

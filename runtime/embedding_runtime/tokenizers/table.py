@@ -1,6 +1,6 @@
 """The compact table as a tokenizer: added tokens, words, a cache of them, early stop, decode, offsets.
 
-How symbols merge is `tokenizers/bpe.py`, how the file lies is `table_file.py`. Knows nothing of prompts.
+`bpe.py` merges symbols, and `table_file.py` reads the file.
 """
 
 import re
@@ -36,7 +36,8 @@ Span = tuple[int, int]
 
 
 class Part(NamedTuple):
-    """A stretch of text from `start` on, in words; `ids` where they are not to be looked up word by word."""
+    """A stretch of text from `start` on, in words; `ids` are set if they need not be looked up word by
+    word."""
 
     start: int
     words: list[str]
@@ -70,10 +71,10 @@ class TableTokenizer:
         if verify:
             table.verify()
         header = table.header
-        found = (header.vocab_size, header.bos_id, header.eos_id)
-        if found[1:] != (info.bos_id, info.eos_id) or header.vocab_size > info.vocab_size:
+        actual = (header.vocab_size, header.bos_id, header.eos_id)
+        if actual[1:] != (info.bos_id, info.eos_id) or header.vocab_size > info.vocab_size:
             raise BundleError(
-                f"{path} has (entries, <bos>, <eos>) {found}; the manifest says "
+                f"{path} has (entries, <bos>, <eos>) {actual}; the manifest says "
                 f"{(info.vocab_size, info.bos_id, info.eos_id)}. Export the bundle again."
             )
         return cls(table, info)
@@ -114,9 +115,9 @@ class TableTokenizer:
         """See `Tokenizer.decode`."""
         if self._special is None:
             self._special = self._added.raw.special_ids()
-        known = (i for i in checked_ids(ids) if i not in self._special and i < self._table.header.vocab_size)
+        plain = (i for i in checked_ids(ids) if i not in self._special and i < self._table.header.vocab_size)
         text, pending = [], bytearray()
-        for token in map(self.id_to_token, known):
+        for token in map(self.id_to_token, plain):
             if byte := BYTE_ENTRY.fullmatch(token):
                 pending.append(int(byte[1], 16))
                 continue
@@ -137,14 +138,15 @@ class TableTokenizer:
         return text
 
     def _expanded(self, text: str) -> str:
-        """`text`; where tokens are looked for in the lowered text, with `İ` as two characters, as it lowers.
+        """`text`; if tokens are searched for in the lowered text, with `İ` as the two characters of its lower
+        case.
 
         So a text and its normal form have the same length, and a token may end between the two.
         """
         return text.replace("İ", lower("İ")) if self._added.longest and self._info.do_lower_case else text
 
     def _parts(self, text: str, block: int, allow_special: bool) -> Iterator[Part]:
-        """The text block by block, so that nobody reads further than the ids asked for."""
+        """The text block by block, so that no more is read than the requested ids need."""
         position = 0
         search = AddedSearch(self._added, self._normal, text, allow_special)
         while position < len(text):
@@ -186,14 +188,15 @@ class TableTokenizer:
         return ids
 
     def _merged(self, word: str) -> tuple[int, ...]:
-        found = self._pieces.find(word.encode())
-        if found >= 0 and found & WHOLE:
-            return (found & ID_MASK,)
+        piece = self._pieces.find(word.encode())
+        if piece >= 0 and piece & WHOLE:
+            return (piece & ID_MASK,)
         ids = list(map(self._symbols.__getitem__, word))
         return tuple(self._merger.merge(self._with_bytes(word, ids)[0] if UNKNOWN in ids else ids))
 
     def _normal(self, text: str) -> str:
-        """What is merged: characters lowered one by one (so no final sigma) where asked, spaces as `▁`."""
+        """The text to merge: with spaces as `▁`, and characters lowered one by one if requested (so no final
+        sigma)."""
         if self._info.do_lower_case:
             text = lower(text)
         return text.replace(" ", SPACE)
@@ -202,13 +205,13 @@ class TableTokenizer:
         """Symbols with bytes in place of unknown characters, and the index in `text` of each."""
         symbols, starts = [], []
         for i, (char, symbol) in enumerate(zip(text, ids, strict=True)):
-            found = [symbol] if symbol >= 0 else [self._byte_ids[b] for b in char.encode()]
-            symbols += found
-            starts += [i] * len(found)
+            parts = [symbol] if symbol >= 0 else [self._byte_ids[b] for b in char.encode()]
+            symbols += parts
+            starts += [i] * len(parts)
         return symbols, starts
 
     def _beginning(self, text: str, start: int, stop: int) -> tuple[list[int], int]:
-        """Tokens of `text[start:stop]` as far as the text behind cannot change them, and where they end."""
+        """Tokens of `text[start:stop]` as far as the text after it cannot change them, and where they end."""
         normal = self._normal(text[start : stop + self._table.header.longest_piece])
         head = len(self._normal(text[start:stop]))
         ids = list(map(self._symbols.__getitem__, normal[:head]))
@@ -219,23 +222,24 @@ class TableTokenizer:
         return (ids, start + end) if end else ([], start)
 
     def _candidates(self, text: str, start: int, longer_than: int) -> list[tuple[int, int]]:
-        """Tokens that `text[start:]` could begin with, and the highest rank it takes to make each.
+        """Tokens with which `text[start:]` could begin, and the highest rank needed to make each.
 
-        Only whole entries can come about; bytes never merge.
+        Only whole entries can result; bytes never merge.
         """
         if self._symbols[text[start]] == UNKNOWN:
             return []
         stop = min(len(text), start + self._table.header.longest_piece)
-        found = []
+        candidates = []
         for end in range(start + longer_than + 1, stop + 1):
             piece = self._pieces.find(text[start:end].encode())
             if piece >= 0 and piece & WHOLE:
                 symbols = [self._symbols[char] for char in text[start:end]]
-                found.append((piece & ID_MASK, self._merger.highest_rank(symbols)))
-        return found
+                candidates.append((piece & ID_MASK, self._merger.highest_rank(symbols)))
+        return candidates
 
     def _raw_length(self, raw: str, length: int) -> int:
-        """Characters of `raw` whose normal form has `length` characters; 0 where none end there."""
+        """The number of characters of `raw` whose normal form has `length` characters; 0 if no character ends
+        there."""
         if not self._info.do_lower_case:
             return length
         done = 0
@@ -246,7 +250,7 @@ class TableTokenizer:
         return len(raw) if done == length else 0
 
     def _spans(self, word: str, start: int, ids: Iterator[int]) -> list[Span]:
-        """Take the ids of `word`, which begins at `start`, and give each one's characters."""
+        """The characters of each id of `word`, which begins at `start`."""
         lowered = list(map(self._normal, word))
         normal = "".join(lowered)
         origins = [start + i for i, chars in enumerate(lowered) for _ in chars]
@@ -266,7 +270,7 @@ class TableTokenizer:
 
 
 def _as_text(pending: bytearray) -> str:
-    """Bytes as text; all of them as U+FFFD where they are not UTF-8, as the `tokenizers` library does."""
+    """Bytes as text; if they are not UTF-8, all of them as U+FFFD, as in the `tokenizers` library."""
     try:
         return pending.decode()
     except UnicodeDecodeError:

@@ -1,6 +1,6 @@
 """The container of a compact tokenizer table: prefix, header, checked sections, all memory-mapped.
 
-Knows nothing of tokens: `tokenizer/table.py` gives the sections their meaning, TOKENIZER_TABLE.md both pages.
+`tokenizers/table.py` interprets the sections; TOKENIZER_TABLE.md describes both.
 """
 
 import dataclasses
@@ -52,7 +52,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Header:
-    """Figures of a table; `cuts` is 1 where text may be cut before every run of `▁`."""
+    """Figures of a table; `cuts` is 1 if text may be cut before every run of `▁`."""
 
     vocab_size: int
     merges: int
@@ -63,11 +63,11 @@ class Header:
     sections: dict[str, Section]
 
     def to_json(self) -> bytes:
-        """The header as it stands in the file."""
+        """The header as written in the file."""
         return json.dumps(dataclasses.asdict(self), separators=(",", ":")).encode("ascii")
 
     def counts(self) -> dict[str, int]:
-        """How many items the sections must have whose size the figures fix."""
+        """The number of items in each section whose size the figures determine."""
         return {
             "piece_offsets": self.vocab_size + 1,
             "merge_results": self.merges,
@@ -153,9 +153,9 @@ def _decoded(path: Path, raw: bytes) -> Header:
 
 
 def _check_sections(path: Path, header: Header, size: int) -> None:
-    found = {name: s.type for name, s in header.sections.items()}
-    if found != SECTIONS:
-        raise _refused(path, f"has the sections {found}, expected {SECTIONS}")
+    types = {name: s.type for name, s in header.sections.items()}
+    if types != SECTIONS:
+        raise _refused(path, f"has the sections {types}, expected {SECTIONS}")
     last = max(s.stop for s in header.sections.values())
     if last != size:
         raise _refused(path, f"has {size} bytes; its header says {last}")
@@ -166,5 +166,5 @@ def _check_sections(path: Path, header: Header, size: int) -> None:
             )
 
 
-def _refused(path: Path, found: str) -> BundleError:
-    return BundleError(f"{path} {found}. Copy or export the bundle again.")
+def _refused(path: Path, fault: str) -> BundleError:
+    return BundleError(f"{path} {fault}. Copy or export the bundle again.")

@@ -1,7 +1,4 @@
-"""Text → token ids: what the runtime asks of a tokenizer, and the one way to open a bundle's.
-
-Knows nothing of prompts, batches or over-length policies, nor how either tokenizer works inside.
-"""
+"""Text → token ids: the interface of a tokenizer, and the one function that opens a bundle's."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,17 +11,17 @@ Span = tuple[int, int]
 
 
 class Tokenizer(Protocol):
-    """One text at a time; every result is the same whatever was asked before."""
+    """Encodes one text at a time; a result never depends on earlier calls."""
 
     def encode(self, text: str, max_length: int | None = None, *, allow_special: bool = False) -> list[int]:
         """Token ids of `text`, `<bos>` first and `<eos>` last.
 
         At most `max_length` ids, both control tokens counted: the text is cut on the right, `<eos>` stays.
-        Control tokens spelled out in the text are text, unless `allow_special`.
+        Control tokens spelled out in the text are read as text unless `allow_special`.
 
         Raises:
             InputTypeError: `text` is not a str.
-            InputError: a lone surrogate in `text`, `max_length` below 2, or with `allow_special` a special
+            InputError: a lone surrogate in `text`, `max_length` below 2, or, if `allow_special`, a special
                 token that the model has no row for.
         """
         ...

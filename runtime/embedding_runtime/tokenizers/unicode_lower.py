@@ -1,4 +1,4 @@
-"""Lower case as the `tokenizers` library makes it: character by character, by a Unicode newer than Python's.
+"""Lower case as in the `tokenizers` library: character by character, by a newer Unicode than Python's.
 
 Of all characters only `İ` becomes two.
 """

@@ -97,7 +97,7 @@ def test_two_at_once(tmp_path: Path, existing: Existing) -> None:
     target = tmp_path / "bundle"
     if existing != "refuse":
         _bundle(target)
-    with pytest.raises(ExportError, match=r"by another process meanwhile"), staged(target, existing) as slow:
+    with pytest.raises(ExportError, match=r"Another process has written"), staged(target, existing) as slow:
         (slow.path / "late").write_text("late")
         theirs = _bundle(tmp_path / "theirs", "theirs")
         if target.exists():

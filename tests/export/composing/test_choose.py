@@ -198,7 +198,7 @@ def test_the_gate_holds_a_graph_to_its_target(bundle: Path, outliers: Checkpoint
         (["--target-cosine", "0.9", "--precision", "int4"], 2, "not allowed with"),
         (["--target-cosine", "1.5"], 1, "expected a number between 0 and 1"),
         (["--target-cosine", "nan"], 1, "expected a number between 0 and 1"),
-        (["--target-cosine", "0.9", "--format", "litert"], 1, "composes ONNX graphs alone"),
+        (["--target-cosine", "0.9", "--format", "litert"], 1, "composes only ONNX graphs"),
         (["--max-size", "200MB"], 1, "Add --target-cosine"),
         (["--target-cosine", "0.9", "--max-size", "200"], 2, "not a size such as 200MB"),
     ],

@@ -54,8 +54,8 @@ def test_a_sound_bundle(bundle: Path, capfd: Captured) -> None:
     found = examined([str(bundle)], capfd, 0)
     graphs = {g["key"]: g for g in found["bundle"]["graphs"]}
     assert [k for k, g in graphs.items() if g["chosen"]] == ["onnx/int8"]
-    assert graphs["onnx/fp32"]["why"] == "int8 goes before fp32"
-    assert graphs["onnx/int4"]["why"] == "int4 is taken only when asked for"
+    assert graphs["onnx/fp32"]["why"] == "int8 is preferred to fp32"
+    assert graphs["onnx/int4"]["why"] == "int4 is used only on request"
     assert graphs["onnx/int8"]["speed"]["runs"] > 3
     assert graphs["onnx/int4"]["speed"]["milliseconds"] > 0
     assert graphs["onnx/fp32"]["speed"] is None
@@ -163,7 +163,7 @@ def machine() -> Machine:
 def state(**changes: Any) -> BundleState:
     graphs = (
         GraphState("onnx/int8", 310 * MB, True, "", Speed(16, 20.0, 50)),
-        GraphState("onnx/int4", 187 * MB, False, "int4 is taken only when asked for", Speed(16, 30.0, 30)),
+        GraphState("onnx/int4", 187 * MB, False, "int4 is used only on request", Speed(16, 30.0, 30)),
     )
     given: dict[str, Any] = {"trimmed": True, "graphs": graphs, "prepared": True, **changes}
     return BundleState("bundle", "checkpoint", **given)
@@ -173,7 +173,7 @@ def test_advice_about_the_machine(machine: Machine) -> None:
     assert advice(machine, None) == []
     slow = CoreGroup("Cortex-A55", 4, 1800, False)
     cases: list[tuple[dict[str, Any], str]] = [
-        ({"governor": "powersave"}, "clock is held down"),
+        ({"governor": "powersave"}, "clock is kept low"),
         ({"cores": (*machine.cores, slow)}, "Slow cores"),
         ({"quota": 1.5}, "grants 1.5 CPUs"),
         ({"cpu_kind": "arm"}, "no dot-product"),
@@ -208,7 +208,7 @@ def test_int4_s_batches(machine: Machine) -> None:
 
 def test_advice_about_a_bundle(machine: Machine) -> None:
     assert advice(replace(machine, features={"AVX-512": True, "VNNI": True}), state()) == [
-        "Smaller: onnx/int4 is 123 MB less on disk than onnx/int8; int4 is taken only when asked for."
+        "Smaller: onnx/int4 is 123 MB less on disk than onnx/int8; int4 is used only on request."
     ]
     faster = GraphState("litert/int8", 400 * MB, False, "", Speed(16, 12.0, 80))
     chosen = state().graphs[0]
@@ -258,9 +258,9 @@ def test_an_engine_that_this_cpu_cannot_run(bundle: Path, pi_4: None, capfd: Cap
     [
         ({}, "onnxruntime", None),
         ({}, "ai-edge-litert", None),
-        ({"bits": 32, "machine": "armv7l"}, "onnxruntime", "of 32 bits (armv7l)"),
+        ({"bits": 32, "machine": "armv7l"}, "onnxruntime", "32-bit Python (armv7l)"),
         ({"libc": "musl", "libc_version": ()}, "onnxruntime", "C library is musl"),
-        ({"libc_version": (2, 27)}, "onnxruntime", "glibc 2.27, and onnxruntime needs glibc >= 2.28"),
+        ({"libc_version": (2, 27)}, "onnxruntime", "glibc 2.27, but onnxruntime needs glibc >= 2.28"),
         ({"libc_version": (2, 31)}, "onnxruntime", None),
         ({"libc_version": (2, 31)}, "ai-edge-litert", "needs glibc >= 2.34"),
         ({"system": "Darwin", "libc": "", "libc_version": ()}, "onnxruntime", None),

@@ -137,7 +137,7 @@ REFUSED = {
     "jq.txt": (b'{\n  "text": "a"\n}\n', "jq -c"),
     "columns.json": (b"{\n", "--input-format"),
     "number.json": (b"12\n", "--input-format"),
-    "broken.json": (b'[{"text": "a"},\n', "begins as a JSON array and is none"),
+    "broken.json": (b'[{"text": "a"},\n', "begins like a JSON array but is not one"),
     "lists.txt": (b'["a"]\n["b"]\n', "--input-format lines or jsonl"),
     "table.txt": (TABLE.encode(), "looks like a table.*--input-format csv"),
     "table without a suffix": (TSV.encode(), "looks like a table.*--input-format csv"),

@@ -139,7 +139,7 @@ def test_files_that_rows_cannot_be_added_to(served_bundle: Path, tmp_path: Path,
         assert "would not have written here" in capfd.readouterr().err
         assert lines.read_text() == damaged
     assert add(served_bundle, FIRST, lines, "--output", str(out)) == 2
-    assert "Give one of them" in capfd.readouterr().err
+    assert "Give only one of them" in capfd.readouterr().err
     assert main([str(served_bundle), str(tmp_path / "in.txt"), "--into", "-"]) == 2
 
 

@@ -76,7 +76,7 @@ def test_openai_knows_the_errors(service: Running, client: Any) -> None:
         client.embeddings.create(model="text-embedding-3-small", input="a")
     with (
         openai.OpenAI(base_url=f"{service.url}/v1", api_key="another") as stranger,
-        pytest.raises(openai.AuthenticationError, match="asks for its token"),
+        pytest.raises(openai.AuthenticationError, match="needs its token"),
     ):
         stranger.embeddings.create(model="tiny", input="a")
 

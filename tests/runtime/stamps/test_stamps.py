@@ -151,7 +151,7 @@ def test_a_file_written_over_by_another_program(served_bundle: Path, tmp_path: P
         check_space(out, served_bundle)
     shutil.copy(stamp_path(out), tmp_path / "text.npy.stamp.json")
     (tmp_path / "text.npy").write_text("no array")
-    with pytest.raises(InputError, match=r"not a \.npy file"):
+    with pytest.raises(InputError, match=r"not a readable \.npy file"):
         check_space(tmp_path / "text.npy", served_bundle)
 
 

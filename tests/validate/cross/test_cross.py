@@ -133,7 +133,7 @@ def test_what_is_refused(
     )
     assert "Give the checkpoint that the bundle was exported from" in capsys.readouterr().err
     assert main(["--cross", str(served_bundle), str(device), "--reference", "x.npz"]) == 2
-    assert "holds answers alone" in capsys.readouterr().err
+    assert "holds only answers" in capsys.readouterr().err
     assert not (other / "cross.json").exists()
 
 

@@ -26,7 +26,7 @@ from embedding_validate.measures.thresholds import LOSS, RANDOM_LOSS, bounds
 from embedding_validate.parity import parity
 from embedding_validate.parity.execution import Executed, Execution
 from embedding_validate.parity.results import TOKEN_STATES, Case, Invariance
-from embedding_validate.parity.verdict import Found, graph_report
+from embedding_validate.parity.verdict import Results, graph_report
 from embedding_validate.probes import probes, texts
 from embedding_validate.reference.answers import Answers
 from embedding_validate.reference.reference import Reference
@@ -243,7 +243,7 @@ def test_the_mean_has_a_bound_of_its_own(bundle: Path) -> None:
     cases = tuple(
         Case(f"{i}", "Latin", "", "alone", 5, True, Figures(0.97, 0.1, 0.0, True), ()) for i in range(3)
     )
-    report = graph_report(graph, bounds("int8"), Found(cases, ()), 1.0)
+    report = graph_report(graph, bounds("int8"), Results(cases, ()), 1.0)
     assert report.failed == 0 and report.status == "failed"
     assert report.reason == f"the mean cosine 0.9700000 is below {LOSS['int8'].cosine_mean}"
 
@@ -260,7 +260,7 @@ def test_vectors_that_change_are_refused(bundle: Path) -> None:
 def _unsteady(bundle: Path, invariance: Invariance) -> str | None:
     """The reason for which an fp32 graph is refused whose vectors are the reference's."""
     cases = (Case("a", "Latin", "", "alone", 5, True, Figures(1.0, 0.0, 0.0, True), ()),)
-    found = Found(cases, (), invariance=invariance)
+    found = Results(cases, (), invariance=invariance)
     return graph_report(load_manifest(bundle).graphs[0], bounds("fp32"), found, 1.0).reason
 
 

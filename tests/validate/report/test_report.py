@@ -224,13 +224,13 @@ def test_four_bits_are_shown_not_judged(bundles: dict[str, Path]) -> None:
     assert "4 bits" not in report.render(data)
     graph = data["graphs"]["onnx/fp32"]
     data["graphs"]["onnx/int4"] = {**graph, "precision": "int4", "cosine": {**graph["cosine"], "mean": 0.9}}
-    said = "What 4 bits lose is shown, not judged; their mean cosine to the reference: onnx/int4 0.9000000."
+    said = "The loss of 4 bits is shown, not judged; the mean cosine to the reference: onnx/int4 0.9000000."
     assert said in browser.text(report.render(data))
     point = {"part": None, "bytes": 9, "estimated_cosine": 0.9, "cosine": 0.9}
     made = {"target_cosine": 0.9, "bits": {"table": 4}, "texts": 42, "curve": [point, {**point, "bytes": 12}]}
     data["graphs"]["onnx/int4"] |= {"composition": made, "bytes": 12}
     page = report.render(data)
-    assert "What 4 bits lose" not in page and "How it was composed for a mean cosine of 0.9" in page
+    assert "The loss of 4 bits" not in page and "How it was composed for a mean cosine of 0.9" in page
     assert "composed for a mean cosine of 0.9" in card.snippet(data)
 
 

@@ -1,1 +1,1 @@
-"""Graphs that other tools wrote, judged like our own."""
+"""Judges graphs that other tools wrote, in the same way as ours."""

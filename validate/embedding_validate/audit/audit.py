@@ -1,6 +1,6 @@
-"""Files that others made: one graph alone, given the reference's own token ids, under the same judgement.
+"""Judges one graph that another tool wrote: runs it on the reference's own ids, and compares the vectors.
 
-Knows neither format: each has an opener of its own.
+`foreign_onnx` and `foreign_litert` open the files.
 """
 
 from dataclasses import replace
@@ -18,23 +18,24 @@ from embedding_validate.reference.answers import Answers
 
 
 def check(path: Path, checkpoint: Checkpoint, answers: Answers, progress: Progress) -> Report:
-    """Compare a file with the reference's answers; one graph named by the file, with findings where it fails.
+    """Compare a file with the reference's answers. The report has one graph, named by the file, with findings
+    if it fails.
 
-    The reference itself is loaded only where something fails.
+    The reference itself is loaded only if something fails.
 
     Raises:
         BundleError: the file is missing, or its engine does not load it.  EngineError: the engine is missing.
-        InputError: neither an .onnx nor a .tflite file, or its inputs or outputs are of no known layout.
+        InputError: the file is neither .onnx nor .tflite, or its inputs or outputs have no known layout.
     """
     foreign = _open(path, answers, checkpoint.normalize)
-    graph, asked = foreign.graph, _asked(foreign, answers)
-    report = check_runner(foreign.run, graph, asked, progress)
+    graph, supported = foreign.graph, _supported_answers(foreign, answers)
+    report = check_runner(foreign.run, graph, supported, progress)
     if report.status == "failed":
         from embedding_validate.diagnosis.diagnosis import Subject, diagnose_subject
         from embedding_validate.reference.reference import Reference
 
         subject = Subject(foreign.run, graph, path, checkpoint, same_weights=True, ours=False)
-        report = diagnose_subject(subject, report, Reference.load(checkpoint), asked)
+        report = diagnose_subject(subject, report, Reference.load(checkpoint), supported)
     return Report(
         probes=answers.probes.name,
         bundle={"file": path.name, "sha256": graph.variant_id},
@@ -42,7 +43,7 @@ def check(path: Path, checkpoint: Checkpoint, answers: Answers, progress: Progre
         versions={**versions(), **answers.versions},
         machine=machine(),
         graphs={graph.key: report},
-        notes=(*foreign.notes, *_too_long(graph, asked, answers)),
+        notes=(*foreign.notes, *_too_long(graph, supported, answers)),
     )
 
 
@@ -58,17 +59,17 @@ def _open(path: Path, answers: Answers, normalize: bool) -> Foreign:
     raise InputError(f"{path.name} is neither an .onnx nor a .tflite file.")
 
 
-def _asked(foreign: Foreign, answers: Answers) -> Answers:
-    """The answers to what the graph takes."""
-    kept = answers.for_graph(foreign.graph, pad_id=0)
-    return kept if foreign.batches else replace(kept, probes=replace(kept.probes, batches=()))
+def _supported_answers(foreign: Foreign, answers: Answers) -> Answers:
+    """The answers to the probes that the graph supports."""
+    supported = answers.for_graph(foreign.graph, pad_id=0)
+    return supported if foreign.batches else replace(supported, probes=replace(supported.probes, batches=()))
 
 
-def _too_long(graph: Graph, asked: Answers, answers: Answers) -> tuple[str, ...]:
-    whole, kept = (sum(p.chunked_at is None for p in a.probes.probes) for a in (answers, asked))
-    if whole == kept:
+def _too_long(graph: Graph, supported: Answers, answers: Answers) -> tuple[str, ...]:
+    total, count = (sum(p.chunked_at is None for p in a.probes.probes) for a in (answers, supported))
+    if total == count:
         return ()
     return (
-        f"{kept} of {whole} texts were compared: the others have more than the {max(graph.buckets)} tokens "
+        f"{count} of {total} texts were compared: the others have more than the {max(graph.buckets)} tokens "
         "that the file takes, or its padding id among their own.",
     )

@@ -1,4 +1,4 @@
-"""A graph that another tool wrote, opened: what both formats' openers give to the audit. Opens nothing."""
+"""A graph that another tool wrote, ready to run: the value that both formats' openers give to the audit."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ from embedding_validate.runners.calls import Runner
 
 @dataclass(frozen=True)
 class Foreign:
-    """How to run the graph, what to call it, and what was done to it that a reader should know.
+    """How to run the graph, its name, and notes for the reader on what was done to it.
 
-    `batches` says whether it takes several texts at once.
+    `batches` says whether the graph takes several texts at once.
     """
 
     run: Runner
@@ -25,7 +25,7 @@ class Foreign:
 
 @dataclass(frozen=True)
 class Layout:
-    """What a graph takes and gives; `buckets` are the fixed lengths it runs at, if it has such."""
+    """The inputs and outputs of a graph; `buckets` are the fixed lengths it runs at, if it has any."""
 
     format: Format
     precision: Precision
@@ -35,7 +35,7 @@ class Layout:
 
 
 def describe_file(path: Path, layout: Layout) -> Graph:
-    """The file as an entry of a manifest, as far as it shows; its hash is its `variant_id`."""
+    """A manifest entry for the file, from what the file itself tells; its hash is its `variant_id`."""
     return Graph(
         format=layout.format,
         precision=layout.precision,

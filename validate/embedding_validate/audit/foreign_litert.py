@@ -1,4 +1,4 @@
-"""A .tflite file that another tool wrote, given the reference's own token ids, one text at a time."""
+"""Opens a .tflite file that another tool wrote; runs it on the reference's token ids, one text at a time."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +10,11 @@ from embedding_validate.runners.litert_file import LitertFile, open_file, precis
 
 
 def open_litert(path: Path, answers: Answers) -> Foreign:
-    """Open the file; texts run at the smallest of its lengths that holds them.
+    """Open the file; a text runs at the smallest of the file's lengths that holds it.
 
     Raises:
         EngineError: ai-edge-litert is not installed.  BundleError: it does not load the file.
-        InputError: its inputs or outputs are of no known layout.
+        InputError: its inputs or outputs have no known layout.
     """
     opened = open_file(path)
     layout = Layout("litert", precision_of(path), opened.inputs, opened.outputs, opened.lengths)

@@ -1,7 +1,8 @@
-"""An ONNX graph that another tool wrote, given the reference's own token ids.
+"""Opens an ONNX graph that another tool wrote, and runs it on the reference's own token ids.
 
-Knows the layouts that converters write: inputs `input_ids` and `attention_mask` (and what else asks for zeros
-or positions), output `sentence_embedding`, else token states, which are pooled here as the reference pools.
+It accepts the layouts that converters write. The inputs are `input_ids` and `attention_mask`, and others that
+take zeros or positions. The output is `sentence_embedding`, or token states, which are pooled here as the
+reference pools them.
 """
 
 from dataclasses import dataclass
@@ -29,10 +30,11 @@ _SIGNS: tuple[tuple[Precision, frozenset[str]], ...] = (
 
 
 def open_onnx(path: Path, answers: Answers, normalize: bool) -> Foreign:
-    """Open the graph; `normalize` says whether the checkpoint ends so, for token states pooled here.
+    """Open the graph; `normalize` says whether to normalise the token states that are pooled here, as the
+    checkpoint does.
 
     Raises:
-        BundleError: ONNX Runtime does not load it.  InputError: its outputs are of no known layout.
+        BundleError: ONNX Runtime does not load it.  InputError: its outputs have no known layout.
     """
     import onnx
     import onnxruntime
@@ -63,7 +65,7 @@ def open_onnx(path: Path, answers: Answers, normalize: bool) -> Foreign:
 
 @dataclass(frozen=True)
 class _OnnxGraph:
-    """An opened graph; `states` says that its output is one state per token, not a vector."""
+    """An opened graph; `states` says whether its output is one state per token instead of a vector."""
 
     session: Any
     output: str
@@ -78,26 +80,26 @@ class _OnnxGraph:
         mask = np.zeros_like(batch)
         for row, sequence in enumerate(ids):
             batch[row, : len(sequence)], mask[row, : len(sequence)] = sequence, 1
-        (found,) = self.session.run([self.output], self._feeds(batch, mask))
-        vectors = _pooled(found, mask, self.normalize) if self.states else found.astype(np.float32)
+        (output,) = self.session.run([self.output], self._feeds(batch, mask))
+        vectors = _pooled(output, mask, self.normalize) if self.states else output.astype(np.float32)
         return [Result(i, v) for i, v in zip(ids, vectors, strict=True)]
 
     def _feeds(self, batch: NDArray[np.int64], mask: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-        known = {
+        feeds = {
             "input_ids": batch,
             "attention_mask": mask,
             "token_type_ids": np.zeros_like(batch),
             "position_ids": np.broadcast_to(np.arange(batch.shape[1]), batch.shape),
         }
         names = [i.name for i in self.session.get_inputs()]
-        if unknown := [n for n in names if n not in known]:
-            raise InputError(f"The graph takes the inputs {unknown}; this audit knows {sorted(known)}.")
+        if unknown := [n for n in names if n not in feeds]:
+            raise InputError(f"The graph takes the inputs {unknown}; this audit knows {sorted(feeds)}.")
         types = {i.name: np.int32 if "int32" in i.type else np.int64 for i in self.session.get_inputs()}
-        return {n: known[n].astype(types[n]) for n in names}
+        return {n: feeds[n].astype(types[n]) for n in names}
 
 
 def _pooled(states: NDArray[Any], mask: NDArray[np.int64], normalize: bool) -> Floats:
-    """The mean over real tokens, as the reference pools, normalised where the checkpoint ends so."""
+    """The mean over real tokens, as the reference pools; normalised if the checkpoint does."""
     weights = mask[:, :, None].astype(np.float64)
     means = ((states * weights).sum(1) / weights.sum(1)).astype(np.float32)
     return np.stack([metrics.normalized(v) for v in means]) if normalize else means

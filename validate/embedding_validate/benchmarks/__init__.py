@@ -1,1 +1,1 @@
-"""Cold starts, memory, and tokenizers, each by itself."""
+"""Measures cold starts, memory, and tokenizers, each by itself."""

@@ -1,9 +1,8 @@
 """Cold start and memory of whole processes, against budgets.
 
-`python -m embedding_validate.benchmarks.footprint BUNDLE` runs it.
-Each case is a fresh process whose bundle files have been dropped from the page cache, for the second time of
-a cold start also what the device has prepared for them. Knows nothing of references: whether vectors are
-right is `validate-embedding`'s question.
+Run it with `python -m embedding_validate.benchmarks.footprint BUNDLE`. Each case is a fresh process whose
+bundle files have been dropped from the page cache; for the second time of a cold start, so have the files
+that the device has prepared for them. Whether the vectors are right is for `validate-embedding` to say.
 """
 
 import argparse
@@ -68,17 +67,17 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _case(graph: BundleGraph, length: int) -> bool:
-    """Measure and show one case; whether it passes its budget."""
+    """Measure and show one case; returns whether it exceeds its budget."""
     _measured(graph, length)  # builds what the device keeps
     files = [graph.folder / name for name in graph.manifest.files]
     limit = COLD_START.get(graph.key, {}).get(length)
-    found = _median(graph, length, files, 5 if limit else 1)
-    memory = found["memory"] or {"anonymous": 0, "peak": 0}
+    medians = _median(graph, length, files, 5 if limit else 1)
+    memory = medians["memory"] or {"anonymous": 0, "peak": 0}
     most = BUDGETS.get(graph.key, {}).get(length)
-    parts = ", ".join(f"{k} {found[k]:.3f}" for k in ("start of Python", "import", "open", "first vector"))
+    parts = ", ".join(f"{k} {medians[k]:.3f}" for k in ("start of Python", "import", "open", "first vector"))
     within = f" of {limit}" if limit else "", f" of {most / 1e6:.0f}" if most else ""
     sys.stdout.write(
-        f"{graph.key} {length} tokens: {found['seconds']:.3f} s{within[0]} ({parts}); "
+        f"{graph.key} {length} tokens: {medians['seconds']:.3f} s{within[0]} ({parts}); "
         f"anonymous {memory['anonymous'] / 1e6:.0f} MB{within[1]}, "
         f"peak resident {memory['peak'] / 1e6:.0f} MB\n"
     )
@@ -86,12 +85,12 @@ def _case(graph: BundleGraph, length: int) -> bool:
         prepared = [path for path in cache_folder().rglob("*") if path.is_file()]
         everything = _median(graph, length, [*files, *prepared], 5)
         sys.stdout.write(f"    with prepared files from the disk: {everything['seconds']:.3f} s\n")
-    slow = limit is not None and found["seconds"] > limit
+    slow = limit is not None and medians["seconds"] > limit
     return slow or (most is not None and memory["anonymous"] > most)
 
 
 def _median(graph: BundleGraph, length: int, dropped: list[Path], times: int) -> dict[str, Any]:
-    """The case of median time, each with these files dropped from the page cache."""
+    """The run of median time; these files are dropped from the page cache before each run."""
     tries = []
     for _ in range(times):
         drop_pages(dropped)
@@ -106,10 +105,10 @@ def _measured(graph: BundleGraph, length: int) -> dict[str, Any]:
     # As an installed package has it: compiled modules are kept from one process to the next.
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    found: dict[str, Any] = json.loads(done.stdout)
-    found["seconds"] = found["ended"] - started
-    found["start of Python"] = found["seconds"] - sum(found[k] for k in ("import", "open", "first vector"))
-    return found
+    times: dict[str, Any] = json.loads(done.stdout)
+    times["seconds"] = times["ended"] - started
+    times["start of Python"] = times["seconds"] - sum(times[k] for k in ("import", "open", "first vector"))
+    return times
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Tokenizers side by side: start in a fresh process, memory, new and repeated queries, long and worst texts.
 
 `python -m embedding_validate.benchmarks.tokenizers FOLDER TABLE [--texts FILE] [--runs 7]` prints one JSON
-document; TABLE is made with `embedding_export.tokenizer.table.build_table`. Compares no ids: tests do.
+document; TABLE is made with `embedding_export.tokenizer.table.build_table`. The benchmark does not compare
+ids: tests do.
 """
 
 import argparse
@@ -50,7 +51,8 @@ def open_encoder(kind: str, folder: Path, table: Path) -> Encode:
 
 
 def start(kind: str, folder: Path, table: Path) -> dict[str, float]:
-    """In a fresh process: milliseconds until open and until the first ids, and resident MB gained by it."""
+    """For a fresh process: milliseconds until open and until the first ids, and the resident MB that this
+    adds."""
     import embedding_runtime.tokenizers.tokenizer  # noqa: F401  (what every runtime has imported anyway)
 
     _preload(kind)
@@ -73,19 +75,19 @@ def speed(kind: str, folder: Path, table: Path, texts: list[str]) -> dict[str, f
     again = [min(_seconds(encode, text) for _ in range(5)) for text in texts]
     document = " ".join(texts * (1 + 200_000 // sum(map(len, texts))))
     tokens = len(encode(document, None))  # type: ignore[arg-type]
-    found = {
+    speeds = {
         "new_query_us": 1e6 * statistics.median(new),
         "repeated_query_us": 1e6 * statistics.median(again),
         "long_text_tokens_per_s": tokens / min(_seconds(encode, document) for _ in range(5)),
     }
     for name, text in WORST.items():
-        found[f"{name}, whole, s"] = _seconds(encode, text)
-        found[f"{name}, {MAX_LENGTH} ids, s"] = _seconds(encode, text, MAX_LENGTH)
-    return found
+        speeds[f"{name}, whole, s"] = _seconds(encode, text)
+        speeds[f"{name}, {MAX_LENGTH} ids, s"] = _seconds(encode, text, MAX_LENGTH)
+    return speeds
 
 
 def _preload(kind: str) -> None:
-    """Import the code, which is not what is measured."""
+    """Import the code, so that its import is not measured."""
     if kind == "table":
         import embedding_runtime.tokenizers.table  # noqa: F401
     elif kind == "tokenizers":
@@ -107,8 +109,8 @@ def _resident_mb() -> float:
 
 def _child(arguments: list[str], kind: str, what: str) -> dict[str, float]:
     command = [sys.executable, "-m", __spec__.name, *arguments, "--kind", kind, "--measure", what]
-    found: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
-    return found
+    figures: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    return figures
 
 
 def _queries(path: Path | None) -> list[str]:
@@ -142,7 +144,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _report(arguments: list[str], folder: Path, table: Path, runs: int) -> dict[str, object]:
-    found: dict[str, object] = {
+    report: dict[str, object] = {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     }
     files = {
@@ -156,8 +158,8 @@ def _report(arguments: list[str], folder: Path, table: Path, runs: int) -> dict[
         starts = [_child(arguments, kind, "start") for _ in range(runs)]
         medians = {name: statistics.median(s[name] for s in starts) for name in starts[0]}
         file_mb = files[kind].stat().st_size / 1e6
-        found[kind] = {"file_mb": file_mb} | medians | _child(arguments, kind, "speed")
-    return found
+        report[kind] = {"file_mb": file_mb} | medians | _child(arguments, kind, "speed")
+    return report
 
 
 def _installed(module: str) -> bool:

@@ -1,1 +1,1 @@
-"""Documents embedded by one bundle, queries by another: what mixing them costs a search."""
+"""Documents embedded by one bundle, queries by another: how much mixing them costs a search."""

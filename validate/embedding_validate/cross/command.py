@@ -33,7 +33,7 @@ Say = Callable[[str], None]
 
 
 def run(options: argparse.Namespace, require_weights: Callable[[Manifest, str], None], say: Say) -> int:
-    """The command's body: 0, or 1 where a graph finds less than is asked for or cannot be run.
+    """The command's body; returns 0, or 1 if a graph finds less than required or cannot be run.
 
     `require_weights` refuses a checkpoint that is not the bundle's.
 
@@ -54,9 +54,9 @@ def run(options: argparse.Namespace, require_weights: Callable[[Manifest, str], 
         graph = choose_exact_graph(manifests[0])
         say(f"embedding {len(texts.documents)} documents with {graph.key}")
         exact, by = embed(BundleGraph(server, manifests[0], graph), texts), graph.key
-    found = measure(exact, by, device, manifests[1], texts, shared_dims(*manifests), say)
-    document = _document(found, options, manifests[0], texts)
-    for line in lines(found, options.min_overlap):
+    cross = measure(exact, by, device, manifests[1], texts, shared_dims(*manifests), say)
+    document = _document(cross, options, manifests[0], texts)
+    for line in lines(cross, options.min_overlap):
         say(line)
     if options.json:
         print(json.dumps(document, indent=1, ensure_ascii=False))  # noqa: T201 (what --json asks for)
@@ -64,26 +64,26 @@ def run(options: argparse.Namespace, require_weights: Callable[[Manifest, str], 
     return 0 if document["passed"] else 1
 
 
-def lines(found: Cross, min_overlap: float | None) -> list[str]:
+def lines(cross: Cross, min_overlap: float | None) -> list[str]:
     """The result as text."""
     shown = [
-        f"{row.graph} dim {row.dim} {row.vector_precision}: top {found.k} overlap {row.overlap:.4f}"
+        f"{row.graph} dim {row.dim} {row.vector_precision}: top {cross.k} overlap {row.overlap:.4f}"
         + ("" if row.ndcg is None else f", nDCG@10 {row.ndcg:.4f} (all fp32: {row.ndcg_fp32:.4f})")
-        + (" TOO LITTLE" if row in find_short_rows(found.rows, min_overlap) else "")
-        for row in found.rows
+        + (" TOO LITTLE" if row in find_short_rows(cross.rows, min_overlap) else "")
+        for row in cross.rows
     ]
-    return [*shown, *(f"{key}: {reason}" for key, reason in found.failures.items())]
+    return [*shown, *(f"{key}: {reason}" for key, reason in cross.failures.items())]
 
 
 def find_short_rows(rows: Sequence[Row], min_overlap: float | None) -> list[Row]:
-    """The rows that find less than is asked for."""
+    """The rows whose overlap is less than required."""
     return [] if min_overlap is None else [row for row in rows if row.overlap < min_overlap]
 
 
-def _document(found: Cross, options: argparse.Namespace, server: Manifest, texts: Corpus) -> dict[str, Any]:
+def _document(cross: Cross, options: argparse.Namespace, server: Manifest, texts: Corpus) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
-        "passed": not find_short_rows(found.rows, options.min_overlap) and not found.failures,
+        "passed": not find_short_rows(cross.rows, options.min_overlap) and not cross.failures,
         "min_overlap": options.min_overlap,
         "model": server.source.name,
         "space_id": server.space_id,
@@ -96,7 +96,7 @@ def _document(found: Cross, options: argparse.Namespace, server: Manifest, texts
             "pairs": texts.relevant is not None,
         },
         "versions": versions(),
-        **asdict(found),
+        **asdict(cross),
     }
 
 

@@ -1,7 +1,7 @@
-"""What a search loses where documents are of a server's bundle and queries of a device's. Writes nothing.
+"""Measures what a search loses if a server's bundle embeds the documents and a device's embeds the queries.
 
-Documents are embedded in fp32 (or by PyTorch), queries by each graph of the device's bundle; the same search
-with fp32 on both sides is what they are held against, at every dim and vector precision.
+Documents are embedded in fp32 (or by PyTorch), queries by each graph of the device's bundle. Each search is
+compared with the same search with fp32 on both sides, at every dim and vector precision.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,8 +29,9 @@ class Row:
     """One graph of the device, one dim, one vector precision; means over the queries.
 
     `overlap` is the share of the first `k` documents of the all-fp32 search, at the same dim and vector
-    precision, that the mixed search finds too, ± `overlap_ci95`; `least` the least share of a query. `ndcg`
-    is the mixed search's nDCG at 10, `ndcg_fp32` that of the all-fp32 one, where pairs say what is right.
+    precision, that the mixed search also finds, ± `overlap_ci95`; `least` is the smallest share of a query.
+    If the corpus has pairs that say what is right, `ndcg` is the mixed search's nDCG at 10 and `ndcg_fp32`
+    that of the all-fp32 one.
     """
 
     graph: str
@@ -45,7 +46,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Cross:
-    """All rows, and why graphs have none; `documents_by` names what embedded the documents."""
+    """All rows, and the reasons of graphs that have none; `documents_by` names what embedded the
+    documents."""
 
     documents_by: str
     k: int
@@ -54,17 +56,17 @@ class Cross:
 
 
 def read_packaged_corpus() -> Corpus:
-    """The corpus that is always at hand: NumPy's documentation."""
-    found = numpy_search()
-    wanted = tuple(frozenset({number}) for number in range(len(found.queries)))
-    return Corpus(Path(SEARCH_SOURCE), found.documents, found.queries, wanted)
+    """The packaged corpus: NumPy's documentation."""
+    search = numpy_search()
+    relevant = tuple(frozenset({number}) for number in range(len(search.queries)))
+    return Corpus(Path(SEARCH_SOURCE), search.documents, search.queries, relevant)
 
 
 def check_bundles(server: Manifest, device: Manifest) -> None:
     """Refuse two bundles whose vectors cannot be compared.
 
     Raises:
-        InputError: says which spaces they are of.
+        InputError: the message names both spaces.
     """
     if server.space_id != device.space_id:
         raise InputError(
@@ -101,7 +103,7 @@ def embed(graph: BundleGraph, texts: Corpus) -> Embedded:
         documents = embedder.encode_document(list(texts.documents), normalize_embeddings=True)
         if texts.relevant is None:
             return Embedded(documents[: len(texts.asked)], documents, alike=True)
-        return Embedded(_asked(embedder, texts), documents, alike=False)
+        return Embedded(_embed_queries(embedder, texts), documents, alike=False)
 
 
 def measure(
@@ -113,18 +115,18 @@ def measure(
     dims: Sequence[int],
     say: Say,
 ) -> Cross:
-    """Every graph of the device's bundle against the all-fp32 search `exact`."""
-    asked: dict[str, Vectors] = {}
+    """Compare every graph of the device's bundle with the all-fp32 search `exact`."""
+    queries: dict[str, Vectors] = {}
     failures: dict[str, str] = {}
     for graph in bundle_graphs(bundle, device):
         say(f"asking with {graph.key}")
         try:
             with open_graph(graph) as embedder:
                 embedder.truncate_dim = None
-                asked[graph.key] = _asked(embedder, texts)
+                queries[graph.key] = _embed_queries(embedder, texts)
         except EmbeddingError as e:
             failures[graph.key] = str(e)
-    rows = _rows(exact, asked, texts, dims)
+    rows = _rows(exact, queries, texts, dims)
     return Cross(documents_by, neighbours(texts.candidates), tuple(rows), failures)
 
 
@@ -134,28 +136,30 @@ def shared_dims(server: Manifest, device: Manifest) -> tuple[int, ...]:
     return tuple(sorted(both[0] & both[1], reverse=True))
 
 
-def _asked(embedder: Embedder, texts: Corpus) -> Vectors:
-    """Vectors (Q, D) of what asks: queries, or documents that ask for their neighbours."""
+def _embed_queries(embedder: Embedder, texts: Corpus) -> Vectors:
+    """Vectors (Q, D) of the corpus' queries, or of documents whose neighbours are searched."""
     encode = embedder.encode_document if texts.relevant is None else embedder.encode_query
     return np.asarray(encode(list(texts.asked), normalize_embeddings=True), dtype=np.float32)
 
 
-def _rows(exact: Embedded, asked: Mapping[str, Vectors], texts: Corpus, dims: Sequence[int]) -> list[Row]:
-    """Graph after graph; the all-fp32 search is scored once for all of them."""
-    found: dict[str, list[Row]] = {key: [] for key in asked}
+def _rows(
+    exact: Embedded, queries_by_graph: Mapping[str, Vectors], texts: Corpus, dims: Sequence[int]
+) -> list[Row]:
+    """The rows, graph after graph; the all-fp32 search is scored once for all graphs."""
+    by_graph: dict[str, list[Row]] = {key: [] for key in queries_by_graph}
     for dim in dims:
         both = exact.cut(dim)
         for precision in PRECISIONS:
-            wanted = scores(both, precision)
-            for key, queries in asked.items():
+            expected = scores(both, precision)
+            for key, queries in queries_by_graph.items():
                 mixed = Embedded(queries, exact.documents, exact.alike).cut(dim)
-                found[key].append(_row(key, dim, precision, wanted, scores(mixed, precision), texts))
-    return [row for rows in found.values() for row in rows]
+                by_graph[key].append(_row(key, dim, precision, expected, scores(mixed, precision), texts))
+    return [row for rows in by_graph.values() for row in rows]
 
 
-def _row(key: str, dim: int, precision: str, wanted: Scores, scored: Scores, texts: Corpus) -> Row:
+def _row(key: str, dim: int, precision: str, expected: Scores, scored: Scores, texts: Corpus) -> Row:
     k, relevant = neighbours(texts.candidates), texts.relevant
-    shares = [top_k_overlap(a, b, k) for a, b in zip(wanted, scored, strict=True)]
+    shares = [top_k_overlap(a, b, k) for a, b in zip(expected, scored, strict=True)]
     return Row(
         graph=key,
         dim=dim,
@@ -164,5 +168,5 @@ def _row(key: str, dim: int, precision: str, wanted: Scores, scored: Scores, tex
         overlap_ci95=ci95(shares),
         least=min(shares),
         ndcg=None if relevant is None else ndcg(scored, relevant, TOP_K),
-        ndcg_fp32=None if relevant is None else ndcg(wanted, relevant, TOP_K),
+        ndcg_fp32=None if relevant is None else ndcg(expected, relevant, TOP_K),
     )

@@ -9,7 +9,7 @@ HTML = "cross.html"
 
 
 def render(data: dict[str, Any]) -> str:
-    """The page for a document as `cross.json` holds it.
+    """The page for a document of `cross.json`.
 
     Raises:
         ReportError: jinja2 is not installed.

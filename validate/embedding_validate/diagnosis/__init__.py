@@ -1,1 +1,1 @@
-"""What is wrong with a graph that failed: known faults, tried one by one."""
+"""Finds what is wrong with a graph that failed, by trying known faults one by one."""

@@ -1,7 +1,7 @@
-"""What is wrong with a graph that failed, by name: the fault under which the reference gives its vectors.
+"""Names what is wrong with a graph that failed: the fault with which the reference gives the graph's vectors.
 
-Looks at failures that `parity` found; token faults are named from ids, the others from vectors, and what no
-known fault explains is localised to the first layer that differs.
+It starts from the failures that `parity` found. Faults of tokens are named from ids, the others from vectors;
+if no known fault explains a failure, the first layer that differs is named.
 """
 
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -15,7 +15,7 @@ from embedding_export.architectures.registry import residuals, tensor_specs
 from embedding_export.audit.audit import differences
 from embedding_export.checkpoint.checkpoint import Checkpoint
 from embedding_export.errors import AuditError
-from embedding_runtime.bundle import BundleGraph, Graph, bundle_graphs, load_manifest
+from embedding_runtime.bundle import BundleGraph, Graph, Manifest, bundle_graphs, load_manifest
 from embedding_validate.diagnosis import hypotheses, stored_faults, tokens
 from embedding_validate.diagnosis.fitting import Evidence, Fit, best, finding, most_error
 from embedding_validate.diagnosis.own_weights import OwnWeights
@@ -51,11 +51,14 @@ _LAYER_BOUND = 1e-3
 _UNEXPLAINED = 0.005
 
 
-def diagnose(bundle: Path, report: Report, reference: Reference, answers: Answers) -> Report:
-    """The same report with findings for every graph that failed."""
+def diagnose(
+    bundle: Path, report: Report, reference: Reference, answers: Answers, manifest: Manifest | None = None
+) -> Report:
+    """The same report with findings for every graph that failed; `manifest` as for `parity.check`."""
+    manifest = load_manifest(bundle) if manifest is None else manifest
     graphs = {
         g.key: diagnose_graph(g, report.graphs[g.key], reference, answers)
-        for g in bundle_graphs(bundle, load_manifest(bundle))
+        for g in bundle_graphs(bundle, manifest)
     }
     return replace(report, graphs=graphs)
 
@@ -67,7 +70,7 @@ def diagnose_graph(
     if report.status != "failed":
         return report
     bundle, manifest, graph = failed.folder, failed.manifest, failed.graph
-    kept = manifest.tokenizer.kept_ids
+    kept_ids = manifest.tokenizer.kept_ids
     with open_graph(failed) as embedder:
         subject = Subject(
             run=partial(run, embedder),
@@ -76,26 +79,27 @@ def diagnose_graph(
             checkpoint=weights.of_bundle(reference.checkpoint, bundle, manifest),
             same_weights=manifest.source.weights_sha256 == answers.source.weights_sha256,
             ours=True,
-            kept=np.load(bundle / kept).tolist() if kept else None,
+            kept_ids=np.load(bundle / kept_ids).tolist() if kept_ids else None,
         )
-        asked = answers.for_bundle(bundle, manifest).for_graph(graph, manifest.tokenizer.pad_id)
-        return diagnose_subject(subject, report, reference, asked)
+        own_answers = answers.for_bundle(bundle, manifest).for_graph(graph, manifest.tokenizer.pad_id)
+        return diagnose_subject(subject, report, reference, own_answers)
 
 
 def diagnose_subject(
     subject: "Subject", report: GraphReport, reference: Reference, answers: Answers
 ) -> GraphReport:
-    """The same report with findings about whatever it was that failed."""
+    """The same report with findings about the subject that failed."""
     case = _Diagnosis(subject, answers, reference, Interpreter.of(subject.checkpoint))
     return replace(report, findings=tuple(case.findings(report)))
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What failed: how to run it, its file, and the checkpoint it should be of, in its own ids.
+    """The subject of a diagnosis: how to run it, its file, and the checkpoint that it should match, in its
+    own ids.
 
-    `same_weights` says that it was made from that checkpoint, `ours` that our exporter made it, so that its
-    weights can be read; `kept` has the reference's id for each id of a trimmed vocabulary.
+    `same_weights` says whether it was made from that checkpoint; `ours` says whether our exporter made it, so
+    that its weights can be read; `kept_ids` has the reference's id for each id of a trimmed vocabulary.
     """
 
     run: Runner
@@ -104,20 +108,20 @@ class Subject:
     checkpoint: Checkpoint
     same_weights: bool
     ours: bool
-    kept: list[int] | None = None
+    kept_ids: list[int] | None = None
 
     @property
     def own_weights(self) -> bool:
-        """Whether to hold it against the weights that it stores, because these are not the checkpoint's."""
+        """Whether to compare it with the weights that it stores, because these are not the checkpoint's."""
         return self.ours and self.same_weights and self.graph.precision != "fp32"
 
     def length(self, tokens: int) -> int:
-        """The length that a text of `tokens` tokens is padded to; 0 where it is not."""
+        """The length to which a text of `tokens` tokens is padded; 0 if it is not padded."""
         return min((b for b in self.graph.buckets if tokens <= b), default=0)
 
     def for_reference(self, ids: Sequence[int]) -> tuple[int, ...]:
         """Map its token ids to the checkpoint's."""
-        return tuple(ids) if self.kept is None else tuple(self.kept[i] for i in ids)
+        return tuple(ids) if self.kept_ids is None else tuple(self.kept_ids[i] for i in ids)
 
 
 @dataclass(frozen=True)
@@ -160,42 +164,43 @@ class _Diagnosis:
         if chunked := [c for c in report.cases if c.check == "chunked" and c.failures]:
             yield self._chunks(chunked)
         buckets = {IN_BUCKET.format(b) for b in self.subject.graph.buckets}
-        if found := {c.check: c for c in report.cases if c.check in buckets and c.failures}:
-            least = min(c.figures.cosine for c in found.values())
-            said = f"they are right in their smallest bucket, and wrong in {', '.join(found)}"
-            yield Finding("vectors change with the bucket", said, least, None)
+        if failures := {c.check: c for c in report.cases if c.check in buckets and c.failures}:
+            least = min(c.figures.cosine for c in failures.values())
+            evidence_text = f"they are right in their smallest bucket, and wrong in {', '.join(failures)}"
+            yield Finding("vectors change with the bucket", evidence_text, least, None)
 
     def _stored(self, report: GraphReport) -> list[Finding]:
-        """What is wrong with the weights in the file, unless they are known to be right."""
-        known = report.weights is not None and not report.weights.failures
-        if known or not (self.subject.ours and self.subject.same_weights):
+        """Findings on the weights in the file, unless they are known to be right."""
+        is_right = report.weights is not None and not report.weights.failures
+        if is_right or not (self.subject.ours and self.subject.same_weights):
             return []
         try:
-            found = differences(self.subject.path, self.subject.checkpoint)[1]
-            return stored_faults.findings(found, tensor_specs(self.subject.checkpoint.config))
+            faults = differences(self.subject.path, self.subject.checkpoint)[1]
+            return stored_faults.findings(faults, tensor_specs(self.subject.checkpoint.config))
         except AuditError as e:
             return [Finding("stored weights cannot be read", str(e), None, None)]
 
     def _quantized(
         self, evidence: Sequence[Evidence], stored: Sequence[Finding], loss: bool
     ) -> Iterable[Finding]:
-        """Stored weights first; then whether the graph computes with them; then what rounding costs."""
+        """Findings on stored weights first, then on the computation with them, then on the cost of
+        rounding."""
         subject = self.subject
         own = OwnWeights(subject.checkpoint, subject.graph, subject.path, subject.length)
-        found = [*stored, *own.findings(evidence)]
-        yield from found or ([own.beyond_class(evidence)] if loss else [])
+        causes = [*stored, *own.findings(evidence)]
+        yield from causes or ([own.beyond_class(evidence)] if loss else [])
 
     def _tokens(self, cases: Sequence[Case]) -> Iterable[Finding]:
-        """Name what happened to the ids; to those of truncated texts only where no others are wrong."""
+        """Name the faults of ids; those of truncated texts count only if no others are wrong."""
         whole = [c for c in cases if c.tokens <= _MOST_TOKENS]
-        chosen = sorted(whole or cases, key=lambda c: c.tokens)[:_MOST_MISMATCHES]
+        sample = sorted(whole or cases, key=lambda c: c.tokens)[:_MOST_MISMATCHES]
         mismatches = []
-        for case in chosen:
+        for case in sample:
             probe = self.answers.probes[case.probe]
-            found = self.subject.run(Call("alone", (probe,)))[0].ids or ()
+            actual = self.subject.run(Call("alone", (probe,)))[0].ids or ()
             ids = self.answers.by_probe[probe.id].ids
             mismatches.append(
-                Mismatch(probe, self.subject.for_reference(ids), self.subject.for_reference(found))
+                Mismatch(probe, self.subject.for_reference(ids), self.subject.for_reference(actual))
             )
         explained = tokens.explain(mismatches, self.reference)
         if not explained:
@@ -203,19 +208,20 @@ class _Diagnosis:
             name = "other tokenizer" if most else "token ids differ, for no known reason"
             yield Finding(name, f"other ids in {len(cases)} probes", None, None)
             return
-        worst = min(c.figures.cosine for c in chosen)
+        worst = min(c.figures.cosine for c in sample)
         for name, count in explained:
             yield Finding(name, f"explains the ids of {count} of {len(mismatches)} probes", worst, None)
 
     def _pooled_whole(self, cases: list[Case]) -> list[Case]:
-        """Those whose tokens are all in the mean: the forward pass in torch knows no prompts."""
+        """Cases whose tokens are all in the mean: the forward pass in torch cannot leave prompts out."""
         if self.subject.checkpoint.include_prompt:
             return cases
         names = self.answers.without_prompts().by_probe
         return [c for c in cases if c.probe in names]
 
     def _prompts(self, cases: Sequence[Case], lost: Set[str]) -> Finding:
-        """Only texts with a prompt are wrong, of a model that leaves prompts out of the mean."""
+        """The finding if only texts with a prompt are wrong, for a model that leaves prompts out of the
+        mean."""
         return finding(
             "the prompt's tokens are in the mean, or others are left out",
             self._evidence(cases, lost),
@@ -224,20 +230,21 @@ class _Diagnosis:
         )
 
     def _evidence(self, cases: Sequence[Case], probes: Set[str]) -> list[Evidence]:
-        """Two short texts that fail, two that pass, two just past the window, the worst; shortest first."""
+        """Evidence from two short texts that fail, two that pass, two just past the window, and the worst;
+        shortest first."""
         ordered = sorted((c for c in cases if 2 < c.tokens <= _MOST_TOKENS), key=lambda c: c.tokens)
         failed = [c for c in ordered if c.probe in probes]
         passed = [c for c in ordered if c.probe not in probes]
         edge = (self.reference.limits.window or 0) + 2
         past = [c for c in ordered if edge <= c.tokens]
         worst = sorted(failed or ordered, key=lambda c: c.figures.cosine)[:1]
-        chosen = {c.probe: c for c in [*failed[:2], *passed[:2], *past[:2], *worst]}
-        found = []
-        for case in sorted(chosen.values(), key=lambda c: c.tokens):
+        sample = {c.probe: c for c in [*failed[:2], *passed[:2], *past[:2], *worst]}
+        evidence = []
+        for case in sorted(sample.values(), key=lambda c: c.tokens):
             answer = self.answers.by_probe[case.probe]
             vector = self.subject.run(Call("alone", (self.answers.probes[case.probe],)))[0].vector
-            found.append(Evidence(answer.ids, vector, answer.vector))
-        return found
+            evidence.append(Evidence(answer.ids, vector, answer.vector))
+        return evidence
 
     def _graph(self, evidence: Sequence[Evidence]) -> Iterable[Finding]:
         sound = self.interpreter.sound
@@ -251,10 +258,11 @@ class _Diagnosis:
         yield best(models, evidence, self._most(evidence)) or self._localised(evidence)
 
     def _most(self, evidence: Sequence[Evidence]) -> float:
-        """Where rounding is in the comparison, a fault must explain much more than none does."""
+        """The largest error that a fault may have: if rounding plays a part, it must be far below the error
+        without a fault."""
         if self.subject.graph.precision in ("fp32", "fp16"):
             return float("inf")
-        return most_error([Figures.of(e.expected, e.found).max_abs_error for e in evidence])
+        return most_error([Figures.of(e.expected, e.actual).max_abs_error for e in evidence])
 
     def _vector(self, model: Model, evidence: Evidence) -> Floats:
         length = self.subject.length(len(evidence.ids))
@@ -266,21 +274,22 @@ class _Diagnosis:
 
     def _passes(self, vector: Floats, evidence: Evidence) -> Fit:
         """A faulty model may make much of a last digit: what leaves so little unexplained passes too."""
-        fit = Fit.of(vector, evidence.found, self._loss.failures)
-        whole = Figures.of(evidence.expected, evidence.found).max_abs_error
+        fit = Fit.of(vector, evidence.actual, self._loss.failures)
+        whole = Figures.of(evidence.expected, evidence.actual).max_abs_error
         explained = bool(np.isfinite(whole)) and fit.error <= _UNEXPLAINED * whole
         return replace(fit, passes=fit.passes or explained)
 
-    def _misses(self, reference: Floats, found: Floats) -> bool:
-        figures = Figures.of(reference, found)
+    def _misses(self, reference: Floats, actual: Floats) -> bool:
+        figures = Figures.of(reference, actual)
         return bool(self._loss.failures(metrics.norm(reference), figures))
 
     def _localised(self, evidence: Sequence[Evidence]) -> Finding:
-        """The first layer that differs, two layers that are exchanged, or another checkpoint altogether."""
+        """The finding on the first layer that differs, on two exchanged layers, or on another checkpoint
+        altogether."""
         if self.subject.graph.precision != "fp32":
             name = "no known fault: quantization error beyond its class, or a damaged tensor"
             return finding(name, evidence, None)
-        e = next((e for e in evidence if self._misses(e.expected, e.found)), evidence[-1])
+        e = next((e for e in evidence if self._misses(e.expected, e.actual)), evidence[-1])
         expected = self.interpreter.layers(e.ids)
         deviation = (
             first_deviation(self.subject.path, e.ids, expected, _LAYER_BOUND)
@@ -311,7 +320,8 @@ class _Diagnosis:
         return self._passes(other.vectors(other.sound, [evidence.ids])[0], evidence)
 
     def _padding(self, batches: Sequence[str]) -> Iterable[Finding]:
-        """Texts that pass alone fail in a batch: run the faulty models on the same padded batch."""
+        """Findings if texts that pass alone fail in a batch: runs the faulty models on the same padded
+        batch."""
         number = int(batches[0].split()[1])
         probes = tuple(self.answers.probes[i] for i in self.answers.probes.batches[number - 1])
         results = self.subject.run(Call(batches[0], probes))
@@ -327,12 +337,13 @@ class _Diagnosis:
         yield fits or finding("vectors change with the batch", evidence, None, "they are right alone")
 
     def _chunks(self, cases: Sequence[Case]) -> Finding:
-        """Texts that pass whole fail in pieces: what known mistakes with chunks would give."""
+        """The finding if texts that pass whole fail in chunks, from the vectors that known mistakes would
+        give."""
         evidence, faulty = [], {}
         for case in cases:
             probe, answer = self.answers.probes[case.probe], self.answers.by_probe[case.probe]
-            found = self.subject.run(Call("chunked", (probe,)))[0].vector
-            evidence.append(Evidence(answer.ids, found, answer.vector))
+            vector = self.subject.run(Call("chunked", (probe,)))[0].vector
+            evidence.append(Evidence(answer.ids, vector, answer.vector))
             faulty[answer.ids] = self._chunk_faults(probe)
         names = set.intersection(*(set(f) for f in faulty.values()))
         fits = best({n: partial(self._chunked, faulty, n) for n in sorted(names)}, evidence)
@@ -362,14 +373,15 @@ class _Diagnosis:
 
 
 def _refused(case: Case) -> bool:
-    """The runtime gave an error instead of a vector; a vector with NaN, or of another shape, is one."""
+    """Whether the runtime gave an error instead of a vector. A vector with NaN, or of another shape, counts
+    as a vector."""
     return any(failure.startswith(ERROR) for failure in case.failures)
 
 
 def _other_states(cases: Sequence[Case]) -> Finding:
     least = min(c.figures.cosine for c in cases)
-    said = f"cosine {least:.6f} to the reference's last hidden states, while the vectors are right"
-    return Finding("token states that are not those that are pooled", said, least, None)
+    words = f"cosine {least:.6f} to the reference's last hidden states, while the vectors are right"
+    return Finding("token states that are not those that are pooled", words, least, None)
 
 
 def _only_there(case: Case, passed_alone: set[str]) -> bool:
@@ -377,5 +389,5 @@ def _only_there(case: Case, passed_alone: set[str]) -> bool:
 
 
 def _mean_only(cases: Sequence[Case], least: float) -> bool:
-    """Every text passes by itself, and all of them together lose too much."""
+    """Whether every text passes by itself but the mean over all of them is too low."""
     return bool(cases) and not float(np.mean([c.figures.cosine for c in cases])) >= least

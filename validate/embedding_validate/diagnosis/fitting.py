@@ -1,4 +1,4 @@
-"""Which of several known faults fits the evidence, and how that is said. Knows no model."""
+"""Finds which of several known faults fits the evidence, and puts it into words."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,31 +20,31 @@ _BETTER = 0.5
 
 @dataclass(frozen=True)
 class Evidence:
-    """A sequence of ids, the vector the bundle gave for it, and the reference's."""
+    """A sequence of ids, the bundle's vector for it, and the reference's."""
 
     ids: tuple[int, ...]
-    found: Floats
+    actual: Floats
     expected: Floats
 
 
 @dataclass(frozen=True)
 class Fit:
-    """How far a fault's vector is from the one found: whether it passes, its error and its cosine."""
+    """How well a fault's vector fits the actual one: whether it passes, its error and its cosine."""
 
     passes: bool
     error: float
     cosine: float
 
     @classmethod
-    def of(cls, vector: Floats, found: Floats, failures: Callable[[float, Figures], Sequence[str]]) -> "Fit":
-        """By bounds on vectors: `failures` gets the norm of `vector`, and the figures of both."""
-        figures = Figures.of(vector, found)
+    def of(cls, vector: Floats, actual: Floats, failures: Callable[[float, Figures], Sequence[str]]) -> "Fit":
+        """The fit by bounds on vectors: `failures` gets the norm of `vector`, and the figures of both."""
+        figures = Figures.of(vector, actual)
         passes = not failures(metrics.norm(vector), figures)
         return cls(passes, figures.max_abs_error, figures.cosine)
 
 
 def most_error(errors: Sequence[float]) -> float:
-    """What a fault's error must stay below, given those of no fault: none where these are no numbers."""
+    """The bound on a fault's error, given the errors without a fault; infinite if these are not numbers."""
     return _BETTER * max(errors) if np.isfinite(errors).all() else float("inf")
 
 
@@ -72,13 +72,13 @@ def finding(
     name: str, evidence: Sequence[Evidence], to_fault: float | None, detail: str | None = None
 ) -> Finding:
     """A finding with its evidence in words."""
-    to_reference = min(Figures.of(e.expected, e.found).cosine for e in evidence)
-    shapes = sorted({e.found.shape for e in evidence if e.found.shape != e.expected.shape})
-    said = f"cosine to the reference {to_reference:.6f}"
+    to_reference = min(Figures.of(e.expected, e.actual).cosine for e in evidence)
+    shapes = sorted({e.actual.shape for e in evidence if e.actual.shape != e.expected.shape})
+    words = f"cosine to the reference {to_reference:.6f}"
     if shapes:
-        said = f"vectors of {shapes[0][-1]} components instead of {evidence[0].expected.shape[-1]}"
+        words = f"vectors of {shapes[0][-1]} components instead of {evidence[0].expected.shape[-1]}"
     elif not np.isfinite(to_reference):
-        said = "vectors with NaN or infinity"
+        words = "vectors with NaN or infinity"
     if to_fault is not None:
-        said += f", to the reference with this fault {to_fault:.6f}"
-    return Finding(name, f"{said}; {detail}" if detail else said, to_reference, to_fault)
+        words += f", to the reference with this fault {to_fault:.6f}"
+    return Finding(name, f"{words}; {detail}" if detail else words, to_reference, to_fault)

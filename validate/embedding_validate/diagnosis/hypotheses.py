@@ -1,7 +1,7 @@
-"""Known ways to get this model wrong, each as a change of the forward pass; computes vectors with that fault.
+"""Known ways to get this model wrong: each is a change of the forward pass that gives faulty vectors.
 
-Knows nothing of bundles: it turns token ids into the vectors that a faulty model would give. The sound
-forward pass is the exporter's own encoder in torch, which `diagnosis` first holds against the reference.
+The input is token ids. The sound forward pass is the exporter's own encoder in torch, which `diagnosis` first
+compares with the reference.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -66,7 +66,8 @@ def alone(config: Figures, dense: Sequence[DenseStage]) -> Mapping[str, Fault]:
 
 
 def _of_layer_types(config: Figures) -> dict[str, Fault]:
-    """Where layers of both kinds have one shape, and weights do not tell them apart."""
+    """Faults of layer types, possible if layers of both kinds have the same shape, so that weights do not
+    tell them apart."""
     layers = range(len(config.layer_types))
     return {
         "all layers local": _config(layer_types=("local",) * len(layers)),
@@ -76,7 +77,7 @@ def _of_layer_types(config: Figures) -> dict[str, Fault]:
 
 
 def padded() -> Mapping[str, Fault]:
-    """Faults that show only where a text is padded."""
+    """Faults that show only if a text is padded."""
     return {
         "pooling without mask": _ops(_UnmaskedPool),
         "attention without mask": _ops(_UnmaskedAttention),
@@ -106,7 +107,7 @@ def _bases(near: float, far: float) -> Fault:
 
 
 def _final_norm(config: Figures) -> str:
-    """The gain behind the last layer, by name."""
+    """The name of the gain after the last layer."""
     return next(n for n, s in tensor_specs(config).items() if (s.role, s.part) == ("gain", "head"))
 
 
@@ -153,7 +154,7 @@ class _Unscaled(TorchOps):
 
 
 class _OtherOffset(TorchOps):
-    """Takes the files' w for what norms multiply by, or 1 + w where it is w that they multiply by."""
+    """Multiplies norms by the files' w instead of 1 + w, or by 1 + w instead of w."""
 
     def rms_norm(self, x: Tensor, weight: str, before: float = 1.0) -> Tensor:
         offset = tensor_specs(self.config)[weight].offset
@@ -194,13 +195,13 @@ class _PairedRope(TorchOps):
 
 
 class _ReshapedKeys(TorchOps):
-    """As converters do that take a transpose of keys with a single head for a change of shape alone."""
+    """Reshapes the keys of a single head instead of transposing them, as some converters do."""
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, layer: Layer) -> Tensor:
         keys = heads(k, layer).transpose(1, 2)
         batch, count, tokens, size = keys.shape
-        taken = keys.reshape(batch, count, size, tokens).transpose(2, 3)
-        return super().attention(q, taken.transpose(1, 2).flatten(2), v, layer)
+        reshaped = keys.reshape(batch, count, size, tokens).transpose(2, 3)
+        return super().attention(q, reshaped.transpose(1, 2).flatten(2), v, layer)
 
 
 def _attend(ops: TorchOps, qkv: tuple[Tensor, ...], layer: Layer, also: Tensor) -> Tensor:

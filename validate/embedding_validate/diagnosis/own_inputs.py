@@ -1,4 +1,4 @@
-"""Ways to get EmbeddingGemma 2 wrong that a model without inputs of layers' own does not have."""
+"""Ways to get EmbeddingGemma 2 wrong that do not exist for a model without per-layer inputs."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -37,7 +37,7 @@ class _NoValueNorm(TorchOps):
 
 
 class _ScaledScores(TorchOps):
-    """As most models have it, by the root of the head dimension."""
+    """Divides scores by the root of the head dimension, as most models do."""
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, layer: Layer) -> Tensor:
         return super().attention(q * layer.head_dim**-0.5, k, v, layer)
@@ -49,7 +49,7 @@ class _NoScalar(TorchOps):
 
 
 class _PartlyRotated(TorchOps):
-    """As Gemma 4's global layers are ("proportional" rotation)."""
+    """Rotates only part of each head, as Gemma 4's global layers do ("proportional" rotation)."""
 
     def rope(self, x: Tensor, layer: Layer) -> Tensor:
         turned = super().rope(x, layer)
@@ -67,7 +67,7 @@ class _NoOwnInput(TorchOps):
 
 
 class _OwnInputOfState(TorchOps):
-    """From the sum so far instead of the token's embedding."""
+    """Takes a layer's own input from the sum so far instead of the token's embedding."""
 
     def linear_beside(self, x: Tensor, weight: str, beside: Tensor) -> Tensor:
         return super().linear_beside(beside, weight, beside)

@@ -1,7 +1,7 @@
-"""What is wrong with a quantized graph whose weights can be read: faults on the weights it stores itself.
+"""Finds what is wrong with a quantized graph by trying faults on the weights that the graph itself stores.
 
-Rounding of weights is out of the comparison then, and where the graph shows its residuals, rounding of
-activations too. Knows nothing of tokens, prompts or the reference.
+The rounding of weights then plays no part in the comparison; if the graph exposes its residuals, neither does
+the rounding of activations.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,7 +33,7 @@ _PART_NAMES: dict[Part, str] = {"table": "the table"}
 class OwnWeights:
     """A graph, the weights it stores, and the checkpoint it should have come from, in the graph's ids.
 
-    `length` gives the length that a text of that many tokens is padded to, 0 for its own.
+    `length` maps a number of tokens to the length to which such a text is padded (0: not padded).
     """
 
     checkpoint: Checkpoint
@@ -42,7 +42,7 @@ class OwnWeights:
     length: Callable[[int], int]
 
     def findings(self, evidence: Sequence[Evidence]) -> list[Finding]:
-        """What is wrong beside the stored weights themselves; nothing where these explain the vectors."""
+        """Findings on faults other than the stored weights; none if those weights explain the vectors."""
         weights = dequantized(self.path, self.checkpoint)
         if not complete(weights, self.checkpoint):
             return []
@@ -59,22 +59,25 @@ class OwnWeights:
         return [named or self._localised(weights, evidence)]
 
     def beyond_class(self, evidence: Sequence[Evidence]) -> Finding:
-        """Every weight is the nearest that its format has: say which part's rounding costs how much."""
+        """The finding for a graph whose weights are all rounded correctly: which part's rounding costs how
+        much."""
         stored, true = dequantized(self.path, self.checkpoint), as_stored(self.checkpoint)
-        specs, said = tensor_specs(self.checkpoint.config), []
+        specs, costs = tensor_specs(self.checkpoint.config), []
         for part in dict.fromkeys(spec.part for spec in specs.values() if spec.part != "head"):
             own = {n for n, spec in specs.items() if spec.part == part and n in stored.tensors}
             mixed = {n: stored.tensors[n] if n in own else t for n, t in true.tensors.items()}
             weights = replace(true, tensors=mixed)
             interpreter = Interpreter(self.checkpoint.config, weights, self.checkpoint.normalize)
             vectors = [(self._vector(interpreter, interpreter.sound, e), e.expected) for e in evidence]
-            said.append(f"{_PART_NAMES.get(part, part)} {min(metrics.cosine(*pair) for pair in vectors):.4f}")
+            costs.append(
+                f"{_PART_NAMES.get(part, part)} {min(metrics.cosine(*pair) for pair in vectors):.4f}"
+            )
         return finding(
             "quantization error beyond its class",
             evidence,
             None,
             "every stored weight is the nearest its format has, and the graph computes with it as it should; "
-            f"with the rounding of one part alone the cosine is: {', '.join(said)}",
+            f"with the rounding of one part alone the cosine is: {', '.join(costs)}",
         )
 
     def _fits(self, weights: Weights, evidence: Sequence[Evidence]) -> Callable[[Model, Evidence], Fit]:
@@ -84,17 +87,17 @@ class OwnWeights:
             rounding = halves.rounding(evidence[0].ids, self.graph.precision)
 
             def by_halves(model: Model, e: Evidence) -> Fit:
-                found = halves.executed(model, e.ids, rounding)
-                fit = Fit.of(found.vector, e.found, limits.failures)
-                passes = fit.passes and found.update_error <= (limits.update_error or 0.0)
-                return Fit(passes, max(fit.error, found.update_error), fit.cosine)
+                executed = halves.executed(model, e.ids, rounding)
+                fit = Fit.of(executed.vector, e.actual, limits.failures)
+                passes = fit.passes and executed.update_error <= (limits.update_error or 0.0)
+                return Fit(passes, max(fit.error, executed.update_error), fit.cosine)
 
             return by_halves
         interpreter = Interpreter(self.checkpoint.config, weights, self.checkpoint.normalize)
 
         def by_vectors(model: Model, e: Evidence) -> Fit:
             expected = self._vector(interpreter, as_computed(model, self.graph, self.path), e)
-            return Fit.of(expected, e.found, limits.failures)
+            return Fit.of(expected, e.actual, limits.failures)
 
         return by_vectors
 
@@ -116,6 +119,6 @@ class OwnWeights:
         worst = max(tried, key=lambda executed: executed.update_error)
         limit = execution_threshold(self.graph.format, self.graph.precision).update_error or 0.0
         if worst.update_error <= limit:
-            return finding(name, evidence, None, "what differs lies behind the last layer")
+            return finding(name, evidence, None, "the difference lies after the last layer")
         error = f"relative error of what it adds {worst.update_error:.1e}, by its own weights and rounding"
         return finding(f"{worst.residual} differs", evidence, None, error)

@@ -1,6 +1,6 @@
-"""What is wrong with stored weights, by name: the mistake of storing that makes a tensor what the file has.
+"""Names what is wrong with stored weights: the mistake that turns the checkpoint's tensor into this one.
 
-Works on tensors that the weight audit found different; knows nothing of graphs or vectors.
+It works on the tensors that the weight audit reported as different.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,45 +30,46 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class _Tensor:
-    """Rows of a tensor as stored (and their grid), and as they should be, give or take `near` steps."""
+    """Rows of a tensor as stored (with their grid), and as they should be, within `near` steps."""
 
     grid: Grid
     want: Floats
     near: float
 
     @property
-    def found(self) -> Floats:
+    def actual(self) -> Floats:
         return self.grid.values
 
     def explains(self, values: Floats) -> bool:
-        """Whether `values`, stored, would be what is there: within half a step more than is sound."""
+        """Whether storing `values` would give the stored rows, within half a step more than the sound
+        tolerance."""
         steps = np.abs(self.grid.step) * (self.near + 0.51)
-        near = np.abs(values - self.found) <= steps + np.abs(self.want) * 1e-5
+        near = np.abs(values - self.actual) <= steps + np.abs(self.want) * 1e-5
         return bool(near.mean() >= _MOST)
 
 
 def findings(differences: Sequence[Difference], specs: Specs) -> list[Finding]:
-    """A finding for each mistake, with the tensors that it fits; `specs` says what tensors are for.
+    """A finding for each mistake, with the tensors that it fits; `specs` gives the roles of tensors.
 
-    An int8 graph's matrices are read by factors that its norms carry: where a norm is wrong, nothing is said
-    of the matrices behind it.
+    An int8 graph's matrices are read with factors that its norms carry: if a norm is wrong, the matrices
+    after it are not judged.
     """
     wrong = {d.name for d in differences}
     by_name: dict[str, list[Difference]] = {}
     for difference in (d for d in differences if _norm_before(d.name, specs) not in wrong):
         by_name.setdefault(_name(difference, specs), []).append(difference)
-    return [_finding(name, found) for name, found in by_name.items()]
+    return [_finding(name, group) for name, group in by_name.items()]
 
 
-def _finding(name: str, found: Sequence[Difference]) -> Finding:
-    tensors = ", ".join(d.name for d in found[:_SHOWN])
-    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-    first = f"{found[0].name} {found[0].words}"
-    return Finding(f"stored weights: {name} ({tensors}{more})", f"{len(found)} tensors; {first}", None, None)
+def _finding(name: str, group: Sequence[Difference]) -> Finding:
+    tensors = ", ".join(d.name for d in group[:_SHOWN])
+    more = f" and {len(group) - _SHOWN} more" if len(group) > _SHOWN else ""
+    first = f"{group[0].name} {group[0].words}"
+    return Finding(f"stored weights: {name} ({tensors}{more})", f"{len(group)} tensors; {first}", None, None)
 
 
 def _norm_before(name: str, specs: Specs) -> str | None:
-    """The norm whose channels a matrix takes, itself or by way of another matrix; None for other tensors."""
+    """The norm whose channels a matrix takes, directly or through another matrix; None for other tensors."""
     spec = specs.get(name)
     if spec is None or spec.role != "matrix":
         return None
@@ -77,10 +78,10 @@ def _norm_before(name: str, specs: Specs) -> str | None:
 
 
 def _name(difference: Difference, specs: Specs) -> str:
-    if difference.stored is None or difference.wanted is None:
+    if difference.stored is None or difference.expected is None:
         return difference.words.removeprefix("is ")
     rows = min(_ROWS, difference.stored.shape[0])
-    tensor = _Tensor(difference.stored.grid(0, rows), difference.wanted(0, rows), difference.nearest)
+    tensor = _Tensor(difference.stored.grid(0, rows), difference.expected(0, rows), difference.nearest)
     if rows < difference.stored.shape[0] and tensor.explains(tensor.want):
         return "quantization error beyond its class"  # in rows that are not looked at
     if tensor.want.ndim < 2:
@@ -93,55 +94,58 @@ def _name(difference: Difference, specs: Specs) -> str:
 
 
 def _gain(tensor: _Tensor, offset: float) -> str | None:
-    """What another model's norms make of the files' w: `offset` is what this one adds to it."""
-    if offset and np.allclose(tensor.found, tensor.want - offset, atol=1e-6):
+    """The fault of norms with another model's offset; `offset` is what this model adds to the files' w."""
+    if offset and np.allclose(tensor.actual, tensor.want - offset, atol=1e-6):
         return "w instead of 1 + w"
-    if not offset and np.allclose(tensor.found, tensor.want + 1, atol=1e-6):
+    if not offset and np.allclose(tensor.actual, tensor.want + 1, atol=1e-6):
         return "1 + w instead of w"
     return None
 
 
 def _factor(tensor: _Tensor) -> str | None:
-    """One factor for all values: the median row's, which a few wrong rows do not move."""
-    found, want = (np.atleast_2d(x).astype(np.float64) for x in (tensor.found, tensor.want))
+    """The fault of one factor on all values. It is the median row's factor, which a few wrong rows do not
+    move."""
+    actual, want = (np.atleast_2d(x).astype(np.float64) for x in (tensor.actual, tensor.want))
     power = (want**2).sum(-1)
-    factor = float(np.median((found * want).sum(-1)[power > 0] / power[power > 0])) if power.any() else 1.0
+    factor = float(np.median((actual * want).sum(-1)[power > 0] / power[power > 0])) if power.any() else 1.0
     if factor <= 0 or abs(factor - 1) < _LEAST_FACTOR:
         return None
     return f"all values x {factor:.2g}" if tensor.explains(tensor.want * np.float32(factor)) else None
 
 
 def _rows(tensor: _Tensor) -> str | None:
-    """Few rows are wrong: two may have each other's scales."""
+    """The fault of a few wrong rows; two of them may have each other's scales."""
     step = np.broadcast_to(tensor.grid.step, tensor.want.shape)  # (rows, columns)
     inside = np.clip(tensor.want, tensor.grid.low, tensor.grid.high)
-    wrong = np.flatnonzero((np.abs(tensor.found - inside) > np.abs(step) * (tensor.near + 0.01)).any(axis=-1))
+    wrong = np.flatnonzero(
+        (np.abs(tensor.actual - inside) > np.abs(step) * (tensor.near + 0.01)).any(axis=-1)
+    )
     if len(wrong) > len(tensor.want) // 4:
         return None
     if len(wrong) == 2:
         a, b = wrong.tolist()
-        back = tensor.found[[a, b]] / step[[a, b]] * step[[b, a]]
+        back = tensor.actual[[a, b]] / step[[a, b]] * step[[b, a]]
         near = np.abs(back - tensor.want[[a, b]]) <= np.abs(step[[b, a]]) * (tensor.near + 3.5)
         return f"scales of rows {a} and {b} exchanged" if near.mean() >= _MOST else "two rows wrong"
     return f"{len(wrong)} of {len(tensor.want)} rows wrong"
 
 
 def _unsigned(tensor: _Tensor) -> bool:
-    """Codes that are 128 too large or too small."""
-    steps = (tensor.found - tensor.want) / np.where(tensor.grid.step == 0, np.inf, tensor.grid.step)
+    """The fault of codes that are 128 too large or too small."""
+    steps = (tensor.actual - tensor.want) / np.where(tensor.grid.step == 0, np.inf, tensor.grid.step)
     return bool((np.abs(np.abs(steps) - 128) < tensor.near + 0.51).mean() >= _MOST)
 
 
 def _shifted(tensor: _Tensor) -> bool:
-    """Codes that all lie a whole number of steps, the same in a block, from where they should."""
+    """The fault of codes that are all off by a whole number of steps, the same within a block."""
     if tensor.want.shape[1] % _BLOCK:
         return False
-    rest, middle = _without_shifts(tensor, tensor.found)
+    rest, middle = _without_shifts(tensor, tensor.actual)
     return bool((np.abs(rest) < tensor.near + 0.51).mean() >= _MOST and (np.abs(middle) > 2).mean() > 0.5)
 
 
 def _without_shifts(tensor: _Tensor, values: Array) -> tuple[Floats, Floats]:
-    """How many steps `values` lie from where they should: beside each block's median, and the medians."""
+    """The steps by which `values` are off: relative to each block's median, and the medians."""
     steps = (values - tensor.want) / np.where(tensor.grid.step == 0, np.inf, tensor.grid.step)
     blocks = np.broadcast_to(steps, tensor.want.shape).reshape(len(steps), -1, _BLOCK)
     middle = np.median(blocks, axis=-1, keepdims=True)  # (rows, blocks, 1)
@@ -159,21 +163,22 @@ def _halves(values: Array) -> Array:
 
 
 def _columns(change: Callable[[Array], Array]) -> Callable[[_Tensor], bool]:
-    """Codes in another order, their blocks' zero points perhaps too: put back, they are right."""
+    """The fault of codes (and perhaps their blocks' zero points) in another order: in the right order they
+    are right."""
 
     def mistake(tensor: _Tensor) -> bool:
         if tensor.want.shape[1] % _BLOCK:
             return False
         step = np.array(np.broadcast_to(tensor.grid.step, tensor.want.shape))
-        back = change(tensor.found / np.where(step == 0, np.inf, step)) * step
+        back = change(tensor.actual / np.where(step == 0, np.inf, step)) * step
         return bool((np.abs(_without_shifts(tensor, back)[0]) < 4).mean() >= _MOST)
 
     return mistake
 
 
 def _rows_shifted(tensor: _Tensor) -> bool:
-    """Each row is its neighbour's."""
-    up, down = tensor.found[1:] - tensor.want[:-1], tensor.found[:-1] - tensor.want[1:]
+    """The fault that each row holds its neighbour's values."""
+    up, down = tensor.actual[1:] - tensor.want[:-1], tensor.actual[:-1] - tensor.want[1:]
     step = np.broadcast_to(np.abs(tensor.grid.step), tensor.want.shape)
     shifts = ((up, step[1:]), (down, step[:-1]))
     return any(bool((np.abs(d) <= (tensor.near + 0.51) * s + 1e-6).mean() >= _MOST) for d, s in shifts)

@@ -1,7 +1,4 @@
-"""Known ways to get the token ids wrong: names the one that explains ids which differ from the reference's.
-
-Knows nothing of vectors or graphs.
-"""
+"""Known ways to get token ids wrong; names the one that explains ids which differ from the reference's."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -15,33 +12,33 @@ Ids = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Mismatch:
-    """A probe, the ids it should give and the ids a bundle ran."""
+    """A probe, the ids that it should give, and the ids that a bundle ran."""
 
     probe: Probe
     expected: Ids
-    found: Ids
+    actual: Ids
 
 
 def explain(mismatches: Iterable[Mismatch], reference: Reference) -> list[tuple[str, int]]:
-    """The fewest known faults that explain the mismatches, and how many each does, most first.
+    """The fewest known faults that explain the mismatches, and how many each explains, most first.
 
-    Faults that explain the same mismatches are named together, joined by "or". What no fault explains is
-    left out.
+    Faults that explain the same mismatches are named together, joined by "or". Mismatches that no fault
+    explains are left out.
     """
     left = {i: set(_names(m, reference)) for i, m in enumerate(mismatches)}
-    found = []
+    counted = []
     while counts := Counter(name for names in left.values() for name in names):
         most = max(counts.values())
         best, *others = [name for name, n in counts.items() if n == most]
         explained = {i for i, names in left.items() if best in names}
         same = [o for o in others if {i for i, names in left.items() if o in names} == explained]
-        found.append((" or ".join([best, *same]), len(explained)))
+        counted.append((" or ".join([best, *same]), len(explained)))
         left = {i: names for i, names in left.items() if i not in explained}
-    return found
+    return counted
 
 
 def _names(m: Mismatch, reference: Reference) -> list[str]:
-    """The faults that turn the expected ids, or the text behind them, into the ids found."""
+    """The faults that turn the expected ids, or their text, into the actual ids."""
     whole = reference.whole_ids(m.probe)
     faults: dict[str, Callable[[], Ids]] = {
         "<bos> missing": lambda: m.expected[1:],
@@ -60,9 +57,9 @@ def _names(m: Mismatch, reference: Reference) -> list[str]:
             "truncated on the left, <bos> lost": lambda: whole[-n:],
             "truncation loses <eos>": lambda: whole[:n],
         }
-    if 1 < len(m.found) < len(whole):
-        faults[f"truncated at {len(m.found)} tokens"] = lambda: (*whole[: len(m.found) - 1], whole[-1])
-    return [name for name, ids in faults.items() if ids() == m.found]
+    if 1 < len(m.actual) < len(whole):
+        faults[f"truncated at {len(m.actual)} tokens"] = lambda: (*whole[: len(m.actual) - 1], whole[-1])
+    return [name for name, ids in faults.items() if ids() == m.actual]
 
 
 def _prompt_faults(m: Mismatch, reference: Reference) -> dict[str, Callable[[], Ids]]:

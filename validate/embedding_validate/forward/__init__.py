@@ -1,1 +1,1 @@
-"""The exporter's forward pass in torch: sound, rounded, layer by layer."""
+"""The exporter's forward pass in torch: sound, rounded, or layer by layer."""

@@ -1,4 +1,4 @@
-"""The exporter's own encoder in torch, on weights in memory: sound, or changed as its caller says."""
+"""Runs the exporter's own encoder in torch, on weights in memory, as it is or changed by the caller."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class Model:
 
 
 class Interpreter:
-    """Weights in memory (float32, the table aside), to run sound and faulty models on."""
+    """Weights in memory (float32, without the table), on which sound and faulty models run."""
 
     def __init__(self, config: Figures, weights: Weights, normalize: bool) -> None:
         self._weights = LeanWeights(weights)
@@ -44,7 +44,8 @@ class Interpreter:
         return cls(checkpoint.config, as_stored(checkpoint), checkpoint.normalize)
 
     def vectors(self, model: Model, batch: Sequence[Ids], length: int = 0) -> Floats:
-        """Vectors (N, dim) of sequences of ids, right-padded with 0 to the longest, at least to `length`."""
+        """Vectors (N, dim) of sequences of ids, which are right-padded with 0 to the longest, and at least to
+        `length`."""
         return self._run(model, batch, length)[0]
 
     def layers(self, ids: Ids) -> dict[str, Floats]:
@@ -52,7 +53,7 @@ class Interpreter:
         return {name: t[0].numpy() for name, t in self._run(self.sound, [ids])[1].items()}
 
     def exchanged(self, first: int, second: int) -> "Interpreter":
-        """The same with the weights of two layers exchanged."""
+        """The same interpreter with the weights of two layers exchanged."""
         one, two = layer_prefix(first), layer_prefix(second)
         swap = {one: two, two: one}
         other = object.__new__(Interpreter)

@@ -1,6 +1,6 @@
-"""What an ONNX graph has inside, and the first place that differs: its named residuals.
+"""Reads the named residuals inside an ONNX graph, and finds the first one that differs.
 
-Works on graphs that our exporter built, which name the residual after each part of a layer. Needs onnx.
+It works on graphs that our exporter built, which name the residual after each part of a layer. Needs onnx.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -21,7 +21,7 @@ EMBEDDINGS = "embeddings"
 
 @dataclass(frozen=True)
 class Deviation:
-    """The first residual whose relative error ‖a − b‖ / ‖b‖ passes a bound, and the error just before."""
+    """The first residual whose relative error ‖a − b‖ / ‖b‖ exceeds a bound, and the error just before it."""
 
     name: str
     error: float
@@ -29,7 +29,7 @@ class Deviation:
 
 
 class Layers:
-    """A graph that is run with its residuals as outputs; `names` are those it has, in order."""
+    """A graph that runs with its residuals as outputs; `names` are the residuals that it has, in order."""
 
     def __init__(self, path: Path, names: Collection[str]) -> None:
         """Open the graph at `path`, set up as the runtime does; `names` are those of residuals.
@@ -47,21 +47,23 @@ class Layers:
         self._session = create_session(model.SerializeToString(), options, path)
 
     def run(self, ids: Sequence[int]) -> dict[str, Floats]:
-        """Residuals of one text by name, float32 (tokens, hidden); what fills the last block is cut off."""
+        """Residuals of one text by name, float32 (tokens, hidden); the padding of the last block is cut
+        off."""
         batch = np.array([ids], dtype=np.int64)
-        found = self._session.run(self.names, {"input_ids": batch, "attention_mask": np.ones_like(batch)})
-        return {name: values[0][: len(ids)] for name, values in zip(self.names, found, strict=True)}
+        outputs = self._session.run(self.names, {"input_ids": batch, "attention_mask": np.ones_like(batch)})
+        return {name: values[0][: len(ids)] for name, values in zip(self.names, outputs, strict=True)}
 
 
 def first_deviation(
     path: Path, ids: Sequence[int], expected: Mapping[str, Floats], bound: float
 ) -> Deviation | None:
-    """Run the graph with its residuals as outputs; None when it has no such names, or all are within `bound`.
+    """Run the graph with its residuals as outputs; None if it has none of the names, or all are within
+    `bound`.
 
     `expected` maps names to float32 (tokens, hidden), in the order of computation.
     """
-    found, before = Layers(path, expected).run(ids), 0.0
-    for name, values in found.items():
+    residuals, before = Layers(path, expected).run(ids), 0.0
+    for name, values in residuals.items():
         error = _relative(values, expected[name])
         if not error <= bound:
             return Deviation(name, error, before)
@@ -69,6 +71,6 @@ def first_deviation(
     return None
 
 
-def _relative(found: Floats, expected: Floats) -> float:
-    difference = found.astype(np.float64) - expected
+def _relative(actual: Floats, expected: Floats) -> float:
+    difference = actual.astype(np.float64) - expected
     return float(np.linalg.norm(difference) / np.linalg.norm(expected.astype(np.float64)))

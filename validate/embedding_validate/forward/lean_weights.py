@@ -1,6 +1,6 @@
-"""Weights for the forward pass in torch, without the table: its rows are read as texts need them.
+"""Weights for the forward pass in torch, without the embedding table: only the rows that texts need are read.
 
-The table is two thirds of a model, and a text needs a few rows of it. Knows nothing of models or files.
+The table is two thirds of a model, and a text needs a few rows of it.
 """
 
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ from embedding_export.weights.folding import ArrayWeight, Weights
 
 
 class LeanWeights:
-    """All tensors but the table in memory, as float32."""
+    """All tensors except the table in memory, as float32."""
 
     def __init__(self, weights: Weights) -> None:
         self._table = weights.tensors[TABLE]
-        kept = {n: ArrayWeight(np.array(t.array())) for n, t in weights.tensors.items() if n != TABLE}
-        self._weights = Weights(kept, weights.dense)
+        tensors = {n: ArrayWeight(np.array(t.array())) for n, t in weights.tensors.items() if n != TABLE}
+        self._weights = Weights(tensors, weights.dense)
 
     def renamed(self, prefixes: dict[str, str]) -> "LeanWeights":
         """The same tensors under other names: each prefix of a name replaced."""
@@ -31,15 +31,16 @@ class LeanWeights:
         return other
 
     def for_batch(self, batch: Sequence[Sequence[int]], length: int = 0) -> tuple[Weights, Tensor, Tensor]:
-        """Weights whose table has the batch's rows alone, and ids in it and mask, int64 (N, S).
+        """Weights whose table has only the batch's rows, with the ids in that table and the mask, int64 (N,
+        S).
 
         Sequences are right-padded with 0 to the longest of them, and at least to `length`.
         """
         longest = max(length, *map(len, batch))
         padded = np.array([[*ids, *[0] * (longest - len(ids))] for ids in batch])
         mask = np.array([[1] * len(ids) + [0] * (longest - len(ids)) for ids in batch])
-        used, ids = np.unique(padded, return_inverse=True)
-        rows = np.concatenate([self._table.rows(i, i + 1) for i in used.tolist()]).astype(np.float32)
+        table_rows, ids = np.unique(padded, return_inverse=True)
+        rows = np.concatenate([self._table.rows(i, i + 1) for i in table_rows.tolist()]).astype(np.float32)
         weights = replace(self._weights, tensors={**self._weights.tensors, TABLE: ArrayWeight(rows)})
         return weights, torch.from_numpy(ids.reshape(padded.shape)), torch.from_numpy(mask)
 

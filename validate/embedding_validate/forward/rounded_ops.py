@@ -1,8 +1,7 @@
-"""The forward pass with a quantized graph's own rounding, held against the graph update by update.
+"""The forward pass with a quantized graph's own rounding, compared with the graph update by update.
 
-Rounding makes much of a different last digit, so that two sound passes drift apart within a few layers. Here
-each part of a layer starts from what the graph itself gave for the part before: what remains is that part's
-own error. Knows nothing of files, sessions or verdicts.
+Rounding amplifies a different last digit, so two sound passes drift apart within a few layers. Here each part
+of a layer starts from what the graph itself gave for the part before, so only that part's own error remains.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -31,19 +30,19 @@ Rounding = Callable[[Tensor], Tensor]
 
 
 def rows(x: Tensor) -> Tensor:
-    """8 bits, symmetric, one scale per row: its largest magnitude becomes 127."""
+    """Rounds to 8 bits, symmetric, with one scale per row: the row's largest magnitude becomes 127."""
     scale = (x.abs().amax(-1, keepdim=True) / INT8_MAX).clamp(min=_TINY)  # (..., 1) for x (..., columns)
     return (x / scale).round() * scale
 
 
 def blocks(x: Tensor) -> Tensor:
-    """`rows` of the 32 values of each block."""
+    """Applies `rows` to each block of 32 values."""
     return rows(x.reshape(*x.shape[:-1], -1, _BLOCK)).flatten(-2)
 
 
 def tokens(x: Tensor) -> Tensor:
-    """8 bits, one scale and zero point per row, its range and 0 covered by 256 steps: as XNNPACK rounds what
-    products with int8 and 4-bit weights take (its `qd8` quantization)."""
+    """Rounds to 8 bits with one scale and zero point per row; 256 steps cover the row's range and 0. XNNPACK
+    rounds the inputs of products with int8 and 4-bit weights so (its `qd8` quantization)."""
     low, high = x.amin(-1, keepdim=True).clamp(max=0), x.amax(-1, keepdim=True).clamp(min=0)
     steps = 255 / (high - low).clamp(min=_TINY)  # per unit, (..., 1)
     low, high = low * steps, high * steps
@@ -52,7 +51,7 @@ def tokens(x: Tensor) -> Tensor:
 
 
 def exact(x: Tensor) -> Tensor:
-    """Nothing is rounded."""
+    """Rounds nothing."""
     return x
 
 
@@ -64,8 +63,8 @@ ROUNDINGS: dict[str, tuple[Rounding, ...]] = {"int8": (rows,), "int8_q4": (rows,
 
 @dataclass(frozen=True)
 class Products:
-    """Of a graph's matrices, by name, those that take turned inputs, those that round nothing, those of 8
-    bits, and what inputs are multiplied by before they are rounded."""
+    """The products of a graph: the names of matrices that take rotated inputs, that round nothing, and that
+    have 8 bits; and the factors by which inputs are multiplied before they are rounded."""
 
     turned: frozenset[str] = frozenset()
     exact: frozenset[str] = frozenset()
@@ -74,7 +73,7 @@ class Products:
 
     @classmethod
     def of(cls, path: Path) -> "Products":
-        """Those of the graph at `path`."""
+        """The products of the graph at `path`."""
         stored = read_graph(path)
         turned = frozenset(n for n, w in stored.items() if w.turned == TAKES_TURNED)
         exact, eight_bits = (
@@ -85,7 +84,7 @@ class Products:
         return cls(turned, exact, eight_bits, inputs)
 
     def rounded(self, x: Tensor, weight: str, rounding: Rounding) -> Tensor:
-        """What the product with a matrix makes of its input."""
+        """The input of a matrix product as the graph rounds it."""
         if weight in self.exact:
             return x
         if weight in self.eight_bits and rounding is not tokens:  # whatever 4-bit products do on this CPU
@@ -96,14 +95,15 @@ class Products:
 
 
 def _turned(x: Tensor) -> Tensor:
-    """Channels turned in blocks, or turned back."""
+    """Channels rotated in blocks, or rotated back."""
     matrix = torch.from_numpy(turning(x.shape[-1]))
     blocks = x.reshape(*x.shape[:-1], -1, len(matrix))  # (..., blocks, block)
     return torch.matmul(blocks, matrix).reshape(x.shape)
 
 
 class TokenOps(TorchOps):
-    """The forward pass as a quantized LiteRT graph rounds it: the inputs of its products, nothing else."""
+    """The forward pass with a quantized LiteRT graph's rounding, which affects only the inputs of its
+    products."""
 
     products = Products()
 
@@ -115,12 +115,13 @@ class TokenOps(TorchOps):
 
     @classmethod
     def of(cls, ops: type[TorchOps], products: Products) -> type[TorchOps]:
-        """A forward pass, sound or not, with that rounding."""
+        """A forward pass, sound or faulty, with this rounding."""
         return type("Rounded", (cls, ops) if ops is not TorchOps else (cls,), {"products": products})
 
 
 class RoundedOps(TorchOps):
-    """Runs each part of a layer from the graph's own residual; `errors` are of what the parts add.
+    """Runs each part of a layer from the graph's own residual; `errors` holds the errors of what the parts
+    add.
 
     A relative error is ‖a − b‖ / ‖b‖ for what this pass adds, a, and what the graph added, b.
     """
@@ -130,14 +131,16 @@ class RoundedOps(TorchOps):
         config: Figures,
         weights: Weights,
         ids: Tensor,
-        given: Mapping[str, Tensor],
+        residuals: Mapping[str, Tensor],
         rounding: Callable[[Tensor, str], Tensor],
         scores: Sequence[tuple[float, float]],
     ) -> None:
-        """`given`: the graph's named residuals, [1, S, H]; `rounding`: what a matrix's product makes of its
-        input; `scores`: each layer's scales of q and k codes."""
+        """Take the graph's named `residuals` [1, S, H] and in `scores` each layer's scales of q and k codes.
+
+        `rounding` maps a matrix product's input, and the matrix's name, to the input as the graph rounds it.
+        """
         super().__init__(config, weights, ids, torch.ones_like(ids))
-        self._given, self._round, self._scores = given, rounding, list(scores)
+        self._residuals, self._round, self._scores = residuals, rounding, list(scores)
         self.errors: dict[str, float] = {}
 
     def embedding(self, weight: str, scale: float) -> Tensor:
@@ -148,7 +151,8 @@ class RoundedOps(TorchOps):
         return super().linear(self._round(x, weights[0]), *weights)
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, layer: Layer) -> Tensor:
-        """Queries and keys are 8-bit codes: products of whole numbers, exact in float32 at 256 terms."""
+        """Attention on 8-bit codes of queries and keys: products of whole numbers, exact in float32 at 256
+        terms."""
         q_scale, k_scale = self._scores.pop(0)
         q_codes, k_codes = ((x / s).round().clamp(-128, 127) for x, s in ((q, q_scale), (k, k_scale)))
         return super().attention(q_codes * q_scale, k_codes * k_scale, v, layer)
@@ -160,8 +164,8 @@ class RoundedOps(TorchOps):
         return super().dense(self._round(x, stage.weight), stage)
 
     def _held(self, name: str, before: Tensor, update: Tensor) -> Tensor:
-        """Compare what is added to `before`, and continue with the residual that the graph has."""
-        given = self._given[name]
-        added = (given - before).double()
+        """Compare the update of `before` with the graph's, and continue with the graph's residual."""
+        residual = self._residuals[name]
+        added = (residual - before).double()
         self.errors[name] = float((update.double() - added).norm() / added.norm().clamp(min=_TINY))
-        return given
+        return residual

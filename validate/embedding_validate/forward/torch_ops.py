@@ -1,6 +1,6 @@
-"""`Ops` in plain torch: what graphs are held against, and an aid to find a wrong layer.
+"""`Ops` in plain torch: the pass that graphs are compared with, and an aid to find a wrong layer.
 
-Knows nothing of the checkpoint's files: it reads named weights and computes at once, in float32.
+It reads weights by name and computes at once, in float32.
 """
 
 import numpy as np

@@ -1,1 +1,1 @@
-"""Differences, rankings, and the thresholds that they are held to."""
+"""Measures of difference and ranking, and their thresholds."""

@@ -1,7 +1,4 @@
-"""Pure functions that compare vectors and token ids: arrays in, numbers out.
-
-Knows nothing of bundles, references, thresholds or reports. Sums run in float64.
-"""
+"""Pure functions that compare vectors and token ids: arrays in, numbers out. Sums run in float64."""
 
 import math
 from collections.abc import Sequence
@@ -58,7 +55,7 @@ def first_difference(a: Sequence[int], b: Sequence[int]) -> int | None:
 class Summary:
     """Least, first percentile (linear interpolation), arithmetic mean and largest of `count` values.
 
-    `ci95` is half the width of the mean's confidence interval, as the function of that name.
+    `ci95` is half the width of the mean's confidence interval; see the function `ci95`.
     """
 
     count: int
@@ -72,7 +69,7 @@ class Summary:
 def ci95(values: Sequence[float]) -> float:
     """Half the width of a mean's 95 % confidence interval, 1.96 s / √n with s² = Σ (xᵢ − x̄)² / (n − 1).
 
-    0 for fewer than two values. It takes the values as independent.
+    0 for fewer than two values. The values are taken to be independent.
     """
     if len(values) < 2:
         return 0.0
@@ -90,7 +87,7 @@ def summarize(values: Sequence[float]) -> Summary | None:
 
 @dataclass(frozen=True)
 class Figures:
-    """One vector against the reference's; NaN where there is no vector to compare.
+    """One vector compared with the reference's; NaN if there is no vector to compare.
 
     `norm_error` is | ‖v‖ − ‖r‖ |; `finite` is false when any component is NaN or infinite.
     """
@@ -114,5 +111,5 @@ class Figures:
 
     @classmethod
     def none(cls) -> "Figures":
-        """Where the bundle gave no vector."""
+        """Figures for a missing vector."""
         return cls(math.nan, math.nan, math.nan, False)

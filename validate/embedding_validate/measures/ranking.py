@@ -1,6 +1,6 @@
-"""Whether a bundle finds and scores texts as the reference does: pure functions of two sets of vectors.
+"""Compares how two sets of vectors rank and score the same texts: pure functions of the vectors.
 
-Knows nothing of bundles or thresholds: order matters to a search, and thresholds say nothing of it.
+A search depends on the order of results, about which thresholds on vectors say nothing.
 """
 
 from dataclasses import dataclass
@@ -44,8 +44,8 @@ class Ranking:
 class ScoreShift:
     """The cosines of all pairs of texts, in the reference and in the bundle.
 
-    `largest` is the largest absolute difference of a score; `crossings` counts the pairs that lie on another
-    side of a cut, by cut; `pairs` holds (reference, bundle) scores, evenly sampled.
+    `largest` is the largest absolute difference of a score; `crossings` counts, for each cut, the pairs that
+    moved to its other side; `pairs` holds (reference, bundle) scores, evenly sampled.
     """
 
     texts: int
@@ -55,21 +55,22 @@ class ScoreShift:
 
 
 def neighbours(candidates: int) -> int:
-    """How many of a text's `candidates` count as found: `TOP_K`, or half of fewer, but one at least.
+    """How many of a text's `candidates` count as results: `TOP_K`, or half of them if that is fewer, but at
+    least one.
 
-    Of few candidates the first `TOP_K` would be all of them, in any order.
+    With few candidates, the first `TOP_K` would be all of them, in any order.
     """
     return min(TOP_K, max(1, candidates // 2))
 
 
 def compare(
-    reference: tuple[Vectors, Vectors], found: tuple[Vectors, Vectors], candidates: Mask
+    reference: tuple[Vectors, Vectors], actual: tuple[Vectors, Vectors], candidates: Mask
 ) -> Ranking | None:
     """Rankings of documents (d, dim) for queries (q, dim), given as (queries, documents).
 
-    `candidates` (q, d) says which documents a query ranks. None where no query has two or more of them.
+    `candidates` (q, d) says which documents a query ranks. Returns None if no query has two or more of them.
     """
-    expected, scores = _cosines(*reference), _cosines(*found)
+    expected, scores = _cosines(*reference), _cosines(*actual)
     both = [(a[m], b[m]) for a, b, m in zip(expected, scores, candidates, strict=True) if m.sum() > 1]
     if not both:
         return None
@@ -89,13 +90,13 @@ def compare(
     )
 
 
-def score_shift(reference: Vectors, found: Vectors) -> ScoreShift | None:
+def score_shift(reference: Vectors, actual: Vectors) -> ScoreShift | None:
     """Scores of the same texts with each other, vectors (n, dim) each; None for fewer than two texts."""
     n = len(reference)
     if n < 2:
         return None
     upper = np.triu_indices(n, 1)
-    a, b = _cosines(reference, reference)[upper], _cosines(found, found)[upper]
+    a, b = _cosines(reference, reference)[upper], _cosines(actual, actual)[upper]
     step = max(1, len(a) // _MOST_PAIRS)
     return ScoreShift(
         texts=n,
@@ -114,7 +115,7 @@ def top_k_overlap(a: Scores, b: Scores, k: int) -> float:
 
 
 def spearman(a: Scores, b: Scores) -> float:
-    """Pearson correlation of the ranks, ties given their mean rank; 1 where neither varies."""
+    """Pearson correlation of the ranks, where ties get their mean rank; 1 if neither varies."""
     x, y = _ranks(a), _ranks(b)
     x, y = x - x.mean(), y - y.mean()
     scale = float(np.sqrt((x @ x) * (y @ y)))

@@ -1,4 +1,4 @@
-"""What each precision must hold against the reference, as data. Knows nothing of how it is measured."""
+"""The bounds that each precision must keep against the reference, as data."""
 
 from dataclasses import asdict, dataclass, replace
 
@@ -11,10 +11,10 @@ class Threshold:
     """Bounds against the reference's vectors (float32): for each vector, and for the mean over all of them.
 
     `max_abs_error` (None: only the cosine counts) and `norm_error` (| ‖v‖ − ‖r‖ |) are for vectors of norm 1;
-    where a checkpoint does not normalise, both scale with max(1, ‖r‖). `batch_error` bounds the absolute
+    if a checkpoint does not normalise, both scale with max(1, ‖r‖). `batch_error` bounds the absolute
     difference between a text's vectors alone and in a batch, in another bucket, in another run or on another
-    number of threads, `update_error` the relative error of what any
-    half of a layer adds, given what the graph had before it and how the graph rounds.
+    number of threads. `update_error` bounds the relative error of what a part of a layer adds, given the
+    graph's residual before it and the graph's rounding.
     """
 
     cosine_min: float
@@ -25,18 +25,18 @@ class Threshold:
     update_error: float | None = None
 
     def failures(self, reference_norm: float, figures: Figures) -> list[str]:
-        """What falls short, in words; NaN falls short of everything."""
+        """The bounds that the figures miss, in words; NaN misses all of them."""
         scale = max(1.0, reference_norm)
-        found = [] if figures.finite else ["the vector holds NaN or infinity, or has another shape"]
+        failures = [] if figures.finite else ["the vector holds NaN or infinity, or has another shape"]
         if not figures.cosine >= self.cosine_min:
-            found.append(f"cosine {figures.cosine:.7f} is below {self.cosine_min}")
+            failures.append(f"cosine {figures.cosine:.7f} is below {self.cosine_min}")
         for name, value, most in (
             ("max abs error", figures.max_abs_error, self.max_abs_error and self.max_abs_error * scale),
             ("norm error", figures.norm_error, self.norm_error * scale),
         ):
             if most is not None and not value <= most:
-                found.append(f"{name} {value:.2g} is above {most:.2g}")
-        return found
+                failures.append(f"{name} {value:.2g} is above {most:.2g}")
+        return failures
 
     def as_dict(self) -> dict[str, float]:
         """The bounds by name, for manifests and reports; those that do not apply are left out."""
@@ -99,41 +99,43 @@ def threshold(precision: str, random_weights: bool = False) -> Threshold:
     Raises:
         InputError: this version has none for it.
     """
-    known = RANDOM_LOSS if random_weights else LOSS
+    thresholds = RANDOM_LOSS if random_weights else LOSS
     try:
-        return known[precision]
+        return thresholds[precision]
     except KeyError:
         raise InputError(
-            f"No parity thresholds for precision {precision!r}; there are some for {sorted(known)}. "
+            f"No parity thresholds for precision {precision!r}; there are some for {sorted(thresholds)}. "
             "Validate with the version of embedding-edge that wrote the bundle."
         ) from None
 
 
 def execution_threshold(format: str, precision: str) -> Threshold:
-    """The bounds of a graph against its own weights; those of its loss where it stores the checkpoint's.
+    """The bounds of a graph against its own weights; if it stores the checkpoint's weights, those of its
+    loss.
 
     Raises:
         InputError: this version has none for the precision.
     """
-    known = EXECUTION if format == "onnx" else LITERT_EXECUTION
-    return known.get(precision) or threshold(precision)
+    thresholds = EXECUTION if format == "onnx" else LITERT_EXECUTION
+    return thresholds.get(precision) or threshold(precision)
 
 
 def states_threshold(precision: str) -> Threshold:
-    """The bounds of the last hidden states of one text, all its tokens taken as one vector of norm 1.
+    """The bounds of the last hidden states of one text; all its tokens are taken as one vector of norm 1.
 
-    Where activations are rounded, each token loses what the mean over tokens takes away again; what is
-    computed with them is checked by execution, and here only nonsense is refused.
+    If activations are rounded, each token has errors that the mean over tokens cancels. The execution check
+    covers those graphs; here only nonsense is refused.
 
     Raises:
         InputError: this version has none for the precision.
     """
-    found = threshold(precision)
-    return found if found.max_abs_error is not None else RANDOM_LOSS["int4"]
+    bounds = threshold(precision)
+    return bounds if bounds.max_abs_error is not None else RANDOM_LOSS["int4"]
 
 
 def bounds(precision: str, format: str = "onnx", random_weights: bool = False) -> dict[str, float]:
-    """Every bound of a precision by name, for manifests and reports; those of execution say so."""
+    """Every bound of a precision by name, for manifests and reports; names of execution bounds begin with
+    "execution"."""
     limits, loss = execution_threshold(format, precision), threshold(precision, random_weights)
     execution = {} if limits is threshold(precision) else limits.as_dict()
     named = {f"execution_{k}": v for k, v in execution.items() if k != "batch_error"}

@@ -1,1 +1,1 @@
-"""A bundle's graphs against the reference's answers."""
+"""Compares a bundle's graphs with the reference's answers."""

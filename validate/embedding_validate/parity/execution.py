@@ -1,7 +1,7 @@
-"""What a graph should give by its own weights: the forward pass on the weights as they are stored.
+"""Computes the vectors that a graph should give with its own weights: the forward pass on the stored weights.
 
-Rounding weights loses something, which is another question; a graph that computes correctly with what it
-stores agrees far better with this. Needs torch and onnx; knows nothing of verdicts.
+Whether rounding the weights loses too much is another question; a graph that computes correctly agrees far
+better with these vectors than with the reference's. Needs torch and onnx.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,14 +34,16 @@ _MOST_PROBES = 16
 
 
 class ExecutionError(EmbeddingError):
-    """The forward pass in torch is not the reference's, so that it can judge nothing."""
+    """The forward pass in torch differs from the reference's, so it cannot judge graphs."""
 
 
 @dataclass(frozen=True)
 class Executed:
-    """What a graph should give for one text: its vector, float32 (dim,), from the graph's last residual.
+    """The expected output of a graph for one text: its vector, float32 (dim,), from the graph's last
+    residual.
 
-    `update_error` is the largest relative error of what a part of a layer adds, to the sum called `residual`.
+    `update_error` is the largest relative error of what a part of a layer adds, and `residual` names the sum
+    that it adds to.
     """
 
     vector: Floats
@@ -50,26 +52,28 @@ class Executed:
 
 
 class Execution:
-    """For the graphs of one checkpoint; `answers` are the reference's, in the checkpoint's own ids."""
+    """The execution check for the graphs of one checkpoint; `answers` are the reference's, in the
+    checkpoint's own ids."""
 
     def __init__(self, checkpoint: Checkpoint, answers: Answers) -> None:
         self._checkpoint = checkpoint
         self._answers = self._pooled_whole(answers)
         self._sound = False
 
-    def expected(self, asked: BundleGraph, answers: Answers) -> Mapping[str, Executed]:
-        """What some probes should give by the graph's own weights, `answers` being in the graph's ids.
+    def expected(self, bundle_graph: BundleGraph, answers: Answers) -> Mapping[str, Executed]:
+        """The outputs that the graph's own weights should give for some probes; `answers` are in the graph's
+        ids.
 
-        Empty for fp32, which holds the checkpoint's weights themselves, so that the reference answers for it,
-        and for a graph that lacks tensors, which the question of weights tells.
-        Rounding of activations is followed from one of the graph's residuals to the next in ONNX, and all the
-        way in LiteRT, which shows none.
+        The result is empty for fp32, whose weights are the checkpoint's, so that the reference itself covers
+        it; and for a graph that lacks tensors, which the weight check reports. The rounding of activations is
+        followed from each of the graph's residuals to the next in ONNX, and through the whole pass in LiteRT,
+        which shows no residuals.
 
         Raises:
             ExecutionError: with the checkpoint's own weights the forward pass is not the reference's, or a
             graph that rounds activations does not show its residuals.
         """
-        graph, path = asked.graph, asked.path
+        graph, path = bundle_graph.graph, bundle_graph.path
         if graph.precision == "fp32":
             return {}
         self._require_sound()
@@ -88,16 +92,16 @@ class Execution:
         return {name: Executed(v) for name, v in _vectors(interpreter, model, answers, names).items()}
 
     def _pooled_whole(self, answers: Answers) -> Answers:
-        """Those whose tokens are all in the mean: the forward pass in torch knows no prompts."""
+        """Answers whose tokens are all in the mean: the forward pass in torch cannot leave prompts out."""
         return answers if self._checkpoint.include_prompt else answers.without_prompts()
 
     def _require_sound(self) -> None:
-        """Once: hold the forward pass itself against the reference, on three lengths."""
+        """Compare the forward pass itself with the reference on three lengths, once."""
         if self._sound:
             return
         interpreter = Interpreter.of(self._checkpoint)
-        found = _vectors(interpreter, interpreter.sound, self._answers, _spread(self._answers, 3))
-        for name, vector in found.items():
+        vectors = _vectors(interpreter, interpreter.sound, self._answers, _spread(self._answers, 3))
+        for name, vector in vectors.items():
             right = self._answers.by_probe[name].vector
             if failures := threshold("fp32").failures(metrics.norm(right), Figures.of(right, vector)):
                 raise ExecutionError(
@@ -108,18 +112,19 @@ class Execution:
 
 
 def as_computed(model: Model, graph: Graph, path: Path) -> Model:
-    """A forward pass, sound or not, with the rounding of activations that only a graph's vectors show."""
+    """A forward pass, sound or faulty, with the activation rounding of a LiteRT graph, which shows no
+    residuals."""
     rounds = graph.format == "litert" and graph.precision != "fp32"
     return replace(model, ops=TokenOps.of(model.ops, Products.of(path))) if rounds else model
 
 
 def complete(weights: Weights, checkpoint: Checkpoint) -> bool:
-    """Whether a graph's own weights have all that the forward pass reads before the Dense stages."""
+    """Whether a graph's own weights include all that the forward pass reads before the Dense stages."""
     return tensor_specs(checkpoint.config).keys() <= weights.tensors.keys()
 
 
 class Halves:
-    """A quantized ONNX graph of ours: its residuals, its weights and its rounding, to run models on."""
+    """A quantized ONNX graph of ours, with its residuals, weights and rounding, on which models run."""
 
     def __init__(self, checkpoint: Checkpoint, weights: Weights, path: Path) -> None:
         """Open the graph at `path`, which stores `weights`.
@@ -141,23 +146,23 @@ class Halves:
             )
 
     def executed(self, model: Model, ids: Ids, rounding: Rounding) -> Executed:
-        """What a model, sound or not, makes of the graph's residuals for one text."""
+        """Run a model, sound or faulty, on the graph's residuals for one text."""
         weights, at, _ = self._weights.for_batch([ids])
-        given = {n: torch.from_numpy(r[None].copy()) for n, r in self._layers.run(ids).items()}
+        residuals = {n: torch.from_numpy(r[None].copy()) for n, r in self._layers.run(ids).items()}
         kind = RoundedOps if model.ops is TorchOps else type("Faulty", (RoundedOps, model.ops), {})
         rounded = partial(self._products.rounded, rounding=rounding)
-        ops = kind(model.config, weights, at, given, rounded, self._scores)
+        ops = kind(model.config, weights, at, residuals, rounded, self._scores)
         with torch.inference_mode():
             _, vector = encode(ops, model.config, model.dense, model.normalize)
         worst = max(ops.errors, key=ops.errors.__getitem__)
         return Executed(vector[0].numpy(), ops.errors[worst], worst)
 
     def rounding(self, ids: Ids, precision: str) -> Rounding:
-        """Of a precision's roundings the one that fits a text: the CPU's."""
-        known = ROUNDINGS[precision]
-        if len(known) == 1:
-            return known[0]
-        return min(known, key=lambda r: self.executed(self.sound, ids, r).update_error)
+        """The rounding of this CPU: the one of the precision's roundings that fits a text best."""
+        candidates = ROUNDINGS[precision]
+        if len(candidates) == 1:
+            return candidates[0]
+        return min(candidates, key=lambda r: self.executed(self.sound, ids, r).update_error)
 
 
 def _vectors(interpreter: Interpreter, model: Model, answers: Answers, names: list[str]) -> dict[str, Floats]:
@@ -165,19 +170,19 @@ def _vectors(interpreter: Interpreter, model: Model, answers: Answers, names: li
 
 
 def _full(answers: Answers, buckets: Sequence[int]) -> list[str]:
-    """For each bucket the longest probe that it holds, however slow."""
+    """The longest probe that each bucket holds, however slow."""
     lengths = _lengths(answers)
     held = [[n for n, tokens in lengths.items() if tokens <= size] for size in buckets]
     return [max(names, key=lengths.__getitem__) for names in held if names]
 
 
 def _lengths(answers: Answers) -> dict[str, int]:
-    """Tokens of each probe that runs in one piece."""
+    """The number of tokens of each probe that runs in one piece."""
     return {p.id: len(answers.by_probe[p.id].ids) for p in answers.probes.probes if p.chunked_at is None}
 
 
 def _spread(answers: Answers, most: int) -> list[str]:
-    """Up to `most` probes, spread over the lengths that are quick enough."""
+    """Up to `most` probes, spread over the lengths that run fast enough."""
     lengths = _lengths(answers)
     names = sorted((n for n, tokens in lengths.items() if tokens <= _MOST_TOKENS), key=lengths.__getitem__)
     if len(names) <= most:

@@ -1,6 +1,6 @@
 """Runs probes on one graph and compares each vector with the reference's, call by call.
 
-Knows nothing of bundles' manifests or of verdicts on a whole graph.
+`verdict` judges the graph as a whole.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,7 +31,7 @@ _FEW_TOKENS = 3
 
 
 def calls(answers: Answers, dims: Sequence[int]) -> list[Call]:
-    """Everything that is asked of a graph."""
+    """All calls for a graph."""
     return [*alone(answers), *batches(answers), *at_dims(answers, dims), *chunked(answers)]
 
 
@@ -53,17 +53,17 @@ def batches(answers: Answers) -> list[Call]:
 
 def at_dims(answers: Answers, dims: Sequence[int]) -> list[Call]:
     """Some texts at every dim, normalised and not."""
-    chosen = tuple(p for p in answers.probes.probes if p.id in answers.probes.dims)
+    sample = tuple(p for p in answers.probes.probes if p.id in answers.probes.dims)
     return [
-        Call(f"dim {dim}{'' if normalize else ', not normalised'}", chosen, dim, normalize)
-        for dim in (dims if chosen else ())
+        Call(f"dim {dim}{'' if normalize else ', not normalised'}", sample, dim, normalize)
+        for dim in (dims if sample else ())
         for normalize in (True, False)
     ]
 
 
 @dataclass(frozen=True)
 class GraphRun:
-    """One graph, opened, and what it should give; keeps the vectors it gave for texts alone."""
+    """One open graph and the expected answers; keeps the graph's vectors of single texts."""
 
     run: Runner
     graph: Graph
@@ -86,7 +86,8 @@ class GraphRun:
         return cases
 
     def cases(self, call: Call) -> list[Case]:
-        """Run one call and compare each of its vectors; alone, also token ids and hidden states."""
+        """Run one call and compare each of its vectors; for a single text also its token ids and hidden
+        states."""
         try:
             results = self.run(call)
         except EmbeddingError as e:
@@ -95,7 +96,8 @@ class GraphRun:
         return [*(self._case(p, call, r) for p, r in both), *(c for p, r in both for c in self._states(p, r))]
 
     def executed(self, expected: "Mapping[str, Executed]") -> list[Case]:
-        """The vectors of texts alone, where their ids are right, against those by the graph's own weights."""
+        """Compare the vectors of single texts, if their ids are right, with those that the graph's own
+        weights give."""
         limits = execution_threshold(self.graph.format, self.graph.precision)
         cases = []
         for name, right in expected.items():
@@ -111,22 +113,23 @@ class GraphRun:
         return cases
 
     def in_buckets(self, path: Path) -> list[Case]:
-        """A few tokens, and half a bucket full, in each bucket of a LiteRT graph that is not their smallest.
+        """Run a text of a few tokens, and one of half the bucket's length, in each LiteRT bucket that is not
+        their smallest.
 
-        `path` is the graph's file. By the engine's plain interpreter, against the reference and against the
-        same text's vector alone, which came from the smallest bucket that holds it.
+        `path` is the graph's file. The engine's plain interpreter runs it; the vectors are compared with the
+        reference's, and with the same text's vector from the smallest bucket that holds it.
         """
         if self.graph.format != "litert":
             return []
         from embedding_validate.runners.litert_file import open_file
 
+        file = open_file(path)  # once: opening packs the weights of all its signatures, 3 GB in fp32
         cases: list[Case] = []
         smaller = 0
         for size in self.graph.buckets:
-            found = [self._longest(most) for most in (_FEW_TOKENS, size // 2) if most <= smaller]
-            if chosen := list(dict.fromkeys(p for p in found if p)):
-                file = open_file(path)  # once more: each bucket packs weights of its own
-                cases += [self._in_bucket(p, size, file.vector(self._ids(p), size)) for p in chosen]
+            longest = [self._longest(most) for most in (_FEW_TOKENS, size // 2) if most <= smaller]
+            if probes := list(dict.fromkeys(p for p in longest if p)):
+                cases += [self._in_bucket(p, size, file.vector(self._ids(p), size)) for p in probes]
             smaller = size
         return cases
 
@@ -142,7 +145,7 @@ class GraphRun:
         return Case(probe.id, probe.script, _prompt(probe), check, tokens, None, figures, tuple(failures))
 
     def _longest(self, most: int) -> Probe | None:
-        """Of the texts that gave a vector for the right ids, the longest one of at most `most` tokens."""
+        """The longest text of at most `most` tokens that gave a vector for the right ids."""
         ran = [p for p in self.answers.probes.probes if p.id in self.vectors and p.id not in self.other_ids]
         return max(
             (p for p in ran if len(self._ids(p)) <= most), key=lambda p: len(self._ids(p)), default=None
@@ -189,14 +192,14 @@ class GraphRun:
         )
 
     def invariance(self, graph: BundleGraph) -> Invariance | None:
-        """The first three probes for dims once more, and on one thread."""
+        """Run the first three probes for dims a second time, and on one thread."""
         probes = self.answers.probes
-        chosen = [probes[i] for i in probes.dims[:3] if i in self.vectors]
-        if not chosen:
+        sample = [probes[i] for i in probes.dims[:3] if i in self.vectors]
+        if not sample:
             return None
         with open_graph(graph, threads=1) as single:
             runs, threads = (
-                max(_difference(self.vectors[p.id], runner(Call("alone", (p,)))[0].vector) for p in chosen)
+                max(_difference(self.vectors[p.id], runner(Call("alone", (p,)))[0].vector) for p in sample)
                 for runner in (self.run, partial(run, single))
             )
         return Invariance(self.batch_difference, runs, threads, max(self.bucket_differences, default=None))
@@ -230,9 +233,9 @@ def _prompt(probe: Probe) -> str:
     return f"{name} with title" if probe.title is not None else name
 
 
-def _ids_failure(expected: Sequence[int], found: Sequence[int]) -> str:
-    at = metrics.first_difference(expected, found) or 0
+def _ids_failure(expected: Sequence[int], actual: Sequence[int]) -> str:
+    at = metrics.first_difference(expected, actual) or 0
     return (
-        f"token ids differ from position {at} on: {list(found[at : at + 4])} instead of "
-        f"{list(expected[at : at + 4])} ({len(found)} tokens instead of {len(expected)})"
+        f"token ids differ from position {at} on: {list(actual[at : at + 4])} instead of "
+        f"{list(expected[at : at + 4])} ({len(actual)} tokens instead of {len(expected)})"
     )

@@ -1,6 +1,6 @@
 """Runs probes through the public `Embedder` and compares with the reference's answers, graph by graph.
 
-Knows nothing of how the reference computed them, and does not load it.
+The answers are passed in; the reference itself is never loaded here.
 """
 
 import time
@@ -16,7 +16,7 @@ from embedding_validate.measures.thresholds import bounds, floors
 from embedding_validate.parity import graph_run, searches
 from embedding_validate.parity.graph_run import GraphRun
 from embedding_validate.parity.results import GraphReport, Invariance, Report, WeightReport
-from embedding_validate.parity.verdict import Found, graph_report
+from embedding_validate.parity.verdict import Results, graph_report
 from embedding_validate.reference.answers import Answers
 from embedding_validate.runners.calls import Runner, of_embedder, open_graph, run
 from embedding_validate.tutorial import golden
@@ -31,7 +31,7 @@ WeightAudit = Callable[[BundleGraph], WeightReport]
 
 
 def silent(_what: str, _done: int, _total: int) -> None:
-    """Progress that nobody watches."""
+    """A progress callback that does nothing."""
 
 
 def check(
@@ -39,20 +39,22 @@ def check(
     answers: Answers,
     progress: Progress = silent,
     *,
+    manifest: Manifest | None = None,
     execution: "Execution | None" = None,
     weights: WeightAudit | None = None,
     tutorial: bool = False,
 ) -> Report:
     """Compare every graph of a bundle with the reference's answers.
 
-    `execution` also asks what each graph should give by its own weights (it needs the checkpoint and torch),
-    and `weights` whether these are the checkpoint's; `tutorial` adds the golden figures.
+    `manifest` is the bundle's if it has been read already; None reads it. `execution` also compares each
+    graph with what its own weights should give (it needs the checkpoint and torch); `weights` checks whether
+    those weights are the checkpoint's; `tutorial` adds the golden figures.
 
     Raises:
         BundleError: the bundle is missing or damaged.  EngineError: a graph's engine is missing.
         InputError: a graph's precision has no thresholds.
     """
-    manifest = load_manifest(bundle)
+    manifest = load_manifest(bundle) if manifest is None else manifest
     answers = answers.for_bundle(bundle, manifest)
     return Report(
         probes=answers.probes.name,
@@ -90,7 +92,7 @@ def check_graph(
         printed = golden.check(of_embedder(embedder), graph.graph.precision) if tutorial else ()
         mismatches = _mismatches(graph.manifest, answers)
         invariance = compared.invariance(graph)
-    found = Found(
+    results = Results(
         tuple(cases),
         mismatches,
         printed,
@@ -100,7 +102,7 @@ def check_graph(
         weights(graph) if weights else None,  # the engine's memory has been given back
         {p.id: p.text for p in answers.probes.probes},
     )
-    report = _judged(graph.graph, answers, found, time.monotonic() - started)
+    report = _judged(graph.graph, answers, results, time.monotonic() - started)
     return replace(report, bytes=sum(graph.sizes.values()), composition=graph.graph.composition)
 
 
@@ -114,16 +116,16 @@ def check_runner(runner: Runner, graph: Graph, answers: Answers, progress: Progr
     invariance = Invariance(compared.batch_difference, None, None)
     searched = searches.ranking(answers, compared.vectors)
     shift = searches.score_shift(answers, compared.vectors)
-    found = Found(tuple(cases), (), (), searched, shift, invariance, texts=shown)
-    return _judged(graph, answers, found, time.monotonic() - started)
+    results = Results(tuple(cases), (), (), searched, shift, invariance, texts=shown)
+    return _judged(graph, answers, results, time.monotonic() - started)
 
 
-def _judged(graph: Graph, answers: Answers, found: Found, seconds: float) -> GraphReport:
-    """The verdict by the bounds that the reference's checkpoint is held to."""
+def _judged(graph: Graph, answers: Answers, results: Results, seconds: float) -> GraphReport:
+    """The verdict, by the bounds for the reference's checkpoint."""
     random = answers.source.random_weights
-    wanted = {"target_cosine": graph.composition.target_cosine} if graph.composition else {}
-    limits = {**bounds(graph.precision, graph.format, random), **wanted}
-    report = graph_report(graph, limits, found, seconds)
+    target = {"target_cosine": graph.composition.target_cosine} if graph.composition else {}
+    limits = {**bounds(graph.precision, graph.format, random), **target}
+    report = graph_report(graph, limits, results, seconds)
     return replace(report, floors=floors(random))
 
 
@@ -136,10 +138,10 @@ def _mismatches(manifest: Manifest, answers: Answers) -> tuple[str, ...]:
         ("default prompt", manifest.default_prompt_name, answers.default_prompt_name),
         ("similarity function", manifest.similarity_fn_name, answers.similarity_fn_name),
     ]
-    found = [f"{what} is {have!r} instead of {want!r}" for what, have, want in pairs if have != want]
+    mismatches = [f"{what} is {have!r} instead of {want!r}" for what, have, want in pairs if have != want]
     if manifest.max_seq_length != answers.max_seq_length:
-        found.append(f"max_seq_length is {manifest.max_seq_length} instead of {answers.max_seq_length}")
-    return tuple(found)
+        mismatches.append(f"max_seq_length is {manifest.max_seq_length} instead of {answers.max_seq_length}")
+    return tuple(mismatches)
 
 
 def _notes(manifest: Manifest, answers: Answers) -> tuple[str, ...]:
@@ -153,16 +155,16 @@ def _notes(manifest: Manifest, answers: Answers) -> tuple[str, ...]:
 
 
 def _left_out(manifest: Manifest, answers: Answers) -> tuple[str, ...]:
-    """Which graphs are not asked everything, because they say that they do not take it."""
-    found: dict[str, list[str]] = {}
-    whole = len(answers.probes.probes)
+    """Notes on graphs that skip probes because their manifest says that they do not support them."""
+    keys_by_reason: dict[str, list[str]] = {}
+    total = len(answers.probes.probes)
     for graph in manifest.graphs:
-        kept = answers.for_graph(graph, manifest.tokenizer.pad_id).probes.probes
-        if len(kept) < whole:
-            said = (
-                f"not asked {whole - len(kept)} of {whole} probes: texts of more than the "
+        supported = answers.for_graph(graph, manifest.tokenizer.pad_id).probes.probes
+        if len(supported) < total:
+            reason = (
+                f"skipped {total - len(supported)} of {total} probes: texts of more than the "
                 f"{max(graph.buckets)} tokens that are read, or with a literal padding token read as a "
                 "control token, which is refused."
             )
-            found.setdefault(said, []).append(graph.key)
-    return tuple(f"{', '.join(keys)}: {said}" for said, keys in found.items())
+            keys_by_reason.setdefault(reason, []).append(graph.key)
+    return tuple(f"{', '.join(keys)}: {reason}" for reason, keys in keys_by_reason.items())

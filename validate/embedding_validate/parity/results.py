@@ -1,4 +1,4 @@
-"""What a comparison found, as frozen dataclasses, and `parity.json`. Compares nothing itself."""
+"""The results of a comparison as frozen dataclasses, and their file `parity.json`."""
 
 import json
 import math
@@ -32,7 +32,7 @@ class Case:
     """One probe in one arrangement (`alone`, `batch 2`, `dim 256`, ...).
 
     `prompt` is the prompt's name, the verb, or ""; `tokens` counts the reference's ids; `ids_equal` is None
-    where ids were not looked at. `failures` says in words what fell short; empty means passed.
+    if ids were not compared. `failures` says in words what fell short; empty means passed.
     """
 
     probe: str
@@ -47,7 +47,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Finding:
-    """What is wrong, by name, and the evidence in words; cosines are the least over the evidence."""
+    """A named fault and the evidence in words; cosines are the smallest over the evidence."""
 
     name: str
     evidence: str
@@ -70,8 +70,8 @@ class Invariance:
     """Largest absolute differences between vectors that should be the same, without the reference's help.
 
     `batch`: alone against padded in a batch; `runs`: the same call twice; `threads`: one thread against all;
-    `buckets`: in longer buckets, by the engine's plain interpreter, against the smallest. None where it was
-    not measured. All of them for vectors of norm 1; for longer ones, divided by the norm.
+    `buckets`: longer buckets, run by the engine's plain interpreter, against the smallest. None means not
+    measured. The differences are for vectors of norm 1; those of longer vectors are divided by the norm.
     """
 
     batch: float | None
@@ -82,7 +82,7 @@ class Invariance:
 
 @dataclass(frozen=True)
 class WeightReport:
-    """How many stored tensors were compared with the checkpoint's, and what is wrong with which."""
+    """The number of stored tensors compared with the checkpoint's, and the faults of those that differ."""
 
     compared: int
     failures: tuple[str, ...]
@@ -95,7 +95,7 @@ class GraphReport:
     `cosine`, `max_abs_error` and `norm_error` sum up all vectors that are compared with the reference's, and
     `not_finite` counts those with NaN, infinity or another shape; `ids_differ` counts the texts, of
     `ids_compared`, whose token ids are not the reference's. `bytes` are those of the graph and its weights,
-    `composition` is that of a graph that was made for a wanted cosine.
+    `composition` belongs to a graph that was made for a target cosine.
     """
 
     status: Status
@@ -144,7 +144,7 @@ class GraphReport:
 
 @dataclass(frozen=True)
 class Report:
-    """All that `parity.json` holds. `graphs` is keyed by `Graph.key`, e.g. `onnx/fp32`."""
+    """The contents of `parity.json`. `graphs` is keyed by `Graph.key`, e.g. `onnx/fp32`."""
 
     probes: str
     bundle: dict[str, str]

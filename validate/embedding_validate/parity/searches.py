@@ -1,7 +1,4 @@
-"""Which probes are searched, and whose scores are compared, given the vectors of all that ran alone.
-
-Knows no graph: vectors come by probe id.
-"""
+"""Chooses the probes to search and those whose scores are compared; takes their vectors by probe id."""
 
 from collections.abc import Mapping, Sequence
 
@@ -19,7 +16,8 @@ Vectors = Mapping[str, Floats]
 
 
 def ranking(answers: Answers, vectors: Vectors) -> Ranking | None:
-    """What ran as documents, ranked for each that ran as a query; a text is no answer to itself."""
+    """The probes that ran as documents, ranked for each probe that ran as a query; a text is not an answer to
+    itself."""
     queries, documents = (
         _gave(answers, vectors, [p for p in answers.probes.probes if p.verb == verb])
         for verb in ("encode_query", "encode_document")
@@ -27,23 +25,25 @@ def ranking(answers: Answers, vectors: Vectors) -> Ranking | None:
     if not queries or not documents:
         return None
     others = np.array([[q.text != d.text for d in documents] for q in queries])
-    (asked, asked_here), (kept, kept_here) = (_both(answers, vectors, p) for p in (queries, documents))
-    return rank.compare((asked, kept), (asked_here, kept_here), others)
+    (expected_queries, actual_queries), (expected_documents, actual_documents) = (
+        _both(answers, vectors, p) for p in (queries, documents)
+    )
+    return rank.compare((expected_queries, expected_documents), (actual_queries, actual_documents), others)
 
 
 def score_shift(answers: Answers, vectors: Vectors) -> ScoreShift | None:
-    """The scores of texts that ran without a prompt, each with each."""
+    """The scores of all pairs of texts that ran without a prompt."""
     plain = [
         p
         for p in answers.probes.probes
         if p.verb == "encode" and p.prompt_name is None and not p.allow_special
     ]
-    kept = _gave(answers, vectors, plain)
-    return rank.score_shift(*_both(answers, vectors, kept)) if kept else None
+    answered = _gave(answers, vectors, plain)
+    return rank.score_shift(*_both(answers, vectors, answered)) if answered else None
 
 
 def _gave(answers: Answers, vectors: Vectors, probes: Sequence[Probe]) -> list[Probe]:
-    """Those with a vector of the reference's shape, without NaN or infinity."""
+    """The probes with a vector of the reference's shape, without NaN or infinity."""
     return [
         p
         for p in probes
@@ -54,6 +54,6 @@ def _gave(answers: Answers, vectors: Vectors, probes: Sequence[Probe]) -> list[P
 
 
 def _both(answers: Answers, vectors: Vectors, probes: Sequence[Probe]) -> tuple[Floats, Floats]:
-    """The reference's vectors and those given, (n, dim) each."""
+    """The reference's vectors and the actual ones, (n, dim) each."""
     expected = np.stack([answers.by_probe[p.id].vector for p in probes])
     return expected, np.stack([vectors[p.id] for p in probes])

@@ -1,6 +1,6 @@
-"""The verdict on one graph, and the summaries of what was found: by length class, script, prompt and dim.
+"""The verdict on one graph, and the summaries of its results by length class, script, prompt and dim.
 
-Pure functions of cases and thresholds; measures nothing.
+All functions are pure: they take cases and thresholds.
 """
 
 import math
@@ -32,8 +32,8 @@ _MOST_CHARACTERS = 200
 
 
 @dataclass(frozen=True)
-class Found:
-    """Everything that was found about one graph, before a verdict."""
+class Results:
+    """All results of one graph, before a verdict."""
 
     cases: tuple[Case, ...]
     mismatches: tuple[str, ...]
@@ -45,38 +45,38 @@ class Found:
     texts: Mapping[str, str] = field(default_factory=dict)
 
 
-def graph_report(graph: Graph, thresholds: dict[str, float], found: Found, seconds: float) -> GraphReport:
-    """Verdict on a graph and summary of what was found."""
-    reason = _reason(found, thresholds, graph.buckets)
-    vectors = [c for c in found.cases if c.check not in (EXECUTED, TOKEN_STATES)]
+def graph_report(graph: Graph, thresholds: dict[str, float], results: Results, seconds: float) -> GraphReport:
+    """The verdict on a graph, and a summary of its results."""
+    reason = _reason(results, thresholds, graph.buckets)
+    vectors = [c for c in results.cases if c.check not in (EXECUTED, TOKEN_STATES)]
     return GraphReport(
         status="failed" if reason else "passed",
         reason=reason,
         variant_id=graph.variant_id,
         precision=graph.precision,
         thresholds=thresholds,
-        texts=len({c.probe for c in found.cases}),
-        checks=len(found.cases),
-        failed=sum(bool(c.failures) for c in found.cases),
+        texts=len({c.probe for c in results.cases}),
+        checks=len(results.cases),
+        failed=sum(bool(c.failures) for c in results.cases),
         cosine=summarize([c.figures.cosine for c in vectors]),
         max_abs_error=summarize([c.figures.max_abs_error for c in vectors]),
         norm_error=summarize([c.figures.norm_error for c in vectors]),
         not_finite=sum(not c.figures.finite for c in vectors),
-        ids_compared=sum(c.ids_equal is not None for c in found.cases),
-        ids_differ=sum(c.ids_equal is False for c in found.cases),
+        ids_compared=sum(c.ids_equal is not None for c in results.cases),
+        ids_differ=sum(c.ids_equal is False for c in results.cases),
         seconds=round(seconds, 2),
-        mismatches=found.mismatches,
-        golden=found.golden,
-        cases=found.cases,
-        groups=_groups(found.cases),
-        ranking=found.ranking,
-        scores=found.scores,
-        invariance=found.invariance,
-        weights=found.weights,
+        mismatches=results.mismatches,
+        golden=results.golden,
+        cases=results.cases,
+        groups=_groups(results.cases),
+        ranking=results.ranking,
+        scores=results.scores,
+        invariance=results.invariance,
+        weights=results.weights,
         failed_texts={
-            c.probe: found.texts[c.probe][:_MOST_CHARACTERS]
-            for c in found.cases
-            if c.failures and c.probe in found.texts
+            c.probe: results.texts[c.probe][:_MOST_CHARACTERS]
+            for c in results.cases
+            if c.failures and c.probe in results.texts
         },
     )
 
@@ -96,14 +96,14 @@ def _groups(cases: tuple[Case, ...]) -> dict[str, dict[str, Group]]:
         "prompt": (alone, lambda c: c.prompt or "none"),
         "arrangement": (list(cases), lambda c: c.check),
     }
-    return {name: _grouped(chosen, key) for name, (chosen, key) in keys.items()}
+    return {name: _grouped(members, key) for name, (members, key) in keys.items()}
 
 
 def _grouped(cases: list[Case], key: Callable[[Case], str]) -> dict[str, Group]:
     members: dict[str, list[Case]] = {}
     for case in cases:
         members.setdefault(key(case), []).append(case)
-    return {name: _group(chosen) for name, chosen in members.items()}
+    return {name: _group(group) for name, group in members.items()}
 
 
 def _group(cases: list[Case]) -> Group:
@@ -114,47 +114,47 @@ def _group(cases: list[Case]) -> Group:
 
 
 def _cosines(cases: tuple[Case, ...], executed: bool) -> list[float]:
-    """Of the execution, or of all vectors that are compared with the reference's."""
+    """The cosines of the execution check, or of all vectors that are compared with the reference's."""
     return [c.figures.cosine for c in cases if (c.check == EXECUTED) is executed and c.check != TOKEN_STATES]
 
 
-def _reason(found: Found, thresholds: dict[str, float], buckets: tuple[int, ...]) -> str | None:
-    parts = list(found.mismatches[:3])
+def _reason(results: Results, thresholds: dict[str, float], buckets: tuple[int, ...]) -> str | None:
+    parts = list(results.mismatches[:3])
     for executed in (False, True):
-        mean = summarize(_cosines(found.cases, executed))
+        mean = summarize(_cosines(results.cases, executed))
         least = thresholds["execution_cosine_mean" if executed else "cosine_mean"] if mean else 0.0
         if mean and not mean.mean >= least:
             what = " of the execution" if executed else ""
             parts.append(f"the mean cosine{what} {mean.mean:.7f} is below {least}")
     target = thresholds.get("target_cosine", 0.0)
-    held_out = [c.figures.cosine for c in found.cases if c.script == HELD_OUT and c.check == "alone"]
+    held_out = [c.figures.cosine for c in results.cases if c.script == HELD_OUT and c.check == "alone"]
     if held_out and not (held := float(np.mean(held_out))) >= target:
         parts.append(
             f"the mean cosine {held:.7f} of {len(held_out)} texts that it was not calibrated on is below "
             f"{target}, which it was made for"
         )
-    if found.weights and found.weights.failures:
-        wrong = found.weights.failures
+    if results.weights and results.weights.failures:
+        wrong = results.weights.failures
         parts.append(f"{len(wrong)} stored tensors are not the checkpoint's: {'; '.join(wrong[:3])}")
-    parts += _changes(found.invariance, thresholds["batch_error"])
-    if failed := [c for c in found.cases if c.failures]:
+    parts += _changes(results.invariance, thresholds["batch_error"])
+    if failed := [c for c in results.cases if c.failures]:
         worst = min(failed, key=lambda c: (not math.isnan(c.figures.cosine), c.figures.cosine))
         parts.append(
-            f"{len(failed)} of {len(found.cases)} checks fell short, worst {worst.probe!r} ({worst.check}, "
+            f"{len(failed)} of {len(results.cases)} checks fell short, worst {worst.probe!r} ({worst.check}, "
             f"{worst.tokens} tokens): {'; '.join(worst.failures)}{_buckets_of(failed, buckets)}"
         )
-    if missed := [g for g in found.golden if not g.passed]:
+    if missed := [g for g in results.golden if not g.passed]:
         parts.append(
-            f"{len(missed)} of {len(found.golden)} golden figures missed, first {missed[0].id!r}: "
+            f"{len(missed)} of {len(results.golden)} golden figures missed, first {missed[0].id!r}: "
             f"{missed[0].found:.5f} instead of {missed[0].printed:.5f}"
         )
-    if not found.cases:
+    if not results.cases:
         parts.append("nothing was compared")
     return "; ".join(parts) or None
 
 
 def _buckets_of(failed: list[Case], buckets: tuple[int, ...]) -> str:
-    """In which lengths of a LiteRT file it went wrong, where others are right."""
+    """The lengths of a LiteRT file that fail, if others are right."""
     longer = {IN_BUCKET.format(b): b for b in buckets}
     wrong = {longer[c.check] for c in failed if c.check in longer}
     for case in (c for c in failed if buckets and c.check in ("alone", EXECUTED)):
@@ -165,7 +165,7 @@ def _buckets_of(failed: list[Case], buckets: tuple[int, ...]) -> str:
 
 
 def _changes(invariance: Invariance | None, most: float) -> list[str]:
-    """With what vectors change that should not, in words."""
+    """The circumstances that change vectors although they should not, in words."""
     if invariance is None:
         return []
     measured = {

@@ -1,7 +1,7 @@
-"""The question of weights: is every tensor that a bundle's graph stores the checkpoint's?
+"""Checks that every tensor that a bundle's graph stores is the checkpoint's.
 
-Vectors cannot show everything: a uniform scale on a projection cancels in the norm that follows. Hands the
-exporter's audit the checkpoint as the bundle holds it; knows nothing of verdicts.
+Vectors cannot show every fault: a uniform scale on a projection cancels in the norm that follows. This module
+hands the checkpoint, with the rows that the bundle keeps, to the exporter's audit.
 """
 
 from dataclasses import replace
@@ -19,22 +19,22 @@ from embedding_validate.parity.results import WeightReport
 
 
 def of_bundle(checkpoint: Checkpoint, bundle: Path, manifest: Manifest) -> Checkpoint:
-    """The checkpoint in a bundle's own ids: with fewer rows in its table where the vocabulary was trimmed."""
+    """The checkpoint in a bundle's own ids: if the vocabulary was trimmed, its table has fewer rows."""
     if manifest.tokenizer.kept_ids is None:
         return checkpoint
-    kept = np.load(bundle / manifest.tokenizer.kept_ids).astype(np.int64)
-    table = TensorRows.of(checkpoint.tensors[TABLE], kept)
+    kept_ids = np.load(bundle / manifest.tokenizer.kept_ids).astype(np.int64)
+    table = TensorRows.of(checkpoint.tensors[TABLE], kept_ids)
     return replace(
         checkpoint,
-        config=replace(checkpoint.config, vocab_size=len(kept)),
+        config=replace(checkpoint.config, vocab_size=len(kept_ids)),
         tensors={**checkpoint.tensors, TABLE: table},
     )
 
 
 def compare_weights(checkpoint: Checkpoint, graph: BundleGraph) -> WeightReport:
-    """How many tensors of a graph were compared with the checkpoint's, and which differ."""
+    """Compare a graph's tensors with the checkpoint's; the number compared, and those that differ."""
     try:
-        count, found = differences(graph.path, of_bundle(checkpoint, graph.folder, graph.manifest))
+        count, faults = differences(graph.path, of_bundle(checkpoint, graph.folder, graph.manifest))
     except AuditError as e:
         return WeightReport(0, (str(e),))
-    return WeightReport(count, tuple(f"{d.name} {d.words}" for d in found))
+    return WeightReport(count, tuple(f"{d.name} {d.words}" for d in faults))

@@ -1,1 +1,1 @@
-"""Probe texts, and texts of exact lengths."""
+"""Probe texts, and texts with an exact number of tokens."""

@@ -1,4 +1,4 @@
-"""Texts of an exact number of tokens, composed from short ones. Knows no tokenizer: it is handed a count."""
+"""Composes texts of an exact number of tokens from short ones; the caller passes the function that counts."""
 
 from collections.abc import Callable, Sequence
 from itertools import cycle, islice
@@ -12,10 +12,10 @@ _STEPS_BACK = 64
 
 
 def compose(pieces: Sequence[str], tokens: int, count: Count) -> str:
-    """A text that counts exactly `tokens` (control tokens included), cut from the pieces joined by spaces.
+    """A text of exactly `tokens` tokens (control tokens included), cut from the pieces joined by spaces.
 
-    `count` gives the length of a text in tokens, without truncation. Where a tokenizer allows no exact fit,
-    the result is shorter; where `tokens` is below the count of the empty text, it is empty.
+    `count` gives the length of a text in tokens, without truncation. If a tokenizer allows no exact fit, the
+    result is shorter; if `tokens` is below the count of the empty text, it is empty.
     """
     long = _longer_than(pieces, tokens, count)
     end = _cut(long, tokens, count)

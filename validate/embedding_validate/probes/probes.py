@@ -1,6 +1,6 @@
-"""What to ask of a bundle and of the reference: texts, prompts, titles, lengths and batches.
+"""The probes for bundle and reference: texts, prompts, titles, lengths and batches.
 
-Knows nothing of how either answers; token counts come from a function it is handed.
+Token counts come from a function that the caller passes.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -48,7 +48,7 @@ class Probe:
     """One call: `verb` of the public API on one text.
 
     `prompt_name` None leaves the choice to the verb (no prompt for `encode`, unless the checkpoint has a
-    default one); `title` is for `encode_document` only. With `chunked_at` the text runs with
+    default one); `title` is for `encode_document` only. If `chunked_at` is set, the text runs with
     `overflow="chunk"`, in pieces of at most that many tokens.
     """
 
@@ -64,7 +64,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class ProbeSet:
-    """Probes to run alone, groups of their ids to run in one batch each, and ids to run at every dim."""
+    """Probes to run alone, groups of their ids to run as batches, and ids to run at every dim."""
 
     name: str
     probes: tuple[Probe, ...]
@@ -86,10 +86,11 @@ class ProbeSet:
 
 @dataclass(frozen=True)
 class Limits:
-    """What probes must straddle: `window` is the largest |i - j| of local layers (None: there are none).
+    """The limits that probes must straddle: `window` is the largest |i - j| of local layers (None: there are
+    none).
 
     `buckets` are the fixed lengths that graphs run at, `added` the tokens that the checkpoint's owner added;
-    `held_out` asks for the texts that show whether a graph holds the cosine it was composed for.
+    `held_out` adds the texts that show whether a graph holds the cosine it was composed for.
     """
 
     window: int | None
@@ -105,7 +106,7 @@ def buckets(graphs: Iterable[Graph]) -> tuple[int, ...]:
 
 
 def composed(graphs: Iterable[Graph]) -> bool:
-    """Whether a graph was composed for a wanted cosine."""
+    """Whether a graph was composed for a target cosine."""
     return any(graph.composition for graph in graphs)
 
 
@@ -113,7 +114,7 @@ def short(texts: Sequence[Text], prompts: Mapping[str, str], limits: Limits, cou
     """The exporter's gate: about 40 probes, two of them as long as the model allows."""
     m, past_window = limits.max_seq_length, f"length-{(limits.window or 0) + 2}"
     sizes = [3, 16, *_window_edges(limits, (1,)), _SHORT_CHUNK, m, m + 52, *_bucket_edges(limits)]
-    found = [
+    probes = [
         *map(_plain, _select(texts, _SHORT + _BATCH[:3])),
         *_special(texts)[:2],
         *_added(limits)[:2],
@@ -123,7 +124,7 @@ def short(texts: Sequence[Text], prompts: Mapping[str, str], limits: Limits, cou
         *_held_out(prompts, limits, count),
     ]
     batches = ((*_BATCH[:3], past_window), ("zh-hans", "ar", "token-pad", "emoji-zwj"))
-    return _probe_set("short", found, batches, _BATCH[2:3])
+    return _probe_set("short", probes, batches, _BATCH[2:3])
 
 
 def full(texts: Sequence[Text], prompts: Mapping[str, str], limits: Limits, count: Count) -> ProbeSet:
@@ -132,7 +133,7 @@ def full(texts: Sequence[Text], prompts: Mapping[str, str], limits: Limits, coun
     m, past_window = limits.max_seq_length, f"length-{(limits.window or 0) + 2}"
     sizes = [3, 4, 16, 64, *_window_edges(limits, (1, 2, 4)), *_CHUNK_EDGES, _SHORT_CHUNK]
     sizes += [*_bucket_edges(limits), *(b + 1 for b in limits.buckets if b < m)]
-    found = [
+    probes = [
         *map(_plain, texts),
         *_special(texts),
         *_added(limits),
@@ -142,15 +143,15 @@ def full(texts: Sequence[Text], prompts: Mapping[str, str], limits: Limits, coun
         *_chunked(texts, prompts, limits, count),
         *_held_out(prompts, limits, count),
     ]
-    if longest := next((p for p in found if p.id == f"length-{m + 500}"), None):
-        found.append(replace(longest, id=f"chunks-{m}", script="Chunks", chunked_at=m))
+    if longest := next((p for p in probes if p.id == f"length-{m + 500}"), None):
+        probes.append(replace(longest, id=f"chunks-{m}", script="Chunks", chunked_at=m))
     batches = (
         _BATCH,
         ("length-3", past_window, "zh-hans", f"length-{_SHORT_CHUNK}"),
         ("en-question", f"length-{m}"),
         tuple(t.id for t in texts if t.script in ("Control tokens", "Whitespace")),
     )
-    return _probe_set("full", found, batches, (*_BATCH[2:5], past_window))
+    return _probe_set("full", probes, batches, (*_BATCH[2:5], past_window))
 
 
 def of_texts(texts: Sequence[Text], prompts: Mapping[str, str]) -> ProbeSet:
@@ -166,13 +167,13 @@ def of_texts(texts: Sequence[Text], prompts: Mapping[str, str]) -> ProbeSet:
 
 
 def _probe_set(
-    name: str, found: Sequence[Probe], batches: Iterable[Sequence[str]], dims: Iterable[str]
+    name: str, probes: Sequence[Probe], batches: Iterable[Sequence[str]], dims: Iterable[str]
 ) -> ProbeSet:
-    """A set whose batches and dims leave out lengths that this model, or its tokenizer, does not have."""
-    ids = {p.id for p in found}
-    kept = [tuple(i for i in batch if i in ids) for batch in batches]
+    """A set whose batches and dims leave out lengths that this model or its tokenizer does not have."""
+    ids = {p.id for p in probes}
+    own_batches = [tuple(i for i in batch if i in ids) for batch in batches]
     return ProbeSet(
-        name, tuple(found), tuple(b for b in kept if len(b) > 1), tuple(i for i in dims if i in ids)
+        name, tuple(probes), tuple(b for b in own_batches if len(b) > 1), tuple(i for i in dims if i in ids)
     )
 
 
@@ -187,12 +188,13 @@ def _select(texts: Sequence[Text], ids: Iterable[str]) -> list[Text]:
 
 def _special(texts: Sequence[Text]) -> list[Probe]:
     """Literal control tokens once more, read as control tokens, as the reference does by default."""
-    found = [t for t in texts if t.script == "Control tokens"]
-    return [Probe(f"{t.id}/special", t.script, t.text, allow_special=True) for t in found]
+    control = [t for t in texts if t.script == "Control tokens"]
+    return [Probe(f"{t.id}/special", t.script, t.text, allow_special=True) for t in control]
 
 
 def _added(limits: Limits) -> list[Probe]:
-    """Tokens of the checkpoint's owner among words, and within one; as a text, as a query, as a document."""
+    """Tokens that the checkpoint's owner added, between words and within one; as a text, as a query, as a
+    document."""
     if not limits.added:
         return []
     marks = [*limits.added[:2], *limits.added[-2:]]
@@ -203,7 +205,8 @@ def _added(limits: Limits) -> list[Probe]:
 
 
 def _window_edges(limits: Limits, multiples: Sequence[int]) -> list[int]:
-    """One to both sides of each multiple of the window, and 2 past the first: there a pair drops out."""
+    """Lengths one below, at and one above each multiple of the window, and 2 past the first: there a pair of
+    tokens drops out."""
     if limits.window is None:
         return []
     w = limits.window
@@ -211,15 +214,16 @@ def _window_edges(limits: Limits, multiples: Sequence[int]) -> list[int]:
 
 
 def _bucket_edges(limits: Limits) -> list[int]:
-    """Each bucket full, and half full."""
+    """The full and half length of each bucket."""
     return [n for b in limits.buckets for n in (b // 2, b)]
 
 
-def _lengths(texts: Sequence[Text], wanted: Iterable[int], limits: Limits, count: Count) -> list[Probe]:
-    """Texts of the wanted lengths; those past the maximum test truncation. Ids carry the length reached."""
+def _lengths(texts: Sequence[Text], lengths: Iterable[int], limits: Limits, count: Count) -> list[Probe]:
+    """Texts of the given lengths; those past the maximum test truncation. A probe's id holds the length that
+    its text reached."""
     pieces = _pieces(texts)
     m, shortest = limits.max_seq_length, count("")
-    sizes = sorted({n for n in wanted if n >= shortest})
+    sizes = sorted({n for n in lengths if n >= shortest})
     truncating = [n for n in sizes if n > m]
     composed = [compose(pieces, n, count) for n in sizes if n <= m or n in truncating[-3:]]
     by_length = {count(text): text for text in composed}
@@ -227,7 +231,7 @@ def _lengths(texts: Sequence[Text], wanted: Iterable[int], limits: Limits, count
 
 
 def _prompts(texts: Sequence[Text], prompts: Mapping[str, str], ids: Sequence[str]) -> list[Probe]:
-    """Every prompt by name, both verbs, and titles where the document prompt has a place for one."""
+    """Every prompt by name, both verbs, and titles if the document prompt has a place for one."""
     probes = []
     for t in _select(texts, ids):
         probes += [Probe(f"{t.id}/prompt {n}", t.script, t.text, prompt_name=n) for n in prompts]
@@ -242,15 +246,16 @@ def _prompts(texts: Sequence[Text], prompts: Mapping[str, str], ids: Sequence[st
 
 
 def _retrieval(prompts: Mapping[str, str]) -> list[Probe]:
-    """The library's questions as queries and its passages as documents, every second one with its title."""
-    found = library()
+    """The library's questions as queries, and its passages as documents, every second one with its title."""
+    search = library()
     titled = TITLE_SLOT in prompts.get("document", "")
     queries = [
-        Probe(f"question-{n}", "Library", text, "encode_query") for n, (text, _) in enumerate(found.questions)
+        Probe(f"question-{n}", "Library", text, "encode_query")
+        for n, (text, _) in enumerate(search.questions)
     ]
     documents = [
         Probe(f"passage-{n}", "Library", text, "encode_document", title=title if titled and n % 2 else None)
-        for n, (title, text) in enumerate(found.passages)
+        for n, (title, text) in enumerate(search.passages)
     ]
     return [*queries, *documents]
 
@@ -262,16 +267,16 @@ def _chunked(texts: Sequence[Text], prompts: Mapping[str, str], limits: Limits, 
     words = compose(_pieces(texts), max(_OVERFLOW_TOKENS, 3 * at), count)
     unspaced = "".join(t.text.replace(" ", "") for t in texts if t.script in _UNSPACED)
     plain = Probe(f"chunks-{at}", "Chunks", words, chunked_at=at)
-    found = [replace(plain, id=f"{plain.id}/query", verb="encode_query"), plain]
+    probes = [replace(plain, id=f"{plain.id}/query", verb="encode_query"), plain]
     if TITLE_SLOT in prompts.get("document", ""):
-        found.append(replace(plain, id=f"{plain.id}/title", verb="encode_document", title=_TITLES[1]))
+        probes.append(replace(plain, id=f"{plain.id}/title", verb="encode_document", title=_TITLES[1]))
     if count(unspaced) > at:
-        found.append(replace(plain, id=f"{plain.id}/unspaced", text=unspaced))
-    return found
+        probes.append(replace(plain, id=f"{plain.id}/unspaced", text=unspaced))
+    return probes
 
 
 def _held_out(prompts: Mapping[str, str], limits: Limits, count: Count) -> list[Probe]:
-    """What the exporter did not calibrate on, as far as it is read to its end."""
+    """Texts that the exporter did not calibrate on and that the model reads to the end."""
     return [
         Probe(f"held-out-{n}", HELD_OUT, text, prompt_name=name)
         for n, (name, text) in enumerate(held_out_texts.prompted(prompts) if limits.held_out else ())
@@ -280,5 +285,5 @@ def _held_out(prompts: Mapping[str, str], limits: Limits, count: Count) -> list[
 
 
 def _pieces(texts: Sequence[Text]) -> list[str]:
-    """What longer texts are composed of."""
+    """The pieces of which longer texts are composed."""
     return [t.text for t in texts if t.text.strip() and t.script not in ("Control tokens", "Control")]

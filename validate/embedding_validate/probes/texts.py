@@ -1,7 +1,4 @@
-"""Probe texts: the package's own (`texts.jsonl`, `passages.json`) and the user's.
-
-Knows nothing of tokens or models.
-"""
+"""Probe texts: the package's own (`texts.jsonl`, `passages.json`) and the user's."""
 
 import json
 from collections.abc import Iterator
@@ -43,7 +40,7 @@ def packaged() -> tuple[Text, ...]:
 
 @cache
 def library() -> Library:
-    """The package's library: what is searched, and what is asked."""
+    """The package's library: passages to search, and questions."""
     data = json.loads(PASSAGES.read_text(encoding="utf-8"))
     pairs = {
         part: tuple((item[first], item[second]) for item in data[part])
@@ -54,19 +51,19 @@ def library() -> Library:
 
 def read(path: Path) -> tuple[Text, ...]:
     """Read the user's texts, in any format that `embed-text` reads: records with `text` (and `id`, `script`),
-    else one per line. Blank lines are passed over.
+    else one per line. Blank lines are skipped.
 
     Raises:
         InputError: the file is missing, unreadable, not what its name says, or has no text.
     """
-    found = tuple(_text(record, str(path)) for record in records(path, "--texts", (("text",),)))
-    if not found:
+    texts = tuple(_text(record, str(path)) for record in records(path, "--texts", (("text",),)))
+    if not texts:
         raise InputError(f"The texts file {path} has no text. Put one text on each line.")
-    return _distinct(found, str(path))
+    return _distinct(texts, str(path))
 
 
 def records(path: Path, option: str, layouts: tuple[tuple[str, ...], ...]) -> Iterator[Record]:
-    """What is in a file that the user has named with an option, but for blank lines; see `read_records`.
+    """The records of a file that the user has named with an option, without blank lines; see `read_records`.
 
     Raises:
         InputError: the file is missing, unreadable, of no known format, or has other fields.
@@ -99,13 +96,13 @@ def _text(record: Record, where: str) -> Text:
             f"Line {record.line} of {where} {record.error}. Expected an object with text, or text."
         )
     fields = record.values or {}
-    found = [fields.get("id", f"line-{record.line}"), fields.get("script", "User"), fields.get("text")]
-    if not all(isinstance(f, str) for f in found):
+    values = [fields.get("id", f"line-{record.line}"), fields.get("script", "User"), fields.get("text")]
+    if not all(isinstance(f, str) for f in values):
         raise InputError(
             f'Line {record.line} of {where} is {fields!r:.60}. Expected an object such as {{"text": "..."}}; '
             "text, id and script are strings."
         )
-    text = Text(*found)
+    text = Text(*values)
     if any("\ud800" <= c <= "\udfff" for c in text.text):
         raise InputError(
             f"Line {record.line} of {where} holds a lone surrogate, which is not text. Remove it, or save "

@@ -1,1 +1,1 @@
-"""What sentence-transformers gives for the probes, computed once and kept."""
+"""The vectors that sentence-transformers gives for the probes, computed once and cached."""

@@ -1,6 +1,6 @@
-"""What the reference answers to a set of probes: token ids and vectors, computed once, used for every graph.
+"""The reference's answers to a set of probes: token ids and vectors, computed once, used for every graph.
 
-Knows neither how they were computed nor what they are compared with; needs numpy alone.
+This module needs only numpy.
 """
 
 from collections.abc import Mapping, Set
@@ -18,7 +18,8 @@ from embedding_validate.probes.probes import ProbeSet
 class Answer:
     """Token ids after truncation (`<bos>` and `<eos>` included) and the vector, float32 of shape (dim,).
 
-    `states`, for some probes, are the last hidden states after the final norm, float32 (tokens, hidden size).
+    `states` are the last hidden states after the final norm, float32 (tokens, hidden size); only some probes
+    have them.
     """
 
     ids: tuple[int, ...]
@@ -40,15 +41,16 @@ class Answers:
     versions: dict[str, str]
 
     def for_bundle(self, bundle: Path, manifest: Manifest) -> "Answers":
-        """These answers in the ids of a bundle whose vocabulary was trimmed; else as they are.
+        """These answers in the ids of a bundle with a trimmed vocabulary; unchanged for other bundles.
 
-        Probes with a token that was trimmed away drop out: their vectors are meant to differ. A text whose
-        every token stays is tokenized alike, since byte-pair merges only ever join what ends up in a token.
+        Probes with a token that was trimmed away are dropped: their vectors are meant to differ. If every
+        token of a text stays, the text is tokenized alike, because byte-pair merges only join parts of the
+        final tokens.
         """
         if manifest.tokenizer.kept_ids is None:
             return self
-        kept = np.load(bundle / manifest.tokenizer.kept_ids)
-        new = {int(old): i for i, old in enumerate(kept)}
+        kept_ids = np.load(bundle / manifest.tokenizer.kept_ids)
+        new = {int(old): i for i, old in enumerate(kept_ids)}
         by_probe = {
             name: replace(answer, ids=tuple(new[i] for i in answer.ids))
             for name, answer in self.by_probe.items()
@@ -57,7 +59,7 @@ class Answers:
         return replace(self, by_probe=by_probe)._only(by_probe.keys())
 
     def for_graph(self, graph: Graph, pad_id: int) -> "Answers":
-        """These answers without the probes that a graph says it does not take.
+        """These answers without the probes that a graph does not support.
 
         A graph with buckets reads no more tokens than its largest one holds, and refuses the padding id.
         """

@@ -1,7 +1,7 @@
-"""The reference's answers, computed once per checkpoint and set of texts, and kept in the user's cache.
+"""Computes the reference's answers once per checkpoint and set of texts, and keeps them in the user's cache.
 
-A kept answer is used only where all that it depends on is the same: weights, the checkpoint's small files,
-texts, lengths, the code that chooses and computes, and the libraries' versions.
+A cached answer is used only if everything that it depends on is the same: weights, the checkpoint's small
+files, texts, lengths, the code that chooses and computes, and the libraries' versions.
 """
 
 import hashlib
@@ -52,10 +52,10 @@ _DATA = (texts.TEXTS, texts.PASSAGES)
 def answers(
     checkpoint: Checkpoint, own: Sequence[Text] | None, graphs: Sequence[Graph], progress: Progress
 ) -> Answers:
-    """Answers to the full set of probes, or to the user's own texts, as a bundle's `graphs` need them;
-    `progress` gets (done, total).
+    """Answers to the probes that a bundle's `graphs` need: the full set, or the user's own texts; `progress`
+    gets (done, total).
 
-    Kept ones that cannot be read are computed again. The reference is freed before this returns.
+    Cached answers that cannot be read are computed again. The reference is freed before this returns.
 
     Raises:
         ReferenceLoadError: the reference cannot be loaded, or is not the model that the checkpoint describes.
@@ -64,10 +64,10 @@ def answers(
     buckets, held_out = probes.buckets(graphs), probes.composed(graphs)
     file = cache_folder() / "references" / f"{_key(checkpoint, own, buckets, held_out)}.npz"
     with suppress(InputError):
-        found = reference_file.load(file)
+        cached = reference_file.load(file)
         with suppress(OSError):
             file.touch()
-        return found
+        return cached
 
     def choose(reference: Reference) -> ProbeSet:
         if own is not None:
@@ -110,7 +110,7 @@ def _key(checkpoint: Checkpoint, own: Sequence[Text] | None, buckets: tuple[int,
 
 
 def _small_files(folder: Path) -> list[Path]:
-    """Everything in a checkpoint but its weights, which `weights_sha256` stands for."""
+    """All files of a checkpoint except its weights, which `weights_sha256` covers."""
     return sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix in _SMALL)
 
 

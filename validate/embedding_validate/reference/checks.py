@@ -1,6 +1,6 @@
-"""Whether a loaded reference computes the model that its checkpoint describes; asked of the model itself.
+"""Checks that a loaded reference computes the model that its checkpoint describes, by running the model.
 
-A library may attend causally, or over another window, without a word: versions are not asked, behaviour is.
+A library may silently attend causally, or over another window: so its behaviour is tested, not its version.
 """
 
 from collections.abc import Set
@@ -21,7 +21,8 @@ class ReferenceLoadError(EmbeddingError):
 
 
 def require_bidirectional(transformer: Any) -> None:
-    """Change the last token; the first hidden state must change too (or the library runs silently causal)."""
+    """Change the last token; the first hidden state must change too, otherwise the library silently attends
+    causally."""
     import torch
 
     last = transformer.config.vocab_size - 1
@@ -39,45 +40,45 @@ def require_bidirectional(transformer: Any) -> None:
 def require_weights(transformer: Any, checkpoint: "Checkpoint") -> None:
     """Every weight of the reference must be the checkpoint's, by its name and its first row.
 
-    transformers fills what it does not find in the files with random numbers, and only warns: so it does with
-    all of them where the class is another than the one that saved them.
+    transformers fills weights that it does not find in the files with random numbers, and only warns. It does
+    so with all weights if the class is not the one that saved them.
     """
     import torch
 
-    wanted = {_bare(name): value for name, value in transformer.state_dict().items()}
-    found = _first_rows(checkpoint.path, wanted.keys())
+    loaded = {_bare(name): value for name, value in transformer.state_dict().items()}
+    in_files = _first_rows(checkpoint.path, loaded.keys())
 
     def is_other(name: str, value: torch.Tensor) -> bool:
-        shape, row = found.get(name, (None, value[:1]))
+        shape, row = in_files.get(name, (None, value[:1]))
         return shape != tuple(value.shape) or not torch.equal(value[:1].float(), row.to(value.dtype).float())
 
-    if others := [name for name, value in wanted.items() if is_other(name, value)]:
+    if others := [name for name, value in loaded.items() if is_other(name, value)]:
         raise ReferenceLoadError(
             f"The reference was loaded as {type(transformer).__name__}, and {len(others)} of its "
-            f"{len(wanted)} weights are not those of {checkpoint.path}, such as {others[0]}: transformers "
+            f"{len(loaded)} weights are not those of {checkpoint.path}, such as {others[0]}: transformers "
             "fills what it does not find with random numbers, and only warns. Either config.json names "
             "another class than the one that saved the weights, or the versions are not the pinned ones: "
             "pip install 'embedding-edge[validate]'"
         )
 
 
-def _first_rows(folder: Path, wanted: Set[str]) -> "dict[str, tuple[tuple[int, ...], torch.Tensor]]":
-    """Shape and first row of the tensors of a folder's weights that are `wanted`, by bare name."""
+def _first_rows(folder: Path, names: Set[str]) -> "dict[str, tuple[tuple[int, ...], torch.Tensor]]":
+    """Shape and first row of each tensor of a folder whose bare name is in `names`, by that name."""
     from safetensors import safe_open
 
     single = folder / "model.safetensors"
-    found = {}
+    rows = {}
     for path in [single] if single.exists() else sorted(folder.glob("*.safetensors")):
         with safe_open(path, "pt") as file:
             for name in file.keys():  # noqa: SIM118
-                if _bare(name) in wanted:
+                if _bare(name) in names:
                     part = file.get_slice(name)
-                    found[_bare(name)] = tuple(part.get_shape()), part[:1]
-    return found
+                    rows[_bare(name)] = tuple(part.get_shape()), part[:1]
+    return rows
 
 
 def _bare(name: str) -> str:
-    """A tensor's name without what a class that holds the encoder puts before it."""
+    """A tensor's name without the prefix of a class that holds the encoder."""
     for prefix in ("model.", "language_model."):
         name = name.removeprefix(prefix)
     return name
@@ -87,19 +88,19 @@ def require_layers(transformer: Any, checkpoint: "Checkpoint") -> None:
     """The reference's layers must be local and global where the checkpoint's are, with the same window."""
     config = checkpoint.config
     kinds = {"sliding_attention": "local", "full_attention": "global"}
-    found = tuple(kinds.get(t, t) for t in transformer.config.layer_types)
-    if found != config.layer_types:
+    layer_types = tuple(kinds.get(t, t) for t in transformer.config.layer_types)
+    if layer_types != config.layer_types:
         raise ReferenceLoadError(
-            f"The reference has layers {found}, the checkpoint {config.layer_types}. Its config.json is read "
-            "differently by this version of transformers; install the pinned one."
+            f"The reference has layers {layer_types}, the checkpoint {config.layer_types}. Its config.json "
+            "is read differently by this version of transformers; install the pinned one."
         )
-    if "local" not in found or config.window + 2 > config.max_position_embeddings:
+    if "local" not in layer_types or config.window + 2 > config.max_position_embeddings:
         return
-    inside, outside = _reach(transformer, found.index("local"), config.window)
+    inside, outside = _reach(transformer, layer_types.index("local"), config.window)
     if inside < 1e-6 or outside > 1e-3 * inside:  # a masked token moves nothing at all
-        found_window = transformer.config.sliding_window - 1
+        reference_window = transformer.config.sliding_window - 1
         raise ReferenceLoadError(
-            f"The reference attends over {found_window} tokens to each side, the checkpoint over "
+            f"The reference attends over {reference_window} tokens to each side, the checkpoint over "
             f"{config.window}. Reload it with the repaired sliding_window (config_overrides "
             f"{checkpoint.config_overrides})."
         )

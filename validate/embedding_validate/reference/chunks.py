@@ -1,9 +1,9 @@
-"""What a text that overflows into chunks should give, by the rule that the runtime documents.
+"""Computes the vector that a text in chunks should have, by the rule that the runtime documents.
 
-The rule: the prompt goes before each piece of the text, every piece is tokenized again, the vectors' mean is
-weighted by tokens and, where the checkpoint normalises, normalised again. Where to cut is the runtime's own
-choice, so its cutter is asked; what it cut must be the text, whole and in order. Knows no model: it is handed
-functions.
+The rule: the prompt goes before each piece of the text, every piece is tokenized again, and the vectors are
+averaged, weighted by tokens; if the checkpoint normalises, the mean is normalised again. The runtime is free
+to choose where to cut, so its cutter is used here; the pieces must be the text, whole and in order. The
+caller passes the functions that tokenize and encode.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +23,7 @@ Ids = tuple[int, ...]
 
 
 class ChunkError(EmbeddingError):
-    """The pieces of a text are not the text."""
+    """The pieces of a text do not make up the text."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Chunk:
 
 @dataclass
 class _Recorder:
-    """The reference's tokenizer as far as the cutter uses one; remembers which text gave which ids."""
+    """The part of the reference's tokenizer that the cutter uses; remembers which text gave which ids."""
 
     ids_of: Callable[[str], Ids]
     texts: dict[Ids, str]
@@ -59,24 +59,25 @@ def cut(prompt: str, text: str, limit: int, ids_of: Callable[[str], Ids]) -> tup
         Request(prompt, text)
     )
     whole = [tuple(ids.tolist()) for ids in pieces.ids]
-    found = tuple(Chunk(recorder.texts.get(ids, "").removeprefix(prompt), ids) for ids in whole)
-    if "".join(c.text for c in found) != text or max(map(len, whole)) > limit:
+    chunks = tuple(Chunk(recorder.texts.get(ids, "").removeprefix(prompt), ids) for ids in whole)
+    if "".join(c.text for c in chunks) != text or max(map(len, whole)) > limit:
         raise ChunkError(
             f"The chunks of {text[:40]!r}... are not the text, whole and in order, in pieces of at most "
             f"{limit} tokens. This is a fault of the runtime's cutter; please report it."
         )
-    return found
+    return chunks
 
 
 def mean(vectors: Sequence[Floats], tokens: Sequence[int], normalize: bool) -> Floats:
-    """Σ nᵢ vᵢ / Σ nᵢ of vectors (dim,), summed in float64; normalised where the checkpoint ends so."""
-    found = np.average(np.stack(vectors), axis=0, weights=tokens).astype(np.float32)
-    return metrics.normalized(found) if normalize else found
+    """Σ nᵢ vᵢ / Σ nᵢ of vectors (dim,), summed in float64; normalised if the checkpoint does."""
+    vector = np.average(np.stack(vectors), axis=0, weights=tokens).astype(np.float32)
+    return metrics.normalized(vector) if normalize else vector
 
 
 @dataclass(frozen=True)
 class Overflow:
-    """A text in chunks: the prompt before each, the chunks, and the ids it has when cut off instead."""
+    """A text in chunks: the prompt before each, the chunks, and the ids of the text if it is truncated
+    instead."""
 
     prompt: str
     chunks: tuple[Chunk, ...]
@@ -90,16 +91,16 @@ def faults(
     """The vectors that known mistakes with chunks would give, by name."""
     ids = [c.ids for c in case.chunks]
     vectors, tokens = [vector_of(i) for i in ids], [len(i) for i in ids]
-    found = {
+    by_name = {
         "chunks: the text is truncated instead": vector_of(case.truncated),
         "chunks: mean not weighted by tokens": mean(vectors, [1] * len(vectors), case.normalize),
         "chunks: the last one lost": mean(vectors[:-1], tokens[:-1], case.normalize),
     }
     if case.normalize:
-        found["chunks: mean not normalised"] = mean(vectors, tokens, False)
+        by_name["chunks: mean not normalised"] = mean(vectors, tokens, False)
     if case.prompt:
         bare = [ids[0], *(ids_of(c.text) for c in case.chunks[1:])]
-        found["chunks: prompt before the first one alone"] = mean(
+        by_name["chunks: prompt before the first one alone"] = mean(
             [vector_of(i) for i in bare], [len(i) for i in bare], case.normalize
         )
-    return found
+    return by_name

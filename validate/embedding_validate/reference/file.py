@@ -1,8 +1,8 @@
 """`reference.npz`: the reference's answers in a file, so that a board validates without PyTorch.
 
-Knows the file alone; needs numpy. Members: `about` (JSON, UTF-8), `vectors` float32 (probes, dim), `ids`
-int32 (all token ids joined) and `ends` int64 (probes,), where each probe's ids end; `states` float32 (rows,
-hidden size), the hidden states of the probes that `about` names under `states_of`, joined, a row for each id.
+Needs only numpy. Members: `about` (JSON, UTF-8), `vectors` float32 (probes, dim), `ids` int32 (all token ids
+joined) and `ends` int64 (probes,), where each probe's ids end; `states` float32 (rows, hidden size), the
+hidden states of the probes that `about` names under `states_of`, joined, a row for each id.
 """
 
 import dataclasses
@@ -41,12 +41,12 @@ _DAMAGED = (
 
 
 def save(answers: Answers, path: Path) -> None:
-    """Write answers to a sibling of `path`, then rename it, so that no half file is seen.
+    """Write answers to a sibling of `path`, then rename it, so that no half-written file is visible.
 
     Raises:
         OSError: the folder cannot be written to.
     """
-    found = [answers.by_probe[p.id] for p in answers.probes.probes]
+    in_order = [answers.by_probe[p.id] for p in answers.probes.probes]
     states = {p.id: s for p in answers.probes.probes if (s := answers.by_probe[p.id].states) is not None}
     about = {
         "format": FORMAT,
@@ -60,9 +60,9 @@ def save(answers: Answers, path: Path) -> None:
     np.savez_compressed(
         buffer,
         about=np.frombuffer(json.dumps(about, ensure_ascii=False).encode("utf-8"), dtype=np.uint8),
-        vectors=np.stack([a.vector for a in found]).astype("<f4"),
-        ids=np.concatenate([np.array(a.ids, dtype="<i4") for a in found]),
-        ends=np.cumsum([len(a.ids) for a in found], dtype="<i8"),
+        vectors=np.stack([a.vector for a in in_order]).astype("<f4"),
+        ids=np.concatenate([np.array(a.ids, dtype="<i4") for a in in_order]),
+        ends=np.cumsum([len(a.ids) for a in in_order], dtype="<i8"),
         states=np.concatenate([np.zeros((0, 0), "<f4")] if not states else list(states.values())),
     )
     replace_bytes(path, buffer.getvalue())
@@ -93,11 +93,11 @@ def load(path: Path) -> Answers:
 
 def _check_schema(about: Any, path: Path) -> None:
     if not isinstance(about, dict) or about.get("format") != FORMAT:
-        raise ValueError("it does not say that it is one")
-    if (found := about.get("schema_version")) != SCHEMA_VERSION:
+        raise ValueError("it is not marked as one")
+    if (version := about.get("schema_version")) != SCHEMA_VERSION:
         raise InputError(
-            f"{path} has schema_version {found!r}; this version reads {SCHEMA_VERSION}. Write it again with "
-            "the version of embedding-edge that reads it: validate-embedding ... --save FILE"
+            f"{path} has schema_version {version!r}; this version reads {SCHEMA_VERSION}. Write it again "
+            "with the version of embedding-edge that reads it: validate-embedding ... --save FILE"
         )
 
 
@@ -112,7 +112,7 @@ def _answers(about: dict[str, Any], arrays: dict[str, Any]) -> Answers:
     ids = [tuple(part.tolist()) for part in np.split(arrays["ids"], arrays["ends"][:-1])]
     vectors = arrays["vectors"]
     if not len(probe_set.probes) == len(ids) == len(vectors) or arrays["ends"][-1] != len(arrays["ids"]):
-        raise ValueError("its parts are not of one length")
+        raise ValueError("its parts have different lengths")
     names = [p.id for p in probe_set.probes]
     states = _states(about["states_of"], dict(zip(names, map(len, ids), strict=True)), arrays["states"])
     by_probe = {n: Answer(i, v, states.get(n)) for n, i, v in zip(names, ids, vectors, strict=True)}
@@ -128,6 +128,6 @@ def _answers(about: dict[str, Any], arrays: dict[str, Any]) -> Answers:
 def _states(names: list[str], tokens: dict[str, int], rows: Floats) -> dict[str, Floats]:
     """The rows of each probe's hidden states."""
     if sum(tokens[n] for n in names) != len(rows):
-        raise ValueError("its parts are not of one length")
+        raise ValueError("its parts have different lengths")
     ends = np.cumsum([tokens[n] for n in names], dtype=np.int64)
     return dict(zip(names, np.split(rows, ends[:-1]), strict=True)) if names else {}

@@ -1,6 +1,6 @@
 """The reference: sentence-transformers on the checkpoint, in float32 on the CPU, one text at a time.
 
-The only file that imports sentence-transformers, transformers or torch. Knows nothing of bundles.
+This is the only file that imports sentence-transformers or transformers.
 
     reference = Reference.load(checkpoint)
     reference.token_ids("text", prompt="task: ... ")      what the model sees, after truncation
@@ -51,7 +51,7 @@ T = TypeVar("T")
 
 
 def unavailable() -> str | None:
-    """None where the reference can run, else the reason why it cannot."""
+    """The reason why the reference cannot run, or None if it can."""
     for module in ("sentence_transformers", "transformers", "torch"):
         if not _installed(module):
             return f'{module} is not installed (pip install "embedding-edge[validate]")'
@@ -59,7 +59,7 @@ def unavailable() -> str | None:
 
 
 def require() -> None:
-    """Refuse where the reference cannot run.
+    """Raise if the reference cannot run.
 
     Raises:
         ReferenceLoadError: packages missing.
@@ -83,7 +83,8 @@ def ask(
     choose: "Callable[[Reference], ProbeSet]",
     progress: Callable[[int, int], None],
 ) -> Answers:
-    """What a checkpoint's reference answers to the probes that `choose` picks; its memory is given back.
+    """The answers of a checkpoint's reference to the probes that `choose` picks; the reference's memory is
+    released.
 
     Raises:
         ReferenceLoadError: as `Reference.load`.
@@ -92,17 +93,17 @@ def ask(
 
 
 def use_reference(checkpoint: "Checkpoint", use: "Callable[[Reference], T]") -> T:
-    """What `use` makes of a checkpoint's reference; its memory is given back.
+    """The result of `use` on a checkpoint's reference; the reference's memory is released.
 
     Raises:
         ReferenceLoadError: as `Reference.load`.
     """
     reference = Reference.load(checkpoint)
-    found = use(reference)
+    result = use(reference)
     del reference
     gc.collect()  # torch's modules stand in cycles
     give_back_memory()
-    return found
+    return result
 
 
 class Reference:
@@ -135,7 +136,7 @@ class Reference:
 
     @property
     def limits(self) -> Limits:
-        """What probes must straddle."""
+        """The limits that probes must straddle."""
         config = self._checkpoint.config
         window = config.window if "local" in config.layer_types else None
         return Limits(window, self.max_seq_length, added=self._checkpoint.tokenizer.owner_tokens)
@@ -177,7 +178,8 @@ class Reference:
         return tuple(features["input_ids"][0].tolist())
 
     def vector(self, text: str, prompt: str = "", *, allow_special: bool = False) -> Floats:
-        """The vector of prompt + text, alone in its batch: float32 (dim,), as the checkpoint ends it."""
+        """The vector of prompt + text, alone in its batch: float32 (dim,), normalised if the checkpoint
+        does."""
         ids = self.token_ids(text, prompt, allow_special=allow_special)
         key = "" if self._checkpoint.include_prompt else prompt, ids  # where it is pooled, ids say it all
         if key not in self._vectors:
@@ -186,7 +188,7 @@ class Reference:
         return self._vectors[key]
 
     def encode(self, texts: Sequence[str], *, prompt_name: str | None = None) -> Floats:
-        """Vectors of shape (n, dim), each text alone; the default prompt where no name is given."""
+        """Vectors of shape (n, dim), each text alone; without a name, the default prompt."""
         prompt = self.prompt_text(prompt_name)
         return np.stack([self.vector(t, prompt) for t in texts])
 
@@ -197,7 +199,7 @@ class Reference:
         return np.asarray(states.cpu().numpy(), dtype=np.float32)
 
     def answer_one(self, probe: Probe) -> Answer:
-        """Ids and vector for one probe; of a text in chunks, the ids of all of them in order.
+        """Ids and vector for one probe; the ids of a text in chunks are those of all chunks in order.
 
         Raises:
             ReferenceLoadError: a title where the document prompt has no place for one.
@@ -205,17 +207,17 @@ class Reference:
         """
         prompt, special = self.prompt_of(probe), probe.allow_special
         if probe.chunked_at is not None:
-            found = self.chunks(probe)
-            vectors = [self.vector(c.text, prompt) for c in found]
-            mean = chunks.mean(vectors, [len(c.ids) for c in found], self._checkpoint.normalize)
-            return Answer(tuple(i for c in found for i in c.ids), mean)
+            pieces = self.chunks(probe)
+            vectors = [self.vector(c.text, prompt) for c in pieces]
+            mean = chunks.mean(vectors, [len(c.ids) for c in pieces], self._checkpoint.normalize)
+            return Answer(tuple(i for c in pieces for i in c.ids), mean)
         return Answer(
             self.token_ids(probe.text, prompt, allow_special=special),
-            self._asked(probe, prompt),
+            self._vector_of_call(probe, prompt),
         )
 
-    def _asked(self, probe: Probe, prompt: str) -> Floats:
-        """The vector that a user's call gives: the verb's own, where the prompt is left to it."""
+    def _vector_of_call(self, probe: Probe, prompt: str) -> Floats:
+        """The vector that a user's call gives; if the verb chooses the prompt, its own method is called."""
         if probe.verb == "encode" or probe.title is not None:
             return self.vector(probe.text, prompt, allow_special=probe.allow_special)
         ask = getattr(self._model, probe.verb)
@@ -224,8 +226,8 @@ class Reference:
         return np.asarray(vectors[0], np.float32)
 
     def answer(self, probes: ProbeSet, progress: Callable[[int, int], None] = lambda _d, _t: None) -> Answers:
-        """Answers to all probes, with the hidden states of those that run at every dim; `progress` gets
-        (done, total) before each."""
+        """Answers to all probes, with hidden states for those that run at every dim; `progress` gets (done,
+        total) before each."""
         answers = {}
         for done, probe in enumerate(probes.probes):
             progress(done, len(probes.probes))
@@ -256,20 +258,20 @@ class Reference:
             return chunks.cut(prompt, probe.text, probe.chunked_at, self._untruncated)
 
     def whole_ids(self, probe: Probe) -> tuple[int, ...]:
-        """The ids of a probe, prompt included, as they were before truncation."""
+        """The ids of a probe before truncation, prompt included."""
         whole = self.prompt_of(probe) + probe.text
         with self._reading(whole, probe.allow_special):
             return self._untruncated(whole)
 
     def prompt_of(self, probe: Probe) -> str:
-        """What goes before the text: the name's prompt, the verb's own, or the default.
+        """The prompt before the text: the named one, the verb's own, or the default.
 
         Raises:
             ReferenceLoadError: a title where the document prompt has no place for one.
         """
         names = {"encode": (), "encode_query": ("query",), "encode_document": _DOCUMENT_NAMES}[probe.verb]
-        known = self._model.prompts
-        prompt = self.prompt_text(probe.prompt_name or next((n for n in names if n in known), None))
+        prompts = self._model.prompts
+        prompt = self.prompt_text(probe.prompt_name or next((n for n in names if n in prompts), None))
         if probe.title is None:
             return prompt
         if TITLE_SLOT not in prompt:
@@ -289,10 +291,11 @@ class Reference:
 
     @contextlib.contextmanager
     def _reading(self, text: str, allow_special: bool = False) -> Iterator[None]:
-        """Read `text` as sentence-transformers does, or with control tokens as text where there are some.
+        """Read `text` as sentence-transformers does, or, if it has control tokens that must be text, with
+        those as text.
 
-        For that the library's tokenizer is exchanged for one in which they alone are special, and which is
-        told to split special tokens (`encode_special_tokens`).
+        For the latter the library's tokenizer is exchanged for one in which only they are special, and which
+        splits special tokens (`encode_special_tokens`).
         """
         if allow_special or not any(t in text for t in self._checkpoint.tokenizer.control_tokens):
             yield
@@ -310,15 +313,16 @@ class Reference:
         own = self._model.tokenizer._tokenizer
         if not self._checkpoint.tokenizer.is_changed:
             return own
-        found = type(own).from_str(self._checkpoint.tokenizer.text)
+        replacement = type(own).from_str(self._checkpoint.tokenizer.text)
         self._checkpoint.tokenizer.release()
-        found.normalizer = own.normalizer  # where sentence-transformers has put what lowers the case
-        return found
+        replacement.normalizer = own.normalizer  # where sentence-transformers has put what lowers the case
+        return replacement
 
 
 @contextlib.contextmanager
 def _loadable(checkpoint: "Checkpoint") -> Iterator[Path]:
-    """The folder to load: the checkpoint's, or where a processor would read its texts a view of it."""
+    """The folder to load: the checkpoint's, or a view of it for text alone if a processor would read its
+    texts."""
     from transformers.utils import logging as library_log
 
     if not has_processor(checkpoint.path):
@@ -335,10 +339,11 @@ def _loadable(checkpoint: "Checkpoint") -> Iterator[Path]:
 
 
 def import_libraries() -> None:
-    """Import what `load_model` needs, which takes seconds, so that loading can be timed without it.
+    """Import the modules that `load_model` needs. This takes seconds, and loading can then be timed without
+    it.
 
-    transformers imports torchao where that is installed (LiteRT's converter needs it), and torchao logs
-    every GPU kernel that it cannot load.
+    transformers imports torchao if that is installed (LiteRT's converter needs it), and torchao logs every
+    GPU kernel that it cannot load.
     """
     for noisy in ("torchao", "torch.utils._pytree"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
@@ -346,7 +351,8 @@ def import_libraries() -> None:
 
 
 def load_model(checkpoint: "Checkpoint", dtype: str = "float32") -> "SentenceTransformer":
-    """The bare model on the CPU, unchecked, with whole vectors; `Reference.load` is for comparing results.
+    """The bare model on the CPU, unchecked, with untruncated vectors; use `Reference.load` to compare
+    results.
 
     Raises:
         ReferenceLoadError: it does not load, not with the checkpoint's weights, or not in float32.

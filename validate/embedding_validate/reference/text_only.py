@@ -1,9 +1,9 @@
-"""A checkpoint's folder as text alone needs it: without the parts for images and sound.
+"""Prepares a checkpoint's folder for text alone: without the parts for images and sound.
 
-sentence-transformers loads EmbeddingGemma 2 with all of its parts. Its processor needs Pillow and torchvision
-for text alone, cuts no text at any length, and takes control tokens in a text for media, or `<bos>` before a
-batch's first text for a sign that every text has its own (sentence-transformers 6.2, transformers 5.23).
-Without the processor the tokenizer stands in its place and gives the same ids.
+sentence-transformers loads EmbeddingGemma 2 with all of its parts. The processor needs Pillow and torchvision
+even for text, does not truncate texts, and takes control tokens in a text for media, or a `<bos>` before a
+batch's first text as a sign that every text has its own (sentence-transformers 6.2, transformers 5.23).
+Without the processor, the tokenizer takes its place and gives the same ids.
 """
 
 import json
@@ -34,10 +34,10 @@ def has_processor(folder: Path) -> bool:
 
 
 def write_text_only(folder: Path, view: Path) -> None:
-    """Make `view` a copy of a checkpoint's folder for text alone; weights and other large files are links.
+    """Make `view` a copy of a checkpoint's folder for text alone; weights and other large files become links.
 
     Raises:
-        ReferenceLoadError: the system makes neither links nor hard links.
+        ReferenceLoadError: the system supports neither symbolic nor hard links.
     """
 
     def without_towers(config: dict[str, Any]) -> dict[str, Any]:
@@ -67,8 +67,8 @@ def write_text_only(folder: Path, view: Path) -> None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+    data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return data
 
 
 def _link(link: Path, target: Path) -> None:

@@ -1,4 +1,4 @@
-"""A model-card snippet in Markdown, a pure function of `parity.json`: what a publisher says of a bundle."""
+"""A model-card snippet in Markdown, for publishers of a bundle: a pure function of `parity.json`."""
 
 from typing import Any
 

@@ -43,7 +43,7 @@ def write(bundle: Path) -> Path:
 
 
 def render(data: Json) -> str:
-    """The page for a report as `parity.json` holds it.
+    """The page for a report from `parity.json`.
 
     Raises:
         InputError: a schema version this code does not know, or figures that it does not find.
@@ -99,12 +99,12 @@ def _sentence(graphs: list[Json], data: Json) -> str:
 
 
 def _coarse(graphs: list[Json]) -> str:
-    """What a reader must not overlook where 4 bits have passed: how much they lose is not judged."""
+    """A note for graphs of 4 bits that have passed: the verdict does not judge how much they lose."""
     passed = [g for g in graphs if g["status"] == "passed" and not g.get("composition")]
     lossy = [g for g in passed if g["precision"] in FOUR_BITS and g["cosine"]]
     means = [f"{g['key']} {_cosine(g['cosine']['mean'])}" for g in lossy]
     return (
-        f"What 4 bits lose is shown, not judged; their mean cosine to the reference: {', '.join(means)}."
+        f"The loss of 4 bits is shown, not judged; the mean cosine to the reference: {', '.join(means)}."
         if means
         else ""
     )
@@ -135,14 +135,14 @@ def _drawn(svg: str, caption: str) -> Json:
 
 
 def _changes(invariance: Json) -> list[tuple[str, float]]:
-    """What was measured of the same text in other circumstances, in words."""
+    """The differences measured for the same text in other circumstances, in words."""
     names = {
         "batch": "alone or batched",
         "runs": "twice",
         "threads": "one thread or all",
         "buckets": "in another bucket",
     }
-    return [(said, invariance[n]) for n, said in names.items() if invariance.get(n) is not None]
+    return [(words, invariance[n]) for n, words in names.items() if invariance.get(n) is not None]
 
 
 def _figures(key: str, graph: Json) -> list[tuple[str, str]]:
@@ -152,13 +152,13 @@ def _figures(key: str, graph: Json) -> list[tuple[str, str]]:
     if not cases:
         return []
     alone = [c for c in cases if c["check"] == "alone"]
-    found = [_by_length(key, alone, graph["thresholds"].get("max_abs_error")), _cosines(key, cases)]
-    found.append(_bars(key, graph["groups"]["script"], "script"))
+    figures = [_by_length(key, alone, graph["thresholds"].get("max_abs_error")), _cosines(key, cases)]
+    figures.append(_bars(key, graph["groups"]["script"], "script"))
     dims = {n: g for n, g in graph["groups"]["arrangement"].items() if n.startswith("dim")}
-    found += [_bars(key, dims, "dimension")] if dims else []
-    found += [_scores(key, graph["scores"])] if graph["scores"] else []
-    found += [sizes.curve(key, graph["composition"])] if graph.get("composition") else []
-    return found
+    figures += [_bars(key, dims, "dimension")] if dims else []
+    figures += [_scores(key, graph["scores"])] if graph["scores"] else []
+    figures += [sizes.curve(key, graph["composition"])] if graph.get("composition") else []
+    return figures
 
 
 def _by_length(key: str, cases: list[Json], limit: float | None) -> tuple[str, str]:

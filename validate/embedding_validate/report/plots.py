@@ -1,7 +1,7 @@
 """Small plots as SVG text: inline in a page, readable without scripts, styled by the page's own colours.
 
-Knows points and bars, nothing of reports. A plotting library would embed fonts and fixed colours; these
-follow the reader's light or dark theme, scale to a phone and keep their text selectable.
+A plotting library would embed fonts and fixed colours; these plots follow the reader's light or dark theme,
+scale to a phone and keep their text selectable.
 """
 
 import math
@@ -25,7 +25,7 @@ class Axis:
     base: int | None = None
 
     def place(self, value: float) -> float:
-        """Where a value lies between `low` (0) and `high` (1), cut off at both ends."""
+        """The position of a value between `low` (0) and `high` (1), clipped at both ends."""
         f: Callable[[float], float] = math.log10 if self.base else float
         low, high = f(self.low), f(self.high)
         at = (f(max(value, self.low)) - low) / ((high - low) or 1)
@@ -51,7 +51,7 @@ class Point:
 
 
 def scatter(points: Sequence[Point], x: Axis, y: Axis, alt: str, limit: float | None = None) -> str:
-    """Dots (crosses where failed); `limit` draws a dashed line at a value of y."""
+    """Dots, or crosses for failures; `limit` draws a dashed line at a value of y."""
     parts = [*frame(x, y)]
     if limit is not None:
         at = y_at(y, limit)

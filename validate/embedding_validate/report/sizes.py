@@ -1,6 +1,6 @@
-"""Plots of size against what is lost: the graphs of a bundle beside each other, and how one was composed.
+"""Plots of size against loss: the graphs of a bundle compared, and the steps by which one was composed.
 
-A pure function of `parity.json`, whose older ones know no sizes.
+Both are pure functions of `parity.json`; older files have no sizes.
 """
 
 import math
@@ -15,7 +15,8 @@ _FLOOR = 1e-9
 
 
 def figures(graphs: dict[str, Json]) -> list[tuple[str, str]]:
-    """Of all graphs: size against cosine and search overlap, where there are two to compare. SVG, caption."""
+    """Plots of size against cosine and search overlap, if there are two graphs to compare: (SVG, caption)
+    each."""
     sized = {key: g for key, g in graphs.items() if g.get("bytes")}
     cosines = [
         (g["bytes"], 1 - g["cosine"]["mean"], f"{key}: mean cosine {g['cosine']['mean']:.5f}")
@@ -27,10 +28,10 @@ def figures(graphs: dict[str, Json]) -> list[tuple[str, str]]:
         for key, g in sized.items()
         if g["ranking"]
     ]
-    found = []
+    charts = []
     if len(cosines) > 1:
         caption = "Size of each graph against what it loses: 1 - mean cosine over all checks."
-        found.append(
+        charts.append(
             (_losses([Point(b / 1e6, y, f"{t}, {_mb(b)}") for b, y, t in cosines], caption), caption)
         )
     if len(overlaps) > 1:
@@ -38,12 +39,12 @@ def figures(graphs: dict[str, Json]) -> list[tuple[str, str]]:
         points = [Point(b / 1e6, y, f"{t}, {_mb(b)}") for b, y, t in overlaps]
         low = min(p.y for p in points)
         y = Axis("search overlap", max(0.0, 2 * low - 1.0 - 0.01), 1.0)
-        found.append((plots.scatter(points, _sizes(points), y, caption), caption))
-    return found
+        charts.append((plots.scatter(points, _sizes(points), y, caption), caption))
+    return charts
 
 
 def curve(key: str, composition: Json) -> tuple[str, str]:
-    """What was weighed to compose a graph. SVG, caption."""
+    """A plot of the compositions that were considered for a graph: (SVG, caption)."""
     target, points = composition["target_cosine"], []
     for point in composition["curve"]:
         cosine, kind = point["cosine"], "measured"

@@ -1,4 +1,4 @@
-"""A report as lines for people. Computes no figure that the report does not hold, prints nothing."""
+"""A report as lines of text for people."""
 
 from embedding_validate.parity.results import GraphReport, Group, Report
 
@@ -7,41 +7,41 @@ _MOST_FAILURES = 10
 
 def lines(report: Report) -> list[str]:
     """The verdict on each graph, a table by kind of check, and what fell short."""
-    found = [f"note: {note}" for note in report.notes]
+    lines = [f"note: {note}" for note in report.notes]
     for key, graph in report.graphs.items():
-        found += _graph(key, graph)
-    return found
+        lines += _graph(key, graph)
+    return lines
 
 
 def _graph(key: str, graph: GraphReport) -> list[str]:
     verdict = "PASSED" if graph.status == "passed" else "FAILED"
-    found = [f"{key}: {verdict}, {graph.texts} texts, {graph.checks} checks in {graph.seconds:.0f} s"]
-    found.append(
+    lines = [f"{key}: {verdict}, {graph.texts} texts, {graph.checks} checks in {graph.seconds:.0f} s"]
+    lines.append(
         f"  {'':24} {'checks':>6} {'failed':>6} {'cosine min':>12} {'mean':>12} {'max abs error':>14}"
     )
-    found += _rows(graph)
+    lines += _rows(graph)
     bounds = graph.thresholds
     error = f"{bounds['max_abs_error']:14.1e}" if "max_abs_error" in bounds else f"{'-':>14}"
     cosines = f"{bounds['cosine_min']:12.7f} {bounds['cosine_mean']:12.7f}"
-    found.append(f"  {f'required of {graph.floors}':26} {'':4} {'':6} {cosines} {error}")
+    lines.append(f"  {f'required of {graph.floors}':26} {'':4} {'':6} {cosines} {error}")
     if r := graph.ranking:
-        found.append(
+        lines.append(
             f"  search: {r.queries} queries over {r.documents} documents, top-{r.top_k} overlap "
             f"{r.top_k_overlap:.4f} ± {r.top_k_overlap_ci95:.4f}, Spearman {r.spearman:.6f} ± "
             f"{r.spearman_ci95:.6f}"
         )
     if s := graph.scores:
-        found.append(f"  scores: of {s.texts} texts with each other, largest shift {s.largest:.1e}")
+        lines.append(f"  scores: of {s.texts} texts with each other, largest shift {s.largest:.1e}")
     if differences := _differences(graph):
-        found.append(f"  largest difference {', '.join(differences)}")
+        lines.append(f"  largest difference {', '.join(differences)}")
     if w := graph.weights:
-        found.append(
+        lines.append(
             f"  stored weights: {w.compared - len(w.failures)} of {w.compared} tensors are the checkpoint's"
         )
     if graph.golden:
         passed = sum(g.passed for g in graph.golden)
-        found.append(f"  golden figures: {passed} of {len(graph.golden)} within tolerance")
-    return found + _failures(graph)
+        lines.append(f"  golden figures: {passed} of {len(graph.golden)} within tolerance")
+    return lines + _failures(graph)
 
 
 def _differences(graph: GraphReport) -> list[str]:
@@ -71,13 +71,13 @@ def _row(name: str, group: Group) -> str:
 
 
 def _failures(graph: GraphReport) -> list[str]:
-    found = [f"  diagnosis: {f.name} ({f.evidence})" for f in graph.findings]
-    found += [f"  {m}" for m in graph.mismatches]
+    lines = [f"  diagnosis: {f.name} ({f.evidence})" for f in graph.findings]
+    lines += [f"  {m}" for m in graph.mismatches]
     failed = [c for c in graph.cases if c.failures]
     for c in failed[:_MOST_FAILURES]:
-        found.append(f"  {c.probe!r}, {c.check}, {c.tokens} tokens: {'; '.join(c.failures)}")
+        lines.append(f"  {c.probe!r}, {c.check}, {c.tokens} tokens: {'; '.join(c.failures)}")
     missed = [g for g in graph.golden if not g.passed]
     for g in missed[:_MOST_FAILURES]:
-        found.append(f"  golden {g.id!r}: {g.found:.5f} instead of {g.printed:.5f} (+- {g.tolerance})")
+        lines.append(f"  golden {g.id!r}: {g.found:.5f} instead of {g.printed:.5f} (+- {g.tolerance})")
     more = len(failed) + len(missed) - min(len(failed), _MOST_FAILURES) - min(len(missed), _MOST_FAILURES)
-    return [*found, *([f"  and {more} more; all of them are in parity.json"] if more else [])]
+    return [*lines, *([f"  and {more} more; all of them are in parity.json"] if more else [])]

@@ -1,1 +1,1 @@
-"""Probes through anything that gives vectors."""
+"""Runs probes through anything that gives vectors."""

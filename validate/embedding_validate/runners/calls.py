@@ -1,4 +1,4 @@
-"""Probes through the public `Embedder`, as a user would call it. Compares nothing."""
+"""Runs probes through the public `Embedder`, as a user would call it."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -43,9 +43,9 @@ class Call:
 
 @dataclass(frozen=True)
 class Result:
-    """A vector, float32 (dim,), and the ids that were run for it (None where they were not asked for).
+    """A vector, float32 (dim,), and the ids that were run for it (None if they were not requested).
 
-    `states` are its tokens' last hidden states, float32 (tokens, hidden size), where a graph shows them.
+    `states` are its tokens' last hidden states, float32 (tokens, hidden size), if the graph gives them.
     """
 
     ids: tuple[int, ...] | None
@@ -55,7 +55,7 @@ class Result:
 
 @contextmanager
 def open_graph(graph: BundleGraph, threads: int | None = None) -> Iterator[Embedder]:
-    """A graph of a bundle, whatever its verdict so far, without the runtime's warnings about texts.
+    """Open a graph of a bundle, whatever its verdict so far, without the runtime's warnings about texts.
 
     Raises:
         BundleError: the bundle is missing or damaged.  EngineError: the graph's engine is missing.
@@ -78,9 +78,9 @@ Runner = Callable[[Call], list[Result]]
 
 
 def run(embedder: Embedder, call: Call) -> list[Result]:
-    """Vectors through the verb that the probes name; for one probe alone, also ids and hidden states.
+    """Vectors from the method that the probes name; for a single probe, also ids and hidden states.
 
-    A text in chunks has ids for each of them, which the runtime does not show.
+    A text in chunks has ids for each chunk, which the runtime does not expose.
     """
     if (limit := call.probes[0].chunked_at) is not None:
         with _lowered(embedder, limit):
@@ -88,19 +88,19 @@ def run(embedder: Embedder, call: Call) -> list[Result]:
     alone = len(call.probes) == 1 and call.dim is None
     if alone and HIDDEN_OUTPUT not in embedder.graph.outputs:
         return [Result(_ids(embedder, call.probes[0]), _encode(embedder, call, "sentence_embedding")[0])]
-    found = _encode(embedder, call, None if alone else "sentence_embedding")
+    outputs = _encode(embedder, call, None if alone else "sentence_embedding")
     if alone:
         return [
             Result(tuple(f["input_ids"].tolist()), f["sentence_embedding"], f["token_embeddings"])
-            for f in found
+            for f in outputs
         ]
-    return [Result(None, vector) for vector in found]
+    return [Result(None, vector) for vector in outputs]
 
 
 def _ids(embedder: Embedder, probe: Probe) -> tuple[int, ...] | None:
-    """The ids of a text by the bundle's prompts and tokenizer, where the graph shows nothing but vectors.
+    """The ids of a text by the bundle's prompts and tokenizer, for a graph that gives nothing but vectors.
 
-    None where control tokens are read: the runtime's `tokenize` reads none.
+    None if control tokens are allowed: the runtime's `tokenize` does not read them.
     """
     if probe.allow_special:
         return None
@@ -113,7 +113,7 @@ def _ids(embedder: Embedder, probe: Probe) -> tuple[int, ...] | None:
 
 @contextmanager
 def _lowered(embedder: Embedder, limit: int) -> Iterator[None]:
-    """Reads at most `limit` tokens of a text at a time."""
+    """Within the block, at most `limit` tokens of a text are read at a time."""
     before, embedder.max_seq_length = embedder.max_seq_length, limit
     try:
         yield
@@ -122,7 +122,7 @@ def _lowered(embedder: Embedder, limit: int) -> Iterator[None]:
 
 
 def _encode(embedder: Embedder, call: Call, output_value: str | None) -> Any:
-    """Run one call as a user would: what `Embedder.encode` (or its sister verb) gives."""
+    """Run one call as a user would: the result of `Embedder.encode` or its sister method."""
     first, batch = call.probes[0], [p.text for p in call.probes]
     options: dict[str, Any] = {
         "output_value": output_value,
@@ -141,13 +141,13 @@ def _encode(embedder: Embedder, call: Call, output_value: str | None) -> Any:
 
 
 def sliced(vector: Floats, dim: int | None, normalize: bool) -> Floats:
-    """What the reference gives for a dim: the first components, then (when asked) normalised."""
-    kept = vector[:dim]
-    return metrics.normalized(kept) if normalize else kept
+    """The reference's vector at a dim: the first components, normalised if requested."""
+    head = vector[:dim]
+    return metrics.normalized(head) if normalize else head
 
 
 def of_embedder(embedder: Embedder) -> VectorOf:
-    """Vectors of a bundle for golden figures and examples."""
+    """A function that gives a bundle's vectors, for golden figures and examples."""
 
     def vector_of(probe: Probe, dim: int | None) -> Floats:
         call = Call("alone", (probe,), dim, None if dim is None else True)

@@ -1,7 +1,7 @@
-"""A .tflite file whose signatures take ids [1, S] and give one vector, run by the plain Interpreter.
+"""Runs a .tflite file whose signatures take ids [1, S] and give one vector, with the plain Interpreter.
 
-The contract of the published EmbeddingGemma files, and of a bundle's own with one signature per length. The
-runtime opens graphs in another way (`litert_session`): this is a second opinion. Knows no bundles.
+The published EmbeddingGemma files keep this contract, and so do a bundle's own, with one signature per
+length. The runtime opens graphs in another way (`litert_session`), so this is an independent check.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,7 +24,8 @@ _WEIGHT_ELEMENTS = 1024
 
 @dataclass(frozen=True)
 class LitertFile:
-    """An opened file: `runners` by length take ids of that length; `inputs`, `outputs` are their names."""
+    """An opened file: `runners`, by length, take ids of that length; `inputs` and `outputs` are their
+    names."""
 
     runners: dict[int, Callable[[NDArray[np.int32]], Floats]]
     inputs: tuple[str, ...]
@@ -32,7 +33,7 @@ class LitertFile:
 
     @property
     def lengths(self) -> tuple[int, ...]:
-        """The lengths it takes, ascending."""
+        """The lengths that it takes, ascending."""
         return tuple(sorted(self.runners))
 
     def vector(self, ids: Sequence[int], length: int | None = None) -> Floats:
@@ -61,13 +62,13 @@ def open_file(path: Path, threads: int | None = None) -> LitertFile:
             signatures = opened.get_signature_list()
         except Exception as e:  # the engine raises classes without a common base
             raise BundleError(f"{path} is not a LiteRT file that can be run here ({str(e)[:200]}).") from e
-        found = _primary(opened) if not signatures else _by_signature(opened, signatures)
-    if not found.runners:
+        file = _primary(opened) if not signatures else _by_signature(opened, signatures)
+    if not file.runners:
         raise InputError(
-            f"{path} has the inputs {list(found.inputs)} and outputs {list(found.outputs)}; this audit takes "
+            f"{path} has the inputs {list(file.inputs)} and outputs {list(file.outputs)}; this audit takes "
             "one input int32 [1, tokens] and one output float32 [1, dim]."
         )
-    return found
+    return file
 
 
 def _by_signature(opened: Any, signatures: dict[str, dict[str, list[str]]]) -> LitertFile:
@@ -84,7 +85,7 @@ def _by_signature(opened: Any, signatures: dict[str, dict[str, list[str]]]) -> L
 
 
 def _primary(opened: Any) -> LitertFile:
-    """A file without signatures has one graph."""
+    """The primary graph of a file without signatures."""
     inputs, outputs = opened.get_input_details(), opened.get_output_details()
 
     def run(tokens: NDArray[np.int32]) -> Floats:
@@ -99,26 +100,26 @@ def _primary(opened: Any) -> LitertFile:
 
 
 def _length(inputs: Sequence[Any], outputs: Sequence[Any]) -> int | None:
-    """The S of the contract, None where it is not kept."""
+    """The length S of a signature [1, S], None if inputs and outputs do not keep the contract."""
     if len(inputs) != 1 or len(outputs) != 1:
         return None
     ids, vector = inputs[0], outputs[0]
-    taken = len(ids["shape"]) == 2 and ids["shape"][0] == 1 and ids["dtype"] == np.int32
-    given = len(vector["shape"]) == 2 and vector["shape"][0] == 1 and vector["dtype"] == np.float32
-    return int(ids["shape"][1]) if taken and given else None
+    ids_fit = len(ids["shape"]) == 2 and ids["shape"][0] == 1 and ids["dtype"] == np.int32
+    vector_fits = len(vector["shape"]) == 2 and vector["shape"][0] == 1 and vector["dtype"] == np.float32
+    return int(ids["shape"][1]) if ids_fit and vector_fits else None
 
 
-def _called(runner: Any, given: str, found: str) -> Callable[[NDArray[np.int32]], Floats]:
+def _called(runner: Any, input_name: str, output_name: str) -> Callable[[NDArray[np.int32]], Floats]:
     def run(tokens: NDArray[np.int32]) -> Floats:
-        return np.array(runner(**{given: tokens})[found][0], np.float32)
+        return np.array(runner(**{input_name: tokens})[output_name][0], np.float32)
 
     return run
 
 
 def precision_of(path: Path) -> Precision:
-    """What the file's weights are stored as: of its constants of some size, the narrowest types.
+    """The precision of the file's weights: the narrowest types among its larger constants.
 
-    Where a single one beside 8-bit ones has 4 bits, that is the table.
+    If only one constant has 4 bits and the others have 8, that one is the table.
     """
     from ai_edge_litert import schema_py_generated as schema
 

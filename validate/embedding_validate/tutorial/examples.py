@@ -1,6 +1,6 @@
-"""The tutorial's examples on whatever model there is: reference and bundle side by side.
+"""Runs the tutorial's examples on any model and shows reference and bundle side by side.
 
-Gives data and lines, prints nothing; knows the examples only as `golden.Golden` has them.
+It returns data and lines of text and prints nothing; the examples come from `golden.Golden`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from embedding_validate.runners.calls import VectorOf, sliced
 from embedding_validate.tutorial import golden
 from embedding_validate.tutorial import passages as library
 from embedding_validate.tutorial.golden import Score
-from embedding_validate.tutorial.passages import Found
+from embedding_validate.tutorial.passages import SearchResult
 
 if TYPE_CHECKING:
     from embedding_validate.reference.reference import Reference
@@ -33,7 +33,7 @@ _TITLES = {
 
 @dataclass(frozen=True)
 class Word:
-    """A word's vector as both give it: its first and last three components."""
+    """A word's vector in reference and bundle: its first and last three components."""
 
     text: str
     dim: int
@@ -43,9 +43,10 @@ class Word:
 
 @dataclass(frozen=True)
 class Row:
-    """One score as both give it; `printed` is the tutorial's, where the checkpoint is the tutorial's.
+    """One score in reference and bundle; `printed` is the tutorial's, if the checkpoint is the tutorial's.
 
-    `asked` is the same share of the components as in the tutorial, `dim` the nearest that the model offers.
+    `asked` is the same share of the components as in the tutorial, and `dim` the nearest that the model
+    offers.
     """
 
     id: str
@@ -65,7 +66,7 @@ class Examples:
     words: tuple[Word, ...]
     rows: tuple[Row, ...]
     left_out: tuple[str, ...]
-    searches: tuple[Found, ...]
+    searches: tuple[SearchResult, ...]
 
     @property
     def largest_difference(self) -> float:
@@ -76,7 +77,8 @@ class Examples:
 
 
 def of_reference(reference: "Reference") -> VectorOf:
-    """Vectors of the reference; a dim is sliced and normalised as its `normalize_embeddings=True` does."""
+    """A function that gives the reference's vectors; at a dim they are sliced and normalised, as with its
+    `normalize_embeddings=True`."""
 
     def vector_of(probe: Probe, dim: int | None) -> NDArray[np.float32]:
         return sliced(reference.answer_one(probe).vector, dim, dim is not None)
@@ -87,13 +89,13 @@ def of_reference(reference: "Reference") -> VectorOf:
 def run(
     reference: VectorOf, bundle: VectorOf, prompts: Mapping[str, str], dims: Sequence[int], real: bool
 ) -> Examples:
-    """The examples on a model that offers `dims`, the largest being all its components.
+    """Run the examples on a model that offers `dims`, of which the largest is all its components.
 
     `real` says that the printed figures are this model's.
     """
     data = golden.load()
     words = [_word(c.probe, reference, bundle) for c in data.components]
-    shown = [s for s in data.scores if _known(s.left, prompts) and _known(s.right, prompts)]
+    shown = [s for s in data.scores if _has_prompt(s.left, prompts) and _has_prompt(s.right, prompts)]
     rows = [_row(s, (reference, bundle), dims, real) for s in shown]
     left_out = tuple(s.id for s in data.scores if s not in shown)
     return Examples(tuple(words), tuple(rows), left_out, library.search(reference, bundle, prompts))
@@ -101,30 +103,30 @@ def run(
 
 def lines(examples: Examples) -> list[str]:
     """The examples as lines of text."""
-    found = ["Words: the first and the last three components"]
+    lines = ["Words: the first and the last three components"]
     for w in examples.words:
         for who, values in (("reference", w.reference), ("bundle", w.bundle)):
             numbers = [f"{v:+.6f}" for v in values]
-            found.append(
+            lines.append(
                 f"  {w.text:8} {who:10} [{', '.join(numbers[:3])} ... {', '.join(numbers[3:])}]  ({w.dim},)"
             )
     for group, title in _TITLES.items():
         rows = [r for r in examples.rows if r.group == group]
         if rows:
-            found += [
+            lines += [
                 "",
                 f"{title:54}   reference     bundle" + ("    printed" if _any_printed(rows) else ""),
             ]
-            found += [_line(r) for r in rows]
-            found += [f"  {note}" for note in dict.fromkeys(r.note for r in rows) if note]
-            found += _replaced(rows)
-    found += _search_lines(examples.searches)
+            lines += [_line(r) for r in rows]
+            lines += [f"  {note}" for note in dict.fromkeys(r.note for r in rows) if note]
+            lines += _replaced(rows)
+    lines += _search_lines(examples.searches)
     if examples.left_out:
-        found += ["", f"Left out, as this checkpoint lacks their prompts: {', '.join(examples.left_out)}"]
-    return [*found, "", f"Largest difference shown: {examples.largest_difference:.1e}"]
+        lines += ["", f"Left out, as this checkpoint lacks their prompts: {', '.join(examples.left_out)}"]
+    return [*lines, "", f"Largest difference shown: {examples.largest_difference:.1e}"]
 
 
-def _search_lines(searches: tuple[Found, ...]) -> list[str]:
+def _search_lines(searches: tuple[SearchResult, ...]) -> list[str]:
     """Each question with the passage that came first, and how often that was the right one."""
     if not searches:
         return []
@@ -137,7 +139,7 @@ def _search_lines(searches: tuple[Found, ...]) -> list[str]:
     return [*lines, f"  right: reference {right[0]}, bundle {right[1]} of {len(searches)}"]
 
 
-def _firsts(searches: tuple[Found, ...]) -> tuple[list[str], list[str]]:
+def _firsts(searches: tuple[SearchResult, ...]) -> tuple[list[str], list[str]]:
     return [s.reference for s in searches], [s.bundle for s in searches]
 
 
@@ -147,9 +149,11 @@ def _line(row: Row) -> str:
 
 
 def _replaced(rows: list[Row]) -> list[str]:
-    """What is shown in place of dims that the model does not offer."""
+    """Lines on the dims shown in place of those that the model does not offer."""
     pairs = dict.fromkeys((r.asked, r.dim) for r in rows if r.asked != r.dim)
-    return [f"  {asked} is not offered by this checkpoint; shown at {dim}" for asked, dim in pairs]
+    return [
+        f"  {printed_dim} is not offered by this checkpoint; shown at {dim}" for printed_dim, dim in pairs
+    ]
 
 
 def _any_printed(rows: list[Row]) -> bool:
@@ -157,8 +161,8 @@ def _any_printed(rows: list[Row]) -> bool:
 
 
 def _word(probe: Probe, reference: VectorOf, bundle: VectorOf) -> Word:
-    expected, found = reference(probe, None), bundle(probe, None)
-    return Word(probe.text, len(found), _ends(expected), _ends(found))
+    expected, actual = reference(probe, None), bundle(probe, None)
+    return Word(probe.text, len(actual), _ends(expected), _ends(actual))
 
 
 def _ends(vector: NDArray[np.float32]) -> tuple[float, ...]:
@@ -166,14 +170,16 @@ def _ends(vector: NDArray[np.float32]) -> tuple[float, ...]:
 
 
 def _row(score: Score, models: tuple[VectorOf, VectorOf], dims: Sequence[int], real: bool) -> Row:
-    asked = score.dim * max(dims) // _FULL_DIM
-    dim = min(dims, key=lambda d: (abs(d - asked), -d))
+    printed_dim = score.dim * max(dims) // _FULL_DIM
+    dim = min(dims, key=lambda d: (abs(d - printed_dim), -d))
     reference, bundle = (score.of(vector_of, dim) for vector_of in models)
     printed = score.value if real else None
-    return Row(score.id, score.group, asked, dim, reference, bundle, printed, score.note if real else None)
+    return Row(
+        score.id, score.group, printed_dim, dim, reference, bundle, printed, score.note if real else None
+    )
 
 
-def _known(probe: Probe, prompts: Mapping[str, str]) -> bool:
+def _has_prompt(probe: Probe, prompts: Mapping[str, str]) -> bool:
     """Whether the model has the prompt, and a place for the title if there is one."""
     name = probe.prompt_name or {"encode_query": "query", "encode_document": "document"}.get(probe.verb)
     fits = probe.title is None or TITLE_SLOT in prompts.get(name or "", "")

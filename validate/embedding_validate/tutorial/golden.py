@@ -1,6 +1,6 @@
 """The tutorial's texts, prompts and printed figures (`golden.json`), and the check of a model against them.
 
-Knows nothing of bundles or references: it is handed a function that gives vectors.
+The caller passes a function that gives vectors.
 """
 
 import json
@@ -24,8 +24,8 @@ Floats = NDArray[np.float32]
 class Score:
     """The similarity of two texts at a dim, and the figure printed for it (None: an example of our own).
 
-    `note` says where the page shows another call than the one that gives its figure. `within` is how far off
-    a figure is that was printed by coarser arithmetic than float32 (the model card's: 3.5e-4).
+    `note` says if the page shows another call than the one that gives its figure. `within` is the error of a
+    figure that was printed with coarser arithmetic than float32 (the model card's: 3.5e-4).
     """
 
     id: str
@@ -39,7 +39,7 @@ class Score:
     within: float = 0.0
 
     def of(self, vector_of: VectorOf, dim: int | None) -> float:
-        """The score that a model gives; cosine and dot are one, as `vector_of` normalises at a dim."""
+        """A model's score; cosine and dot are the same, because `vector_of` normalises at a dim."""
         left, right = vector_of(self.left, dim), vector_of(self.right, dim)
         dot = float(left.astype(np.float64) @ right.astype(np.float64))
         return dot if self.similarity == "dot" else dot / float(np.linalg.norm(left) * np.linalg.norm(right))
@@ -59,9 +59,9 @@ class Golden:
     """Everything in `golden.json`.
 
     `tolerances` gives the largest absolute difference of a "score" and of a "component" by precision and kind
-    of CPU (`embedding_runtime.machine.cpu.cpu_kind`; "any" for the others). That of fp32 is what a GPU,
-    on which the figures were printed, and a CPU may differ by; the others add what the precision's loss may
-    move, about twice what was measured of either format, and where CPUs round alike in 4 bits.
+    of CPU (`embedding_runtime.machine.cpu.cpu_kind`; "any" for the others). That of fp32 is the difference
+    between a GPU, on which the figures were printed, and a CPU. The others add the precision's loss: about
+    twice what was measured in either format, on CPUs that round alike in 4 bits.
     """
 
     name: str
@@ -74,7 +74,7 @@ class Golden:
 
 @dataclass(frozen=True)
 class GoldenCase:
-    """One printed figure, what was found instead, and the largest difference allowed."""
+    """One printed figure, the model's figure, and the largest difference allowed."""
 
     id: str
     printed: float
@@ -128,13 +128,13 @@ def tolerances(precision: str) -> dict[str, float]:
     Raises:
         InputError: there are none for the precision.
     """
-    known = load().tolerances
-    if precision not in known:
+    by_precision = load().tolerances
+    if precision not in by_precision:
         raise InputError(
-            f"There are no golden tolerances for precision {precision!r}, only for {sorted(known)}. Leave "
-            "--golden out."
+            f"There are no golden tolerances for precision {precision!r}, only for {sorted(by_precision)}. "
+            "Leave --golden out."
         )
-    return known[precision].get(cpu_kind(), known[precision]["any"])
+    return by_precision[precision].get(cpu_kind(), by_precision[precision]["any"])
 
 
 def check(vector_of: VectorOf, precision: str) -> tuple[GoldenCase, ...]:
@@ -146,8 +146,8 @@ def check(vector_of: VectorOf, precision: str) -> tuple[GoldenCase, ...]:
     golden, tolerance, cases = load(), tolerances(precision), []
     for c in golden.components:
         vector = vector_of(c.probe, None)
-        found = [*vector[: len(c.first)], *vector[-len(c.last) :]]
-        for i, (printed, value) in enumerate(zip([*c.first, *c.last], found, strict=True)):
+        components = [*vector[: len(c.first)], *vector[-len(c.last) :]]
+        for i, (printed, value) in enumerate(zip([*c.first, *c.last], components, strict=True)):
             at = i if i < len(c.first) else i - len(c.first) - len(c.last)
             cases.append(GoldenCase(f"{c.probe.text}[{at}]", printed, float(value), tolerance["component"]))
     for s in golden.scores:

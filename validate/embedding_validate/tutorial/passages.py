@@ -1,6 +1,6 @@
-"""Search over a small library of passages (`passages.json`), on whatever model there is.
+"""Searches a small library of passages (`passages.json`) with any model.
 
-Gives data, prints nothing; knows models only as functions that give vectors.
+The caller passes functions that give vectors.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from embedding_validate.runners.calls import VectorOf
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """A question, the title of the passage that answers it, and the titles that came first."""
 
     question: str
@@ -24,14 +24,15 @@ class Found:
     bundle: str
 
 
-def search(reference: VectorOf, bundle: VectorOf, prompts: Mapping[str, str]) -> tuple[Found, ...]:
-    """For each question the best passage by either; nothing where the document prompt takes no title."""
+def search(reference: VectorOf, bundle: VectorOf, prompts: Mapping[str, str]) -> tuple[SearchResult, ...]:
+    """The best passage for each question by reference and bundle; nothing if the document prompt takes no
+    title."""
     if TITLE_SLOT not in prompts.get("document", ""):
         return ()
     library = texts.library()
     firsts = [_firsts(vector_of, library) for vector_of in (reference, bundle)]
     return tuple(
-        Found(question, title, firsts[0][i], firsts[1][i])
+        SearchResult(question, title, firsts[0][i], firsts[1][i])
         for i, (question, title) in enumerate(library.questions)
     )
 

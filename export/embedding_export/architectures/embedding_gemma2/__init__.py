@@ -1,4 +1,4 @@
-"""EmbeddingGemma 2's text encoder, alone or beside the towers for images and sound, which are left out."""
+"""EmbeddingGemma 2's text encoder, with or without the image and audio towers, which are left out."""
 
 from embedding_export.architectures.embedding_gemma2.config import read_figures
 from embedding_export.architectures.embedding_gemma2.encoder import encode

@@ -1,7 +1,7 @@
-"""`config.json` of an EmbeddingGemma 2, whole or its text model's; refuses by name what is not computed.
+"""Reads the `config.json` of an EmbeddingGemma 2, of the whole model or of its text model alone.
 
-Knows nothing of weights, stages or tokenizers. Defaults are those of transformers' EmbeddingGemma2TextConfig
-(5.23).
+Settings that the encoder does not implement are refused by name. Defaults are those of transformers'
+EmbeddingGemma2TextConfig (5.23).
 """
 
 from collections.abc import Mapping
@@ -17,14 +17,14 @@ _OF_LAYERS = ("head_dim", "num_key_value_heads")
 # The global layers' own where the file does not say.
 _GLOBAL_HEAD_DIM, _GLOBAL_KV_HEADS = 512, 1
 _OFF: tuple[object, ...] = (None, False, 0)
-_DEVELOPMENT = "a published EmbeddingGemma 2 has no such key: this is a Gemma 4, or a version of development"
+_DEVELOPMENT = "a published EmbeddingGemma 2 has no such key: this is a Gemma 4 or a development version"
 _ONLY: tuple[tuple[str, tuple[object, ...], str], ...] = (
     ("hidden_activation", ("gelu_pytorch_tanh",), "the MLP is computed with the tanh form of GELU"),
     ("attention_bias", _OFF, "q, k, v and o are computed without bias"),
     ("attn_logit_softcapping", (None,), "attention scores are not capped"),
     ("final_logit_softcapping", (None,), "there are no logits to cap"),
     ("query_pre_attn_scalar", (None,), "attention scores are not scaled"),
-    ("partial_rotary_factor", (None, 1, 1.0), "rotary embeddings turn the whole head"),
+    ("partial_rotary_factor", (None, 1, 1.0), "rotary embeddings rotate the whole head"),
     ("rope_scaling", (None, {}), "rotary embeddings are not scaled"),
     ("auto_map", (None, {}), "code in the checkpoint is not run"),
     ("quantization_config", (None, {}), "take the unquantized checkpoint that it was made from"),
@@ -42,7 +42,7 @@ def read_figures(fields: Fields, sliding_window: int | None = None) -> tuple[Fig
     """The text encoder's figures; `sliding_window` replaces the file's value.
 
     Raises:
-        CheckpointError: a setting that the encoder does not compute.
+        CheckpointError: a setting that the encoder does not implement.
     """
     text = fields.nested("text_config") if "text_config" in fields.values else fields
     _refuse_others(text)
@@ -60,7 +60,7 @@ def read_figures(fields: Fields, sliding_window: int | None = None) -> tuple[Fig
         if layer.heads % layer.kv_heads:
             raise text.wrong("num_key_value_heads", f"divisors of num_attention_heads ({layer.heads})")
         if layer.head_dim % 2:
-            raise text.wrong("head_dim", "even numbers (rotary embeddings turn pairs)")
+            raise text.wrong("head_dim", "even numbers (rotary embeddings rotate pairs)")
     figures = Figures(
         model_type=MODEL_TYPE,
         hidden_size=text.integer("hidden_size", 512),
@@ -86,18 +86,18 @@ def _refuse_others(text: Fields) -> None:
             text.refuse_unless(key, accepted, why)
 
 
-def _window(text: Fields, asked: int | None) -> tuple[int, Repairs]:
-    """How far local layers attend to either side: `sliding_window` itself, which saving leaves alone.
+def _window(text: Fields, requested: int | None) -> tuple[int, Repairs]:
+    """How far local layers attend to either side: `sliding_window` itself, which saving does not change.
 
-    A file of a version of development says twice as much; that is refused with the other keys of such files.
+    Files of a development version hold twice that value; they are refused because of their other keys.
     """
-    found = text.integer("sliding_window", 512)
-    if asked is None or asked == found:
-        return found, Repairs({}, {}, ())
+    in_file = text.integer("sliding_window", 512)
+    if requested is None or requested == in_file:
+        return in_file, Repairs({}, {}, ())
     raise CheckpointError(
-        f"{text.file}: sliding_window is {found}, and {asked} was asked for. An EmbeddingGemma 2 attends "
-        "over as many tokens to either side as its file says, and saving does not change it: leave out "
-        "--sliding-window (in Python sliding_window=), or correct the file."
+        f"{text.file}: sliding_window is {in_file}, but {requested} was requested. An EmbeddingGemma 2 "
+        "attends over as many tokens to either side as its file says, and saving does not change it: leave "
+        "out --sliding-window (in Python sliding_window=), or correct the file."
     )
 
 
@@ -111,7 +111,7 @@ def _layer_types(text: Fields) -> tuple[LayerType, ...]:
     if not isinstance(names, list) or len(names) != count or any(str(n) not in _LAYER_TYPES for n in names):
         raise text.wrong("layer_types", f"{count} (num_hidden_layers) of {', '.join(_LAYER_TYPES)}")
     if names[-1] != "full_attention":
-        raise text.wrong("layer_types", "full_attention at the end, which transformers makes of it")
+        raise text.wrong("layer_types", "full_attention at the end, which transformers enforces")
     return tuple(_LAYER_TYPES[name] for name in names)
 
 
@@ -119,16 +119,19 @@ def _global_layer(text: Fields, layer_types: tuple[LayerType, ...], local: Layer
     """The shape that all global layers share; local ones have that of the model."""
     shapes = _shapes(text, layer_types, local)
     for kind in ("local", "global"):
-        found = {shapes[i] for i, k in enumerate(layer_types) if k == kind}
-        if len(found) > 1 or (kind == "local" and found - {(local.head_dim, local.kv_heads)}):
-            raise text.wrong("per_layer_config", "one shape of all global layers, and the model's of others")
+        distinct = {shapes[i] for i, k in enumerate(layer_types) if k == kind}
+        if len(distinct) > 1 or (kind == "local" and distinct - {(local.head_dim, local.kv_heads)}):
+            raise text.wrong(
+                "per_layer_config", "one shape for all global layers, and the model's shape for the others"
+            )
     head_dim, kv_heads = shapes[len(layer_types) - 1]
     theta = _rope_theta(text, "full_attention", 1_000_000.0)
     return Layer(local.heads, kv_heads, head_dim, None, theta)
 
 
 def _shapes(text: Fields, layer_types: tuple[LayerType, ...], local: Layer) -> Mapping[int, tuple[int, int]]:
-    """Head dimension and key heads of each layer; the file's keys may have zeros before them."""
+    """Head dimension and key heads of each layer; the layer numbers that are the file's keys may be
+    zero-padded."""
     count = len(layer_types)
     if text.values.get("per_layer_config") is None:
         head_dim = text.integer("global_head_dim", _GLOBAL_HEAD_DIM)
@@ -145,7 +148,7 @@ def _shapes(text: Fields, layer_types: tuple[LayerType, ...], local: Layer) -> M
         if other := sorted(set(fields.values) - set(_OF_LAYERS)):
             raise CheckpointError(
                 f"{text.file}: per_layer_config of layer {layer} has {', '.join(other)}; expected "
-                f"{' and '.join(_OF_LAYERS)} alone. Layers that differ in more are not supported."
+                f"{' and '.join(_OF_LAYERS)} only. Layers that differ in more are not supported."
             )
     plain = Fields(text.file, {})
     return {
@@ -165,9 +168,9 @@ def _rope_theta(text: Fields, layer_type: str, default: float) -> float:
             f"{', '.join(_LAYER_TYPES)}."
         )
     own = nested.nested(layer_type)
-    known = {"rope_type", "rope_theta", "partial_rotary_factor"}
+    supported = {"rope_type", "rope_theta", "partial_rotary_factor"}
     whole = own.values.get("partial_rotary_factor") in (None, 1, 1.0)
-    if own.values.get("rope_type", "default") != "default" or set(own.values) - known or not whole:
+    if own.values.get("rope_type", "default") != "default" or set(own.values) - supported or not whole:
         raise CheckpointError(
             f"{text.file}: rotary embeddings are scaled or partial ({own.values}), which is not supported; "
             "expected rope_type 'default' and a rope_theta for each kind of layer."

@@ -1,7 +1,7 @@
 """The forward pass of EmbeddingGemma 2's text encoder, written once for every format.
 
-Knows the architecture and nothing of ONNX, torch, tokenizers or quantization: every step is a method of
-`Ops`, and an interpreter of `Ops` gives it meaning. It follows transformers' EmbeddingGemma2TextModel (5.23).
+Every step is a method of `Ops`; an implementation of `Ops` turns the steps into ONNX nodes, LiteRT operators
+or torch calls. The order of steps follows transformers' EmbeddingGemma2TextModel (5.23).
 """
 
 import math
@@ -16,7 +16,7 @@ from embedding_export.architectures.interface.tensors import TABLE
 def encode(ops: Ops[V], figures: Figures, dense: Sequence[DenseStage], normalize: bool) -> tuple[V, V]:
     """Last hidden state [B, S, output_size] and sentence embedding [B, dim].
 
-    The mean is projected instead of each token, which is the same.
+    Projecting the mean gives the same result as projecting each token.
     """
     embeddings = x = ops.embedding(TABLE, math.sqrt(figures.hidden_size))
     for i, layer in enumerate(figures.layers):
@@ -53,13 +53,15 @@ def _feed_forward(ops: Ops[V], x: V, at: str) -> V:
 
 
 def _own_input(ops: Ops[V], embeddings: V, x: V, at: str, hidden_size: int) -> V:
-    """What a layer takes of each token's own embedding [B, S, P]: neither position nor other tokens count."""
+    """The layer's input from each token's own embedding [B, S, P]; it depends on no position or other
+    token."""
     own = ops.linear_beside(embeddings, f"{at}.per_layer_input.weight", x)
     return ops.rms_norm(own, PER_LAYER_NORM, before=hidden_size**-0.5)
 
 
 def _per_layer(ops: Ops[V], x: V, own: V, at: str) -> V:
-    """What the layer's own input adds, gated by the sum itself: no norm comes before the gate."""
+    """The update that the layer's own input adds; the residual itself gates it, without a norm before the
+    gate."""
     block = f"{at}.ple_block"
     (gate,) = ops.linear(x, f"{block}.per_layer_input_gate.weight")
     (out,) = ops.linear(ops.gelu_gate(gate, own), f"{block}.per_layer_projection.weight")

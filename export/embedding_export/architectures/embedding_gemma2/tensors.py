@@ -1,4 +1,4 @@
-"""The tensors of EmbeddingGemma 2's text encoder: names, shapes, and what each is for."""
+"""The tensors of EmbeddingGemma 2's text encoder: their names, shapes and roles."""
 
 from dataclasses import replace
 
@@ -37,13 +37,13 @@ _SUMS: dict[str, Part] = {"attention": "attention", "feed_forward": "feed-forwar
 
 
 def canonical_name(name: str) -> str:
-    """What a tensor of the files is called everywhere else."""
+    """The canonical name of a tensor, by its name in the files."""
     return name.removeprefix(_PREFIX)
 
 
 def left_out(name: str) -> str | None:
     """Why the encoder does not use a tensor of the files; None if it should."""
-    return "a bundle embeds text alone" if name.startswith(_TOWERS) else None
+    return "a bundle embeds only text" if name.startswith(_TOWERS) else None
 
 
 def tensor_specs(figures: Figures) -> dict[str, TensorSpec]:
@@ -78,7 +78,7 @@ def part_of(name: str) -> Part | None:
 
 
 def _attention(hidden: int, layer: Layer, at: str) -> dict[str, TensorSpec]:
-    """Values are normed without a gain, which turning within a head does not change."""
+    """The attention's tensors. Values are normed without a gain, so rotations within a head are allowed."""
     attn, norm = f"{at}self_attn", f"{at}input_layernorm.weight"
     queries, keys = layer.heads * layer.head_dim, layer.kv_heads * layer.head_dim
     outer = TensorSpec((hidden,), "gain", "attention")

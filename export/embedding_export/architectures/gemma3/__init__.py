@@ -1,4 +1,4 @@
-"""Gemma 3's text encoder, attending in both directions: EmbeddingGemma."""
+"""Gemma 3's text encoder with bidirectional attention: EmbeddingGemma."""
 
 from embedding_export.architectures.gemma3.config import read_figures
 from embedding_export.architectures.gemma3.encoder import encode

@@ -1,7 +1,7 @@
-"""`config.json` of a gemma3_text model, in both dialects; refuses by name what the encoder does not compute.
+"""Reads the `config.json` of a gemma3_text model, in both dialects.
 
-Knows nothing of weights, stages or tokenizers. Defaults and derivations are those of transformers'
-Gemma3TextConfig (5.23).
+Settings that the encoder does not implement are refused by name. Defaults and derived values are those of
+transformers' Gemma3TextConfig (5.23).
 """
 
 from dataclasses import replace
@@ -21,7 +21,7 @@ _ONLY: tuple[tuple[str, tuple[object, ...], str], ...] = (
     ("attn_logit_softcapping", (None,), "attention scores are not capped"),
     ("final_logit_softcapping", (None,), "there are no logits to cap"),
     ("is_causal", (True,), "use_bidirectional_attention alone decides the direction"),
-    ("partial_rotary_factor", (None, 1, 1.0), "rotary embeddings turn the whole head"),
+    ("partial_rotary_factor", (None, 1, 1.0), "rotary embeddings rotate the whole head"),
     ("per_layer_config", (None, {}), "all layers have the same shape"),
     ("auto_map", (None, {}), "code in the checkpoint is not run"),
 )
@@ -31,7 +31,7 @@ def read_figures(fields: Fields, sliding_window: int | None = None) -> tuple[Fig
     """The encoder's figures; `sliding_window` replaces the file's value.
 
     Raises:
-        CheckpointError: a causal model, or a setting that the encoder does not compute.
+        CheckpointError: a causal model, or a setting that the encoder does not implement.
     """
     _refuse_others(fields)
     window, repairs = repaired_window(fields, sliding_window)
@@ -40,7 +40,7 @@ def read_figures(fields: Fields, sliding_window: int | None = None) -> tuple[Fig
         raise fields.wrong("num_key_value_heads", f"a divisor of num_attention_heads ({heads})")
     head_dim = fields.integer("head_dim", 256)
     if head_dim % 2:
-        raise fields.wrong("head_dim", "an even number (rotary embeddings turn pairs)")
+        raise fields.wrong("head_dim", "an even number (rotary embeddings rotate pairs)")
     near = _rope_theta(fields, "sliding_attention", "rope_local_base_freq", 10_000.0)
     local = Layer(heads, kv_heads, head_dim, window, near)
     far = _rope_theta(fields, "full_attention", "rope_theta", 1_000_000.0)
@@ -61,42 +61,50 @@ def read_figures(fields: Fields, sliding_window: int | None = None) -> tuple[Fig
     return figures, repairs
 
 
-def repaired_window(fields: Fields, asked: int | None = None) -> tuple[int, Repairs]:
+def repaired_window(fields: Fields, requested: int | None = None) -> tuple[int, Repairs]:
     """How far local layers attend, `sliding_window` // 2, with the halving fault of saved configs repaired.
 
-    transformers before 5.23 saved the value it had converted (512 became 257, then 129, 65 ...), so 2^k + 1
-    is suspect: 257 is read as 512, others are refused unless `asked` says what is meant.
+    transformers before 5.23 saved the value it had converted (512 became 257, then 129, 65 ...), so a value
+    of the form 2^k + 1 is suspect: 257 is read as 512, others are refused unless `requested` gives the right
+    value.
 
     Raises:
         CheckpointError: a suspect value, or no usable one.
     """
-    found = fields.integer("sliding_window", 4096)
-    if asked is not None and asked < 2:
-        raise CheckpointError(f"sliding_window {asked} was asked for; expected 2 or more, such as 512.")
-    if asked is not None:
-        return _window(found, asked, f"sliding_window {found} of config.json replaced by {asked}, as asked")
-    if found == _HALVED_ONCE:
-        note = f"sliding_window {found} of config.json read as {_GENUINE_WINDOW}: saving had halved it"
-        return _window(found, _GENUINE_WINDOW, note)
-    if found < 2:
-        raise fields.wrong("sliding_window", "2 or more, such as 512")
-    if found % 2 and (found - 1).bit_count() == 1:
+    in_file = fields.integer("sliding_window", 4096)
+    if requested is not None and requested < 2:
         raise CheckpointError(
-            f"{fields.file}: sliding_window is {found}, of the form 2^k + 1: older versions of transformers "
-            "halve the value at each save (512, 257, 129, 65 ...). Say which one the model was trained with, "
-            f"by --sliding-window (in Python sliding_window=): 512 most likely, or {found} if that is meant."
+            f"The requested sliding_window is {requested}; expected 2 or more, such as 512."
         )
-    return _window(found, found, "")
+    if requested is not None:
+        return _window(
+            in_file,
+            requested,
+            f"sliding_window {in_file} of config.json replaced by {requested}, as requested",
+        )
+    if in_file == _HALVED_ONCE:
+        note = f"sliding_window {in_file} of config.json read as {_GENUINE_WINDOW}: saving had halved it"
+        return _window(in_file, _GENUINE_WINDOW, note)
+    if in_file < 2:
+        raise fields.wrong("sliding_window", "2 or more, such as 512")
+    if in_file % 2 and (in_file - 1).bit_count() == 1:
+        raise CheckpointError(
+            f"{fields.file}: sliding_window is {in_file}, of the form 2^k + 1: older versions of "
+            "transformers halve the value at each save (512, 257, 129, 65 ...). Say which one the model was "
+            "trained with, by --sliding-window (in Python sliding_window=): 512 most likely, or "
+            f"{in_file} if that is meant."
+        )
+    return _window(in_file, in_file, "")
 
 
-def _window(found: int, used: int, note: str) -> tuple[int, Repairs]:
-    """The window, and how to tell others, where it is not what the file says.
+def _window(in_file: int, trained: int, note: str) -> tuple[int, Repairs]:
+    """The window, and the repairs that other readers need if it differs from the file's.
 
     transformers assigns overrides after it has turned the file's `sliding_window` into its exclusive bound,
     so the value there is that bound: one more than the window. From a file it reads twice the window.
     """
-    window = used // 2
-    if window == found // 2:
+    window = trained // 2
+    if window == in_file // 2:
         return window, Repairs({}, {}, ())
     return window, Repairs({"sliding_window": window + 1}, {"sliding_window": 2 * window}, (note,))
 
@@ -105,7 +113,7 @@ def _refuse_others(fields: Fields) -> None:
     if "text_config" in fields.values:
         raise CheckpointError(
             f"{fields.file}: model_type is {MODEL_TYPE!r} (a text model wrapped for images: it has a "
-            "text_config); expected the figures of a text model themselves."
+            "text_config); expected the config of the text model itself."
         )
     if fields.values.get("use_bidirectional_attention") is not True:
         raise CheckpointError(
@@ -140,11 +148,11 @@ def _rope_theta(fields: Fields, layer_type: str, legacy_key: str, default: float
     """The base of one layer type: `rope_parameters` (transformers 5) before the legacy key."""
     nested = fields.nested("rope_parameters")
     own, scaling = nested.nested(layer_type), fields.nested("rope_scaling")
-    for values, known in (
+    for values, supported in (
         (own.values, {"rope_type", "type", "rope_theta"}),
         (scaling.values, {"rope_type", "type"}),
     ):
-        if values.get("rope_type", values.get("type", "default")) != "default" or set(values) - known:
+        if values.get("rope_type", values.get("type", "default")) != "default" or set(values) - supported:
             raise CheckpointError(
                 f"{fields.file}: rotary embeddings are scaled ({values}), which is not supported; expected "
                 "rope_type 'default' and a rope_theta for each kind of layer."

@@ -1,8 +1,7 @@
 """The forward pass of EmbeddingGemma, written once for every format.
 
-Knows the architecture (Gemma 3 text encoder, bidirectional, then the sentence-transformers stages) and
-nothing of ONNX, torch, tokenizers or quantization: every step is a method of `Ops`, and an interpreter of
-`Ops` gives it meaning.
+It is the bidirectional Gemma 3 text encoder, followed by the sentence-transformers stages. Every step is a
+method of `Ops`; an implementation of `Ops` turns the steps into ONNX nodes, LiteRT operators or torch calls.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""The tensors of a Gemma 3 text encoder: names, shapes, and what each is for."""
+"""The tensors of a Gemma 3 text encoder: their names, shapes and roles."""
 
 from dataclasses import replace
 
@@ -26,7 +26,7 @@ _HALVES: dict[str, Part] = {"attention": "attention", "output": "feed-forward"}
 
 
 def canonical_name(name: str) -> str:
-    """What a tensor of the files is called everywhere else."""
+    """The canonical name of a tensor, by its name in the files."""
     return name.removeprefix(_PREFIX)
 
 

@@ -1,1 +1,1 @@
-"""What every architecture is described in: its figures, its tensors, and the steps of its forward pass."""
+"""The interface of every architecture: its figures, its tensors, and the steps of its forward pass."""

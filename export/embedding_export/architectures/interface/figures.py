@@ -27,11 +27,12 @@ class Layer:
 
 @dataclass(frozen=True)
 class Figures:
-    """Everything that an encoder's computation depends on beside its weights.
+    """Everything that an encoder's computation depends on, other than its weights.
 
-    `model_type` names the architecture in the registry. Layers come in two kinds, which may differ in all
-    that `Layer` holds. `output_size` is the width of the last hidden state, which is pooled; `per_layer_size`
-    that of what each layer takes of a token's own embedding, where layers do.
+    `model_type` names the architecture in the registry. Layers come in two kinds, which may differ in every
+    field of `Layer`. `output_size` is the width of the last hidden state, which is pooled. `per_layer_size`
+    is the width of the input that each layer takes from a token's own embedding, in models whose layers have
+    one.
     """
 
     model_type: str
@@ -63,10 +64,10 @@ class Figures:
 
 @dataclass(frozen=True)
 class Repairs:
-    """What was wrong in a `config.json` and how others must be told.
+    """The values of a `config.json` that were wrong, and their corrections for other readers.
 
-    `overrides` goes to the reference as `config_kwargs`; `client_config` replaces values of the config.json
-    that other clients of a bundle read.
+    `overrides` is passed to the reference as `config_kwargs`; `client_config` replaces values in the
+    config.json that a bundle holds for other clients.
     """
 
     overrides: dict[str, Any]

@@ -1,4 +1,4 @@
-"""The steps of the forward pass, which an interpreter gives a meaning: a graph's nodes, torch, numpy."""
+"""The steps of the forward pass, as an interface that ONNX, LiteRT and torch implement."""
 
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
@@ -20,11 +20,10 @@ class DenseStage:
 
 
 class Ops(Protocol[V]):
-    """What an encoder asks of an interpreter; `V` is its handle of a tensor.
+    """The operations that an encoder calls and an interpreter implements; `V` is its handle of a tensor.
 
     Shapes: B texts, S tokens, H hidden; N query heads, K key/value heads and D head dimension are a layer's.
-    Weights are named as in `Checkpoint.tensors`. Padding is on the right, and the interpreter holds ids and
-    mask.
+    Weights are named as in `Checkpoint.tensors`. Padding is on the right; the interpreter holds ids and mask.
     """
 
     def embedding(self, weight: str, scale: float) -> V:
@@ -34,8 +33,8 @@ class Ops(Protocol[V]):
         """`x @ W.T` for each weight [out, in]: [B, S, out] each."""
 
     def linear_beside(self, x: V, weight: str, beside: V) -> V:
-        """`linear` of one weight, computed no earlier than `beside`, which has the shape of `x`: what all
-        layers take of one tensor would fill memory if it were computed at once."""
+        """`linear` of one weight, computed no earlier than `beside`, which has the shape of `x`. Without that
+        order, the products that all layers take from one tensor could be computed at once and fill memory."""
 
     def rms_norm(self, x: V, weight: str, before: float = 1.0) -> V:
         """Root-mean-square norm of `x` times `before` over the last axis, times the gain `weight`."""
@@ -53,13 +52,14 @@ class Ops(Protocol[V]):
         """tanh-approximated GELU of `gate`, times `up`."""
 
     def residual(self, x: V, update: V, name: str) -> V:
-        """`x + update`, known under `name` to whoever compares layers."""
+        """`x + update`; comparisons of layers find it under `name`."""
 
     def scaled(self, x: V, weight: str) -> V:
         """`x` times the number `weight`, of shape [1]."""
 
     def token_states(self, x: V, weight: str) -> V:
-        """`x @ W.T` of each token, float32 [B, S, out], to be given out; who does not may return `x`."""
+        """`x @ W.T` of each token, float32 [B, S, out], as an output; an interpreter without it may return
+        `x`."""
 
     def mean_pool(self, x: V) -> V:
         """Mean over the real tokens (`<bos>`, `<eos>` and prompt included): [B, H]."""

@@ -1,4 +1,4 @@
-"""Tables of the rotary position embedding, which both formats store as constants, if they are short."""
+"""Tables of the rotary position embedding. Both formats store them as constants if they are short."""
 
 from typing import Any
 

@@ -1,6 +1,7 @@
-"""What an architecture says of its tensors, so that nobody else reads anything out of their names.
+"""How an architecture describes its tensors, so that no other module has to parse their names.
 
-Names are canonical: the table of embeddings is `TABLE`, a layer's tensors begin with `layer_prefix`.
+Names are canonical: the embedding table is called `TABLE`, and the names of a layer's tensors begin with
+`layer_prefix`.
 """
 
 from collections.abc import Mapping
@@ -23,14 +24,14 @@ the time. Heads can be turned by their matrix if they are a multiple of it: no b
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One tensor: what it is for and which others it belongs with.
+    """One tensor: its role, and the tensors that it belongs with.
 
-    A gain is what a norm multiplies by. Files hold it less `offset`, graphs store it times `scale`. A head
-    norm's gain norms what `matrix` gives; that of queries is multiplied with the heads that `keys` gives.
-    A matrix takes what the gain `norm` gives, if channels may be exchanged with it; if it is `unnormed`, it
-    takes the sum of all layers so far, whose tokens and channels differ widely in size. A scalar is a number
-    that the whole sum is multiplied by. `rows_of` is the tensor of the files that this one is rows of, and
-    the first of these.
+    A gain is the factor of a norm. Files hold it minus `offset`; graphs store it times `scale`. A head norm's
+    gain applies to the output of `matrix`; the queries' normed heads are multiplied with those of `keys`. A
+    matrix takes the output of the norm `norm`, if channels may be exchanged with it; if it is `unnormed`, it
+    takes the sum of all layers so far, whose tokens and channels differ widely in size. A scalar multiplies
+    the whole sum. If this tensor is some rows of a tensor in the files, `rows_of` is that tensor and the
+    first row.
     """
 
     shape: tuple[int, ...]
@@ -52,7 +53,7 @@ Specs = Mapping[str, TensorSpec]
 
 @dataclass(frozen=True)
 class Residual:
-    """A sum that a layer adds to, by the name it has in graphs: behind which part of which layer."""
+    """A sum that a layer adds to, by its name in graphs; it follows a given part of a given layer."""
 
     name: str
     layer: int
@@ -60,17 +61,17 @@ class Residual:
 
 
 def layer_prefix(layer: int) -> str:
-    """What the names of a layer's tensors and residuals begin with."""
+    """The prefix of the names of a layer's tensors and residuals."""
     return f"layers.{layer}."
 
 
 def norm_takers(specs: Specs) -> dict[str, list[str]]:
-    """The matrices that take what a norm gives, by the name of its gain, in the order of computation."""
-    found: dict[str, list[str]] = {}
+    """The matrices that take a norm's output, by the name of its gain, in the order of computation."""
+    takers: dict[str, list[str]] = {}
     for name, spec in specs.items():
         if spec.norm is not None:
-            found.setdefault(spec.norm, []).append(name)
-    return found
+            takers.setdefault(spec.norm, []).append(name)
+    return takers
 
 
 def name_residuals(figures: Figures, sums: Mapping[str, Part]) -> tuple[Residual, ...]:
@@ -80,5 +81,5 @@ def name_residuals(figures: Figures, sums: Mapping[str, Part]) -> tuple[Residual
 
 
 def find_part(name: str, marks: Mapping[str, Part]) -> Part | None:
-    """The part whose mark a stored tensor's name holds; None for all others."""
+    """The part whose mark is in a stored tensor's name; None if there is none."""
     return next((part for mark, part in marks.items() if mark in name), None)

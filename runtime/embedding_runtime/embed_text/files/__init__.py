@@ -1,1 +1,1 @@
-"""Rows and vectors in files of many formats, read and written."""
+"""Reads rows and writes vectors in files of many formats."""

@@ -1,4 +1,4 @@
-"""Records of CSV and TSV: the delimiter from the header, quotes, line breaks in cells. Knows no texts."""
+"""Reads records of CSV and TSV: the delimiter comes from the header; cells may hold line breaks."""
 
 import csv
 import io
@@ -18,11 +18,11 @@ _SEPARATOR = re.compile(r'"?sep=(.)"?[\r\n]*')
 
 
 class _Lines:
-    """Lines one by one, counted; those of a record can be given back, but for its first."""
+    """Counts lines one by one; those of a record, except its first, can be given back."""
 
     def __init__(self, lines: Iterator[str]) -> None:
         self._lines, self._back = lines, deque[str]()
-        self.number, self.taken = 0, list[str]()
+        self.number, self.recent = 0, list[str]()
 
     def __iter__(self) -> "_Lines":
         return self
@@ -30,13 +30,13 @@ class _Lines:
     def __next__(self) -> str:
         line = self._back.popleft() if self._back else next(self._lines)
         self.number += 1
-        self.taken.append(line)
+        self.recent.append(line)
         return line
 
     def give_back(self) -> None:
-        """All but the first line since `taken` was emptied."""
-        self._back.extendleft(reversed(self.taken[1:]))
-        self.number -= len(self.taken) - 1
+        """Give back all lines since `recent` was emptied, except the first."""
+        self._back.extendleft(reversed(self.recent[1:]))
+        self.number -= len(self.recent) - 1
 
 
 def read_delimited(
@@ -46,23 +46,23 @@ def read_delimited(
     layouts: Sequence[Sequence[str]],
     headerless: bool = False,
 ) -> Iterator[Record]:
-    """Records of a table; blank lines are passed over.
+    """Records of a table; blank lines are skipped.
 
     Args:
-        standard: the delimiter that the file's name stands for, taken where several would do.
-        delimiter: the one asked for; None tells it from the header.
-        layouts: names of which the header must have all of one.
-        headerless: without such a header the columns are those of the layout that has as many.
+        standard: the delimiter that the file's name implies, used if several are possible.
+        delimiter: the requested one; None finds it in the header.
+        layouts: lists of names; the header must have all names of one of them.
+        headerless: if there is no such header, the columns are those of the layout with as many names.
 
     Raises:
-        InputError: a header that has all names of no layout, or one of them twice.
+        InputError: the header lacks names of every layout, or has one of them twice.
     """
     csv.field_size_limit(_FIELD_LIMIT)
     lines = _Lines(source.lines(universal=True))
-    if found := _SEPARATOR.fullmatch(source.head.splitlines()[0] if source.head else ""):
+    if separator := _SEPARATOR.fullmatch(source.head.splitlines()[0] if source.head else ""):
         next(lines)
-        delimiter = delimiter or found[1]
-    head = source.head.split("\n", 1)[1] if found and "\n" in source.head else source.head
+        delimiter = delimiter or separator[1]
+    head = source.head.split("\n", 1)[1] if separator and "\n" in source.head else source.head
     mark = delimiter or _delimiter_of(head, standard, layouts) or standard
     reader = csv.reader(lines, delimiter=mark, strict=True)
     if headerless and not _fits(_cells(head, mark), layouts):
@@ -100,10 +100,10 @@ def _header(reader: Iterator[list[str]], source: Source) -> list[str] | None:
 def _rows(
     reader: Iterator[list[str]], lines: _Lines, mark: str, columns: dict[int, Sequence[str]]
 ) -> Iterator[Record]:
-    """Records of the columns that go with their number of cells."""
+    """Records; the number of cells in a row selects the names of its columns."""
     while True:
         start = lines.number + 1
-        lines.taken.clear()
+        lines.recent.clear()
         try:
             cells = next(reader)
         except StopIteration:
@@ -111,7 +111,7 @@ def _rows(
         except csv.Error as e:
             # A quote that is never closed must not swallow the rows after it.
             lines.give_back()
-            cells = lines.taken[0].rstrip("\r\n").split(mark)
+            cells = lines.recent[0].rstrip("\r\n").split(mark)
             if mark != "\t" or len(cells) not in columns:  # in TSV a quote may be a quote
                 yield Record(start, error=f"is not valid CSV ({e})")
                 continue

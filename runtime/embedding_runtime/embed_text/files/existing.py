@@ -1,4 +1,4 @@
-"""What a file of vectors holds already, and whether rows can be added to it. Writes nothing."""
+"""Reads what an existing file of vectors holds, and whether rows can be added to it. Writes nothing."""
 
 import json
 import os
@@ -17,18 +17,18 @@ _TAIL = 1 << 16
 
 @dataclass(frozen=True)
 class Existing:
-    """Bytes of the rows to keep, and the `index` of the row that comes next."""
+    """The number of bytes to keep, and the `index` of the row that comes next."""
 
-    kept: int
+    kept_bytes: int
     next_index: int
 
 
 def examine(path: Path, width: int, dtype: str, id_field: str | None) -> Existing:
-    """What `path` holds, which rows of `width` numbers of a dtype are to be added to.
+    """Examine the file to which rows of `width` numbers of a dtype are to be added.
 
     Raises:
         InputError: the file is not one of `embed-text`'s with rows of this kind.
-        EngineError: Parquet, and pyarrow is not installed.
+        EngineError: the file is Parquet and pyarrow is not installed.
     """
     kind = output_format(path)
     if kind == "npy":
@@ -40,7 +40,7 @@ def _npy(path: Path, width: int, dtype: str) -> Existing:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, OSError) as e:
-        raise InputError(f"{path} is not a .npy file that can be read ({e}).") from e
+        raise InputError(f"{path} is not a readable .npy file ({e}).") from e
     shape, offset = array.shape, array.offset
     fits = array.ndim == 2 and shape[1] == width and array.dtype == np.dtype(dtype).newbyteorder("<")
     if not fits or not array.flags.c_contiguous or offset != HEADER_BYTES:
@@ -90,19 +90,19 @@ def _parquet(path: Path, width: int, dtype: str, id_field: str | None) -> Existi
     arrow, parquet = import_pyarrow("Adding to a Parquet file needs")
     try:
         with parquet.ParquetFile(str(path)) as file:
-            found = file.schema_arrow
+            schema = file.schema_arrow
             expected = make_schema(arrow, width, dtype, id_field)
-            if not found.equals(expected, check_metadata=False):
+            if not schema.equals(expected, check_metadata=False):
                 raise InputError(
-                    f"{path} has the columns {_shown(found)}; expected {_shown(expected)} to add vectors to. "
-                    "Give the options that the file was made with, or another file."
+                    f"{path} has the columns {_shown(schema)}; expected {_shown(expected)} to add vectors "
+                    "to. Give the options that the file was made with, or another file."
                 )
             groups = file.metadata.num_row_groups
             if id_field or not groups:
                 return Existing(0, 0)
             return Existing(0, file.read_row_group(groups - 1, columns=["index"])["index"][-1].as_py() + 1)
     except arrow.ArrowInvalid as e:
-        raise InputError(f"{path} is no Parquet file that can be read ({e}).") from e
+        raise InputError(f"{path} is not a readable Parquet file ({e}).") from e
 
 
 def _shown(schema: Any) -> str:

@@ -1,4 +1,4 @@
-"""Records of a Parquet file, with pyarrow, in flat memory. Knows no texts."""
+"""Reads records of a Parquet file with pyarrow, in flat memory."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ _BATCH_ROWS = 1024
 
 
 def read_parquet(source: Source, layouts: Sequence[Sequence[str]]) -> Iterator[Record]:
-    """Records with the columns of the first of `layouts` that the file has all of.
+    """Records with the columns of the first of `layouts` whose names the file has.
 
     Raises:
         InputError: no such columns, one of them twice, or a damaged file.
@@ -25,8 +25,8 @@ def read_parquet(source: Source, layouts: Sequence[Sequence[str]]) -> Iterator[R
             file: Any = parquet.ParquetFile(data)
             names = file.schema_arrow.names
             check_names(names, layouts)
-            chosen = next(list(wanted) for wanted in layouts if set(wanted) <= set(names))
-            for batch in file.iter_batches(_BATCH_ROWS, columns=list(dict.fromkeys(chosen))):
+            columns = next(list(layout) for layout in layouts if set(layout) <= set(names))
+            for batch in file.iter_batches(_BATCH_ROWS, columns=list(dict.fromkeys(columns))):
                 for values in batch.to_pylist():
                     done += 1
                     source.share_read = done / file.metadata.num_rows

@@ -1,4 +1,4 @@
-"""Vectors to a Parquet file, with pyarrow: the only file that imports it. Knows nothing of texts."""
+"""Writes vectors to a Parquet file with pyarrow. Only this file imports pyarrow."""
 
 import json
 from importlib import import_module
@@ -14,9 +14,9 @@ from embedding_runtime.errors import EngineError
 class ParquetWriter:
     """Columns `index` (or the id, as a string, under its own name), `embedding` and `error`.
 
-    A Parquet file is readable only once its footer is written. So rows first go to a spool beside it, a
-    stream of Arrow record batches that can be cut and continued; closing turns it into the Parquet file,
-    a row group for each batch. While rows are missing the spool is kept.
+    A Parquet file is readable only once its footer is written. So rows first go to a spool beside it, which
+    is a stream of Arrow record batches that can be cut and continued. Closing turns it into the Parquet file,
+    with a row group for each batch. The spool is kept as long as rows are missing.
     """
 
     def __init__(
@@ -26,13 +26,13 @@ class ParquetWriter:
         dtype: Any,
         id_field: str | None,
         metadata: dict[str, str],
-        kept: int = 0,
+        kept_bytes: int = 0,
         first: int | None = None,
     ) -> None:
-        """Create the spool, or cut it to the bytes `kept` of an earlier run.
+        """Create the spool, or cut it to the bytes `kept_bytes` of an earlier run.
 
         Args:
-            metadata: of the file, by key.
+            metadata: the file's metadata, by key.
             first: the `index` of the input's first row in a file that has rows; None writes a new file.
 
         Raises:
@@ -44,8 +44,8 @@ class ParquetWriter:
         self._dtype, self._dim = np.dtype(dtype), dim
         self._schema = make_schema(self._arrow, dim, dtype, id_field).with_metadata(metadata)
         self._vectors = self._schema.field("embedding").type
-        self._spool = RowFile(spool(path), kept)
-        if not kept:
+        self._spool = RowFile(spool(path), kept_bytes)
+        if not kept_bytes:
             self._spool.append(self._schema.serialize().to_pybytes())
             if first is not None:
                 self._take_over()
@@ -72,7 +72,7 @@ class ParquetWriter:
         return self._spool.sync()
 
     def close(self, complete: bool) -> None:
-        """See `Writer.close`; a file that cannot be written to its end is removed: nothing could read it."""
+        """See `Writer.close`; a file that cannot be completed is removed, because nothing could read it."""
         self._spool.close()
         temporary = self._path.with_name(f".{self._path.name}.part")
         try:
@@ -84,7 +84,7 @@ class ParquetWriter:
             spool(self._path).unlink()
 
     def _take_over(self) -> None:
-        """Put the rows that the file has into the spool."""
+        """Copy the rows that the file has into the spool."""
         with self._parquet.ParquetFile(str(self._path)) as file:
             for group in range(file.metadata.num_row_groups):
                 for batch in file.read_row_group(group).to_batches():
@@ -109,7 +109,7 @@ def make_schema(arrow: Any, dim: int, dtype: Any, id_field: str | None) -> Any:
 
 
 def spool(path: Path) -> Path:
-    """Where the rows of a Parquet file wait until it is closed."""
+    """The path of the spool that holds the rows of a Parquet file until it is closed."""
     return path.with_name(f".{path.name}.rows")
 
 

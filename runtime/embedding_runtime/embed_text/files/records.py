@@ -1,4 +1,4 @@
-"""One record of an input, and the names of its fields. Knows no file formats."""
+"""One record of an input, and the names of its fields, whatever the file format."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -18,17 +18,17 @@ class Record(NamedTuple):
 
 
 def check_names(header: Sequence[str], layouts: Sequence[Sequence[str]], hint: str = "") -> None:
-    """Refuse a header that has all names of none of `layouts`, or one of them twice.
+    """Refuse a header that lacks names of each of `layouts`, or has one of them twice.
 
     Raises:
-        InputError: says what it has.
+        InputError: the message says which names it has.
     """
-    chosen = next((names for names in layouts if set(names) <= set(header)), None)
-    if chosen is None:
+    layout = next((names for names in layouts if set(names) <= set(header)), None)
+    if layout is None:
         missing = " or ".join(str([n for n in names if n not in header]) for names in layouts)
         raise InputError(
             f"The header has the fields {[*header]}, not {missing}. Rename them, or name those to "
             f"read (embed-text --text-field ...). {hint}".rstrip()
         )
-    if twice := [n for n in chosen if header.count(n) > 1]:
+    if twice := [n for n in layout if header.count(n) > 1]:
         raise InputError(f"The header has the field {twice[0]!r} twice. Give each column a name of its own.")

@@ -1,4 +1,4 @@
-"""What kind of rows an input has: as asked, by the file's name, or by its content where that is certain."""
+"""Finds the format of an input: the requested one, else by the file's name, or by unambiguous content."""
 
 import csv
 import json
@@ -20,23 +20,23 @@ _OPENED = re.compile(r'\s*\{\s*(?:"|$)')
 
 
 def choose_format(
-    source: Source, path: Path | None, asked: RowFormat | None, names: tuple[str, ...]
+    source: Source, path: Path | None, requested: RowFormat | None, names: tuple[str, ...]
 ) -> RowFormat:
     """The format of an input.
 
     Args:
-        asked: what the user says it is; None tells it.
-        names: fields, by one of which a table without a telling name is known.
+        requested: the format that the user names; None finds it.
+        names: field names; a file whose name does not tell is a table if its header has one of them.
 
     Raises:
-        InputError: the name and the content do not tell, or contradict what is asked.
+        InputError: name and content do not tell the format, or contradict the requested one.
     """
     suffix = _suffix(path)
-    if source.parquet != (asked == "parquet") and (source.parquet or asked) and asked is not None:
-        known = "a Parquet file" if source.parquet else "not a Parquet file"
-        raise InputError(f"{source.name} is {known}. Leave out --input-format {asked}.")
-    if asked or source.parquet:
-        return asked or "parquet"
+    if source.parquet != (requested == "parquet") and (source.parquet or requested) and requested is not None:
+        kind = "a Parquet file" if source.parquet else "not a Parquet file"
+        raise InputError(f"{source.name} is {kind}. Leave out --input-format {requested}.")
+    if requested or source.parquet:
+        return requested or "parquet"
     if suffix == ".parquet":
         raise InputError(
             f"{source.name} is not a Parquet file, despite its name. Name its format with --input-format."
@@ -45,7 +45,7 @@ def choose_format(
 
 
 def _suffix(path: Path | None) -> str:
-    """The last one, before that of a packed file."""
+    """The last suffix, without that of a compressed file."""
     if path is None:
         return ""
     named = path.with_suffix("") if path.suffix.lower() == ".gz" else path
@@ -62,8 +62,8 @@ def _by_content(source: Source, json_named: bool, names: tuple[str, ...]) -> Row
         return "json"
     if json_named or _OPENED.match(first):
         raise InputError(
-            f"{source.name} looks like JSON, and is neither an array nor one object in each line "
-            f"({first.strip()[:40]!r}). Write it so (jq -c . FILE), or name what it is with --input-format "
+            f"{source.name} looks like JSON, but is neither an array nor one object per line "
+            f"({first.strip()[:40]!r}). Rewrite it (jq -c . FILE), or name its format with --input-format "
             "json, jsonl or lines."
         )
     for mark in (",", ";", "\t", "|"):

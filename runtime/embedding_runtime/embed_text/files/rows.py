@@ -1,6 +1,6 @@
-"""Texts from a file or a pipe, row by row: lines, JSON, CSV, TSV or Parquet. Knows nothing of vectors.
+"""Reads texts from a file or a pipe, row by row: lines, JSON, CSV, TSV or Parquet.
 
-A row that cannot be read is a row with an error, so that the reader of the rows decides what becomes of it.
+A row that cannot be read becomes a row with an error, so that the caller decides what to do about it.
 """
 
 import json
@@ -18,7 +18,7 @@ DEFAULT_TEXT_FIELD = "text"
 
 
 class Row(NamedTuple):
-    """One row: `line` is where it starts, counted from 1; with an `error` there is no text."""
+    """One row: `line` is where it starts, counted from 1; a row with an `error` has no text."""
 
     line: int
     text: str = ""
@@ -29,7 +29,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Fields:
-    """Which fields of a record to read; for plain lines there are none."""
+    """The fields of a record to read; plain lines have none."""
 
     text: str = DEFAULT_TEXT_FIELD
     title: str | None = None
@@ -37,16 +37,16 @@ class Fields:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Those asked for."""
+        """The names of the requested fields."""
         return tuple(n for n in (self.text, self.title, self.id) if n is not None)
 
 
 def read_rows(source: Source, kind: RowFormat, fields: Fields, delimiter: str | None = None) -> Iterator[Row]:
-    """Rows of a source; blank lines are empty texts in plain lines, and are passed over elsewhere.
+    """Rows of a source; blank lines are empty texts in plain lines, and are skipped in other formats.
 
     Raises:
-        InputError: a header that lacks a field asked for or has it twice, or a damaged file.
-        EngineError: Parquet, and pyarrow is not installed.
+        InputError: a header that lacks a requested field or has it twice, or a damaged file.
+        EngineError: the source is Parquet and pyarrow is not installed.
     """
     for record in read_records(source, kind, [fields.names], delimiter):
         if record.values is None:
@@ -66,8 +66,8 @@ def read_records(
 ) -> Iterator[Record]:
     """Records of a source with their fields; a table must have all names of one of `layouts`.
 
-    A plain line is the field "text", a JSON string the first of the last layout. `headerless` is for a TSV
-    that may do without a header; see `read_delimited`.
+    A plain line is the field "text"; a JSON string is the first field of the last layout. `headerless` allows
+    a TSV without a header; see `read_delimited`.
 
     Raises:
         InputError, EngineError: as `read_rows`.
@@ -108,13 +108,13 @@ def _jsonl(source: Source, field: str) -> Iterator[Record]:
 
 
 def _json(source: Source, field: str) -> Iterator[Record]:
-    """Elements of one array; all of it is in memory."""
+    """Elements of one JSON array, which is held in memory as a whole."""
     try:
         values = json.loads("".join(source.lines(universal=True)), object_pairs_hook=_object)
     except (ValueError, RecursionError) as e:
         raise InputError(
-            f"{source.name} begins as a JSON array and is none ({e}). If each line is a text or an object by "
-            "itself, say so with --input-format lines or jsonl."
+            f"{source.name} begins like a JSON array but is not one ({e}). If each line is a text or an "
+            "object by itself, say so with --input-format lines or jsonl."
         ) from e
     if not isinstance(values, list):
         raise InputError(
@@ -134,11 +134,11 @@ def _record(n: int, value: Any, field: str) -> Record:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    record = dict(pairs)
+    if len(record) != len(pairs):
         names = [name for name, _ in pairs]
         raise ValueError(f"names the field {next(n for n in names if names.count(n) > 1)!r} twice")
-    return found
+    return record
 
 
 def _row(line: int, record: dict[str, Any], fields: Fields) -> Row:
@@ -146,8 +146,8 @@ def _row(line: int, record: dict[str, Any], fields: Fields) -> Row:
     title = record.get(fields.title) if fields.title else None
     key = _plain(record.get(fields.id)) if fields.id else None
     if not isinstance(text, str):
-        found = f"is {text!r:.40}" if fields.text in record else "is missing"
-        return Row(line, id=key, error=f"has no text: the field {fields.text!r} {found}")
+        fault = f"is {text!r:.40}" if fields.text in record else "is missing"
+        return Row(line, id=key, error=f"has no text: the field {fields.text!r} {fault}")
     if title is not None and not isinstance(title, str):
         return Row(line, id=key, error=f"has a title that is not text: {title!r:.40}")
     if fields.id and fields.id not in record:
@@ -157,12 +157,12 @@ def _row(line: int, record: dict[str, Any], fields: Fields) -> Row:
 
 
 def _plain(value: Any) -> Any:
-    """An id as JSON can hold it: Parquet has dates and decimals too."""
+    """An id in a form that JSON can hold: Parquet also has dates and decimals."""
     return value if isinstance(value, str | int | float | list | dict | None) else str(value)
 
 
 def _undecoded(text: str) -> str | None:
-    """An error where bytes could not be decoded; JSON may spell other surrogates, not seen here."""
+    """An error if bytes could not be decoded. Surrogates that JSON spells out are not found here."""
     if text.isascii() or not any("\udc80" <= c <= "\udcff" for c in text):
         return None
     return "is not valid UTF-8"

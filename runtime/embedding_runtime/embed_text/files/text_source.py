@@ -1,7 +1,7 @@
-"""A file or a pipe as users have it: what its first bytes say it is, unpacked and decoded. Knows no rows.
+"""Opens a file or a pipe of text: recognizes the content by its first bytes, unpacks and decodes it.
 
-UTF-8 is what is read; gzip and UTF-16 or UTF-32 are recognized by their marks. What is certainly not text is
-refused.
+The text is UTF-8 unless the first bytes say otherwise: gzip, UTF-16 and UTF-32 are recognized by their marks.
+Content that is certainly not text is refused.
 """
 
 import codecs
@@ -49,17 +49,18 @@ _LONGEST_FIRST_LINE = 1 << 26
 
 
 class _Begun(io.RawIOBase):
-    """A stream from its beginning, though some of it has been read; `count` is the bytes handed out."""
+    """A stream that starts from its beginning although some of it has been read; `count` is the bytes handed
+    out."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream, self._head, self.count = stream, b"", 0
 
     def readable(self) -> bool:
-        """As io asks."""
+        """Part of io's interface."""
         return True
 
     def readinto(self, buffer: Any, /) -> int:
-        """As io asks: what was looked at first, then what the stream has now."""
+        """Part of io's interface: first the bytes already looked at, then those that the stream has now."""
         view = memoryview(buffer)
         data = self._head[: len(view)] or self._more(len(view))
         self._head = self._head[len(data) :]
@@ -68,7 +69,7 @@ class _Begun(io.RawIOBase):
         return len(data)
 
     def look(self, enough: Callable[[bytes], bool]) -> bytes:
-        """The first bytes: of a pipe no more than `enough(bytes)` asks for, since it may stay open."""
+        """The first bytes; a pipe is read only until `enough(bytes)` is true, because it may stay open."""
         while not enough(self._head):
             more = self._more(_HEAD)
             if not more:
@@ -77,24 +78,24 @@ class _Begun(io.RawIOBase):
         return self._head
 
     def _more(self, count: int) -> bytes:
-        found: bytes = cast(Any, self._stream).read1(count)
-        return found
+        data: bytes = cast(Any, self._stream).read1(count)
+        return data
 
 
 class Source:
-    """An open input as text, with how much of it is read so far.
+    """An open input as text; knows how much of it has been read.
 
     Attributes:
         name: the file's, for messages.
         parquet: it is a Parquet file, which has no lines; see `seekable`.
-        head: its first line at least, decoded.
+        head: at least its first line, decoded.
     """
 
     def __init__(self, stream: BinaryIO, size: int | None, name: str) -> None:
-        """`size` is the number of bytes to come, None where that is not known.
+        """`size` is the number of bytes to come, None if unknown.
 
         Raises:
-            InputError: it is certainly no text, or damaged.
+            InputError: it is certainly not text, or damaged.
         """
         self.name, self._size = name, size
         self._bytes = self._unpacked = _Begun(stream)
@@ -111,7 +112,7 @@ class Source:
         self.head = "" if self.parquet else self._decoded(first)
 
     def lines(self, universal: bool) -> Iterator[str]:
-        """Lines with their ends; a carriage return ends one too if `universal`, or where nothing else does.
+        """Lines with their ends; a carriage return also ends a line if `universal`, or if nothing else does.
 
         Bytes that are not UTF-8 become lone surrogates, which no UTF-8 can hold.
 
@@ -127,7 +128,7 @@ class Source:
             yield from text
 
     def seekable(self) -> BinaryIO:
-        """All of it, in a temporary file."""
+        """The whole input, in a temporary file."""
         import shutil
         import tempfile
 
@@ -139,7 +140,7 @@ class Source:
 
     @property
     def fraction(self) -> float | None:
-        """How much of the input is read, from 0 to 1; None where its size is not known."""
+        """The share of the input that has been read, from 0 to 1; None if its size is unknown."""
         if self.share_read is not None:
             return self.share_read
         return min(1.0, self._bytes.count / self._size) if self._size else None
@@ -155,7 +156,7 @@ class Source:
 
     @contextmanager
     def _named(self) -> Iterator[None]:
-        """What reading raises for damaged data, as an InputError."""
+        """Turns the exceptions that reading raises for damaged data into an InputError."""
         try:
             yield
         except (EOFError, zlib.error) as e:
@@ -176,7 +177,7 @@ def open_source(path: Path | None) -> Source:
 
     Raises:
         OSError: it cannot be opened.
-        InputError: standard input is closed, or the input is certainly no text.
+        InputError: standard input is closed, or the input is certainly not text.
     """
     if path is None:
         if sys.stdin is None:
@@ -190,15 +191,15 @@ def _first_line(begun: bytes) -> bool:
 
 
 def _refuse(first: bytes, name: str) -> None:
-    found = next(((what, do) for mark, what, do in _REFUSED if first.startswith(mark)), None)
+    refusal = next(((what, do) for mark, what, do in _REFUSED if first.startswith(mark)), None)
     if first.startswith(b"PK\x03\x04"):
-        found = next(((what, do) for part, what, do in _OFFICE if part in first), found)
+        refusal = next(((what, do) for part, what, do in _OFFICE if part in first), refusal)
     if first.startswith(b"BZh") and first[4:10] == _BZIP2:
-        found = ("packed with bzip2", "Unpack it with: bzip2 -d FILE")
+        refusal = ("packed with bzip2", "Unpack it with: bzip2 -d FILE")
     if first.startswith(_GZIP):
-        found = ("packed with gzip twice", "Unpack it with: gzip -d FILE")
-    if found:
-        raise InputError(f"{name} is {found[0]}, which is not text. {found[1]}")
+        refusal = ("packed with gzip twice", "Unpack it with: gzip -d FILE")
+    if refusal:
+        raise InputError(f"{name} is {refusal[0]}, which is not text. {refusal[1]}")
 
 
 def _encoding(first: bytes, name: str) -> tuple[bytes, str]:

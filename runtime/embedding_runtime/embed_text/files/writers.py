@@ -1,6 +1,6 @@
-"""Vectors to .npy or JSONL, row by row, so that whatever happens the file holds complete rows.
+"""Writes vectors to .npy or JSONL, row by row, so that the file holds complete rows whatever happens.
 
-Knows nothing of texts or engines. Parquet is in `parquet_writer`, since it needs a library of its own.
+Parquet is in `parquet_writer`, because it needs a library of its own.
 """
 
 import json
@@ -23,7 +23,8 @@ _STDOUT = 1
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """One row to write: its number among the input's rows from 0, its id, its vector or why it has none."""
+    """One row to write: its number among the input's rows from 0, its id, and its vector or the error
+    instead."""
 
     index: int
     id: Any
@@ -43,16 +44,16 @@ class Writer(Protocol):
         ...
 
     def sync(self) -> int | None:
-        """Bytes of the rows so far, now safe from a power cut; None where a run cannot be resumed there."""
+        """Flush the rows to the disk and return their bytes so far; None if a run cannot be resumed there."""
         ...
 
     def close(self, complete: bool) -> None:
-        """Finish the file; `complete` says that no row is missing."""
+        """Finish the file; `complete` says whether all rows have been written."""
         ...
 
 
 def output_format(path: Path | None) -> OutputFormat:
-    """By the file's suffix; JSONL for standard output.
+    """The format by the file's suffix; JSONL for standard output.
 
     Raises:
         InputError: another suffix.
@@ -68,10 +69,10 @@ def output_format(path: Path | None) -> OutputFormat:
 
 
 class RowFile:
-    """A file, or standard output, that only whole rows are added to: what fails half way is cut off."""
+    """A file, or standard output, that grows by whole rows: a row that fails half way is cut off."""
 
-    def __init__(self, path: Path | None, kept: int = 0) -> None:
-        """Create the file, or cut it to the bytes `kept` of an earlier run.
+    def __init__(self, path: Path | None, kept_bytes: int = 0) -> None:
+        """Create the file, or cut it to the bytes `kept_bytes` of an earlier run.
 
         Raises:
             OSError: it cannot be written.
@@ -79,7 +80,7 @@ class RowFile:
         flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0)
         self._own = path is not None
         self._fd = _STDOUT if path is None else os.open(path, flags, 0o666)
-        self._good = self._position(kept)
+        self._good = self._position(kept_bytes)
         self._after = self._good
 
     def append(self, data: bytes) -> None:
@@ -98,14 +99,15 @@ class RowFile:
         os.lseek(self._fd, 0, os.SEEK_END)
 
     def sync(self) -> int | None:
-        """Bytes so far, on the disk; None where nothing can be cut off again, as in a pipe."""
+        """Flush to the disk and return the bytes so far; None if nothing can be cut off again, as in a
+        pipe."""
         if not self._own or self._good is None:
             return None
         os.fsync(self._fd)
         return self._good
 
     def close(self) -> None:
-        """Cut off an unfinished row, where the output is a file, and close it."""
+        """Cut off an unfinished row if the output is a file, and close it."""
         try:
             # An interruption may come when all is written and nothing yet noted: such rows are whole.
             if self._good is not None and os.fstat(self._fd).st_size not in (self._good, self._after):
@@ -114,11 +116,11 @@ class RowFile:
             if self._own:
                 os.close(self._fd)
 
-    def _position(self, kept: int) -> int | None:
-        """Where the next row goes; None where there is no such place, as in a pipe or a terminal."""
+    def _position(self, kept_bytes: int) -> int | None:
+        """The position of the next row; None if there is none, as in a pipe or a terminal."""
         try:
             os.lseek(self._fd, 0, os.SEEK_CUR)
-            os.ftruncate(self._fd, kept if self._own else os.fstat(self._fd).st_size)
+            os.ftruncate(self._fd, kept_bytes if self._own else os.fstat(self._fd).st_size)
             if self._own:
                 os.lseek(self._fd, 0, os.SEEK_END)
         except OSError:
@@ -127,11 +129,11 @@ class RowFile:
 
 
 class JsonlWriter:
-    """One object a line: `index` (or the id by its name), `embedding`, and `error` where that is null."""
+    """One object per line: `index` (or the id under its name), `embedding`, and `error` if that is null."""
 
-    def __init__(self, path: Path | None, id_field: str | None, kept: int = 0, first: int = 0) -> None:
+    def __init__(self, path: Path | None, id_field: str | None, kept_bytes: int = 0, first: int = 0) -> None:
         """`first` is the `index` of the input's first row."""
-        self._file, self._id_field, self._first = RowFile(path, kept), id_field, first
+        self._file, self._id_field, self._first = RowFile(path, kept_bytes), id_field, first
 
     def write(self, rows: list[Written]) -> None:
         """See `Writer.write`."""
@@ -159,10 +161,10 @@ class NpyWriter:
     A row without a vector is a row of NaN.
     """
 
-    def __init__(self, path: Path, dim: int, dtype: Any, kept: int = 0) -> None:
-        self._file, self._dim, self._dtype = RowFile(path, kept), dim, np.dtype(dtype)
-        self._rows = max(0, kept - HEADER_BYTES) // (dim * self._dtype.itemsize)
-        if kept:
+    def __init__(self, path: Path, dim: int, dtype: Any, kept_bytes: int = 0) -> None:
+        self._file, self._dim, self._dtype = RowFile(path, kept_bytes), dim, np.dtype(dtype)
+        self._rows = max(0, kept_bytes - HEADER_BYTES) // (dim * self._dtype.itemsize)
+        if kept_bytes:
             self._file.rewrite(self._header())
         else:
             self._file.append(self._header())

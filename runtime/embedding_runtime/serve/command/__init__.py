@@ -1,1 +1,1 @@
-"""How the service is started: its command line, its socket, its processes."""
+"""Starts the service: its command line, its socket, its processes."""

@@ -1,4 +1,4 @@
-"""The command line of `embed-text serve`: names, defaults and help. Does nothing."""
+"""The command line of `embed-text serve`: names, defaults and help."""
 
 import argparse
 from pathlib import Path
@@ -12,12 +12,12 @@ TOKEN_VARIABLE = "EMBED_TEXT_TOKEN"
 
 
 def parser() -> argparse.ArgumentParser:
-    """Of the whole command line."""
+    """The parser of the whole command line."""
     p = argparse.ArgumentParser(
         prog="embed-text serve",
         description="Answer OpenAI's embeddings requests (POST /v1/embeddings) with a bundle's vectors.",
-        epilog=f"Clients must show the token that {TOKEN_VARIABLE} or --token-file holds, if any. "
-        "Ends on SIGTERM or Ctrl-C when what was begun is answered. Exit status: 0 ended so, 1 the "
+        epilog=f"Clients must send the token that {TOKEN_VARIABLE} or --token-file holds, if any. Ends on "
+        "SIGTERM or Ctrl-C once running requests are answered. Exit status: 0 ended by a signal, 1 the "
         "engine failed, 2 bundle or usage, 130 interrupted before it served.",
     )
     p.add_argument("bundle", metavar="BUNDLE", type=Path, help="a folder written by export-embedding")
@@ -31,7 +31,7 @@ def _add_place(p: Any) -> None:
     p.add_argument(
         "--host",
         default="127.0.0.1",
-        help="address to listen on; one that other machines reach needs a token (default: 127.0.0.1)",
+        help="address to listen on; one that other machines can reach needs a token (default: 127.0.0.1)",
     )
     p.add_argument("--port", type=int, default=8080, help="0 takes a free one (default: 8080)")
     p.add_argument("--token-file", type=Path, metavar="FILE", help="file that holds the token")
@@ -43,7 +43,7 @@ def _add_model(p: Any) -> None:
         "--format", choices=list(ENGINES), help="of the graph (default: one whose engine is installed)"
     )
     p.add_argument(
-        "--precision", metavar="NAME", help="of the graph: fp32, int8 ... (default: the best there is)"
+        "--precision", metavar="NAME", help="of the graph: fp32, int8 ... (default: the best one available)"
     )
     p.add_argument(
         "--overflow",

@@ -1,4 +1,4 @@
-"""`embed-text serve`: a bundle behind OpenAI's embeddings protocol."""
+"""`embed-text serve`: serves a bundle over OpenAI's embeddings protocol."""
 
 import argparse
 import ipaddress
@@ -26,8 +26,8 @@ _NEEDED = ("starlette", "uvicorn", "prometheus_client")
 def is_meant(argv: list[str]) -> bool:
     """Whether a command line of `embed-text` asks for the service.
 
-    It does where its first word is `serve`, unless a bundle of that name lies here and no other folder is
-    named after it: `embed-text serve texts.txt` then embeds the texts with that bundle.
+    It does if its first word is `serve`, unless the current folder has a bundle of that name and no other
+    word is a folder: `embed-text serve texts.txt` then embeds the texts with that bundle.
     """
     if argv[:1] != [WORD]:
         return False
@@ -35,7 +35,7 @@ def is_meant(argv: list[str]) -> bool:
 
 
 def main(argv: list[str]) -> int:
-    """Run the command, without its first word; the exit status is 0 where a signal ended it."""
+    """Run the command, without its first word; the exit status is 0 if a signal ended it."""
     arguments = parser().parse_args(argv)
     return run_command("embed-text", lambda: _run(arguments))
 
@@ -87,30 +87,30 @@ def _check_installed() -> None:
 
 
 def _token(path: Path | None) -> str | None:
-    """What clients must show: never an argument, which every user of the machine could read.
+    """The token that clients must send. It is never an argument, which every user of the machine could read.
 
     Raises:
         InputError: no such file, an empty token, or one that no header can carry.
     """
     where = TOKEN_VARIABLE if path is None else str(path)
     try:
-        found = os.environ.get(TOKEN_VARIABLE) if path is None else path.read_text(encoding="utf-8").strip()
+        token = os.environ.get(TOKEN_VARIABLE) if path is None else path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as e:
         raise InputError(f"--token-file {path} cannot be read ({e}).") from e
-    if found is None:
+    if token is None:
         return None
-    if not found or not all("!" <= c <= "~" for c in found):
+    if not token or not all("!" <= c <= "~" for c in token):
         raise InputError(f"{where} holds no token: expected printable ASCII without spaces.")
-    return found
+    return token
 
 
 def _check_reach(host: str, token: str | None) -> None:
-    """Refuse to let other machines in without a token."""
+    """Refuse an address that other machines can reach, unless there is a token."""
     try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        addresses = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as e:
         raise InputError(f"--host {host} is not an address of this machine ({e}).") from e
-    reached = [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
+    reached = [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in addresses]
     if token is None and not all(address.is_loopback for address in reached):
         raise InputError(
             f"--host {host} can be reached from other machines. Set a token in {TOKEN_VARIABLE} or with "

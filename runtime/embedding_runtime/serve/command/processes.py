@@ -1,7 +1,7 @@
 """The service's processes: one, or several on one socket that are restarted when they die.
 
-Workers map the same files, so that weights are in memory once. Each ends when it is told to, or when the
-process that started it is gone.
+Workers map the same files, so the weights are in memory only once. Each worker exits when it is told to, or
+when the process that started it is gone.
 """
 
 import logging
@@ -37,7 +37,7 @@ Ready = Callable[[], None]
 
 
 def listen(host: str, port: int, seconds: float) -> socket.socket:
-    """A socket that takes connections; what a client does not take in `seconds` is dropped (Linux).
+    """A socket that accepts connections; data that a client does not take in `seconds` is dropped (Linux).
 
     Raises:
         OSError: no such address, or the port is taken.
@@ -45,22 +45,22 @@ def listen(host: str, port: int, seconds: float) -> socket.socket:
     family, kind, protocol, _, address = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
-    found = socket.socket(family, kind, protocol)
+    listener = socket.socket(family, kind, protocol)
     try:
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
-            found.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * seconds))
-        found.bind(address)
-        found.listen(_BACKLOG)
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * seconds))
+        listener.bind(address)
+        listener.listen(_BACKLOG)
     except OSError:
-        found.close()
+        listener.close()
         raise
-    return found
+    return listener
 
 
 def serve(settings: Settings, listening: socket.socket, workers: int, ready: Ready) -> int:
-    """Serve until a signal ends it; `ready` is called when requests are answered. The exit status.
+    """Serve until a signal ends it, and return the exit status; `ready` is called once requests are answered.
 
     Raises:
         EmbeddingError: the bundle cannot be opened.
@@ -73,7 +73,7 @@ def serve(settings: Settings, listening: socket.socket, workers: int, ready: Rea
 
 
 class _Stop:
-    """Signals that ask for an end, counted instead of obeyed."""
+    """Counts the signals that ask for an end instead of obeying them."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -88,7 +88,7 @@ class _Stop:
 
 
 def _work(settings: Settings, listening: socket.socket, ready: Ready) -> None:
-    """Open the bundle and answer until a signal comes; then end what was begun."""
+    """Open the bundle and answer until a signal comes; then finish the requests under way."""
     import uvicorn
 
     from embedding_runtime.serve.app import create_app
@@ -123,7 +123,7 @@ class _Workers:
         self._running: dict[BaseProcess, Event] = {}
 
     def run(self, ready: Ready) -> int:
-        """Keep them running until a signal comes, or one cannot start: its exit status."""
+        """Keep the workers running until a signal comes or one cannot start; return the exit status."""
         stop = _Stop()
         with tempfile.TemporaryDirectory(prefix="embed-text-") as counts:
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = counts
@@ -161,7 +161,7 @@ class _Workers:
         self._running[process] = started
 
     def _end(self, stop: _Stop) -> None:
-        """Have them end what they began; a second signal does not wait."""
+        """Have the workers finish the requests under way; a second signal ends them at once."""
         for process in self._running:
             process.terminate()
         until = time.monotonic() + self._settings.limits.seconds + _GRACE_SECONDS
@@ -197,7 +197,7 @@ def _end_with_parent() -> None:
 
 
 def _allow_many_files() -> None:
-    """As many connections as the system lets this user have."""
+    """Allow as many connections as the system lets this user have."""
     with suppress(ImportError, OSError, ValueError):
         import resource
 

@@ -1,4 +1,4 @@
-"""The body of a request, checked: what is asked for, or which field is wrong. Opens and encodes nothing."""
+"""Parses and checks the body of a request; an error names the field that is wrong."""
 
 import json
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ Input = Request | list[int]
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One request: texts with their prompts, or token ids; components to keep; how numbers are spelled.
+class Parameters:
+    """One request: texts with their prompts, or token ids; the components to keep; the encoding of numbers.
 
-    `prompt` is None for token ids, which may begin with any.
+    `prompt` is None for token ids, which may begin with any prompt.
     """
 
     inputs: list[Input]
@@ -29,70 +29,71 @@ class Asked:
     base64: bool
 
 
-def read(body: bytes, model: Model, limits: Limits) -> Asked:
-    """What a request asks for.
+def read(body: bytes, model: Model, limits: Limits) -> Parameters:
+    """Parse and check the body of a request.
 
     Raises:
-        ServiceError: 400 for what cannot be done, 404 for another model, 413 for too many texts.
+        ServiceError: 400 for a request that cannot be fulfilled, 404 for another model, 413 for too many
+            texts.
     """
     fields = _fields(body)
     name = fields.get("model", model.name)
     if not isinstance(name, str) or not model.is_called(name):
         raise model.unknown(name)
-    given = _inputs(fields.get("input"), limits)
+    raw = _inputs(fields.get("input"), limits)
     task = _text(fields, "task")
-    titles = _titles(fields.get("title"), given, fields.get("input"))
-    if any(not isinstance(each, str) for each in given):
+    titles = _titles(fields.get("title"), raw, fields.get("input"))
+    if any(not isinstance(each, str) for each in raw):
         if task is not None or titles is not None:
-            raise refused("task and title are for text; token ids are read as they stand.", "input")
-        return Asked(given, None, _dim(fields.get("dimensions"), model), _base64(fields))
-    inputs, prompt = _requests(given, titles, task, model)
-    return Asked(inputs, prompt, _dim(fields.get("dimensions"), model), _base64(fields))
+            raise refused("task and title are for text; token ids are read as they are.", "input")
+        return Parameters(raw, None, _dim(fields.get("dimensions"), model), _base64(fields))
+    inputs, prompt = _requests(raw, titles, task, model)
+    return Parameters(inputs, prompt, _dim(fields.get("dimensions"), model), _base64(fields))
 
 
 def _fields(body: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(body.decode("utf-8"), object_pairs_hook=_once)
+        data = json.loads(body.decode("utf-8"), object_pairs_hook=_once)
     except UnicodeDecodeError as e:
         raise refused(f"The body is not UTF-8 ({e}).", code="invalid_json") from e
     except (ValueError, RecursionError) as e:
-        raise refused(f"The body is not JSON that can be read ({e}).", code="invalid_json") from e
-    if not isinstance(found, dict):
-        raise refused(f"The body is a JSON {_kind(found)}; expected an object.", code="invalid_json")
-    if unknown := sorted(set(found) - set(_FIELDS)):
+        raise refused(f"The body is not valid JSON ({e}).", code="invalid_json") from e
+    if not isinstance(data, dict):
+        raise refused(f"The body is a JSON {_kind(data)}; expected an object.", code="invalid_json")
+    if unknown := sorted(set(data) - set(_FIELDS)):
         raise refused(
             f"Unknown field {unknown[0]!r}; expected some of {list(_FIELDS)}.",
             unknown[0],
             "unknown_parameter",
         )
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: value for name, value in data.items() if value is not None}
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"the field {next(n for n in names if names.count(n) > 1)!r} is there twice")
-    return found
+        raise ValueError(f"the field {next(n for n in names if names.count(n) > 1)!r} appears twice")
+    return fields
 
 
-def _inputs(given: Any, limits: Limits) -> list[Any]:
+def _inputs(value: Any, limits: Limits) -> list[Any]:
     """A list with one str, or one list of ids, per text."""
-    if given is None:
+    if value is None:
         raise refused("There is no input; expected a text, a list of texts, or token ids.", "input")
-    if isinstance(given, str):
-        return [given]
-    if not isinstance(given, list):
-        raise refused(f"input is a JSON {_kind(given)}; expected a text or a list.", "input")
-    if not given:
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, list):
+        raise refused(f"input is a JSON {_kind(value)}; expected a text or a list.", "input")
+    if not value:
         raise refused("input is an empty list; expected at least one text.", "input")
-    if _is_id(given[0]):
-        given = [given]
-    if len(given) > limits.texts:
+    if _is_id(value[0]):
+        value = [value]
+    if len(value) > limits.texts:
         raise too_large(
-            f"input has {len(given)} texts; this service takes {limits.texts} in one request.", "input"
+            f"input has {len(value)} texts; this service takes {limits.texts} in one request.", "input"
         )
-    texts: list[Any] = given
+    texts: list[Any] = value
     first = type(texts[0])
     for index, each in enumerate(texts):
         if type(each) is not first or first not in (str, list):
@@ -112,11 +113,11 @@ def _is_id(value: Any) -> bool:
     return type(value) is int
 
 
-def _titles(given: Any, inputs: list[Any], spelled: Any) -> list[str | None] | None:
-    """One title per text; None where the request has none."""
-    if given is None:
+def _titles(value: Any, inputs: list[Any], spelled: Any) -> list[str | None] | None:
+    """One title per text; None if the request has none."""
+    if value is None:
         return None
-    titles = [given] if isinstance(given, str) and isinstance(spelled, str) else given
+    titles = [value] if isinstance(value, str) and isinstance(spelled, str) else value
     if not isinstance(titles, list) or any(not isinstance(t, str | None) for t in titles):
         raise refused(
             "title is for one text in input; for a list give a list with a title or null for each.", "title"
@@ -139,28 +140,28 @@ def _requests(
     return [Request(with_title(prompt, title), text) for text, title in pairs], prompt
 
 
-def _dim(given: Any, model: Model) -> int | None:
-    if given is None:
+def _dim(value: Any, model: Model) -> int | None:
+    if value is None:
         return None
-    if type(given) is not int or given not in model.dims:
-        raise refused(f"dimensions is {str(given)[:40]}; this model gives {list(model.dims)}.", "dimensions")
-    return given
+    if type(value) is not int or value not in model.dims:
+        raise refused(f"dimensions is {str(value)[:40]}; this model gives {list(model.dims)}.", "dimensions")
+    return value
 
 
 def _base64(fields: dict[str, Any]) -> bool:
-    found = fields.get("encoding_format", "float")
-    if found not in ("float", "base64"):
+    encoding = fields.get("encoding_format", "float")
+    if encoding not in ("float", "base64"):
         raise refused(
-            f"encoding_format is {str(found)[:40]!r}; expected 'float' or 'base64'.", "encoding_format"
+            f"encoding_format is {str(encoding)[:40]!r}; expected 'float' or 'base64'.", "encoding_format"
         )
-    return bool(found == "base64")
+    return bool(encoding == "base64")
 
 
 def _text(fields: dict[str, Any], name: str) -> str | None:
-    found = fields.get(name)
-    if found is not None and not isinstance(found, str):
-        raise refused(f"{name} is a JSON {_kind(found)}; expected a string.", name)
-    return found
+    value = fields.get(name)
+    if value is not None and not isinstance(value, str):
+        raise refused(f"{name} is a JSON {_kind(value)}; expected a string.", name)
+    return value
 
 
 def _kind(value: Any) -> str:
