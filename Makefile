@@ -24,7 +24,7 @@ LEAN ?= dist/lean-$(ARCH)-$(BOARD_PYTHON)
 FOR_BOARD := --quiet --only-binary=:all: --python-version $(BOARD_PYTHON) $(foreach tag,\
     manylinux_2_28 manylinux_2_27 manylinux_2_17 manylinux2014,--platform $(tag)_$(ARCH))
 
-.PHONY: demo test lint types unit test-full test-haswell test-arm test-clients test-audits wheelhouse lean bench ladder peers clean
+.PHONY: demo test lint types unit test-full test-haswell test-arm test-clients test-phone test-audits wheelhouse lean bench ladder peers clean
 
 demo: $(READY)
 	@mkdir -p $(DEMO)
@@ -43,7 +43,7 @@ types: $(READY)
 
 # Two processes of one thread each: faster on two cores than one process of two.
 unit: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not full and not real and not haswell and not arm and not clients and not audits"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not full and not real and not haswell and not arm and not clients and not phone and not audits"
 
 # Full-size stand-in: minutes of work, about 6 GB of disk.
 test-full: $(READY)
@@ -66,6 +66,11 @@ build/clients/.ready: tests/end_to_end/clients/package-lock.json tests/end_to_en
 	cp tests/end_to_end/clients/package.json tests/end_to_end/clients/package-lock.json tests/end_to_end/clients/vectors.mjs build/clients
 	cd build/clients && npm ci --ignore-scripts --no-audit --no-fund
 	@touch $@
+
+# The page of compare-phone in headless Chromium, as wide as a phone: chromium, Node >= 20 and npm must be there.
+test-phone: $(READY)
+	$(BIN)/compare-phone --fetch
+	$(BIN)/pytest -m phone -rA
 
 # Files that other converters wrote, judged by `validate-embedding --audit`. optimum-cli gets an environment of
 # its own; the LiteRT conversion runs where litert-torch is installed.

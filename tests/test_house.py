@@ -68,6 +68,7 @@ VALIDATE_MAY_IMPORT = {
     "embedding_export.files.tokenizer_file",
     "embedding_export.tokenizer.trimming",
     "embedding_export.composing.held_out_texts",
+    "embedding_export.litert.file",
 }
 # Imports against the direction of a package's folders: none.
 LATE: tuple[tuple[str, str], ...] = ()

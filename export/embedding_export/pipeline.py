@@ -6,7 +6,7 @@ exporter does not import the validator.
 
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -155,7 +155,29 @@ def _check_same(checkpoint: Checkpoint, bundle: Path, options: ExportOptions) ->
             f"The bundle's vocabulary is trimmed to {old.tokenizer.alphabet}, this export's to "
             f"{options.alphabet} (None: not trimmed). Give the same --alphabet, or --overwrite."
         )
+    if old.max_seq_length != checkpoint.max_seq_length:
+        raise ExportError(
+            f"The bundle's graphs take texts of {old.max_seq_length} tokens, this export's "
+            f"{checkpoint.max_seq_length}. Give --max-length {old.max_seq_length}, or --overwrite."
+        )
+    if other := _computed_otherwise(old, checkpoint):
+        raise ExportError(
+            f"The bundle's graphs were made from the same weights, and differ from this export in {other}: "
+            "they would give other vectors. Export as the bundle was, or --overwrite."
+        )
     return old
+
+
+def _computed_otherwise(old: Manifest, checkpoint: Checkpoint) -> str:
+    """What decides about vectors besides weights and vocabulary, and is not as in the bundle."""
+    new = describe.architecture(checkpoint)
+    names = [f.name for f in fields(new) if getattr(new, f.name) != getattr(old.architecture, f.name)]
+    own = {
+        "stages": (old.stages, describe.stages(checkpoint)),
+        "include_prompt": (old.include_prompt, checkpoint.include_prompt),
+        "do_lower_case": (old.tokenizer.do_lower_case, checkpoint.do_lower_case),
+    }
+    return ", ".join([*names, *(name for name, (before, now) in own.items() if before != now)])
 
 
 def _write_tokenizer(

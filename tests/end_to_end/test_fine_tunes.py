@@ -1,9 +1,6 @@
 """Fine-tunes with other stages: a Dropout, any number of Dense, a stored dimension; exported and proved."""
 
 import json
-import re
-import subprocess
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from advice import run_advised
 from conftest import assumed
 from edits import change, reference
 from sentence_transformers import SentenceTransformer
@@ -165,11 +163,8 @@ def test_a_dense_stage_as_bin_is_converted_as_advised(tiny_checkpoint: Path, tmp
     assert (tmp_path / "old" / "2_Dense" / "pytorch_model.bin").exists()
     with pytest.raises(CheckpointError, match=r"2_Dense has its weights as pytorch_model\.bin") as caught:
         load_checkpoint(tmp_path / "old")
-    advised = re.search(r'python -c "(.*)"', str(caught.value))
-    assert advised
-    code = advised[1].replace("CHECKPOINT", str(tmp_path / "old"))
-    subprocess.run([sys.executable, "-c", code.replace("NEW_FOLDER", str(tmp_path / "new"))], check=True)
-    export_bundle(load_checkpoint(tmp_path / "new"), tmp_path / "bundle", ExportOptions(("fp32",)), assumed)
+    converted = run_advised(str(caught.value), tmp_path)
+    export_bundle(load_checkpoint(converted), tmp_path / "bundle", ExportOptions(("fp32",)), assumed)
     with Embedder(tmp_path / "bundle", threads=1) as embedder:
         np.testing.assert_allclose(embedder.encode(TEXTS), wanted, atol=1e-5)
 

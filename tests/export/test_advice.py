@@ -2,15 +2,16 @@
 
 import json
 import re
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from advice import run_advised
 from conftest import assumed
+from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 
 from embedding_export.checkpoint.checkpoint import load_checkpoint
@@ -39,41 +40,60 @@ def refusal(checkpoint: Path) -> str:
     return str(caught.value)
 
 
-def with_adapter(model: SentenceTransformer) -> None:
+ADAPTERS: dict[str, Callable[[Any, Any], object]] = {
+    "add_adapter": lambda model, config: model.add_adapter(config),
+    "add_adapter of the encoder": lambda model, config: model[0].auto_model.add_adapter(config),
+}
+
+
+def shaken(model: SentenceTransformer) -> None:
     """LoRA matrices as training leaves them: those that begin as zeros are zeros no more."""
-    peft: Any = pytest.importorskip("peft")
-    kind = peft.TaskType.FEATURE_EXTRACTION
     torch.manual_seed(1)
-    model.add_adapter(peft.LoraConfig(task_type=kind, r=4, target_modules=["q_proj", "v_proj", "up_proj"]))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
                 parameter.normal_(0, 0.5)
 
 
-def test_an_adapter_is_merged_as_advised(tiny_checkpoint: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ADAPTERS)
+@pytest.mark.parametrize("settings", [{}, {"use_dora": True, "use_rslora": True}])
+def test_an_adapter_is_merged_as_advised(
+    way: str, settings: dict[str, Any], tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    peft: Any = pytest.importorskip("peft")
     model = reference(tiny_checkpoint)
     plain = model.encode(TEXT)
-    with_adapter(model)
+    kind = peft.TaskType.FEATURE_EXTRACTION
+    targets = ["q_proj", "v_proj", "up_proj"]
+    ADAPTERS[way](model, peft.LoraConfig(task_type=kind, r=4, target_modules=targets, **settings))
+    shaken(model)
     wanted = model.encode(TEXT)
-    model.save_pretrained(str(tmp_path / "tuned"))
-    message = refusal(tmp_path / "tuned")
-    advice = re.search(r"installed: (.*) and export", message)
-    assert advice and str(tiny_checkpoint) in message
-    imports = (
-        "from peft import PeftModel; from transformers import AutoModel; "
-        "from sentence_transformers import SentenceTransformer; "
-    )
-    code = imports + advice[1].replace("NEW_FOLDER", repr(str(tmp_path / "merged")))
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-    found = exported(tmp_path / "merged", tmp_path / "bundle")
+    model.save_pretrained(str(tmp_path / "tuned it's"))
+    message = refusal(tmp_path / "tuned it's")
+    assert str(tiny_checkpoint) in message
+    found = exported(run_advised(message, tmp_path), tmp_path / "bundle")
     np.testing.assert_allclose(found, wanted, atol=1e-5)
     assert np.abs(found - plain).max() > 1e-3
 
 
-def test_an_adapter_without_a_base_is_refused(tiny_checkpoint: Path, tmp_path: Path, editable: Path) -> None:
-    (editable / "adapter_config.json").write_text("{}")
-    assert "AutoModel.from_pretrained('BASE'" in refusal(editable)
+@pytest.mark.parametrize("base", ["/home/trainer/base", "", None])
+def test_an_adapter_whose_base_is_elsewhere(base: str | None, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Trained on another machine: its base is named first, and then the command works."""
+    peft: Any = pytest.importorskip("peft")
+    model = reference(tiny_checkpoint)
+    model.add_adapter(peft.LoraConfig(r=4, target_modules=["q_proj"]))
+    shaken(model)
+    wanted = model.encode(TEXT)
+    model.save_pretrained(str(tmp_path / "tuned"))
+    file = tmp_path / "tuned" / "adapter_config.json"
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps(config | {"base_model_name_or_path": base}))
+    message = refusal(tmp_path / "tuned")
+    assert f"trained on {base or 'a model that it does not name'}, which is not here: put" in message
+    assert "into adapter_config.json, as base_model_name_or_path" in message and "python" not in message
+    file.write_text(json.dumps(config | {"base_model_name_or_path": str(tiny_checkpoint)}))
+    merged = run_advised(refusal(tmp_path / "tuned"), tmp_path)
+    np.testing.assert_allclose(exported(merged, tmp_path / "bundle"), wanted, atol=1e-5)
 
 
 def test_an_adapter_is_merged_before_saving(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -101,7 +121,7 @@ def test_lost_lower_case_is_put_back_as_advised(lowering: Path, editable: Path, 
     wanted = reference(editable).encode(TEXT)
     assert np.abs(reference(lowering).encode(TEXT) - wanted).max() > 1e-3, "the reference has lost it"
     message = refusal(lowering)
-    advice = re.search(r'Put ("do_lower_case": true) into (sentence_bert_config\.json)', message)
+    advice = re.search(r'put ("do_lower_case": true) into (sentence_bert_config\.json)', message)
     assert advice
     file = lowering / advice[2]
     file.write_text(json.dumps(json.loads(file.read_text()) | json.loads(f"{{{advice[1]}}}")))
@@ -133,15 +153,53 @@ def test_lower_case_anywhere_in_the_tokenizer(normalizer: dict[str, Any], editab
     assert "do_lower_case" in refusal(editable)
 
 
-def test_a_missing_tokenizer_json_is_written_as_advised(editable: Path) -> None:
-    """The advice names the call; here it is made on a folder that has a tokenizer.json all the same."""
+def test_a_missing_tokenizer_json_is_written_as_advised(editable: Path, tmp_path: Path) -> None:
+    """The advice names the command; here it is run on a folder that has a tokenizer.json all the same."""
     (editable / "tokenizer.json").rename(editable / "kept.json")
     (editable / "tokenizer.model").write_bytes(b"\n")
     message = refusal(editable)
     (editable / "kept.json").rename(editable / "tokenizer.json")
     (editable / "tokenizer.model").unlink()
-    call = re.search(r"installed: (.*)$", message)
-    assert call
-    code = f"from transformers import AutoTokenizer; CHECKPOINT = {str(editable)!r}; {call[1]}"
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    run_advised(message, tmp_path)
     assert load_checkpoint(editable)
+
+
+def as_bin(folder: Path) -> None:
+    """A folder's weights as versions before 3.0.1 kept them."""
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+
+
+BINS = {
+    "encoder": ("",),
+    "one Dense": ("3_Dense",),
+    "both Dense": ("2_Dense", "3_Dense"),
+    "all": ("", "2_Dense", "3_Dense"),
+}
+
+
+@pytest.mark.parametrize("which", BINS)
+def test_weights_as_bin_are_converted_as_advised(which: str, editable: Path, tmp_path: Path) -> None:
+    wanted = reference(editable).encode(TEXT)
+    for part in BINS[which]:
+        as_bin(editable / part)
+    message = refusal(editable)
+    assert "pytorch_model.bin; expected model.safetensors" in message
+    found = exported(run_advised(message, tmp_path), tmp_path / "bundle")
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_an_encoder_in_a_folder_of_its_own_is_moved_as_advised(editable: Path, tmp_path: Path) -> None:
+    """As sentence-transformers saved models before version 3."""
+    wanted = reference(editable).encode(TEXT)
+    own = editable / "0_Transformer"
+    own.mkdir()
+    for file in [p for p in editable.iterdir() if p.is_file()]:
+        if file.name not in ("modules.json", "config_sentence_transformers.json", "README.md"):
+            file.rename(own / file.name)
+    modules = json.loads((editable / "modules.json").read_text())
+    modules[0]["path"] = "0_Transformer"
+    (editable / "modules.json").write_text(json.dumps(modules))
+    np.testing.assert_allclose(reference(editable).encode(TEXT), wanted, atol=1e-6)
+    found = exported(run_advised(refusal(editable), tmp_path), tmp_path / "bundle")
+    np.testing.assert_allclose(found, wanted, atol=1e-5)

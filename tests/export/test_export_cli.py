@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import standin
+from edits import change
 
 from embedding_export import cli
 from embedding_export.bundle import graphs
@@ -117,6 +118,47 @@ def test_add_replaces_the_same_graph_and_refuses_other_weights(
     standin.write(tmp_path / "other", standin.Options(seed=1))
     assert cli.main([str(tmp_path / "other"), str(target), "--add", "--precision", "fp32"]) == 1
     assert "made from other weights" in capsys.readouterr().err
+    assert _files(target) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "changed", "said"),
+    [
+        (["--max-length", "64"], {}, "take texts of 2048 tokens, this export's 64. Give --max-length 2048"),
+        (
+            [],
+            {"1_Pooling/config.json": {"include_prompt": False}},
+            "differ from this export in include_prompt",
+        ),
+        (
+            [],
+            {"sentence_bert_config.json": {"do_lower_case": True}},
+            "in do_lower_case: they would give other",
+        ),
+        (
+            [],
+            {"2_Dense/config.json": {"activation_function": "torch.nn.modules.activation.Tanh"}},
+            "in stages",
+        ),
+    ],
+)
+def test_add_refuses_what_computes_something_else(
+    export: Callable[..., int],
+    editable: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    changed: dict[str, Any],
+    said: str,
+) -> None:
+    """The same weights, and other vectors: graphs of one bundle are one model."""
+    target = tmp_path / "bundle"
+    assert export(target) == 0
+    before = _files(target)
+    for name, values in changed.items():
+        change(editable / name, values)
+    assert cli.main([str(editable), str(target), "--add", "--precision", "fp16", *options]) == 1
+    assert said in capsys.readouterr().err
     assert _files(target) == before
 
 

@@ -84,7 +84,7 @@ def test_layers_of_another_shape_have_a_schema_of_their_own(data: dict[str, Any]
     assert manifest.architecture.global_layers == GlobalLayers(1, 512)
     assert json.loads(manifest.to_json()) == second
     for wrong in (second | {"schema_version": 1}, data | {"schema_version": 2}):
-        with pytest.raises(BundleError, match=r"has schema_version \d, and an architecture"):
+        with pytest.raises(BundleError, match=r"has schema_version \d, but its architecture"):
             Manifest.from_json(json.dumps(wrong))
 
 

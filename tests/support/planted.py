@@ -96,7 +96,7 @@ FAULTS: dict[str, tuple[Precision, Callable[[Patch], None]]] = {
 Q4_0_FAULTS = {name: plant for name, (p, plant) in FAULTS.items() if p == "int4" and "no zero" not in name}
 Q4_0_FAULTS["int4: nibbles swapped"] = _swap_nibbles("pack_pairs")
 # The same in LiteRT files, whose codes have no zero points.
-SYMMETRIC = ("compensated_symmetric_rows", "compensated_symmetric")
+SYMMETRIC = ("int4_symmetric", "compensated_symmetric")
 LITERT_FAULTS: dict[str, tuple[Precision, Callable[[Patch], None]]] = {
     **{name: fault for name, fault in FAULTS.items() if fault[0] == "int8"},
     "int4: two rows' scales swapped": ("int4", _changed(_swapped_scales, SYMMETRIC, UP)),

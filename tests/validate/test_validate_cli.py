@@ -19,6 +19,8 @@ from embedding_runtime import Embedder
 from embedding_runtime.bundle import Source
 from embedding_runtime.errors import BundleError
 from embedding_validate.cli import main
+from embedding_validate.diagnosis import diagnosis
+from embedding_validate.parity import parity
 from embedding_validate.probes.probes import Probe, ProbeSet
 from embedding_validate.reference import file as reference_file
 from embedding_validate.reference.answers import Answer, Answers
@@ -95,6 +97,21 @@ def test_a_miss_is_exit_1_named_and_written(
     data = json.loads((bundle / "parity.json").read_text(encoding="utf-8"))
     graph = data["graphs"]["onnx/fp32"]
     assert graph["status"] == "failed" and graph["findings"][0]["name"] == "prompt missing"
+
+
+def test_a_failing_run_reads_the_manifest_once(
+    bundle: Path, tiny_checkpoint: Path, texts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Verdict and diagnosis use the manifest that the command has read, even if the file changes later."""
+
+    def again(_: Path) -> None:
+        raise AssertionError("the manifest is read again")
+
+    prompts = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))["prompts"]
+    _change(bundle, prompts={**prompts, "query": ""})
+    monkeypatch.setattr(parity, "load_manifest", again)
+    monkeypatch.setattr(diagnosis, "load_manifest", again)
+    assert main([str(bundle), "--reference", str(tiny_checkpoint), "--texts", str(texts)]) == 1
 
 
 @pytest.mark.parametrize("text", ['{"graphs"', '{"schema_version": 0, "graphs": {}}'])

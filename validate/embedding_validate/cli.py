@@ -54,14 +54,16 @@ def _run(options: argparse.Namespace) -> int:
 
         golden.require(source.name, manifest.architecture.parameters)
     if stored is not None:
-        return _parity(options, stored, None)
+        return _parity(options, manifest, stored, None)
     if options.examples:
         from embedding_validate.reference.reference import Reference
 
         _say(f"loading the reference of {source.name}")
         return _examples(options, manifest, Reference.load(checkpoint))
     answers = _answers(options, checkpoint, manifest, own)
-    return (_audit if options.audit else _parity)(options, answers, checkpoint)
+    if options.audit:
+        return _audit(options, answers, checkpoint)
+    return _parity(options, manifest, answers, checkpoint)
 
 
 def _cross(options: argparse.Namespace) -> int:
@@ -132,7 +134,7 @@ def _answers(options: argparse.Namespace, checkpoint: Any, manifest: Any, own: A
     return answers
 
 
-def _parity(options: argparse.Namespace, answers: Any, checkpoint: Any) -> int:
+def _parity(options: argparse.Namespace, manifest: Any, answers: Any, checkpoint: Any) -> int:
     from embedding_validate.parity import parity
 
     progress = _Progress()
@@ -140,6 +142,7 @@ def _parity(options: argparse.Namespace, answers: Any, checkpoint: Any) -> int:
         options.bundle,
         answers,
         progress,
+        manifest=manifest,
         execution=_execution(checkpoint, answers),
         weights=_weights(checkpoint),
         tutorial=options.golden,
@@ -150,7 +153,7 @@ def _parity(options: argparse.Namespace, answers: Any, checkpoint: Any) -> int:
         from embedding_validate.reference.reference import Reference
 
         _say("looking for what is wrong")
-        report = diagnose(options.bundle, report, Reference.load(checkpoint), answers)
+        report = diagnose(options.bundle, report, Reference.load(checkpoint), answers, manifest)
     _show(options, report)
     _say(f"wrote {report.write(options.bundle)}")
     _write_page(options.bundle)

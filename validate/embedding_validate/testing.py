@@ -68,6 +68,7 @@ def _with_checkpoint(bundle: Path, checkpoint: str, own: Sequence[str] | None) -
     return parity.check(
         bundle,
         answers,
+        manifest=manifest,
         execution=Execution(loaded.checkpoint, answers),
         weights=partial(weights.compare_weights, loaded.checkpoint),
     )

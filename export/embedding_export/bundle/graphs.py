@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from embedding_export.architectures.registry import tensor_specs
 from embedding_export.audit.audit import audit_graph
 from embedding_export.bundle import describe
 from embedding_export.bundle.golden import SpecialIds, golden_vectors, held_out_ids
@@ -34,6 +35,7 @@ from embedding_export.weights.precisions import (
     LitertRow,
     PrecisionRow,
     precision_row,
+    recipe_for,
 )
 from embedding_export.weights.sample import OPTION
 from embedding_runtime.bundle import Format, Graph, Parity, Precision
@@ -211,7 +213,7 @@ def _write_onnx(
     graph = Graph(
         format="onnx",
         precision=precision,
-        recipe=_recipe(row, source),
+        recipe=_recipe(recipe_for(row.recipe, row.storage, tensor_specs(checkpoint.config)), row, source),
         file=path.relative_to(folder).as_posix(),
         external_data=(data.relative_to(folder).as_posix(),),
         inputs=INPUTS,
@@ -252,7 +254,7 @@ def _write_litert(
     graph = Graph(
         format="litert",
         precision=precision,
-        recipe=_recipe(row, source),
+        recipe=_recipe(recipe_for(row.recipe, row.per_layer, tensor_specs(checkpoint.config)), row, source),
         file=path.relative_to(folder).as_posix(),
         external_data=(),
         inputs=(names.input,),
@@ -272,9 +274,9 @@ def _write_litert(
     return graph, compared
 
 
-def _recipe(row: PrecisionRow | LitertRow, source: Source) -> dict[str, str]:
+def _recipe(recipe: dict[str, str], row: PrecisionRow | LitertRow, source: Source) -> dict[str, str]:
     """What was done, and by which texts."""
-    return {**row.recipe, "calibration": source.special.calibration} if row.calibrated else row.recipe
+    return {**recipe, "calibration": source.special.calibration} if row.calibrated else recipe
 
 
 def remove(graph: Graph, folder: Path) -> None:

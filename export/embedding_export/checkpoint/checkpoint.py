@@ -13,7 +13,7 @@ from embedding_export.architectures.interface.figures import Figures
 from embedding_export.architectures.interface.ops import DenseStage
 from embedding_export.architectures.registry import read_figures
 from embedding_export.checkpoint.model_tensors import read_model_tensors
-from embedding_export.checkpoint.stages import Stages, read_stages
+from embedding_export.checkpoint.stages import Stages, check_encoder_folder, read_stages
 from embedding_export.checkpoint.text_config import (
     PromptConfig,
     SimilarityName,
@@ -23,7 +23,8 @@ from embedding_export.checkpoint.text_config import (
     read_text_config,
 )
 from embedding_export.errors import CheckpointError
-from embedding_export.files.hub import locate
+from embedding_export.files.commands import NEW_FOLDER, python_command
+from embedding_export.files.hub import is_hub_id, locate
 from embedding_export.files.json_files import read_fields
 from embedding_export.files.tensors import Tensor, fingerprint
 from embedding_export.files.tokenizer_file import TokenizerFile
@@ -94,6 +95,7 @@ def load_checkpoint(
     where = locate(name_or_path, revision, lambda file: read_figures(file, sliding_window))
     folder = where.folder
     _refuse_adapter(folder)
+    check_encoder_folder(folder)
     config, repairs = read_figures(folder / "config.json", sliding_window)
     stages = read_stages(folder, config.output_size)
     text = read_text_config(folder, config.max_position_embeddings, max_length)
@@ -152,16 +154,27 @@ def _tokens_left_out(tokenizer: TokenizerFile, rows: int) -> tuple[str, ...]:
 
 def _refuse_adapter(folder: Path) -> None:
     file = folder / "adapter_config.json"
-    if file.exists():
-        base = read_fields(file).values.get("base_model_name_or_path") or "BASE"
+    if not file.exists():
+        return
+    refusal = f"{folder} holds an adapter (adapter_config.json) that is not merged into the model. "
+    base = str(read_fields(file).values.get("base_model_name_or_path") or "")
+    if not base or not (Path(base).is_dir() or is_hub_id(base)):
         raise CheckpointError(
-            f"{folder} holds an adapter (adapter_config.json) that is not merged into the model. Merge it "
-            f"where sentence-transformers and peft are installed: m = SentenceTransformer({str(folder)!r}); "
-            f"base = AutoModel.from_pretrained({base!r}, dtype='float32'); "
-            f"m[0].model = PeftModel.from_pretrained(base, {str(folder)!r}).merge_and_unload(); "
-            "m.save_pretrained(NEW_FOLDER) and export NEW_FOLDER. (PeftModel is peft's, AutoModel that of "
-            "transformers.)"
+            f"{refusal}It was trained on {base or 'a model that it does not name'}, which is not here: put "
+            "the folder or hub id of that model into adapter_config.json, as base_model_name_or_path, and "
+            "export again: then this message has the command that merges it."
         )
+    code = (
+        "from peft import PeftModel; from sentence_transformers import SentenceTransformer; "
+        f"from transformers import AutoModel; m = SentenceTransformer({str(folder)!r}); "
+        f"base = AutoModel.from_pretrained({base!r}, dtype='float32'); "
+        f"m[0].model = PeftModel.from_pretrained(base, {str(folder)!r}).merge_and_unload(); "
+        f"m.save_pretrained({NEW_FOLDER!r})"
+    )
+    raise CheckpointError(
+        f"{refusal}Where sentence-transformers and peft are installed, one command merges it to "
+        f"{NEW_FOLDER}, which can be exported: {python_command(code)}"
+    )
 
 
 def _qat(name: str, config: Path) -> str | None:

@@ -51,7 +51,7 @@ def read_model_tensors(
     tensors = {name: _tensor(name, spec, in_files) for name, spec in specs.items()}
     for stage, path in zip(stages.dense, stages.dense_folders, strict=True):
         names = {"linear.weight": stage.weight} | ({"linear.bias": stage.bias} if stage.bias else {})
-        part = read_weights(path)
+        part = read_weights(path, checkpoint=folder)
         shapes: Shapes = {"linear.weight": (stage.out_features, stage.in_features)}
         _refuse_difference(path, shapes | dict.fromkeys(list(names)[1:], (stage.out_features,)), part)
         tensors |= {new: dataclasses.replace(part[old], name=new) for old, new in names.items()}

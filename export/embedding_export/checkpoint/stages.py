@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from embedding_export.architectures.interface.ops import DenseStage
 from embedding_export.errors import CheckpointError
+from embedding_export.files.commands import NEW_FOLDER, saving_again
 from embedding_export.files.json_files import read_fields, read_fields_if_present, read_json
 
 _TYPE = re.compile(
@@ -57,11 +58,6 @@ def read_stages(folder: Path, output_size: int) -> Stages:
             f"{folder / 'modules.json'} lists the stages {', '.join(kinds)}; expected Transformer, "
             "Pooling, any number of Dense, and Normalize or nothing. No other order is supported."
         )
-    if modules[0][1] != folder:
-        raise CheckpointError(
-            f"The encoder is in {modules[0][1]}; expected it in {folder} itself. Load the checkpoint with "
-            "sentence-transformers and save it again."
-        )
     folders = tuple(path for kind, path in modules if kind == "Dense")
     modules = [module for module in modules if module[0] != "Dropout"]
     include_prompt = _read_pooling(modules[1][1] / "config.json", output_size)
@@ -72,6 +68,21 @@ def read_stages(folder: Path, output_size: int) -> Stages:
     for i, path in enumerate(folders):
         dense.append(_read_dense(path / "config.json", i, dense[-1].out_features if dense else output_size))
     return Stages(tuple(dense), folders, normalize, include_prompt)
+
+
+def check_encoder_folder(folder: Path) -> None:
+    """Refuse a checkpoint whose encoder is in a folder of its own, before its files are reported as missing.
+
+    Raises:
+        CheckpointError: the message says how to move it.
+    """
+    file = folder / "modules.json"
+    modules = _read_modules(file) if file.exists() else []
+    if modules and modules[0][0] == "Transformer" and modules[0][1] != folder:
+        raise CheckpointError(
+            f"The encoder is in {modules[0][1]}; expected it in {folder} itself. Where sentence-transformers "
+            f"is installed, one command saves it so, as {NEW_FOLDER}: {saving_again(folder)}"
+        )
 
 
 def _read_modules(file: Path) -> list[tuple[str, Path]]:

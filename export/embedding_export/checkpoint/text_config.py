@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from embedding_export.checkpoint.chat_template import check_chat_template
 from embedding_export.errors import CheckpointError
+from embedding_export.files.commands import python_command
 from embedding_export.files.json_files import Fields, read_fields_if_present
 
 # What EmbeddingGemma 2 is made for (its card); its config.json speaks of 262,144 positions.
@@ -130,9 +131,14 @@ def find_tokenizer(folder: Path) -> Path:
     """
     path = folder / "tokenizer.json"
     if not path.exists() and (folder / "tokenizer.model").exists():
+        where = repr(str(folder))
+        code = (
+            "from transformers import AutoTokenizer; "
+            f"AutoTokenizer.from_pretrained({where}).save_pretrained({where})"
+        )
         raise CheckpointError(
-            f"{folder} has tokenizer.model but no tokenizer.json. Write it where transformers is installed: "
-            "AutoTokenizer.from_pretrained(CHECKPOINT).save_pretrained(CHECKPOINT)"
+            f"{folder} has tokenizer.model but no tokenizer.json. Where transformers is installed, one "
+            f"command writes it: {python_command(code)}"
         )
     return path
 

@@ -57,13 +57,18 @@ def locate(
         raise CheckpointError(
             f"{path} is a file; expected the checkpoint's folder: give {path.parent} instead."
         )
-    if not isinstance(name_or_path, str) or not _HUB_ID.fullmatch(name_or_path) or ".." in name_or_path:
+    if not isinstance(name_or_path, str) or not is_hub_id(name_or_path):
         raise CheckpointError(
             f"No such folder: {name_or_path}. Expected a sentence-transformers folder, or a hub id such as "
             "google/embeddinggemma-300m or google/embeddinggemma-2."
         )
     folder = _download(name_or_path, revision, check_config)
     return Location(folder, name_or_path, folder.name)
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name has the form `organisation/name`."""
+    return bool(_HUB_ID.fullmatch(name)) and ".." not in name
 
 
 def _existing(name_or_path: str | Path) -> Path | None:
@@ -77,10 +82,16 @@ def _existing(name_or_path: str | Path) -> Path | None:
 def _local(path: Path) -> Location:
     """A folder; one inside the hub's own cache keeps its id and commit."""
     path = path.resolve()
-    repository = path.parent.parent.name
-    if path.parent.name == "snapshots" and repository.startswith("models--"):
-        return Location(path, repository.removeprefix("models--").replace("--", "/"), path.name)
-    return Location(path, path.name, None)
+    hub = hub_id_of(path)
+    return Location(path, *hub) if hub else Location(path, path.name, None)
+
+
+def hub_id_of(folder: Path) -> tuple[str, str] | None:
+    """Id and commit of a folder of the hub's own cache; None for any other."""
+    repository = folder.parent.parent.name
+    if folder.parent.name != "snapshots" or not repository.startswith("models--"):
+        return None
+    return repository.removeprefix("models--").replace("--", "/"), folder.name
 
 
 def _download(hub_id: str, revision: str | None, check_config: Callable[[Path], object]) -> Path:

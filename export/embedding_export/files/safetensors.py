@@ -11,26 +11,26 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from embedding_export.errors import CheckpointError
+from embedding_export.files.commands import NEW_FOLDER, saving_again
 from embedding_export.files.json_files import read_fields
 from embedding_export.files.tensors import DType, Tensor
 
 _DTYPES: dict[str, DType] = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 _MAX_HEADER_BYTES = 100_000_000  # the limit that the safetensors library sets
-_CONVERT = (
-    'python -c "from sentence_transformers import SentenceTransformer; '
-    "SentenceTransformer('CHECKPOINT').save_pretrained('NEW_FOLDER')\""
-)
 
 
 def _is_nothing(_name: str) -> bool:
     return False
 
 
-def read_weights(folder: Path, left_out: Callable[[str], bool] = _is_nothing) -> dict[str, Tensor]:
+def read_weights(
+    folder: Path, left_out: Callable[[str], bool] = _is_nothing, *, checkpoint: Path | None = None
+) -> dict[str, Tensor]:
     """Map every tensor of a folder by its name in the file, except those for which `left_out` is true.
 
     Those may have any type and no axis: only their byte ranges are checked. The precedence is that of
-    transformers: `model.safetensors`, then `model.safetensors.index.json` and its shards.
+    transformers: `model.safetensors`, then `model.safetensors.index.json` and its shards. `checkpoint` is the
+    folder of the whole checkpoint if `folder` lies within it.
 
     Raises:
         CheckpointError: no weights, weights in another format, or a damaged or inconsistent file.
@@ -44,14 +44,15 @@ def read_weights(folder: Path, left_out: Callable[[str], bool] = _is_nothing) ->
         p.name for pattern in ("*.bin", "*.pt", "*.h5", "*.gguf") for p in folder.glob(pattern)
     ):
         raise CheckpointError(
-            f"{folder} has its weights as {', '.join(other_formats[:3])}; expected model.safetensors. "
-            "Convert the checkpoint where sentence-transformers is installed, and export NEW_FOLDER: "
-            f"{_CONVERT}"
+            f"{folder} has its weights as {', '.join(other_formats[:3])}; expected model.safetensors. Where "
+            f"sentence-transformers is installed, one command converts the checkpoint to {NEW_FOLDER}, which "
+            f"can be exported: {saving_again(checkpoint or folder)}"
         )
     raise CheckpointError(
         f"{folder} has no weights: expected model.safetensors, or model.safetensors.index.json with its "
-        "shards. Fetch the checkpoint again, completely; if its source has only pytorch_model.bin, convert "
-        f"that first: {_CONVERT}"
+        "shards. Fetch the checkpoint again, completely; if its source has pytorch_model.bin instead, one "
+        "command, where sentence-transformers is installed, converts it to "
+        f"{NEW_FOLDER}: {saving_again(checkpoint or folder)}"
     )
 
 

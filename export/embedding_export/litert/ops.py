@@ -22,6 +22,10 @@ NEG = np.float32(-3e4)
 # Queries per block where local attention is cut into blocks (64 and 256 are slower by 6 % or more at 1,024
 # tokens on two x86 cores).
 CHUNK = 128
+# Longer texts attend in blocks of so many queries, one after the other, where each query sees all keys: at
+# 8,192 tokens the scores of all queries of a global layer would take 1 GB at once.
+ATTENDED_AT_ONCE = 2_048
+QUERIES_IN_TURN = 256
 
 
 @dataclass(frozen=True)
@@ -98,15 +102,20 @@ class LitertOps:
 
     def attention(self, q: Value, k: Value, v: Value, layer: Layer) -> Value:
         side = self._side(layer.window)
-        blocks, block = (self.length // CHUNK, CHUNK) if side else (1, self.length)
-        queries = self._queries(q, blocks, layer)
+        blocks = self.length // CHUNK if side else 1
+        if layer.window is None and self.length > ATTENDED_AT_ONCE:
+            queries = self._queries_in_turn(q, layer)
+        else:
+            queries = [self._queries(q, blocks, layer)]
         keys, values = (self._keys(self._reshape(x, self.length, -1), blocks, side, layer) for x in (k, v))
-        rows, wide = queries.shape[-2], keys.shape[-2]
-        scores = self._product(queries, keys, transpose=True)  # [blocks, KV, block * group, keys]
-        split = self._reshape(scores, *scores.shape[:-2], block, layer.group, wide)
-        attended = self._softmax(self._add(split, self._bias(layer.window, blocks, side)))
-        out = self._product(self._reshape(attended, *scores.shape[:-2], rows, wide), values)
-        return self._join_heads(out, layer)
+        parts = []
+        for block in queries:
+            scores = self._product(block, keys, transpose=True)  # [blocks, KV, block * group, keys]
+            split = self._reshape(scores, *scores.shape[:-2], -1, layer.group, scores.shape[-1])
+            weights = self._softmax(self._add(split, self._bias(layer.window, blocks, side)))
+            out = self._product(self._reshape(weights, *scores.shape), values)
+            parts.append(self._join_heads(out, layer))
+        return self._concat(parts, 0) if len(parts) > 1 else parts[0]
 
     def gelu_gate(self, gate: Value, up: Value) -> Value:
         return self._times(self.s.op("GELU", [gate], gate.shape, approximate=True), up)
@@ -174,12 +183,21 @@ class LitertOps:
         minus = self._mul(sin, np.array([-1], np.float32))
         return self._concat([self._concat([cos, minus], 3), self._concat([sin, cos], 3)], 2)
 
+    def _queries_in_turn(self, q: Value, layer: Layer) -> list[Value]:
+        """[S, N, D] as blocks of [1, KV, block * group, D]."""
+        blocks = []
+        for first in range(0, self.length, QUERIES_IN_TURN):
+            shape = (min(QUERIES_IN_TURN, self.length - first), *q.shape[1:])
+            block = self.s.op("SLICE", [q, self.s.ints(first, 0, 0), self.s.ints(*shape)], shape)
+            blocks.append(self._queries(block, 1, layer))
+        return blocks
+
     def _queries(self, q: Value, blocks: int, layer: Layer) -> Value:
-        """[S, N, D] as [blocks, KV, block * group, D]: queries of one key head stand together."""
+        """[queries, N, D] as [blocks, KV, block * group, D]: queries of one key head stand together."""
         kv, d = layer.kv_heads, layer.head_dim
         if kv == 1:
             return self._reshape(q, blocks, 1, -1, d)
-        q = self._reshape(q, blocks, self.length // blocks, kv, layer.group * d)
+        q = self._reshape(q, blocks, -1, kv, layer.group * d)
         return self._reshape(self._transpose(q, 0, 2, 1, 3), blocks, kv, -1, d)
 
     def _keys(self, x: Value, blocks: int, side: int, layer: Layer) -> Value:
@@ -207,8 +225,7 @@ class LitertOps:
         )
 
     def _bias(self, window: int | None, blocks: int, side: int) -> Value:
-        """The additive mask for scores [blocks, KV, block, group, keys]: 0 where a query attends to a key,
-        else NEG."""
+        """The mask added to scores [blocks, KV, block, group, keys]: 0 where a query attends, else NEG."""
         key = window if window is not None and window < self.length - 1 else None
         if key not in self._biases:
             bias = self._padding_bias(blocks, side)
@@ -225,11 +242,11 @@ class LitertOps:
         return self._reshape(self._mul(missing, np.array([NEG])), blocks, 1, 1, 1, -1)
 
     def _join_heads(self, out: Value, layer: Layer) -> Value:
-        """[blocks, KV, block * group, D] as [S, N * D]."""
+        """[blocks, KV, block * group, D] as [queries, N * D]."""
         if layer.kv_heads > 1:
             out = self._reshape(out, out.shape[0], layer.kv_heads, -1, layer.group * layer.head_dim)
             out = self._transpose(out, 0, 2, 1, 3)
-        return self._reshape(out, self.length, -1)
+        return self._reshape(out, -1, layer.kv_heads * layer.group * layer.head_dim)
 
     def _reshape(self, x: Value, *shape: int) -> Value:
         fixed = int(np.prod([n for n in shape if n > 0]))

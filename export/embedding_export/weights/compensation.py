@@ -101,20 +101,6 @@ def compensated_rows(values: Floats, moments: Floats, block: int) -> Int4Rows:
     return replace(found, codes=np.ascontiguousarray(codes).reshape(found.codes.shape).astype(np.uint8))
 
 
-def compensated_symmetric_rows(values: Floats, moments: Floats, block: int) -> Int4Symmetric:
-    """`compensated_rows` without zero points.
-
-    Raises:
-        ExportError: rows are no multiple of `block` long.
-    """
-    damped = _damped(moments, TABLE_DAMPING)
-    found = int4_symmetric(values, block, damped.diagonal())
-    steps = _wide(found.scales.astype(np.float32), block)
-    ends = np.full((len(steps), 1), LARGEST_SIGNED_CODE, np.float32)
-    codes = _Columns(steps, -ends - 1, ends, MOST_STEPS_OF_TABLES).rounded(values.T, damped)
-    return replace(found, codes=np.ascontiguousarray(codes.T).astype(np.int8))
-
-
 @dataclass(frozen=True)
 class _Columns:
     """What codes of a matrix's columns stand for, and how far they go: broadcast to [in, out]."""

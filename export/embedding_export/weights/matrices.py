@@ -18,10 +18,9 @@ from embedding_export.weights.compensation import (
     compensated_int8,
     compensated_rows,
     compensated_symmetric,
-    compensated_symmetric_rows,
 )
 from embedding_export.weights.folding import Weight, Weights
-from embedding_export.weights.quantize import BLOCK, Floats, Int4Rows, Int4Symmetric, Int8Rows
+from embedding_export.weights.quantize import BLOCK, Floats, Int4Rows, Int4Symmetric, Int8Rows, int4_symmetric
 from embedding_export.weights.turning import GivesTurned, TakesTurned, turned
 
 _TAKING: tuple[Turning, ...] = ("turned_as_it_runs", "takes_turned")
@@ -91,7 +90,7 @@ class Matrices:
 
     def symmetric_table(self, values: Floats, block: int) -> Int4Symmetric:
         """Rows of the table in 4 bits without zero points."""
-        return compensated_symmetric_rows(values, self.table_moments, block)
+        return int4_symmetric(values, block, self.table_moments.diagonal())
 
     @cached_property
     def table_moments(self) -> Floats:

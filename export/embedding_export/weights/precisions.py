@@ -160,6 +160,28 @@ Q4_0 = replace(
     },
 )
 
+# What layers take of their own has 8 bits wherever anything is quantized: no norm comes before its gate. The
+# projection to the vectors is stored as a Dense stage is.
+_PER_LAYER: dict[Storage, tuple[str, str]] = {
+    "float32": ("float32", "float32"),
+    "float16": ("float16", "float16"),
+    "int8": (
+        "inputs, gates and projections int8, as 8-bit matrices are; what gates take, with no norm before it, "
+        "times stored powers of two for the least error; what projections take turned as it runs",
+        "float32",
+    ),
+    "q4_0": ("Q4_0", "Q4_0"),
+}
+
+
+def recipe_for(recipe: dict[str, str], storage: Storage, specs: Specs) -> dict[str, str]:
+    """A row's recipe, with what becomes of parts that not every architecture has; `storage` is how the row
+    stores what is neither table nor 4-bit."""
+    if all(spec.part != "per-layer" for spec in specs.values()):
+        return recipe
+    per_layer, projection = _PER_LAYER[storage]
+    return {**recipe, "per-layer": per_layer, "projection": projection}
+
 
 def matrix_parts(specs: Specs) -> dict[str, tuple[str, ...]]:
     """The matrices that may have 4 bits, by part: those of attention, gate and up projections (`gates`), and
@@ -239,16 +261,18 @@ class LitertRow:
         """Whether texts that were seen decide how anything is rounded."""
         return self.attention.type != "float32"
 
-    def format(self, name: str, specs: Specs) -> LitertFormat:
-        """The format of a matrix or the table by its name; what belongs to no part is float32.
+    @property
+    def per_layer(self) -> Literal["float32", "int8"]:
+        """How what layers take of their own is stored."""
+        return "float32" if self.attention.type == "float32" else "int8"
 
-        What layers take of their own is 8 bits where anything is quantized: no norm evens it.
-        """
+    def format(self, name: str, specs: Specs) -> LitertFormat:
+        """The format of a matrix or the table by its name; what belongs to no part is float32."""
         if name in late_downs(specs, self.eight_bit_downs):
             return LitertFormat("int8")
         formats: dict[Part | None, LitertFormat] = {
             "attention": self.attention,
-            "per-layer": LitertFormat("float32" if self.attention.type == "float32" else "int8"),
+            "per-layer": LitertFormat(self.per_layer),
             "feed-forward": self.mlp,
             "table": self.table,
         }
@@ -266,7 +290,7 @@ _LITERT_INT8_RECIPE = {
     "turning": TURNING,
     "dense": "folded, float32",
 }
-_LITERT_TABLE_SCALES = "float16 scales, errors made good by what the matrices make of channels"
+_LITERT_TABLE_SCALES = "float16 scales of least squared error by what the matrices make of a channel"
 _LITERT_INT4_TABLE = f"4 bits, symmetric, blocks of 32, {_LITERT_TABLE_SCALES}"
 
 # The first ai-edge-litert whose CompiledModel takes options for the CPU.
@@ -313,8 +337,8 @@ LITERT: dict[Precision, LitertRow] = {
         eight_bit_downs=1 / 5,
         bytes_per_parameter=0.62,
         recipe={
-            "weights": f"attention and the last fifth of the down projections: {MATRICES}; other matrices: "
-            "4 bits, symmetric, blocks of 32, float16 scales, errors made good likewise",
+            "weights": f"attention and the last fifth of the down projections: {MATRICES}; other "
+            "feed-forward: 4 bits, symmetric, blocks of 32, float16 scales, errors made good likewise",
             "table": f"4 bits, symmetric, blocks of 128, {_LITERT_TABLE_SCALES}",
             "activations": _INT8_ACTIVATIONS,
             "dense": "folded, float32",
@@ -327,8 +351,8 @@ LITERT: dict[Precision, LitertRow] = {
         table=_I4,
         bytes_per_parameter=0.58,
         recipe={
-            "weights": "4 bits, symmetric, blocks of 32, float16 scales, errors made good on calibration "
-            "texts",
+            "weights": "attention and feed-forward: 4 bits, symmetric, blocks of 32, float16 scales, errors "
+            "made good on calibration texts",
             "table": _LITERT_INT4_TABLE,
             "activations": _INT8_ACTIVATIONS,
             "dense": "folded, float32",

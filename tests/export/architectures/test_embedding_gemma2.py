@@ -13,6 +13,7 @@ import pytest
 import standin
 import torch
 import written
+from ai_edge_litert import schema_py_generated as schema
 from edits import change_tensors
 from transformers import AutoConfig
 
@@ -20,15 +21,20 @@ from embedding_export.architectures.registry import read_figures, tensor_specs
 from embedding_export.audit.audit import differences
 from embedding_export.checkpoint.checkpoint import Checkpoint, load_checkpoint
 from embedding_export.errors import CheckpointError
+from embedding_export.litert.ops import Lengths
+from embedding_export.litert.writer import write_litert
 from embedding_export.onnx import ops as onnx_ops
 from embedding_export.onnx.reader import score_scales
 from embedding_export.options import ExportOptions
 from embedding_export.pipeline import export_bundle
+from embedding_export.weights.encoder import Encoder
 from embedding_export.weights.folding import folded
+from embedding_export.weights.precisions import LITERT
 from embedding_runtime.bundle import Precision, load_manifest
 from embedding_runtime.engines.onnx_session import OnnxSession
 from embedding_validate.gate import parity_gate
 from embedding_validate.reference.reference import Reference
+from embedding_validate.runners.litert_file import open_file
 
 LAYOUTS: tuple[Any, ...] = ("published", "composite", "text")
 
@@ -143,7 +149,7 @@ def test_what_is_not_computed_is_refused_by_name(folder: Path, case: str) -> Non
 
 def test_another_window_is_not_taken(folder: Path) -> None:
     assert read_figures(folder / "config.json", 12)[1].notes == ()
-    with pytest.raises(CheckpointError, match="sliding_window is 12, and 24 was asked for"):
+    with pytest.raises(CheckpointError, match="sliding_window is 12, but 24 was requested"):
         read_figures(folder / "config.json", 24)
 
 
@@ -362,3 +368,26 @@ def test_a_layers_own_input_waits_for_its_layer(bundle: Path, file: str) -> None
         taken = made[made[f"layers.{i}.per_layer_input"].input[0]]
         assert taken.op_type == "Reshape" and made[taken.input[1]].op_type == "Shape"
         assert list(made[taken.input[1]].input) == [f"layers.{i}.feed_forward"]
+
+
+def test_long_buckets_attend_in_turn(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """Past 2,048 tokens queries of a global layer go block after block, the last of them a shorter one."""
+    buckets = (2_048, 2_304 + 128)
+    weights = folded(checkpoint)
+    dim = checkpoint.config.hidden_size
+    encoder = Encoder(checkpoint.config, weights, True, dim, buckets[-1], (tuple(range(5, 55)),))
+    path = tmp_path / "long.tflite"
+    lengths = [Lengths(b, buckets[-1], 0) for b in buckets]
+    write_litert(encoder, path, LITERT["fp32"], lengths, lambda _: None)
+    file = open_file(path, 1)
+    short, full = written.texts(checkpoint, [1_300, buckets[-1]])
+    first, second = (file.vector(short.tolist(), b) for b in buckets)
+    np.testing.assert_allclose(first, second, atol=2e-6)
+    expected = written.forward(checkpoint.config, weights, full, True)
+    np.testing.assert_allclose(file.vector(full.tolist()), expected, atol=1e-5)
+    model = schema.Model.GetRootAs(path.read_bytes())
+    largest = [
+        max(graph.Tensors(i).ShapeAsNumpy().prod() for i in range(graph.TensorsLength()))
+        for graph in map(model.Subgraphs, range(2))
+    ]
+    assert largest[1] < largest[0], "the longer text's scores would be the larger"

@@ -88,7 +88,9 @@ def test_other_halved_windows_are_refused_unless_told(editable: Path, found: int
     assert (meant.config.window, meant.config_overrides, _about_windows(meant)) == (found // 2, {}, ())
     repaired = load_checkpoint(editable, sliding_window=400)
     assert (repaired.config.window, repaired.config_overrides) == (200, {"sliding_window": 201})
-    assert _about_windows(repaired) == (f"sliding_window {found} of config.json replaced by 400, as asked",)
+    assert _about_windows(repaired) == (
+        f"sliding_window {found} of config.json replaced by 400, as requested",
+    )
 
 
 @pytest.mark.parametrize("found", [2, 4, 16, 64, 128, 256, 258, 510, 512, 514, 1024, 4096])

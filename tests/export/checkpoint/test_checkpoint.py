@@ -167,7 +167,7 @@ def test_a_folder_in_a_files_place_is_named(editable: Path) -> None:
 
 
 def test_adapters_are_refused_with_the_way_to_merge(editable: Path) -> None:
-    (editable / "adapter_config.json").write_text("{}")
+    (editable / "adapter_config.json").write_text(f'{{"base_model_name_or_path": "{editable}"}}')
     (editable / "config.json").unlink()
     with pytest.raises(CheckpointError, match=r"adapter .*not merged.*merge_and_unload.*save_pretrained"):
         load_checkpoint(editable)

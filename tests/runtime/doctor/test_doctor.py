@@ -54,7 +54,7 @@ def test_a_sound_bundle(bundle: Path, capfd: Captured) -> None:
     found = examined([str(bundle)], capfd, 0)
     graphs = {g["key"]: g for g in found["bundle"]["graphs"]}
     assert [k for k, g in graphs.items() if g["chosen"]] == ["onnx/int8"]
-    assert graphs["onnx/fp32"]["why"] == "int8 goes before fp32"
+    assert graphs["onnx/fp32"]["why"] == "int8 is preferred to fp32"
     assert graphs["onnx/int4"]["why"] == "int4 is used only on request"
     assert graphs["onnx/int8"]["speed"]["runs"] > 3
     assert graphs["onnx/int4"]["speed"]["milliseconds"] > 0
@@ -258,9 +258,9 @@ def test_an_engine_that_this_cpu_cannot_run(bundle: Path, pi_4: None, capfd: Cap
     [
         ({}, "onnxruntime", None),
         ({}, "ai-edge-litert", None),
-        ({"bits": 32, "machine": "armv7l"}, "onnxruntime", "of 32 bits (armv7l)"),
+        ({"bits": 32, "machine": "armv7l"}, "onnxruntime", "32-bit Python (armv7l)"),
         ({"libc": "musl", "libc_version": ()}, "onnxruntime", "C library is musl"),
-        ({"libc_version": (2, 27)}, "onnxruntime", "glibc 2.27, and onnxruntime needs glibc >= 2.28"),
+        ({"libc_version": (2, 27)}, "onnxruntime", "glibc 2.27, but onnxruntime needs glibc >= 2.28"),
         ({"libc_version": (2, 31)}, "onnxruntime", None),
         ({"libc_version": (2, 31)}, "ai-edge-litert", "needs glibc >= 2.34"),
         ({"system": "Darwin", "libc": "", "libc_version": ()}, "onnxruntime", None),

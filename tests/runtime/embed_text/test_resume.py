@@ -241,7 +241,7 @@ def test_what_does_not_go_on(stopped: list[str], tmp_path: Path, capfd: Captured
     source.write_text(whole.replace("planet", "comet", 1))
     refused("first 896 rows of the input are not those")
     source.write_text("\n".join(whole.splitlines()[:700]))
-    refused("has done 896 rows, and the input has 700")
+    refused("had read 896 rows, but the input has 700")
     source.write_text(whole)
     refused("line 1001 is not valid JSON")
     assert main([*stopped, "--resume", "--on-error", "skip"]) == 2

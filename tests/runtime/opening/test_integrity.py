@@ -298,7 +298,7 @@ def test_no_engine(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"bits": 32, "machine": "armv7l"}, "of 32 bits.*Install a 64-bit system"),
+        ({"bits": 32, "machine": "armv7l"}, "32-bit Python.*Install a 64-bit system"),
         ({"libc": "musl", "libc_version": ()}, "C library is musl"),
         (
             {"libc": "glibc", "libc_version": (2, 31)},

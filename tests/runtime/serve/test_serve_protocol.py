@@ -122,12 +122,12 @@ def test_what_is_wrong_is_said(service: Running, name: str) -> None:
 
 
 RAW: dict[str, tuple[bytes, str]] = {
-    "empty": (b"", "not JSON"),
-    "cut": (b'{"input": "a', "not JSON"),
+    "empty": (b"", "not valid JSON"),
+    "cut": (b'{"input": "a', "not valid JSON"),
     "not UTF-8": (b'{"input": "\xff"}', "not UTF-8"),
-    "deep": (b'{"input": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "not JSON"),
-    "long number": (b'{"input": ' + b"1" * 10_000 + b"}", "not JSON"),
-    "twice": (b'{"input": "a", "input": "b"}', "the field 'input' is there twice"),
+    "deep": (b'{"input": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "not valid JSON"),
+    "long number": (b'{"input": ' + b"1" * 10_000 + b"}", "not valid JSON"),
+    "twice": (b'{"input": "a", "input": "b"}', "the field 'input' appears twice"),
 }
 
 

@@ -99,7 +99,7 @@ def test_rounding_is_the_engines(
     assert np.abs(expected - x @ stored.T.numpy()).max() > 1e-2
 
 
-def test_what_is_not_asked_is_said(bundle: Path, answers: Answers) -> None:
+def test_skipped_probes_are_noted(bundle: Path, answers: Answers) -> None:
     """One text has more tokens than the largest bucket, and one here a literal <pad>, read as such."""
     padded = dataclasses.replace(answers.by_probe["en-short"], ids=(2, 0, 1))
     answers = dataclasses.replace(answers, by_probe={**answers.by_probe, "en-short": padded})
@@ -107,7 +107,7 @@ def test_what_is_not_asked_is_said(bundle: Path, answers: Answers) -> None:
     asked = {c.probe for c in report.graphs["litert/fp32"].cases}
     assert {p.id for p in answers.probes.probes} - asked == {"length-600", "en-short"}
     assert len(report.notes) == 1 and "160 tokens" in report.notes[0]
-    assert report.notes[0].startswith("litert/fp32, litert/int8: not asked 2 of")
+    assert report.notes[0].startswith("litert/fp32, litert/int8: skipped 2 of")
 
 
 def test_a_dropped_prompt_shows_in_the_ids(bundle: Path, answers: Answers, tmp_path: Path) -> None:

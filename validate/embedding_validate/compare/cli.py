@@ -14,9 +14,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 
+from embedding_runtime.bundle import BundleGraph
 from embedding_runtime.console import INTERRUPTED, run_command
 from embedding_runtime.doctor.machine import examine_machine
 from embedding_runtime.errors import InputError
+from embedding_validate.compare import predictions
 from embedding_validate.compare.corpus import corpus
 from embedding_validate.compare.corpus import run as corpus_run
 from embedding_validate.compare.corpus.corpus import Corpus
@@ -41,8 +43,8 @@ from embedding_validate.compare.measure import worker as compare_worker
 from embedding_validate.compare.measure.process import NO_ANSWER
 from embedding_validate.compare.measure.run import Plan
 from embedding_validate.compare.measure.systems import Bundle, Candidate
-from embedding_validate.compare.report import page as compare_page
 from embedding_validate.compare.report import text as compare_text
+from embedding_validate.compare.report.write import write_reports
 from embedding_validate.files import replace_text
 from embedding_validate.machine import machine, versions
 
@@ -85,6 +87,8 @@ def _compare(options: argparse.Namespace, command: list[str], left_out: Mapping[
         texts=compare_systems.texts(bundles, texts.documents if texts else ()),
     )
     accounts = compare_account.graphs_to_account(options.account, bundles)
+    graphs = _graphs(bundles, candidates) if options.predict else {}
+    predictions.check(graphs)
     run = _run(command, bundles, candidates, plan)
     run = replace(run, left_out=tuple(LeftOut(name, why) for name, why in left_out.items()))
     store = Store(options.output, run, resume=options.resume)
@@ -92,6 +96,8 @@ def _compare(options: argparse.Namespace, command: list[str], left_out: Mapping[
         _measure(store, plan, bundles, candidates, texts)
         for entry in compare_account.measure(accounts, plan, store.run.accounts, _say):
             store.add_account(entry)
+        if graphs:
+            _predict(store, graphs, plan)
         _finish(store)
         shutil.rmtree(cache, ignore_errors=True)
         (options.output / compare_store.BASE).unlink(missing_ok=True)
@@ -134,6 +140,19 @@ def _measure(
         store.change(corpus=corpus_run.measure(texts, answering, plan.base, dims, _say))
 
 
+def _graphs(bundles: Sequence[Bundle], candidates: Sequence[Candidate]) -> dict[str, BundleGraph]:
+    """Those that are compared, by their names in the comparison."""
+    compared = {c.subject.name for c in candidates}
+    return {name: g for b in bundles for g in b.graphs if (name := b.named(g)) in compared}
+
+
+def _predict(store: Store, graphs: Mapping[str, BundleGraph], plan: Plan) -> None:
+    _say("predicting")
+    devices = tuple(predictions.profiles(graphs, plan.threads))
+    lengths = [shape.tokens for shape in plan.shapes if shape.batch == 1]
+    store.change(devices=devices, predictions=tuple(predictions.predict(graphs, lengths, devices)))
+
+
 def _finish(store: Store) -> None:
     load = replace(store.run.load_average, after=_load_average())
     store.change(finished=_now(), complete=True, load_average=load)
@@ -147,7 +166,8 @@ def _candidates(options: argparse.Namespace, bundles: Sequence[Bundle], cache: P
     if options.reference:
         compare_systems.require_torch()
         dtypes = compare_worker.DTYPES if options.bf16 else compare_worker.DTYPES[:1]
-        found += [compare_systems.torch(options.reference, dtype) for dtype in dtypes]
+        longest = max(b.manifest.max_seq_length for b in bundles)
+        found += [compare_systems.torch(options.reference, dtype, longest) for dtype in dtypes]
     found += [compare_systems.peer(asked, options.reference, bundles[0]) for asked in options.peer]
     if len({c.subject.name for c in found}) < len(found):
         raise InputError("Two systems have the same name. Give each --peer a name of its own.")
@@ -239,16 +259,8 @@ def _runs(path: Path) -> Document:
 
 def _show(output: Path, document: Document) -> None:
     """The document for people: text always, the page where its extra is installed."""
-    text = compare_text.markdown(document)
-    _say(text)
-    replace_text(output / compare_text.MARKDOWN, text)
-    _say(f"wrote {output / compare_store.JSON} and {output / compare_text.MARKDOWN}")
-    page = output / compare_page.HTML
-    try:
-        _say(f"wrote {replace_text(page, compare_page.render(document))}")
-    except compare_page.PageError as e:
-        page.unlink(missing_ok=True)  # an older page would contradict compare.json
-        _say(f"no {page.name}: {e}")
+    for line in write_reports(output, document):
+        _say(line)
 
 
 def _now() -> str:
@@ -305,6 +317,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="KEYS",
         help="also where the time of these graphs goes (onnx/int8, onnx/fp32), and how far they are from "
         "this CPU's rate of matrix products",
+    )
+    what.add_argument(
+        "--predict",
+        action="store_true",
+        help="also what each graph should take: its work, counted in its file, at the rates that a second of "
+        "measuring finds on this device",
     )
     how = p.add_argument_group("how")
     how.add_argument(

@@ -48,7 +48,8 @@ def run(options: argparse.Namespace, require_weights: Callable[[Manifest, str], 
     if options.reference:
         require_weights(manifests[0], options.reference)
         say(f"embedding {len(texts.documents)} documents with PyTorch")
-        exact, by = embed_with_reference(options.reference, texts), "torch/fp32"
+        longest = manifests[0].max_seq_length
+        exact, by = embed_with_reference(options.reference, texts, longest), "torch/fp32"
     else:
         graph = choose_exact_graph(manifests[0])
         say(f"embedding {len(texts.documents)} documents with {graph.key}")

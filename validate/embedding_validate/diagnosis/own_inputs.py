@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from embedding_export.architectures.interface.figures import Layer
-from embedding_export.architectures.registry import residuals, tensor_specs
+from embedding_export.architectures.registry import tensor_specs
 from embedding_validate.forward.interpreter import Model
 from embedding_validate.forward.torch_ops import TorchOps, heads
 
@@ -60,21 +60,17 @@ class _PartlyRotated(TorchOps):
 
 
 class _NoOwnInput(TorchOps):
-    def residual(self, x: Tensor, update: Tensor, name: str) -> Tensor:
-        own = any(r.name == name and r.part == "per-layer" for r in residuals(self.config))
-        return super().residual(x, torch.zeros_like(update) if own else update, name)
+    """Zeros: the block that they gate adds nothing then."""
+
+    def linear_beside(self, x: Tensor, weight: str, beside: Tensor) -> Tensor:
+        return torch.zeros_like(super().linear_beside(x, weight, beside))
 
 
 class _OwnInputOfState(TorchOps):
     """Takes a layer's own input from the sum so far instead of the token's embedding."""
 
-    def residual(self, x: Tensor, update: Tensor, name: str) -> Tensor:
-        self._sum = super().residual(x, update, name)
-        return self._sum
-
-    def linear(self, x: Tensor, *weights: str) -> tuple[Tensor, ...]:
-        own = tensor_specs(self.config)[weights[0]].rows_of is not None
-        return super().linear(self._sum if own else x, *weights)
+    def linear_beside(self, x: Tensor, weight: str, beside: Tensor) -> Tensor:
+        return super().linear_beside(beside, weight, beside)
 
 
 class _NormedGate(TorchOps):

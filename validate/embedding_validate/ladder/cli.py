@@ -44,11 +44,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     from embedding_export.checkpoint.checkpoint import load_checkpoint
+    from embedding_runtime.bundle import load_manifest
     from embedding_validate.ladder import measure, page, sets
 
     pairs = sets.read_pairs(options.sts) if options.sts else None
     search = sets.numpy_search()
-    checkpoint = load_checkpoint(options.reference)
+    longest = load_manifest(options.bundle).max_seq_length
+    checkpoint = load_checkpoint(options.reference, max_length=longest)
     options.output.mkdir(parents=True, exist_ok=True)
     costs = options.output / "times"
     run = measure.measure_cost(

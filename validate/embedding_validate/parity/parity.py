@@ -39,20 +39,22 @@ def check(
     answers: Answers,
     progress: Progress = silent,
     *,
+    manifest: Manifest | None = None,
     execution: "Execution | None" = None,
     weights: WeightAudit | None = None,
     tutorial: bool = False,
 ) -> Report:
     """Compare every graph of a bundle with the reference's answers.
 
-    `execution` also compares each graph with what its own weights should give (it needs the checkpoint and
-    torch); `weights` checks whether those weights are the checkpoint's; `tutorial` adds the golden figures.
+    `manifest` is the bundle's if it has been read already; None reads it. `execution` also compares each
+    graph with what its own weights should give (it needs the checkpoint and torch); `weights` checks whether
+    those weights are the checkpoint's; `tutorial` adds the golden figures.
 
     Raises:
         BundleError: the bundle is missing or damaged.  EngineError: a graph's engine is missing.
         InputError: a graph's precision has no thresholds.
     """
-    manifest = load_manifest(bundle)
+    manifest = load_manifest(bundle) if manifest is None else manifest
     answers = answers.for_bundle(bundle, manifest)
     return Report(
         probes=answers.probes.name,

@@ -117,7 +117,8 @@ def _vectors(texts: Corpus, candidate: Candidate) -> Embedded | str:
     if isinstance(candidate.about, TorchEntry):
         if candidate.subject.system.spec["dtype"] != "float32":
             return "a corpus is run in fp32 only"
-        return embed_with_reference(candidate.subject.system.spec["checkpoint"], texts)
+        spec = candidate.subject.system.spec
+        return embed_with_reference(spec["checkpoint"], texts, spec["longest"])
     output = _output(candidate)
     output.parent.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
@@ -148,13 +149,13 @@ def _output(candidate: Candidate) -> Path:
     return Path(candidate.subject.environment["XDG_CACHE_HOME"]) / "corpus.npz"
 
 
-def embed_with_reference(checkpoint: str, texts: Corpus) -> Embedded:
-    """Vectors of a corpus by sentence-transformers on a checkpoint."""
+def embed_with_reference(checkpoint: str, texts: Corpus, longest: int) -> Embedded:
+    """Vectors of a corpus by sentence-transformers on a checkpoint, texts cut to `longest` tokens."""
     from embedding_export.checkpoint.checkpoint import load_checkpoint
     from embedding_validate.probes.probes import Probe
     from embedding_validate.reference.reference import Reference
 
-    reference = Reference.load(load_checkpoint(checkpoint))
+    reference = Reference.load(load_checkpoint(checkpoint, max_length=longest))
 
     def vectors(kind: Any, asked: Sequence[str]) -> Any:
         return np.stack([reference.answer_one(Probe("", "", text, verb=kind)).vector for text in asked])

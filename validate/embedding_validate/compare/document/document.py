@@ -1,15 +1,18 @@
 """What `compare.json` holds, as frozen dataclasses; the one place that reads and writes its fields.
 
-The document is {"schema_version", "runs": [run, ...]}; a run is one command on one machine, or one log of a
-phone's tool, or a page of published figures: `origin` says which. Times are in seconds, or milliseconds
-(`_ms`), files in bytes, memory in kB; None where there is no figure. Older results lack some fields with a
-default.
+The document is {"schema_version", "runs": [run, ...]}; a run is one command on one machine, one phone's
+browser, one log of a phone's tool, or a page of published figures: `origin` says which. Times are in seconds,
+or milliseconds (`_ms`), files in bytes, memory in kB; None where there is no figure. Older results lack some
+fields with a default.
 """
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from embedding_validate.compare.document.browser import BrowserRun
 from embedding_validate.compare.document.case import MEASURED, Case
+from embedding_validate.compare.document.prediction import DeviceProfile, Prediction
+from embedding_validate.compare.document.tool_run import ToolRun
 from embedding_validate.records import RecordError, decode, encode, optional
 
 SCHEMA_VERSION = 1
@@ -298,77 +301,20 @@ class Run:
     accounts: tuple[AccountEntry, ...] = ()
     corpus: CorpusRun | None = None
     left_out: tuple[LeftOut, ...] | None = optional()
+    devices: tuple[DeviceProfile, ...] | None = optional()
+    predictions: tuple[Prediction, ...] | None = optional()
     resumed: tuple[str, ...] | None = optional()
 
 
-@dataclass(frozen=True)
-class ToolCase:
-    """What a phone's tool reports of one graph; `memory_bytes` is the process's at its peak."""
-
-    mean_ms: float
-    median_ms: float | None
-    p5_ms: float | None
-    p95_ms: float | None
-    first_ms: float | None
-    load_s: float | None
-    runs: int
-    memory_bytes: int | None
-    tokens: int
-    threads: int
-    system: str
-    batch: int
-    status: Literal["measured"]
-    reason: str | None
-
-    @property
-    def quoted(self) -> tuple[float, str]:
-        """Milliseconds, and whether they are a median or a mean."""
-        return (self.mean_ms, "mean") if self.median_ms is None else (self.median_ms, "median")
-
-
-@dataclass(frozen=True)
-class PublishedCase:
-    """A figure that somebody published: milliseconds, and memory where it is said."""
-
-    system: str
-    threads: int | None
-    tokens: int
-    batch: int
-    status: Literal["published"]
-    reason: str | None
-    mean_ms: float
-    memory_bytes: int | None
-    median_ms: None = None
-    p5_ms: None = None
-    p95_ms: None = None
-    first_ms: None = None
-    load_s: None = None
-    runs: int = 0
-
-    @property
-    def quoted(self) -> tuple[float, str]:
-        """Milliseconds, and that they are published."""
-        return self.mean_ms, self.status
-
-
-@dataclass(frozen=True)
-class ToolRun:
-    """A log of a phone's tool (`origin` is its name), or published figures; `note` says where from."""
-
-    label: str
-    origin: str
-    started: str
-    complete: bool
-    note: str
-    source: str
-    cases: tuple[ToolCase | PublishedCase, ...]
+AnyRun = Run | BrowserRun | ToolRun
+_BY_ORIGIN: dict[str, Any] = {MEASURED: Run, "browser": BrowserRun}
 
 
 @dataclass(frozen=True)
 class Document:
     """All runs of a page."""
 
-    runs: tuple[Run | ToolRun, ...]
+    runs: tuple[AnyRun, ...]
 
     @property
     def measured(self) -> tuple[Run, ...]:
@@ -392,7 +338,7 @@ class Document:
         return cls(tuple(_run(run, f"runs[{i}]") for i, run in enumerate(runs)))
 
 
-def _run(data: Any, where: str) -> Run | ToolRun:
-    measured = isinstance(data, dict) and data.get("origin") == MEASURED
-    run: Run | ToolRun = decode(Run if measured else ToolRun, data, where)
+def _run(data: Any, where: str) -> AnyRun:
+    kind = _BY_ORIGIN.get(str(data.get("origin")), ToolRun) if isinstance(data, dict) else ToolRun
+    run: AnyRun = decode(kind, data, where)
     return run

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from embedding_runtime.errors import InputError
-from embedding_validate.compare.document.document import PublishedCase, ToolCase, ToolRun
+from embedding_validate.compare.document.tool_run import PublishedCase, ToolCase, ToolRun
 
 _HEADER = re.compile(r"^# (\w+): *(.+?) *$", re.M)
 PUBLISHED: Literal["published"] = "published"

@@ -18,14 +18,15 @@ from numpy.typing import NDArray
 
 from embedding_runtime.errors import InputError
 from embedding_validate.compare.document import drift
+from embedding_validate.compare.document.browser import BrowserRun
 from embedding_validate.compare.document.case import Case
 from embedding_validate.compare.document.document import (
     SCHEMA_VERSION,
     AccountEntry,
+    AnyRun,
     Document,
     Opening,
     Run,
-    ToolRun,
 )
 from embedding_validate.files import replace_bytes, replace_text
 from embedding_validate.records import RecordError
@@ -43,7 +44,10 @@ class SchemaError(InputError):
 
 
 class Store:
-    """One run as it grows, in `folder`; every change is on the disk before the next is measured."""
+    """One run as it grows, in `folder`; every change is on the disk before the next is measured.
+
+    What phones' browsers measured into the folder stays beside it.
+    """
 
     def __init__(self, folder: Path, run: Run, *, resume: bool) -> None:
         """Begin a run, or resume the one that the folder holds.
@@ -54,6 +58,7 @@ class Store:
         """
         self.folder, self.run = folder, run
         self.base: dict[str, NDArray[np.float32]] = {}
+        self._browsers = _browsers(folder / JSON)
         if resume:
             self._resume()
         folder.mkdir(parents=True, exist_ok=True)
@@ -88,11 +93,12 @@ class Store:
 
     def write(self) -> Path:
         """Write the document as it is now."""
-        return replace_text(self.folder / JSON, dumps(Document((self.run,))))
+        return replace_text(self.folder / JSON, dumps(Document((self.run, *self._browsers))))
 
     def _resume(self) -> None:
         document = load(self.folder / JSON)
-        before = document.measured[0] if len(document.runs) == len(document.measured) == 1 else None
+        others = len(document.runs) - len(self._browsers)
+        before = document.measured[0] if others == len(document.measured) == 1 else None
         differing = [
             name for name in _SAME if before is None or _described(before, name) != _described(self.run, name)
         ]
@@ -104,6 +110,14 @@ class Store:
         resumed = (*(before.resumed or ()), self.run.started)
         self.run = replace(before, systems=self.run.systems, resumed=resumed)
         self.base = _vectors(self.folder / BASE)
+
+
+def _browsers(path: Path) -> tuple[BrowserRun, ...]:
+    """What browsers measured, in a file that another comparison wrote; nothing where it cannot be read."""
+    try:
+        return tuple(run for run in load(path).runs if isinstance(run, BrowserRun))
+    except InputError:
+        return ()
 
 
 def _vectors(path: Path) -> dict[str, NDArray[np.float32]]:
@@ -162,7 +176,7 @@ def load(path: Path) -> Document:
 
 def merge(documents: Sequence[Document]) -> Document:
     """All runs on one page; a run that is there twice (begun at one moment, on one machine) stays once."""
-    runs: dict[tuple[str, str, str], Run | ToolRun] = {}
+    runs: dict[tuple[str, str, str], AnyRun] = {}
     for run in (run for document in documents for run in document.runs):
         runs.setdefault((run.started, run.label, run.origin), run)
     return Document(tuple(runs.values()))

@@ -180,8 +180,8 @@ def per_tensor(bundle: Bundle) -> Candidate:
     return Candidate(Subject(system, tuple(bundle.path / n for n in sizes)), about)
 
 
-def torch(checkpoint: str, dtype: str) -> Candidate:
-    """sentence-transformers on a checkpoint.
+def torch(checkpoint: str, dtype: str, longest: int) -> Candidate:
+    """sentence-transformers on a checkpoint, texts cut to `longest` tokens.
 
     Raises:
         InputError: not a folder (the comparison does not download), or the extra is not installed.
@@ -191,7 +191,7 @@ def torch(checkpoint: str, dtype: str) -> Candidate:
         raise InputError(f"--reference is {checkpoint!r}; expected a checkpoint's folder.")
     name = _TORCH_FP32 if dtype == "float32" else "torch bf16"
     files = tuple(sorted({p for pattern in _WEIGHTS for p in folder.glob(pattern)}))
-    spec = {"kind": "torch", "checkpoint": checkpoint, "dtype": dtype}
+    spec = {"kind": "torch", "checkpoint": checkpoint, "dtype": dtype, "longest": longest}
     sizes = {p.name: p.stat().st_size for p in files}
     about = TorchEntry(name, "torch", sum(p.stat().st_size for p in files), sizes)
     return Candidate(Subject(System(name, _WORKER, spec), files), about)

@@ -95,7 +95,7 @@ def per_tensor(spec: dict[str, Any]) -> Callable[[], Run]:
 
 
 def torch(spec: dict[str, Any]) -> Callable[[], Run]:
-    """sentence-transformers' stages on a checkpoint; `spec` has checkpoint and dtype."""
+    """sentence-transformers' stages on a checkpoint; `spec` has checkpoint, dtype and longest (tokens)."""
     import torch as library
 
     from embedding_export.checkpoint.checkpoint import load_checkpoint
@@ -103,7 +103,7 @@ def torch(spec: dict[str, Any]) -> Callable[[], Run]:
 
     import_libraries()
     library.set_num_threads(spec["threads"])
-    checkpoint = load_checkpoint(spec["checkpoint"])
+    checkpoint = load_checkpoint(spec["checkpoint"], max_length=spec["longest"])
 
     def load() -> Run:
         model = load_model(checkpoint, spec["dtype"])

@@ -1,19 +1,23 @@
 """`compare.html`: one self-contained page, a pure function of `compare.json`. Needs jinja2."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
 from embedding_runtime.errors import EmbeddingError
 from embedding_validate.compare.document import figures
 from embedding_validate.compare.document.agreement import agreements
+from embedding_validate.compare.document.browser import BrowserRun
 from embedding_validate.compare.document.case import Case
-from embedding_validate.compare.document.document import Document, PerTensorEntry, Run, ToolRun
+from embedding_validate.compare.document.document import AnyRun, Document, PerTensorEntry, Run
+from embedding_validate.compare.document.tool_run import ToolRun
 from embedding_validate.compare.report import advice as compare_advice
+from embedding_validate.compare.report import browser as browser_text
 from embedding_validate.compare.report import corpus as corpus_text
 from embedding_validate.compare.report import grid as compare_grid
 from embedding_validate.compare.report import plots as compare_plots
+from embedding_validate.compare.report import predicted
 from embedding_validate.compare.report.plots import Dot
 from embedding_validate.report.plots import Axis
 
@@ -49,13 +53,15 @@ def render(document: Document) -> str:
     return page
 
 
-def _run(run: Run | ToolRun) -> Context:
+def _run(run: AnyRun) -> Context:
     """What the template shows of a run, beside the run itself."""
     if isinstance(run, ToolRun):
-        return {"run": run, "measured": False}
+        return {"run": run, "kind": "tool"}
+    if isinstance(run, BrowserRun):
+        return {"run": run, "kind": "browser", "figures": _browser_figures(run), **browser_text.context(run)}
     return {
         "run": run,
-        "measured": True,
+        "kind": "measured",
         "advice": compare_advice.recommendation(run),
         "systems": [_system(run, name) for name in figures.systems(run)],
         "figures": _figures(run),
@@ -66,6 +72,7 @@ def _run(run: Run | ToolRun) -> Context:
         "noisy": [{"key": _key(c), "noise": c.noise} for c in run.cases if c.noise],
         "tokenizers": run.tokenizers,
         "accounts": run.accounts,
+        "predicted": predicted.context(run),
         "patience": figures.patience(run),
         "corpus": run.corpus,
         "corpus_sentence": corpus_text.sentence(run.corpus) if run.corpus else "",
@@ -137,8 +144,19 @@ def _plane(run: Run, threads: int) -> Context | None:
     }
 
 
+def _browser_figures(run: BrowserRun) -> list[Context]:
+    from markupsafe import Markup  # comes with jinja2
+
+    series = browser_text.series(run)
+    if not series:
+        return []
+    drawn = _lines(series, list(series))
+    caption = "Latency against length in this browser; both scales logarithmic."
+    return [{"svg": Markup(drawn), "caption": caption, "legend": list(series)}]
+
+
 def _growth(run: Run, threads: int) -> Context | None:
-    series = {}
+    series: dict[str, list[tuple[float, float]]] = {}
     for name in figures.systems(run):
         points = sorted(
             (c.tokens, c.median_ms) for c in figures.cases(run, name, threads) if c.batch == 1 and c.median_ms
@@ -147,19 +165,23 @@ def _growth(run: Run, threads: int) -> Context | None:
             series[name] = points
     if not series:
         return None
-    lengths = [a for points in series.values() for a, _ in points]
-    x = Axis("tokens", min(lengths), max(lengths), base=2)
-    y = _log_axis("ms", [b for points in series.values() for _, b in points])
     legend = []
     for name in series:
         growth = figures.exponent(run, name, threads)
         legend.append(f"{name}: grows as length to the {growth:.2f}" if growth is not None else name)
     return {
-        "svg": compare_plots.lines(series, x, y, f"Latency against length: {'; '.join(legend)}"),
+        "svg": _lines(series, legend),
         "caption": f"Latency against length on {_threads(threads)}; both scales logarithmic. The exponent is "
         "the slope from 64 tokens on: 1 is linear, 2 quadratic.",
         "legend": legend,
     }
+
+
+def _lines(series: Mapping[str, Sequence[tuple[float, float]]], legend: Sequence[str]) -> str:
+    lengths = [a for points in series.values() for a, _ in points]
+    x = Axis("tokens", min(lengths), max(lengths), base=2)
+    y = _log_axis("ms", [b for points in series.values() for _, b in points])
+    return compare_plots.lines(series, x, y, f"Latency against length: {'; '.join(legend)}")
 
 
 def _memory(run: Run) -> Context | None:

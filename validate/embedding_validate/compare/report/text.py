@@ -4,10 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 from embedding_validate.compare.document import figures
 from embedding_validate.compare.document.agreement import agreements
+from embedding_validate.compare.document.browser import BrowserRun
 from embedding_validate.compare.document.case import MEASURED, Case
-from embedding_validate.compare.document.document import AccountEntry, Document, Run, ToolRun
+from embedding_validate.compare.document.document import AccountEntry, AnyRun, Document, Run
+from embedding_validate.compare.document.tool_run import ToolRun
 from embedding_validate.compare.report import advice as compare_advice
+from embedding_validate.compare.report import browser as browser_text
 from embedding_validate.compare.report import corpus as corpus_text
+from embedding_validate.compare.report import predicted
 from embedding_validate.compare.report.grid import NONE, grid, number
 
 MARKDOWN = "compare.md"
@@ -18,10 +22,16 @@ def markdown(document: Document) -> str:
     """The whole document as Markdown: recommendation, tables, rows that failed, and how it was measured."""
     parts = ["# Comparison"]
     for run in document.runs:
-        parts += [f"## {run.label}", *(_run(run) if isinstance(run, Run) else [run.note, _tool_table(run)])]
+        parts += [f"## {run.label}", *_any(run)]
     if found := agreements(document):
         parts += ["## Runs on one machine", *(f"- {line}" for line in found)]
     return "\n\n".join(_joined(parts)) + "\n"
+
+
+def _any(run: AnyRun) -> list[str]:
+    if isinstance(run, Run):
+        return _run(run)
+    return browser_text.markdown(run) if isinstance(run, BrowserRun) else [run.note, _tool_table(run)]
 
 
 def ours_failed(run: Run) -> bool:
@@ -39,6 +49,7 @@ def _run(run: Run) -> list[str]:
         parts.append(_tokenizers(run))
     if run.accounts:
         parts.append(_accounts(run.accounts))
+    parts += predicted.markdown(run)
     if run.corpus:
         parts += corpus_text.markdown(run.corpus)
     return [*parts, *_failed(run), *_notes(run), _machine(run), f"Command: `{run.command}`"]

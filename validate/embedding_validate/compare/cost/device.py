@@ -1,0 +1,97 @@
+"""A device's rates in one engine, from a micro-benchmark of about a second: no graph of a bundle is needed.
+
+Each probe is one operator, or a chain of one, run by the engine itself on made-up numbers; `probes_onnx` and
+`probes_litert` build them. What they give is a profile that any graph's work can be priced with.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from embedding_validate.compare.cost.work import Kind
+from embedding_validate.compare.document.prediction import DeviceProfile, Engine
+
+# Rows of the left operand at which products are timed: a few tokens are slower for each than many.
+ROWS = (16, 64, 256, 1024)
+INNER, COLUMNS = 768, 1152
+# Of element by element operators.
+ELEMENTS_ROWS = 256
+CHAIN = 64
+_BLOCKS, _BLOCK_SECONDS = 5, 0.006
+# A core's own cache: what the last one leaves to a process, where others share it, nobody tells.
+_CACHE = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
+_USUAL_CACHE = 1 << 20
+
+Run = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Probes:
+    """What one engine offers to be timed, ready to run.
+
+    `products` and `scores` by rows; `stream` reads `stream_bytes` of weights; `chain` is `CHAIN` operators on
+    next to nothing; `elements` by kind, each over `ELEMENTS_ROWS` x `INNER` elements.
+    """
+
+    products: Mapping[Kind, Mapping[int, Run]]
+    scores: Mapping[int, tuple[int, Run]]
+    stream: Run
+    stream_bytes: int
+    chain: Run
+    elements: Mapping[Kind, Run]
+
+
+def profile(engine: Engine, threads: int) -> DeviceProfile:
+    """Time an engine's probes on this device.
+
+    Raises:
+        EngineError: the engine is not installed.
+    """
+    if engine == "onnx":
+        from embedding_validate.compare.cost.probes_onnx import probes
+    else:
+        from embedding_validate.compare.cost.probes_litert import probes
+    found = probes(threads)
+    started = time.perf_counter()
+    operator_s = seconds(found.chain) / CHAIN
+    rates = {
+        kind: {str(rows): rows * INNER * COLUMNS / seconds(run) for rows, run in by_rows.items()}
+        for kind, by_rows in found.products.items()
+    }
+    rates["scores"] = {str(rows): macs / seconds(run) for rows, (macs, run) in found.scores.items()}
+    elements = ELEMENTS_ROWS * INNER
+    return DeviceProfile(
+        engine=engine,
+        threads=threads,
+        macs_per_s=rates,
+        bytes_per_s=found.stream_bytes / seconds(found.stream),
+        element_s={k: max(0.0, seconds(run) - operator_s) / elements for k, run in found.elements.items()},
+        operator_s=operator_s,
+        cache_bytes=_cache_bytes(),
+        benchmark_s=round(time.perf_counter() - started, 3),
+    )
+
+
+def seconds(run: Run) -> float:
+    """Seconds of one run: the median of a few blocks of some milliseconds, after one that is not timed."""
+    run()
+    started = time.perf_counter()
+    run()
+    times = max(1, round(_BLOCK_SECONDS / max(time.perf_counter() - started, 1e-6)))
+    found = []
+    for _ in range(_BLOCKS):
+        started = time.perf_counter()
+        for _ in range(times):
+            run()
+        found.append((time.perf_counter() - started) / times)
+    return median(found)
+
+
+def _cache_bytes() -> int:
+    """Of a core's own cache, which the system may not tell."""
+    try:
+        return int(_CACHE.read_text(encoding="ascii").strip().removesuffix("K")) * 1024
+    except (OSError, ValueError):
+        return _USUAL_CACHE

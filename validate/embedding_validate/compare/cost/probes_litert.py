@@ -1,0 +1,109 @@
+"""Operators for LiteRT to be timed on: products as the exporter's files have them, and others."""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embedding_export.litert.file import FLOAT32, LitertFile, Signature, Value
+from embedding_runtime.engines.litert_log import quiet
+from embedding_runtime.engines.registry import engine_module
+from embedding_validate.compare.cost.device import CHAIN, COLUMNS, ELEMENTS_ROWS, INNER, ROWS, Probes, Run
+from embedding_validate.compare.cost.work import Kind
+
+_STREAM = (1024, 65536)
+_HEAD, _GROUP = 256, 3
+# Versions of FULLY_CONNECTED that read float32 and int8 weights (litert.storage).
+_FULLY_CONNECTED = {"fp32": 6, "int8": 12}
+
+Build = Callable[[LitertFile, Signature, Sequence[Value]], Value]
+
+
+def probes(threads: int) -> Probes:
+    """Everything of `Probes`, interpreters opened."""
+    engine_module("litert")
+    plane = [(ELEMENTS_ROWS, INNER)]
+
+    def unary(operator: str, **options: Any) -> Run:
+        return _run(plane, lambda _, s, x: s.op(operator, x, x[0].shape, **options), threads)
+
+    def transposed(_: LitertFile, s: Signature, x: Sequence[Value]) -> Value:
+        return s.op("TRANSPOSE", [x[0], s.ints(1, 0)], x[0].shape[::-1])
+
+    def products(kind: str) -> dict[int, Run]:
+        return {rows: _product(kind, rows, INNER, COLUMNS, threads) for rows in ROWS}
+
+    elements: dict[Kind, Run] = {
+        "softmax": unary("SOFTMAX", beta=1.0),
+        "gelu": unary("GELU", approximate=True),
+        "arithmetic": _run(plane * 2, lambda _, s, x: s.op("MUL", x, x[0].shape), threads),
+        "moving": _run(plane, transposed, threads),
+    }
+    # A norm is made of others; what is left of it, means and roots, has one element a row.
+    elements["norm"] = elements["arithmetic"]
+    return Probes(
+        products={"int8": products("int8"), "fp32": products("fp32")},
+        scores={rows: _scores(rows, threads) for rows in ROWS},
+        stream=_product("int8", 1, *_STREAM, threads),
+        stream_bytes=_STREAM[0] * _STREAM[1],
+        chain=_run([(1, 8)], _chain, threads),
+        elements=elements,
+    )
+
+
+def _chain(_: LitertFile, s: Signature, x: Sequence[Value]) -> Value:
+    found = x[0]
+    for _ in range(CHAIN // 2):
+        found = s.op("ADD", [s.op("MUL", [found, x[0]], found.shape), x[0]], found.shape)
+    return found
+
+
+def _product(kind: str, rows: int, inner: int, columns: int, threads: int) -> Run:
+    rng = np.random.default_rng(0)
+
+    def build(file: LitertFile, s: Signature, x: Sequence[Value]) -> Value:
+        codes = rng.integers(-127, 128, (columns, inner), dtype=np.int8)
+        if kind == "int8":
+            stored = file.weight("w", np.int8, codes.shape, [codes])
+            stored = replace(stored, scales=np.full(columns, 0.01, np.float32))
+        else:
+            stored = file.weight("w", np.float32, codes.shape, [codes.astype(np.float32)])
+        inputs = [x[0], s.use(stored)]
+        return s.op("FULLY_CONNECTED", inputs, (rows, columns), _FULLY_CONNECTED[kind], keepNumDims=True)
+
+    return _run([(rows, inner)], build, threads)
+
+
+def _scores(rows: int, threads: int) -> tuple[int, Run]:
+    """Queries of one key head times its keys; multiply-accumulates, and the run."""
+    keys = max(16, rows // _GROUP)
+
+    def build(_: LitertFile, s: Signature, x: Sequence[Value]) -> Value:
+        return s.op("BATCH_MATMUL", x, (1, rows, keys), adjY=True)
+
+    return rows * _HEAD * keys, _run([(1, rows, _HEAD), (1, keys, _HEAD)], build, threads)
+
+
+def _run(shapes: Sequence[tuple[int, ...]], build: Build, threads: int) -> Run:
+    """A file of what `build` makes of inputs of these shapes."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "probe.tflite"
+        with (Path(folder) / "weights").open("w+b") as data:
+            file = LitertFile(data, lambda _: None)
+            signature = file.signature("probe")
+            inputs = [signature.input(f"x{i}", shape, FLOAT32) for i, shape in enumerate(shapes)]
+            signature.output("y", build(file, signature, inputs))
+            file.write(path, "probe")
+        with quiet():
+            opened: Any = Interpreter(model_content=path.read_bytes(), num_threads=threads)
+            opened.allocate_tensors()
+    rng = np.random.default_rng(0)
+    for given in opened.get_input_details():
+        opened.set_tensor(given["index"], rng.standard_normal(given["shape"]).astype(np.float32))
+    invoke: Run = opened.invoke
+    return invoke

@@ -1,0 +1,60 @@
+"""`compare-embedding --predict`: each graph's work at each length, priced by this device's rates."""
+
+import importlib.util
+from collections.abc import Iterator, Mapping, Sequence
+
+from embedding_runtime.bundle import BundleGraph
+from embedding_runtime.errors import InputError
+from embedding_validate.compare.cost import device
+from embedding_validate.compare.cost.predict import predicted_ms
+from embedding_validate.compare.cost.work import Work
+from embedding_validate.compare.document.prediction import DeviceProfile, Prediction
+
+_NEEDED = {"onnx": ("onnx", "export"), "litert": ("ai_edge_litert", "litert")}
+
+
+def check(graphs: Mapping[str, BundleGraph]) -> None:
+    """Refuse early what cannot be counted here.
+
+    Raises:
+        InputError: a package that reads a graph's file is not installed.
+    """
+    for name, graph in graphs.items():
+        package, extra = _NEEDED[graph.graph.format]
+        if importlib.util.find_spec(package) is None:
+            raise InputError(f"--predict needs {package} for {name}: pip install 'embedding-edge[{extra}]'.")
+
+
+def profiles(graphs: Mapping[str, BundleGraph], threads: Sequence[int]) -> Iterator[DeviceProfile]:
+    """The rates of each engine that the graphs need, on each number of threads; about a second each."""
+    for engine in dict.fromkeys(graph.graph.format for graph in graphs.values()):
+        for count in threads:
+            yield device.profile(engine, count)
+
+
+def predict(
+    graphs: Mapping[str, BundleGraph], lengths: Sequence[int], devices: Sequence[DeviceProfile]
+) -> Iterator[Prediction]:
+    """What each graph should take, one text at a time, at the lengths that it reads."""
+    for name, graph in graphs.items():
+        for tokens in (n for n in lengths if n <= graph.max_length):
+            work = _work(graph, tokens)
+            for rates in (d for d in devices if d.engine == graph.graph.format):
+                yield Prediction(
+                    system=name,
+                    threads=rates.threads,
+                    tokens=tokens,
+                    macs=work.macs,
+                    weight_bytes=work.weight_bytes,
+                    moved_bytes=work.moved_bytes,
+                    predicted_ms=round(predicted_ms(work, rates), 4),
+                )
+
+
+def _work(graph: BundleGraph, tokens: int) -> Work:
+    """Counted by what reads the graph's file, which is imported only then."""
+    if graph.graph.format == "onnx":
+        from embedding_validate.compare.cost.onnx_work import count
+    else:
+        from embedding_validate.compare.cost.litert_work import count
+    return count(graph.path, tokens)
