@@ -37,7 +37,10 @@ def attention(manifest: Manifest, tokens: int) -> int:
 
 
 def dense(manifest: Manifest) -> int:
-    return sum(s.in_features * s.out_features for s in manifest.stages if s.in_features and s.out_features)
+    """Of the Dense stages, which the exporter multiplies into one matrix where it can."""
+    stages = [s for s in manifest.stages if s.type == "dense"]
+    assert all(s.activation == "identity" and not s.bias for s in stages)
+    return (stages[0].in_features or 0) * (stages[-1].out_features or 0)
 
 
 def graph(folder: Path, key: str) -> BundleGraph:
