@@ -1,5 +1,6 @@
 """The work counted in a graph's file is the configuration's and the engine's; predictions are labelled."""
 
+import importlib.util
 import json
 import math
 from pathlib import Path
@@ -156,9 +157,7 @@ def test_predictions_stand_beside_measurements(litert_bundle: Path, tmp_path: Pa
         assert "predicted ms" in shown
 
 
-def test_what_cannot_be_counted_is_named(
-    litert_bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(predictions.importlib.util, "find_spec", lambda name: None)
+def test_what_cannot_be_counted_is_named(litert_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"embedding-edge\[export\]"):
         predictions.check({"onnx/int8": graph(litert_bundle, "onnx/int8")})

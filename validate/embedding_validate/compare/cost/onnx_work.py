@@ -21,7 +21,7 @@ from embedding_validate.compare.cost.work import Kind, Step, Work
 
 _LARGEST_VALUE = 1 << 16
 _SAME = ("SimplifiedLayerNormalization", "RotaryEmbedding")
-_BITS = {TensorProto.INT4: 4, TensorProto.UINT4: 4}
+_BITS: dict[int, int] = {TensorProto.INT4: 4, TensorProto.UINT4: 4}
 _KINDS: dict[str, Kind] = {
     "Softmax": "softmax",
     "Gelu": "gelu",
