@@ -97,13 +97,17 @@ def test_an_adapter_whose_base_is_elsewhere(base: str | None, tiny_checkpoint: P
 
 
 def test_an_adapter_is_merged_before_saving(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    """The advice where adapter's tensors lie among the model's own."""
+    """Where its tensors lie among the model's own: the reference itself would fill in random ones."""
     peft: Any = pytest.importorskip("peft")
     model: Any = reference(tiny_checkpoint)
     config = peft.LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False)
-    model[0].model = peft.get_peft_model(model[0].model, config)
+    adapted = peft.get_peft_model(model[0].auto_model, config)
+    model[0].auto_model = adapted
     wanted = model.encode(TEXT)
-    model[0].model = model[0].model.merge_and_unload()
+    model.save_pretrained(str(tmp_path / "tuned"))
+    advice = re.search(r"before saving, with (model\[0\].*\)), where adapted", refusal(tmp_path / "tuned"))
+    assert advice
+    exec(advice[1], {"model": model, "adapted": adapted})
     model.save_pretrained(str(tmp_path / "merged"))
     np.testing.assert_allclose(exported(tmp_path / "merged", tmp_path / "bundle"), wanted, atol=1e-5)
 
