@@ -56,7 +56,7 @@ def probes(threads: int) -> Probes:
 
 def _chain(_: LitertFile, s: Signature, x: Sequence[Value]) -> Value:
     found = x[0]
-    for _ in range(CHAIN // 2):
+    for _pair in range(CHAIN // 2):
         found = s.op("ADD", [s.op("MUL", [found, x[0]], found.shape), x[0]], found.shape)
     return found
 

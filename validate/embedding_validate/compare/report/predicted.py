@@ -27,7 +27,7 @@ def rows(run: Run) -> list[Row]:
     found = []
     for each in run.predictions or ():
         case = figures.case(run, each.system, each.threads, str(each.tokens))
-        found.append(Row(each, case and case.median_ms, bool(case and case.noise)))
+        found.append(Row(each, case.median_ms if case else None, bool(case and case.noise)))
     return found
 
 
