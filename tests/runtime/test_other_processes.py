@@ -61,6 +61,15 @@ def test_processes_that_begin_anew(set_up: Embedder, method: str) -> None:
         np.testing.assert_array_equal(pool.apply(vector_of, (set_up,)), vector_of(set_up))
 
 
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+@pytest.mark.parametrize("graph", ["onnx/int8", "litert/fp32", "litert/int8"])
+def test_every_engine_in_processes_that_begin_anew(graph: str, method: str, litert_bundle: Path) -> None:
+    format, precision = graph.split("/")
+    chosen = Embedder(litert_bundle, format=format, precision=precision, threads=1)  # type: ignore[arg-type]
+    with multiprocessing.get_context(method).Pool(1) as pool:
+        np.testing.assert_array_equal(pool.apply(vector_of, (chosen,)), vector_of(chosen))
+
+
 @pytest.mark.parametrize("backend", ["loky", "multiprocessing", "threading"])
 def test_joblib(set_up: Embedder, backend: str) -> None:
     joblib: Any = pytest.importorskip("joblib")

@@ -71,10 +71,10 @@ def read_stages(folder: Path, output_size: int) -> Stages:
 
 
 def check_encoder_folder(folder: Path) -> None:
-    """Refuse a checkpoint whose encoder is in a folder of its own, before its files are missed.
+    """Refuse a checkpoint whose encoder is in a folder of its own, before its files are reported as missing.
 
     Raises:
-        CheckpointError: says how it is moved.
+        CheckpointError: the message says how to move it.
     """
     file = folder / "modules.json"
     modules = _read_modules(file) if file.exists() else []

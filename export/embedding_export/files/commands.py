@@ -1,4 +1,4 @@
-"""Commands that error messages print for another environment: whole, so that a copied line runs."""
+"""Commands that error messages print for another environment, complete so that a copied line runs."""
 
 import os
 import shlex
@@ -12,12 +12,13 @@ NEW_FOLDER = "NEW_FOLDER"
 
 
 def saving_again(checkpoint: Path) -> str:
-    """Loads a checkpoint with sentence-transformers and saves it as `NEW_FOLDER`, as safetensors.
+    """The command that loads a checkpoint with sentence-transformers and saves it as `NEW_FOLDER`, as
+    safetensors.
 
-    A folder of the hub's cache goes by its id: what is missing there is fetched.
+    A folder of the hub's cache is named by its id, so that missing files are fetched.
     """
-    found = hub_id_of(checkpoint)
-    source = repr(str(checkpoint)) if found is None else f"{found[0]!r}, revision={found[1]!r}"
+    hub = hub_id_of(checkpoint)
+    source = repr(str(checkpoint)) if hub is None else f"{hub[0]!r}, revision={hub[1]!r}"
     return python_command(
         "from sentence_transformers import SentenceTransformer; "
         f"SentenceTransformer({source}).save_pretrained({NEW_FOLDER!r})"
@@ -25,6 +26,6 @@ def saving_again(checkpoint: Path) -> str:
 
 
 def python_command(code: str) -> str:
-    """A shell's line that runs Python code."""
+    """A shell command that runs Python code."""
     words = ["python", "-c", code]
     return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)

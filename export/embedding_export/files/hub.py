@@ -82,8 +82,8 @@ def _existing(name_or_path: str | Path) -> Path | None:
 def _local(path: Path) -> Location:
     """A folder; one inside the hub's own cache keeps its id and commit."""
     path = path.resolve()
-    found = hub_id_of(path)
-    return Location(path, *found) if found else Location(path, path.name, None)
+    hub = hub_id_of(path)
+    return Location(path, *hub) if hub else Location(path, path.name, None)
 
 
 def hub_id_of(folder: Path) -> tuple[str, str] | None:

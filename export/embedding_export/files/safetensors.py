@@ -30,7 +30,7 @@ def read_weights(
 
     Those may have any type and no axis: only their byte ranges are checked. The precedence is that of
     transformers: `model.safetensors`, then `model.safetensors.index.json` and its shards. `checkpoint` is the
-    folder of the whole checkpoint, where `folder` lies within it.
+    folder of the whole checkpoint if `folder` lies within it.
 
     Raises:
         CheckpointError: no weights, weights in another format, or a damaged or inconsistent file.

@@ -121,6 +121,11 @@ class TokenizerFile:
         row."""
         return (*(t["content"] for t in self.data["added_tokens"] if t["special"]), *self.without_row)
 
+    @property
+    def added_tokens(self) -> tuple[str, ...]:
+        """All added tokens, as spelled; including those without a row."""
+        return (*(t["content"] for t in self.data["added_tokens"]), *self.without_row)
+
     @cached_property
     def owner_tokens(self) -> tuple[str, ...]:
         """Tokens that were added to the base model's, or that are flagged special but are not control

@@ -225,8 +225,7 @@ class LitertOps:
         )
 
     def _bias(self, window: int | None, blocks: int, side: int) -> Value:
-        """The additive mask for scores [blocks, KV, block, group, keys]: 0 where a query attends to a key,
-        else NEG."""
+        """The mask added to scores [blocks, KV, block, group, keys]: 0 where a query attends, else NEG."""
         key = window if window is not None and window < self.length - 1 else None
         if key not in self._biases:
             bias = self._padding_bias(blocks, side)

@@ -79,8 +79,7 @@ class OnnxOps:
         return self._storage.multiply(self.beside(x, beside), weight)
 
     def beside(self, x: str, other: str) -> str:
-        """x, made dependent on `other` (of the same shape), so that the engine computes `other` first;
-        nothing is copied."""
+        """x, which the engine cannot use before it has computed `other` of the same shape; no copy."""
         return self.g.node("Reshape", x, self.g.node("Shape", other))
 
     def rms_norm(self, x: str, weight: str, before: float = 1.0) -> str:
@@ -126,8 +125,7 @@ class OnnxOps:
         return self._storage.multiply_tokens(x, weight)
 
     def mean_pool(self, x: str) -> str:
-        """The mean, over tokens padded with zeros to whole runs: engines sum in runs, so the sums then do not
-        depend on S."""
+        """The mean over tokens, zero-padded to whole runs: an engine's sums then do not depend on S."""
         g = self.g
         length = g.node("Shape", x, start=1, end=2)
         missing = g.node("Mod", g.node("Neg", length), g.ints(POOLED_RUN))  # of the divisor's sign: 0 and up
@@ -156,8 +154,7 @@ class OnnxOps:
         self.g.node("Identity", vector, out="sentence_embedding")
 
     def _rotations(self, theta: float, head_dim: int) -> tuple[str, str]:
-        """Cosines and sines for each position: stored, or computed from the angles if the table would be
-        long."""
+        """Cosines and sines for each position: stored, or computed from the angles if there are many."""
         if self._positions * max(x.head_dim for x in self.config.layers) <= STORED_ROTATIONS:
             cos, sin = rope_tables(theta, head_dim, self._positions)
             return self.g.constant(cos), self.g.constant(sin)
@@ -282,8 +279,7 @@ class OnnxOps:
         return self.g.node("Transpose", x, perm=[0, 1, 3, 2, 4])
 
     def _bias(self, window: int | None) -> str:
-        """The additive mask for scores [B, blocks, KV, block, group, keys]: 0 where a query attends to a key,
-        else NEG."""
+        """The mask added to scores [B, blocks, KV, block, group, keys]: 0 where a query attends, else NEG."""
         if window not in self._biases:
             self._biases[window] = self._blocks.bias(window)
         return self._biases[window]
@@ -308,8 +304,7 @@ def block_local_above(window: int) -> int:
 
 
 def _positions(max_seq_length: int, window: int) -> int:
-    """The number of positions with stored rotations: the longest text's tokens and the padding of its last
-    block."""
+    """The number of stored rotations: the longest text's tokens, and the padding of its last block."""
     if max_seq_length <= block_local_above(window):
         return max_seq_length
     return -(-max_seq_length // CHUNK) * CHUNK

@@ -13,6 +13,9 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
+import torch
+from advice import run_advised
+from safetensors.torch import load_file
 
 from embedding_export.checkpoint.checkpoint import load_checkpoint
 from embedding_export.errors import CheckpointError
@@ -28,14 +31,14 @@ GATED = (403, "GatedRepo", "Access to model org/gated is restricted")
 NO_REVISION = (404, "RevisionNotFound", "Invalid rev id")
 
 PROGRAM = """
-import json, sys
+import json, os, sys
 from embedding_export.checkpoint.checkpoint import load_checkpoint
 from embedding_export.errors import CheckpointError
 from embedding_export.files.hub import locate
 told = []
 for name, revision in json.loads(sys.argv[1]):
     try:
-        if name == "org/other-model":
+        if name == "org/other-model" or "LOAD" in os.environ:
             load_checkpoint(name, revision=revision)
         where = locate(name, revision)
         told.append([str(where.folder), where.name, where.revision])
@@ -86,7 +89,10 @@ class Handler(BaseHTTPRequestHandler):
     def answer_file(self, path: list[str], body: bool) -> None:
         if path[:2] == ["org", "gated"]:
             return self.refuse(*GATED)
-        content = (self.server.folder / "/".join(path[4:])).read_bytes()
+        file = self.server.folder / "/".join(path[4:])
+        if not file.is_file():
+            return self.refuse(404, "EntryNotFound", "Entry not found")
+        content = file.read_bytes()
         if path[1] == "other-model" and path[4:] == ["config.json"]:
             content = json.dumps(json.loads(content) | {"model_type": "gemma3n_text"}).encode()
         if body:
@@ -188,6 +194,25 @@ def test_a_repository_is_fetched_pinned_and_then_found_without_network(hub: Hub,
     assert (
         "org/other is not a folder, is not complete in the local cache, and cannot be fetched" in offline[2]
     )
+
+
+def test_weights_as_bin_are_fetched_and_converted_as_advised(
+    tiny_checkpoint: Path, hub: Hub, tmp_path: Path
+) -> None:
+    """Which an export never fetches: the command speaks of the id and commit, not of the folder."""
+    before, hub.folder = hub.folder, Path(shutil.copytree(tiny_checkpoint, tmp_path / "as-bin"))
+    try:
+        own = hub.folder / "3_Dense"
+        torch.save(load_file(own / "model.safetensors"), own / "pytorch_model.bin")
+        (own / "model.safetensors").unlink()
+        (told,) = ask(address(hub), tmp_path / "home", ("org/open", COMMIT), LOAD="1")
+        assert "3_Dense has no weights" in told and f"revision='\"'\"'{COMMIT}" in told
+        settings = {"HF_ENDPOINT": address(hub), "HF_HOME": str(tmp_path / "other-home")}
+        converted = run_advised(told, tmp_path, **settings)
+    finally:
+        hub.folder = before
+    checkpoint = load_checkpoint(converted)
+    assert checkpoint.source.weights_sha256 == load_checkpoint(tiny_checkpoint).source.weights_sha256
 
 
 def test_another_model_is_refused_before_its_weights_are_fetched(hub: Hub, tmp_path: Path) -> None:

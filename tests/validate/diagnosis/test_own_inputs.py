@@ -15,6 +15,7 @@ from embedding_export.architectures.interface.figures import Figures
 from embedding_export.architectures.registry import tensor_specs
 from embedding_export.checkpoint.checkpoint import Checkpoint, load_checkpoint
 from embedding_export.errors import AuditError, ParityError
+from embedding_export.onnx.int8 import Int8Ops, Scaled
 from embedding_export.onnx.ops import OnnxOps
 from embedding_export.options import ExportOptions
 from embedding_export.pipeline import Gate, export_bundle
@@ -135,22 +136,30 @@ def _partly_rotated(patch: Patch) -> None:
 
 
 def _own_input_of_state(patch: Patch) -> None:
-    def linear_beside(self: Any, x: str, weight: str, beside: str) -> str:
-        return str(self._storage.multiply(beside, weight))
-
-    patch.setattr(OnnxOps, "linear_beside", linear_beside)
+    true = Int8Ops.linear_beside
+    patch.setattr(OnnxOps, "linear_beside", lambda self, _, weight, beside: self.linear(beside, weight)[0])
+    patch.setattr(
+        Int8Ops, "linear_beside", lambda self, _, weight, beside: true(self, beside, weight, beside)
+    )
 
 
 def _normed_gate(patch: Patch) -> None:
-    true = OnnxOps.linear
+    plain, eight = OnnxOps.linear, Int8Ops.linear
+
+    def normed(ops: Any, x: str, weight: str) -> str:
+        if not tensor_specs(ops.config)[weight].unnormed:
+            return x
+        ones = ops.g.constant(np.ones(ops.config.hidden_size, np.float32))
+        return str(OnnxOps._normed(ops, x, ones, ops.config.rms_norm_eps))
 
     def linear(self: Any, x: str, *weights: str) -> tuple[str, ...]:
-        if tensor_specs(self.config)[weights[0]].unnormed:
-            ones = self.g.constant(np.ones(self.config.hidden_size, np.float32))
-            x = self._normed(x, ones, self.config.rms_norm_eps)
-        return true(self, x, *weights)
+        return plain(self, normed(self, x, weights[0]), *weights)
+
+    def linear_int8(self: Any, x: Scaled, *weights: str) -> tuple[Scaled, ...]:
+        return eight(self, Scaled(normed(self, x.name, weights[0]), x.scales), *weights)
 
     patch.setattr(OnnxOps, "linear", linear)
+    patch.setattr(Int8Ops, "linear", linear_int8)
 
 
 def _no_own_input(patch: Patch) -> None:
