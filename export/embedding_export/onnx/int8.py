@@ -78,8 +78,7 @@ class Int8:
         return self._g.node("Mul", rows, self._g.node("Gather", scale, ids))
 
     def multiply(self, x: str, weight: str) -> str:
-        """A product in float32, one text at a time: engines sum a single row in another order than several
-        rows."""
+        """A float32 product, one text at a time: engines sum one row in another order than several."""
         g, values = self._g, self._weights.tensors[weight].array().T
         stored = g.weight(weight, np.float32, values.shape, [values])
         column = g.node("Unsqueeze", x, g.ints(-1))  # [B, in, 1]
@@ -90,8 +89,7 @@ class Int8:
         return self._g.node("MatMul", x, weight)
 
     def quantize(self, x: str, width: int) -> tuple[str, str]:
-        """uint8 codes [B, S, width] and scales [B, S, 1] of x, row by row; computed only once for the same
-        x."""
+        """uint8 codes [B, S, width] and scales [B, S, 1] of x, row by row; computed once per x."""
         if x in self._quantized:
             return self._quantized[x]
         g = self._g

@@ -64,8 +64,7 @@ def without_tables(model: bytes) -> tuple[bytes, tuple[Table, ...]]:
 
 
 def graph_edited(model: bytes, edit: Callable[[bytes], bytes]) -> bytes:
-    """The ONNX file `model` with its GraphProto replaced by the result of `edit`; StopIteration if it has
-    none."""
+    """The ONNX file `model` with its GraphProto changed by `edit`; StopIteration if it has none."""
     fields = list(_fields(model))
     at = next(i for i, (number, _, _) in enumerate(fields) if number == _MODEL_GRAPH)
     fields[at] = (_MODEL_GRAPH, _BYTES, edit(_bytes(fields[at][2])))
