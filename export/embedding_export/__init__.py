@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from embedding_export.errors import AuditError, CheckpointError, ExportError, ParityError
     from embedding_export.options import ExportOptions
     from embedding_export.pipeline import export_bundle
+    from embedding_export.weights.sample import read_calibration
 
 # Imported when first asked for: the commands say what is missing where an extra is not installed.
 _HOMES = {
@@ -26,6 +27,7 @@ _HOMES = {
     "ParityError": "errors",
     "export_bundle": "pipeline",
     "load_checkpoint": "checkpoint.checkpoint",
+    "read_calibration": "weights.sample",
 }
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "ParityError",
     "export_bundle",
     "load_checkpoint",
+    "read_calibration",
 ]
 
 

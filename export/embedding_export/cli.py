@@ -36,6 +36,7 @@ def _run(options: argparse.Namespace) -> int:
         from embedding_export.checkpoint.checkpoint import load_checkpoint
         from embedding_export.options import Existing, ExportOptions
         from embedding_export.pipeline import export_bundle, summary
+        from embedding_export.weights.sample import BUILT_IN, read_calibration
 
         reporter = _reporter()
     except ImportError as e:
@@ -55,6 +56,7 @@ def _run(options: argparse.Namespace) -> int:
         keep_failed=options.keep_failed,
         target_cosine=options.target_cosine,
         max_bytes=options.max_size,
+        calibration=read_calibration(options.calibration) if options.calibration else BUILT_IN,
     )
     check_target(options.bundle, existing)
     check_options(export_options)
@@ -120,6 +122,13 @@ def _parser() -> argparse.ArgumentParser:
         type=_bytes,
         metavar="SIZE",
         help="with --target-cosine: refuse a graph that takes more, such as 200MB",
+    )
+    p.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="FILE",
+        help="round by your own texts in place of the built-in ones of many languages: one per line, or "
+        "records with text, as embed-text reads them",
     )
     p.add_argument(
         "--format",

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from embedding_export.weights.sample import BUILT_IN, CalibrationTexts
 from embedding_runtime.bundle import Format, Precision
 
 Existing = Literal["refuse", "replace", "extend"]
@@ -19,7 +20,8 @@ class ExportOptions:
 
     LiteRT files have a signature for each of `buckets`, or with `litert_single` one of that length, under the
     name of the published files. With `target_cosine` the precision is chosen: the smallest composition of 4
-    and 8 bits that holds this mean cosine to the float32 model, of at most `max_bytes`.
+    and 8 bits that holds this mean cosine to the float32 model, of at most `max_bytes`. What is rounded is
+    rounded by `calibration`; `weights.sample.read_calibration` reads a file of one's own.
     """
 
     precisions: tuple[Precision, ...] = ("int8",)
@@ -33,3 +35,4 @@ class ExportOptions:
     keep_failed: Path | None = None
     target_cosine: float | None = None
     max_bytes: int | None = None
+    calibration: CalibrationTexts = BUILT_IN

@@ -90,7 +90,7 @@ def export_bundle(
             checkpoint, cut = trim_vocabulary(checkpoint, options.alphabet, Path(scratch))
             kept_ids = cut.kept_ids
             report.step(cut.summary())
-        special = golden_ids(checkpoint)
+        special = golden_ids(checkpoint, options.calibration)
         before, written = _write_graphs(Source(checkpoint, special), bundle, staging.path, options, report)
         tokenizer = _write_tokenizer(checkpoint, staging.path, kept_ids, report)
         info = _tokenizer_info(checkpoint, tokenizer, special, options)

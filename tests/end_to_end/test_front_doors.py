@@ -46,3 +46,21 @@ def test_importing_a_package_imports_little(package: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     heavy = {"torch", "onnx", "numpy", "transformers", "sentence_transformers", "tokenizers", "yaml"}
     assert not heavy & set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("module", "command"),
+    [
+        ("embedding_export.cli", "export-embedding"),
+        ("embedding_runtime.cli", "embed-text"),
+        ("embedding_runtime.doctor", "embedding-doctor"),
+        ("embedding_validate.cli", "validate-embedding"),
+    ],
+)
+def test_commands_keep_the_modules_that_programs_start_them_by(module: str, command: str) -> None:
+    """Users' scripts import them so, whatever becomes of the folders behind."""
+    scripts = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'{command} = "{module}:main"' in scripts
+    code = f"import sys; from {module} import main; sys.exit(main())"
+    done = subprocess.run([sys.executable, "-c", code, "--help"], check=True, capture_output=True, text=True)
+    assert f"usage: {command}" in done.stdout

@@ -11,6 +11,7 @@ import pytest
 import torch
 from advice import run_advised
 from conftest import assumed
+from fine_tunes import special, tuned
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 
@@ -97,13 +98,17 @@ def test_an_adapter_whose_base_is_elsewhere(base: str | None, tiny_checkpoint: P
 
 
 def test_an_adapter_is_merged_before_saving(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    """The advice where adapter's tensors lie among the model's own."""
+    """Where its tensors lie among the model's own: the reference itself would fill in random ones."""
     peft: Any = pytest.importorskip("peft")
     model: Any = reference(tiny_checkpoint)
     config = peft.LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False)
-    model[0].model = peft.get_peft_model(model[0].model, config)
+    adapted = peft.get_peft_model(model[0].auto_model, config)
+    model[0].auto_model = adapted
     wanted = model.encode(TEXT)
-    model[0].model = model[0].model.merge_and_unload()
+    model.save_pretrained(str(tmp_path / "tuned"))
+    advice = re.search(r"before saving, with (model\[0\].*\)), where adapted", refusal(tmp_path / "tuned"))
+    assert advice
+    exec(advice[1], {"model": model, "adapted": adapted})
     model.save_pretrained(str(tmp_path / "merged"))
     np.testing.assert_allclose(exported(tmp_path / "merged", tmp_path / "bundle"), wanted, atol=1e-5)
 
@@ -203,3 +208,31 @@ def test_an_encoder_in_a_folder_of_its_own_is_moved_as_advised(editable: Path, t
     np.testing.assert_allclose(reference(editable).encode(TEXT), wanted, atol=1e-6)
     found = exported(run_advised(refusal(editable), tmp_path), tmp_path / "bundle")
     np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("key", ["extra_special_tokens", "additional_special_tokens", "pad_token"])
+def test_tokens_that_the_config_alone_names_are_written_as_advised(
+    key: str, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    """transformers adds them as it reads: in tokenizer.json they are nowhere, and would be plain text."""
+    text = "[E1] Aspirin [/E1] reduces fever."
+    tokens = ["[E1]"] if key == "pad_token" else ["[E1]", "[/E1]"]
+    folder = tuned(tiny_checkpoint, tmp_path / "tuned", special(*tokens))
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        file = folder / name
+        data = json.loads(file.read_text(encoding="utf-8"))
+        if name == "tokenizer.json":
+            data["added_tokens"] = [t for t in data["added_tokens"] if t["content"] not in tokens]
+        else:
+            data = {n: v for n, v in data.items() if not isinstance(v, list)}
+            data |= {key: tokens[0] if key == "pad_token" else tokens}
+        file.write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
+    model = reference(folder)
+    ids, wanted = model.tokenizer(text)["input_ids"], model.encode(text)
+    message = refusal(folder)
+    assert f"tokens that tokenizer.json lacks: {', '.join(tokens)}. " in message
+    run_advised(message, tmp_path)
+    export_bundle(load_checkpoint(folder), tmp_path / "bundle", ExportOptions(("fp32",)), assumed)
+    with Embedder(tmp_path / "bundle", threads=1) as embedder:
+        assert embedder.tokenize([text])["input_ids"][0].tolist() == ids
+        np.testing.assert_allclose(embedder.encode(text), wanted, atol=1e-5)

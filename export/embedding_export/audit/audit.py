@@ -33,13 +33,14 @@ ROWS = 4096
 # A stored value is the nearest one that its grid has: half a step, and a little for float32 arithmetic (for
 # int8 codes of 127 a rounding error of the scale counts 127-fold; Q4_0 rounds its scales after the codes).
 # Weights of a matrix make good each other's errors (`compensation`): in 8 bits by up to three steps more, and
-# their scales are known the more exactly; in 4 bits by two, and each row is held as a whole besides.
+# their scales are known the more exactly; in 4 bits by two, in an ONNX table's by one, and each row is held
+# as a whole besides.
 NEAREST = {
     "float32": 0.0,
     "float16": 0.5,
     "int8": 0.5 + 1e-4,
     "compensated_int8": 3.5 + 1e-3,
-    "int4": 0.5 + 1e-4,
+    "int4": 1.5 + 1e-3,
     "int4_symmetric": 0.5 + 1e-4,
     "compensated_int4": 2.5 + 1e-3,
     "compensated_int4_symmetric": 2.5 + 1e-3,
@@ -180,7 +181,7 @@ def _gain(
     """The gain that a norm should have, given the factors that were moved to the takers of its channels."""
     specs = tensor_specs(checkpoint.config)
     gain = read * np.float32(specs[name].scale)
-    if any(graph[taker].kind == "int8" for taker in norm_takers(specs).get(name, ()) if taker in graph):
+    if any(graph[taker].eight_bits for taker in norm_takers(specs).get(name, ()) if taker in graph):
         return gain / read_norm_factors(graph, name, gain)
     queries = next((q for q, spec in specs.items() if spec.keys and name in (q, spec.keys)), None)
     if queries is None:
@@ -198,7 +199,7 @@ def _excess(grid: Grid, want: NDArray[Any], kind: str) -> tuple[float, float] | 
     if kind == "compensated_int8":  # the scale is no matter of compensation
         scale = np.abs(want).max(axis=1, keepdims=True) / np.float32(127)
         near &= np.abs(grid.step - scale) <= scale * SCALE_TOLERANCE + SMALLEST_SCALE
-    if kind.startswith("compensated_int4"):
+    if "int4" in kind and kind != "int4_symmetric":
         near &= _fits(grid, want)
     unclipped = np.abs(want - inside) <= CLIPPED[kind] * grid.step + smallest
     if (sound := near & unclipped).all():  # NaN fails both

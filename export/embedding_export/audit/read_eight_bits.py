@@ -96,10 +96,10 @@ def wrong_input_factors(stored: Mapping[str, StoredWeight], name: str, width: in
 def moved_as_stored(
     stored: Mapping[str, StoredWeight], tensors: Mapping[str, Weight], specs: Specs
 ) -> dict[str, Weight]:
-    """The encoder's int8 matrices as this graph should hold them, by the factors in its norms."""
+    """The matrices that are multiplied in 8 bits, as this graph should hold them by its norms' factors."""
     matrices: dict[str, Weight] = {}
     for name, spec in specs.items():
-        if spec.role == "matrix" and name in stored and stored[name].kind == "int8":
+        if spec.role == "matrix" and name in stored and stored[name].eight_bits:
             columns = np.ones(1, np.float32)
             if spec.norm is not None:
                 columns = read_norm_factors(stored, spec.norm, tensors[spec.norm].array())

@@ -5,7 +5,6 @@ once after writing; whether they are right is for the gate to say.
 """
 
 import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +12,7 @@ import numpy as np
 from embedding_export.checkpoint.checkpoint import Checkpoint
 from embedding_export.composing import held_out_texts
 from embedding_export.errors import CheckpointError
-from embedding_export.weights import calibration_texts
+from embedding_export.weights.sample import BUILT_IN, CalibrationTexts
 from embedding_runtime.bundle import GoldenIds, GoldenVector
 from embedding_runtime.engines.registry import Session
 
@@ -33,22 +32,29 @@ TEXTS = (
 # Lengths of the golden vectors' inputs; the last passes the local layers' window by `BEYOND_WINDOW` or more.
 LENGTHS = (1, 24, 301)
 BEYOND_WINDOW = 45
+# Tokens of a user's texts that are calibrated on, of one and of all: memory and time grow with them, and more
+# than twice the built-in ones' show little that is new.
+LONGEST_TEXT, MOST_TOKENS = 2048, 12_288
 
 
 @dataclass(frozen=True)
 class SpecialIds:
-    """Control tokens, golden ids and ids to calibrate on, as the `tokenizers` library gives them."""
+    """Control tokens, golden ids and ids to calibrate on, as the `tokenizers` library gives them;
+    `calibration` says of which texts these are. `beside` are ids of the built-in texts where these are
+    others: a user's texts may have less in them that makes activations large."""
 
     bos_id: int
     eos_id: int
     pad_id: int
     golden: tuple[GoldenIds, ...]
     sample: tuple[tuple[int, ...], ...]
+    calibration: str
+    beside: tuple[tuple[int, ...], ...] = ()
 
 
-def golden_ids(checkpoint: Checkpoint) -> SpecialIds:
-    """Control tokens from the tokenizer's own template, and ids for `TEXTS`; control tokens in the texts are
-    read as text.
+def golden_ids(checkpoint: Checkpoint, texts: CalibrationTexts = BUILT_IN) -> SpecialIds:
+    """Control tokens from the tokenizer's own template, and ids for `TEXTS`, control tokens in them taken as
+    text; these and `texts` are calibrated on.
 
     Raises:
         CheckpointError: the template is not `<bos> … <eos>`, or there is no `<pad>`.
@@ -64,7 +70,10 @@ def golden_ids(checkpoint: Checkpoint) -> SpecialIds:
         )
     ids = [tuple(tokenizer.encode(t).ids) for t in TEXTS]
     golden = tuple(GoldenIds(t, i) for t, i in zip(TEXTS, ids, strict=True))
-    return SpecialIds(ends[0], ends[1], pad, golden, (*ids, *_sample(checkpoint)))
+    sample = _sample(checkpoint, texts)
+    beside = () if texts.file is None else tuple(_sample(checkpoint, BUILT_IN))
+    said = texts.described(len(sample))
+    return SpecialIds(ends[0], ends[1], pad, golden, (*ids, *sample), said, beside)
 
 
 def held_out_ids(checkpoint: Checkpoint) -> tuple[tuple[int, ...], ...]:
@@ -84,11 +93,32 @@ def _ids(checkpoint: Checkpoint, text: str) -> list[int]:
     return token_ids
 
 
-def _sample(checkpoint: Checkpoint) -> Iterator[tuple[int, ...]]:
-    """The ids of texts to calibrate on, with the checkpoint's prompts in turn."""
-    prompts = dict.fromkeys(["", *checkpoint.prompts.values()])
-    for prompt, text in zip(itertools.cycle(prompts), calibration_texts.TEXTS, strict=False):
-        yield tuple(_ids(checkpoint, prompt + text))
+def _sample(checkpoint: Checkpoint, texts: CalibrationTexts) -> list[tuple[int, ...]]:
+    """The ids of texts to calibrate on, under the checkpoint's prompts in turn: of a user's as many as
+    `MOST_TOKENS` hold, from all over the file, and none that compositions are judged by."""
+    prompts = list(dict.fromkeys(["", *checkpoint.prompts.values()]))
+    if texts.file is None:
+        return [
+            tuple(_ids(checkpoint, prompt + text))
+            for prompt, text in zip(itertools.cycle(prompts), texts.texts, strict=False)
+        ]
+    longest, left = min(checkpoint.max_seq_length, LONGEST_TEXT), MOST_TOKENS
+    own = [text for text in texts.texts if text not in held_out_texts.TEXTS]
+    found: dict[int, tuple[int, ...]] = {}
+    for n, prompt in zip(_spread(len(own)), itertools.cycle(prompts), strict=False):
+        ids = _ids(checkpoint, prompt + own[n])
+        found[n] = (*ids[: longest - 1], *ids[longest - 1 :][-1:])
+        left -= len(found[n])
+        if left < 0 and len(found) > 1:
+            del found[n]
+            break
+    return [found[n] for n in sorted(found)]
+
+
+def _spread(count: int) -> list[int]:
+    """0 … count - 1 in an order of which every beginning is spread evenly: multiples of the golden ratio,
+    whose fractions are."""
+    return sorted(range(count), key=lambda n: (n + 1) * 0.6180339887498949 % 1)
 
 
 def golden_vectors(session: Session, checkpoint: Checkpoint, longest: int) -> tuple[GoldenVector, ...]:

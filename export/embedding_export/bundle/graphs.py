@@ -32,9 +32,12 @@ from embedding_export.weights.precisions import (
     LITERT_MIN_VERSION,
     NOT_OFFERED,
     PRECISIONS,
+    LitertRow,
+    PrecisionRow,
     precision_row,
     recipe_for,
 )
+from embedding_export.weights.sample import OPTION
 from embedding_runtime.bundle import Format, Graph, Parity, Precision
 from embedding_runtime.engines.onnx_session import OnnxSession
 from embedding_runtime.engines.registry import check_floor
@@ -60,7 +63,7 @@ class Source:
     def matrices(self) -> Matrices:
         """Rounds matrices by the encoder's activations on the sample; the Dense stages do not count."""
         config, weights = self.checkpoint.config, folded(self.checkpoint)
-        seen = calibrate(config, weights, self.special.sample)
+        seen = calibrate(config, weights, self.special.sample, self.special.beside)
         _release(self.checkpoint)
         return Matrices(config, weights, seen)
 
@@ -144,6 +147,9 @@ def check_options(options: ExportOptions) -> None:
         EngineError: an engine is not installed, does not run on this machine, or is too old for a precision.
     """
     _check_target(options)
+    rows = [PRECISIONS[p] if f == "onnx" else LITERT[p] for f, p in graphs_to_write(options)]
+    if options.calibration.file is not None and not any(row.calibrated for row in rows):
+        raise ExportError(f"{', '.join(options.precisions)} rounds nothing by texts. Leave out {OPTION}.")
     if any(f == "onnx" for f, _ in graphs_to_write(options)) and importlib.util.find_spec("onnx") is None:
         raise ExportError("onnx is not installed. Install it with: pip install 'embedding-edge[export]'")
     for format, precision in graphs_to_write(options):
@@ -206,7 +212,7 @@ def _write_onnx(
     graph = Graph(
         format="onnx",
         precision=precision,
-        recipe=recipe_for(row.recipe, row.storage, tensor_specs(checkpoint.config)),
+        recipe=_recipe(recipe_for(row.recipe, row.storage, tensor_specs(checkpoint.config)), row, source),
         file=path.relative_to(folder).as_posix(),
         external_data=(data.relative_to(folder).as_posix(),),
         inputs=INPUTS,
@@ -247,7 +253,7 @@ def _write_litert(
     graph = Graph(
         format="litert",
         precision=precision,
-        recipe=recipe_for(row.recipe, row.per_layer, tensor_specs(checkpoint.config)),
+        recipe=_recipe(recipe_for(row.recipe, row.per_layer, tensor_specs(checkpoint.config)), row, source),
         file=path.relative_to(folder).as_posix(),
         external_data=(),
         inputs=(names.input,),
@@ -265,6 +271,11 @@ def _write_litert(
     subject = Subject(checkpoint.prompts, describe.dims(checkpoint, options.dims), checkpoint.max_seq_length)
     write_litert_conformance(_conformance(path), graph, subject, source.special.golden, session)
     return graph, compared
+
+
+def _recipe(recipe: dict[str, str], row: PrecisionRow | LitertRow, source: Source) -> dict[str, str]:
+    """What was done, and by which texts."""
+    return {**recipe, "calibration": source.special.calibration} if row.calibrated else recipe
 
 
 def remove(graph: Graph, folder: Path) -> None:

@@ -18,6 +18,7 @@ from embedding_export.checkpoint.text_config import (
     PromptConfig,
     SimilarityName,
     check_case,
+    check_named_tokens,
     find_tokenizer,
     read_prompt_config,
     read_text_config,
@@ -101,6 +102,7 @@ def load_checkpoint(
     text = read_text_config(folder, config.max_position_embeddings, max_length)
     prompts = read_prompt_config(folder)
     tokenizer = TokenizerFile.read(find_tokenizer(folder), config.vocab_size, lower=text.do_lower_case)
+    check_named_tokens(folder, tokenizer.added_tokens)
     check_case(folder, tokenizer.data.get("normalizer"), text.do_lower_case)
     tensors, left_out = read_model_tensors(folder, config, stages)
     weights = fingerprint(tensors)

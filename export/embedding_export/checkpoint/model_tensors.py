@@ -98,11 +98,15 @@ def _refuse_difference(folder: Path, expected: Shapes, actual: Mapping[str, Tens
     ]
     if missing or left_over or wrong:
         faults = "; ".join(f"it {what}: {_few(names)}" for what, names in problems if names)
-        raise CheckpointError(
-            f"The weights in {folder} do not fit its config: {faults}. If they belong to an adapter, merge "
-            "it before saving (model = model.merge_and_unload(), with peft's PeftModel); else fetch the "
-            "checkpoint again, or use the config they came with."
+        adapter = any("lora_" in name or ".base_layer." in name for name in left_over)
+        advice = (
+            "An adapter was saved unmerged among them, without what it is scaled by: where it was trained, "
+            "merge it before saving, with model[0].model = adapted.merge_and_unload(), where adapted is what "
+            "peft's get_peft_model gave."
+            if adapter
+            else "Fetch the checkpoint again, or use the config they came with."
         )
+        raise CheckpointError(f"The weights in {folder} do not fit its config: {faults}. {advice}")
 
 
 def _few(names: list[str]) -> str:

@@ -1,6 +1,7 @@
 """Reads how a checkpoint treats text: length, case, prompts, similarity, ids."""
 
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +21,8 @@ USUAL = 2_048
 SimilarityName = Literal["cosine", "dot", "euclidean", "manhattan"]
 
 _SIMILARITIES: tuple[SimilarityName, ...] = ("cosine", "dot", "euclidean", "manhattan")
+# Tokens with a name of their own that any tokenizer may have.
+_NAMED = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 _TEXT_MODALITY = {"method": "forward", "method_output_name": "last_hidden_state"}
 _LOADING = (
     "model_args",
@@ -131,16 +134,43 @@ def find_tokenizer(folder: Path) -> Path:
     """
     path = folder / "tokenizer.json"
     if not path.exists() and (folder / "tokenizer.model").exists():
-        where = repr(str(folder))
-        code = (
-            "from transformers import AutoTokenizer; "
-            f"AutoTokenizer.from_pretrained({where}).save_pretrained({where})"
-        )
         raise CheckpointError(
             f"{folder} has tokenizer.model but no tokenizer.json. Where transformers is installed, one "
-            f"command writes it: {python_command(code)}"
+            f"command writes it: {_saving_tokenizer(folder)}"
         )
     return path
+
+
+def check_named_tokens(folder: Path, known: Collection[str]) -> None:
+    """Refuse tokens that `tokenizer_config.json` alone names: transformers adds them as it reads.
+
+    `known` are the added tokens of `tokenizer.json`.
+
+    Raises:
+        CheckpointError: names them, and the command that writes them into `tokenizer.json`.
+    """
+    fields = read_fields_if_present(folder / "tokenizer_config.json").values
+    named = [fields.get(key) for key in _NAMED]
+    for key in ("extra_special_tokens", "additional_special_tokens", "added_tokens_decoder"):
+        value = fields.get(key) or ()
+        named += value.values() if isinstance(value, dict) else value
+    contents = (token.get("content") if isinstance(token, dict) else token for token in named)
+    if missing := [c for c in dict.fromkeys(contents) if isinstance(c, str) and c not in known]:
+        raise CheckpointError(
+            f"{folder / 'tokenizer_config.json'} names tokens that tokenizer.json lacks: "
+            f"{', '.join(missing[:5])}. transformers adds them when it reads the checkpoint; here they would "
+            "be plain text. Where transformers is installed, one command writes them: "
+            f"{_saving_tokenizer(folder)}"
+        )
+
+
+def _saving_tokenizer(folder: Path) -> str:
+    """The command that reads a tokenizer as transformers does, and writes its files anew."""
+    where = repr(str(folder))
+    return python_command(
+        "from transformers import AutoTokenizer; "
+        f"AutoTokenizer.from_pretrained({where}).save_pretrained({where})"
+    )
 
 
 def _lowers(normalizer: Any) -> bool:

@@ -118,6 +118,11 @@ class TokenizerFile:
         """The tokens that are text unless a caller allows them, as spelled, including those without a row."""
         return (*(t["content"] for t in self.data["added_tokens"] if t["special"]), *self.without_row)
 
+    @property
+    def added_tokens(self) -> tuple[str, ...]:
+        """All added tokens, as spelled; including those without a row."""
+        return (*(t["content"] for t in self.data["added_tokens"]), *self.without_row)
+
     @cached_property
     def owner_tokens(self) -> tuple[str, ...]:
         """Tokens added to the base model's, or flagged special without being control tokens."""

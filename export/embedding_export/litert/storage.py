@@ -144,7 +144,7 @@ class LitertStorage:
             if weight in matrices.seen.moments:
                 yield matrices.int4_symmetric(weight, block)
             else:
-                yield from (quantize.int4_symmetric(values, block) for values in row_blocks(tensor))
+                yield from (matrices.symmetric_table(values, block) for values in row_blocks(tensor))
 
         def codes() -> Iterator[NDArray[np.uint8]]:
             for blocks in rounded():

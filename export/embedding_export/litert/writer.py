@@ -56,7 +56,7 @@ def write_litert(
     def formats(name: str) -> LitertFormat:
         return row.format(name, specs)
 
-    matrices = encoder.matrices() if row.attention.type != "float32" else None
+    matrices = encoder.matrices() if row.calibrated else None
     scratch = path.with_name(path.name + ".weights")
     try:
         with scratch.open("w+b") as data:

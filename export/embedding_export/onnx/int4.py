@@ -1,7 +1,7 @@
-"""Stores matrices and table as 4-bit blocks with explicit zero points.
+"""Stores the table as 4-bit blocks with explicit zero points, and matrices by GGML's rule.
 
-Matrices are multiplied by MatMulNBits (activations int8 inside where the CPU has a kernel for it); the
-table's rows are unpacked with standard operators, which every build of ONNX Runtime has.
+These are multiplied by MatMulNBits (activations int8 inside where the CPU has a kernel for it); the table's
+rows are unpacked with standard operators, which every build of ONNX Runtime has.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,6 @@ from embedding_export.weights.quantize import (
     BLOCK,
     Int4Blocks,
     Int4Rows,
-    int4_rows,
     pack_halves,
     pack_pairs,
     q4_0_blocks,
@@ -31,25 +30,20 @@ _PARTS = ("int4", "scale", "zero")
 
 
 class Int4:
-    """4-bit blocks along the rows. Matrices have float32 scales. The table's scales are 8-bit multiples of
-    one float32 scale per row, or float16 as in Q4_0."""
+    """Blocks along the rows. The table's scales have 8 bits, as parts of one per row, or are float16, as
+    Q4_0's are."""
 
-    def __init__(
-        self, graph: OnnxGraph, weights: Weights, matrices: Matrices | None, table_block: int = BLOCK
-    ) -> None:
-        """`matrices` rounds the matrices; with None, everything is quantized by GGML's rule for Q4_0, in
+    def __init__(self, graph: OnnxGraph, weights: Weights, matrices: Matrices | None) -> None:
+        """`matrices` weighs the table's errors; None: everything is quantized by GGML's rule for Q4_0, in
         blocks of 32.
-
-        The table's blocks are halved until an even number of them fills a row.
         """
         self._g, self._weights, self._matrices = graph, weights, matrices
-        self._table_block = table_block
 
     def look_up(self, weight: str, ids: str) -> str:
         g = self._g
         self._store_table(weight)
         codes, zeros = (self._unpacked(f"{weight}:{part}", ids) for part in ("int4", "zero"))
-        codes = g.node("Reshape", codes, self._g.ints(0, 0, -1, self._block_of(weight)))
+        codes = g.node("Reshape", codes, self._g.ints(0, 0, -1, BLOCK))
         centred = g.node("Sub", codes, g.node("Unsqueeze", zeros, self._g.ints(-1)))
         if self._matrices:
             steps = g.node("Cast", g.node("Gather", f"{weight}:step", ids), to=1)
@@ -60,10 +54,7 @@ class Int4:
         return g.node("Reshape", rows, self._g.ints(0, 0, self._weights.tensors[weight].shape[1]))
 
     def multiply(self, x: str, weight: str) -> str:
-        if self._matrices:
-            blocks = self._matrices.int4(weight, BLOCK)
-        else:
-            blocks = q4_0_blocks(self._weights.tensors[weight].array())
+        blocks = q4_0_blocks(self._weights.tensors[weight].array())
         rows, count, _ = blocks.codes.shape
         codes, zeros = pack_pairs(blocks.codes), pack_pairs(blocks.zeros)
         stored: tuple[NDArray[Any], ...] = (codes, blocks.scales, zeros)
@@ -91,7 +82,7 @@ class Int4:
 
     def _store_table(self, weight: str) -> None:
         """Codes block by block, zero points and scales for whole rows; each pair of codes shares a byte."""
-        table, block = self._weights.tensors[weight], self._block_of(weight)
+        table = self._weights.tensors[weight]
         rows, width = table.shape
         zeros: list[NDArray[Any]] = []
         steps: list[NDArray[Any]] = []
@@ -101,7 +92,7 @@ class Int4:
             for values in row_blocks(table):
                 quantized: Int4Blocks | Int4Rows
                 if self._matrices:
-                    quantized = int4_rows(values, block, self._matrices.importance())
+                    quantized = self._matrices.table(values, BLOCK)
                     steps.append(quantized.steps)
                 else:
                     quantized = q4_0_blocks(values)
@@ -110,18 +101,12 @@ class Int4:
                 yield pack_halves(quantized.codes.reshape(len(values), width))
 
         self._g.weight(f"{weight}:int4", np.uint8, (rows, width // 2), codes())
-        self._g.weight(f"{weight}:zero", np.uint8, (rows, width // block // 2), zeros)
+        self._g.weight(f"{weight}:zero", np.uint8, (rows, width // BLOCK // 2), zeros)
         if self._matrices:
-            self._g.weight(f"{weight}:step", np.uint8, (rows, width // block), steps)
+            self._g.weight(f"{weight}:step", np.uint8, (rows, width // BLOCK), steps)
             self._g.weight(f"{weight}:scale", np.float32, (rows, 1), scales)
         else:
-            self._g.weight(f"{weight}:scale", np.float16, (rows, width // block), scales)
-
-    def _block_of(self, table: str) -> int:
-        width, block = self._weights.tensors[table].shape[1], self._table_block
-        while width % (2 * block) and block > BLOCK:
-            block //= 2
-        return block
+            self._g.weight(f"{weight}:scale", np.float16, (rows, width // BLOCK), scales)
 
     def _unpacked(self, name: str, ids: str) -> str:
         """The rows of a packed tensor for the ids, float32, low halves of the bytes first."""

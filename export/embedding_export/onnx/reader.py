@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from embedding_export.architectures.interface.tensors import TABLE
 from embedding_export.weights.stored import Grid, StoredWeight, int8_weight, plain_weight, split_name
-from embedding_runtime.engines.onnx_links import data_beside
+from embedding_runtime.engines.onnx_files.links import data_beside
 
 Array = NDArray[Any]
 
@@ -40,9 +40,12 @@ def read_stored(path: Path) -> dict[str, StoredWeight]:
         if part == "int8" and f"{stem}:scale" in parts:
             codes = _oriented(base, parts.pop(name))
             weights[base] = replace(int8_weight(codes, parts.pop(f"{stem}:scale")), turned=turned)
-        elif part == "int4" and {f"{base}:scale", f"{base}:zero"} <= parts.keys():
-            codes, zeros, scales = (parts.pop(f"{base}:{p}") for p in ("int4", "zero", "scale"))
-            weights[base] = _int4(base, codes, zeros, scales, parts.pop(f"{base}:step", None))
+        elif part == "int4" and {f"{stem}:scale", f"{stem}:zero"} <= parts.keys():
+            codes, zeros, scales = (parts.pop(f"{stem}:{p}") for p in ("int4", "zero", "scale"))
+            steps = parts.pop(f"{stem}:step", None)
+            scales = scales[:, None] if scales.ndim == 1 else scales
+            stored = _int4(base, codes, zeros, scales, steps)
+            weights[base] = replace(stored, turned=turned, eight_bits=steps is not None and base != TABLE)
     weights |= {name: plain_weight(_oriented(name, values)) for name, values in parts.items()}
     return {name: replace(weight, release=files.release) for name, weight in weights.items()}
 
@@ -51,8 +54,8 @@ def score_scales(path: Path) -> list[tuple[float, float]]:
     """The static scales of queries and keys, layer by layer, of a graph whose scores are int8 products."""
     graph = onnx.load(str(path), load_external_data=False).graph
     tensors = {t.name: t for t in graph.initializer}
-    kind = "MatMulIntegerToFloat"
-    products = [n for n in _nodes(graph) if n.op_type == kind and n.input[1] not in tensors]
+    kind = "MatMulIntegerToFloat"  # a matrix has a scale for each output, keys have one for all
+    products = [n for n in _nodes(graph) if n.op_type == kind and not tensors[n.input[3]].dims]
     q, k = ([float(numpy_helper.to_array(tensors[n.input[i]])) for n in products] for i in (2, 3))
     return list(zip(q, k, strict=True))
 

@@ -52,18 +52,18 @@ def write_onnx(
 def _emit(encoder: Encoder, graph: OnnxGraph, row: PrecisionRow) -> None:
     config, weights = encoder.config, encoder.weights
     if row.storage == "int8":
-        four_bits = Int4(graph, weights, encoder.matrices(), row.table_block)
-        table = four_bits if row.table == "int4" else Int4(graph, weights, None) if row.table else None
+        seen = encoder.matrices() if row.table == "int4" else None
+        table = Int4(graph, weights, seen) if row.table else None
         parts = matrix_parts(tensor_specs(config))
-        others = {name: four_bits for part in row.four_bits for name in parts.get(part, ())}
-        int8 = Int8Ops(graph, encoder, table, others)
+        four_bits = [name for part in row.four_bits for name in parts.get(part, ())]
+        int8 = Int8Ops(graph, encoder, table, four_bits)
         int8.finish(*encode(int8, config, weights.dense, encoder.normalize))
         return
     if row.storage == "q4_0":
-        seen = encoder.matrices().seen
-        heads = balance_heads(config, seen)
+        activations = encoder.matrices().seen
+        heads = balance_heads(config, activations)
         storage = Int4(graph, weights, None)
-        ops = OnnxOps(graph, encoder, storage, Int8Scores(graph, seen, heads), heads)
+        ops = OnnxOps(graph, encoder, storage, Int8Scores(graph, activations, heads), heads)
     else:
         plain = Float16(graph, weights) if row.storage == "float16" else Float32(graph, weights)
         ops = OnnxOps(graph, encoder, plain)

@@ -5,7 +5,7 @@ computes: texts that differ from these cost a little accuracy at most.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,12 +45,27 @@ class Calibration:
     heads: dict[str, Heads] = field(default_factory=dict)
 
 
-def calibrate(config: Figures, weights: Weights, texts: Sequence[Sequence[int]]) -> Calibration:
+def calibrate(
+    config: Figures, weights: Weights, texts: Sequence[Sequence[int]], beside: Sequence[Sequence[int]] = ()
+) -> Calibration:
     """Run the encoder over token ids of some texts; one matrix at a time is in memory.
+
+    Of the texts `beside` only the largest heads count: what is larger than was ever seen would be cut off.
 
     Raises:
         ValueError: no ids.
     """
+    seen = _watched(config, weights, texts)
+    if beside:
+        others = _watched(config, weights, beside).heads
+        seen.heads = {
+            norm: replace(found, largest=np.maximum(found.largest, others[norm].largest))
+            for norm, found in seen.heads.items()
+        }
+    return seen
+
+
+def _watched(config: Figures, weights: Weights, texts: Sequence[Sequence[int]]) -> Calibration:
     lengths = [len(t) for t in texts if t]
     if not lengths:
         raise ValueError("calibration needs tokens")

@@ -16,20 +16,23 @@ from embedding_export.weights.quantize import (
     LARGEST_SIGNED_CODE,
     SMALLEST_NORMAL_FLOAT16,
     Floats,
-    Int4Blocks,
+    Int4Rows,
     Int4Symmetric,
     Int8Rows,
     bfloat16,
-    int4_blocks,
+    int4_rows,
     int4_symmetric,
+    int4_within_int8,
     int8_rows,
 )
 
 # Added to the moments' diagonal, as a part of its mean: texts to calibrate on are few, and what they show by
 # chance must not be learned (0.01 and 1 lose more on other texts).
 DAMPING = 0.1
-# A code differs from the nearest by at most this many steps, in 8 bits and in 4.
-MOST_STEPS, MOST_STEPS_OF_4_BITS = 3, 2
+# Of the table's, which come of weights alone.
+TABLE_DAMPING = 0.01
+# A code differs from the nearest by at most this many steps, in 8 bits, in 4, and in 4 bits of a table.
+MOST_STEPS, MOST_STEPS_OF_4_BITS, MOST_STEPS_OF_TABLES = 3, 2, 1
 # How far a scale may be from that of the least error of the weights, relatively.
 MOST_RESCALED = 0.15
 # Columns that are gone through before the rest hears of it.
@@ -47,21 +50,22 @@ def compensated_int8(values: Floats, moments: Floats) -> Int8Rows:
     return Int8Rows(grid.rounded(codes, _damped(moments)).T.astype(np.int8), scales)
 
 
-def compensated_int4(values: Floats, moments: Floats, block: int) -> Int4Blocks:
-    """`int4_blocks` of float32 scales with codes that make good each other's errors.
+def compensated_int4(values: Floats, moments: Floats, block: int) -> Int4Rows:
+    """`int4_within_int8` with codes that make good each other's errors.
 
     Raises:
         ExportError: rows are no multiple of `block` long.
     """
     damped = _damped(moments)
-    found = int4_blocks(values, np.float32, block, damped.diagonal())
-    zeros = _wide(found.zeros.astype(np.float32), block)
-    grid = _Columns(_wide(found.scales, block), -zeros, LARGEST_CODE - zeros, MOST_STEPS_OF_4_BITS)
+    found = int4_within_int8(values, block, damped.diagonal())
+    steps, zeros = (_wide(x.astype(np.float32), block) for x in (found.steps, found.zeros))
+    grid = _Columns(steps * found.scales.T, -zeros, LARGEST_CODE - zeros, MOST_STEPS_OF_4_BITS)
     codes = grid.rounded(values.T, damped)
-    scales = _fitted_scales(values, codes, found.scales, damped)
-    grid = replace(grid, steps=_wide(scales, block))
+    scales = _fitted_scale(values, codes * steps, found.scales, damped)
+    grid = replace(grid, steps=steps * scales.T)
     codes = grid.improved(values.T, codes, damped) + zeros
-    return Int4Blocks(codes.T.reshape(found.codes.shape).astype(np.uint8), found.zeros, scales)
+    shaped = np.ascontiguousarray(codes.T).reshape(found.codes.shape).astype(np.uint8)
+    return Int4Rows(shaped, found.zeros, found.steps, scales)
 
 
 def compensated_symmetric(values: Floats, moments: Floats, block: int) -> Int4Symmetric:
@@ -81,6 +85,20 @@ def compensated_symmetric(values: Floats, moments: Floats, block: int) -> Int4Sy
     grid = replace(grid, steps=_wide(scales.astype(np.float32), block))
     codes = grid.improved(values.T, codes, damped)
     return Int4Symmetric(np.ascontiguousarray(codes.T).astype(np.int8), scales)
+
+
+def compensated_rows(values: Floats, moments: Floats, block: int) -> Int4Rows:
+    """`int4_rows` of a table with codes that make good each other's errors, as `moments` weigh them together.
+
+    Raises:
+        ExportError: rows are no multiple of `block` long.
+    """
+    damped = _damped(moments, TABLE_DAMPING)
+    found = int4_rows(values, block, damped.diagonal())
+    steps, zeros = (_wide(x.astype(np.float32), block) for x in (found.steps * found.scales, found.zeros))
+    grid = _Columns(steps, -zeros, LARGEST_CODE - zeros, MOST_STEPS_OF_TABLES)
+    codes = (grid.rounded(values.T, damped) + zeros).T
+    return replace(found, codes=np.ascontiguousarray(codes).reshape(found.codes.shape).astype(np.uint8))
 
 
 @dataclass(frozen=True)
@@ -153,16 +171,26 @@ def _fitted_scales(values: Floats, codes: Floats, scales: Floats, damped: NDArra
     return np.where(sound, found, scales).astype(np.float32)
 
 
+def _fitted_scale(values: Floats, codes: Floats, scales: Floats, damped: NDArray[np.float64]) -> Floats:
+    """The scale of each row [out, 1] of the products' least error for whole codes [in, out]."""
+    given = damped.astype(np.float32) @ codes
+    live = np.einsum("io,io->o", codes, given)
+    wanted = np.einsum("oi,io->o", values, given)
+    found = np.divide(wanted, live, out=scales[:, 0].copy(), where=live > 0)[:, None]
+    sound = np.abs(found - scales) <= MOST_RESCALED * scales
+    return np.where(sound, found, scales).astype(np.float32)
+
+
 def _wide(blocks: Floats, block: int) -> Floats:
     """What belongs to blocks [out, blocks] for each of their columns: [in, out]."""
     return np.ascontiguousarray(np.repeat(blocks, block, axis=1).T)
 
 
-def _damped(moments: Floats) -> NDArray[np.float64]:
+def _damped(moments: Floats, damping: float = DAMPING) -> NDArray[np.float64]:
     damped = moments.astype(np.float64)
     damped = (damped + damped.T) / 2  # float32 sums are not even, which inverting enlarges
     mean = damped.trace() / len(damped)
-    damped[np.diag_indices_from(damped)] += DAMPING * mean if mean > 0 else 1.0
+    damped[np.diag_indices_from(damped)] += damping * mean if mean > 0 else 1.0
     return damped
 
 

@@ -13,9 +13,14 @@ from embedding_export.architectures.interface.tensors import TABLE, Turning, nor
 from embedding_export.architectures.registry import tensor_specs
 from embedding_export.weights.balancing import Balanced, balance
 from embedding_export.weights.calibration import Calibration
-from embedding_export.weights.compensation import compensated_int4, compensated_int8, compensated_symmetric
+from embedding_export.weights.compensation import (
+    compensated_int4,
+    compensated_int8,
+    compensated_rows,
+    compensated_symmetric,
+)
 from embedding_export.weights.folding import Weight, Weights
-from embedding_export.weights.quantize import Floats, Int4Blocks, Int4Symmetric, Int8Rows
+from embedding_export.weights.quantize import BLOCK, Floats, Int4Rows, Int4Symmetric, Int8Rows, int4_symmetric
 from embedding_export.weights.turning import GivesTurned, TakesTurned, turned
 
 _TAKING: tuple[Turning, ...] = ("turned_as_it_runs", "takes_turned")
@@ -25,9 +30,9 @@ class Matrices:
     """Rounds each matrix of an encoder by what activations were `seen`; codes are kept, but for
     symmetric 4-bit ones, as several graphs of one export store the same.
 
-    In 8 bits channels are balanced and turned. The inputs of down projections are sparse, with other channels
-    large for every token: they are turned as a graph runs. Values are turned by their own matrix for nothing.
-    Which matrices these are, the architecture says.
+    For products of 8 bits channels are balanced and turned. The inputs of down projections are sparse, with
+    other channels large for every token: they are turned as a graph runs. Values are turned by their own
+    matrix for nothing. Which matrices these are, the architecture says.
     """
 
     def __init__(self, config: Figures, weights: Weights, seen: Calibration) -> None:
@@ -36,7 +41,7 @@ class Matrices:
             name: spec.turning for name, spec in tensor_specs(config).items() if spec.turning is not None
         }
         self._int8: dict[str, Int8Rows] = {}
-        self._int4: dict[tuple[str, int], Int4Blocks] = {}
+        self._int4: dict[str, Int4Rows] = {}
 
     @cached_property
     def _balanced(self) -> Balanced:
@@ -56,45 +61,58 @@ class Matrices:
     def int8(self, weight: str) -> Int8Rows:
         """A matrix in 8 bits."""
         if weight not in self._int8:
-            moments, columns = self.seen.moments[weight], self._balanced.columns
-            if weight in columns:
-                moments = moments / np.outer(columns[weight], columns[weight])
-            if self._turning.get(weight) in _TAKING:
-                moments = turned(np.ascontiguousarray(turned(moments).T))
-            matrix = _turned(self._balanced.weights.tensors[weight], self._turning.get(weight))
-            self._int8[weight] = compensated_int8(matrix.array(), moments)
+            self._int8[weight] = compensated_int8(*self._as_it_runs(weight))
         return self._int8[weight]
 
-    def int4(self, weight: str, block: int) -> Int4Blocks:
-        """A matrix in 4 bits with zero points."""
-        if (weight, block) not in self._int4:
-            values, moments = self._weights.tensors[weight].array(), self.seen.moments[weight]
-            self._int4[weight, block] = compensated_int4(values, moments, block)
-        return self._int4[weight, block]
+    def int4(self, weight: str) -> Int4Rows:
+        """A matrix in 4 bits with zero points, for products of 8 bits."""
+        if weight not in self._int4:
+            self._int4[weight] = compensated_int4(*self._as_it_runs(weight), BLOCK)
+        return self._int4[weight]
 
     def int4_symmetric(self, weight: str, block: int) -> Int4Symmetric:
         """A matrix in 4 bits without zero points."""
         return compensated_symmetric(self._weights.tensors[weight].array(), self.seen.moments[weight], block)
 
-    def importance(self) -> Floats:
-        """How much an error of each channel of an embedding counts: float32 [hidden].
+    def _as_it_runs(self, weight: str) -> tuple[Floats, Floats]:
+        """A matrix as products of 8 bits take it, and the moments of its inputs."""
+        moments, columns = self.seen.moments[weight], self._balanced.columns
+        if weight in columns:
+            moments = moments / np.outer(columns[weight], columns[weight])
+        if self._turning.get(weight) in _TAKING:
+            moments = turned(np.ascontiguousarray(turned(moments).T))
+        matrix = _turned(self._balanced.weights.tensors[weight], self._turning.get(weight))
+        return matrix.array(), moments
 
-        What all matrices behind norms would make of it, each norm's rows being as large as `seen`: a guess of
-        the mean square derivative of the vectors, with which it correlates (0.85 of the logarithms).
+    def table(self, values: Floats, block: int) -> Int4Rows:
+        """Rows of the table in 4 bits with zero points."""
+        return compensated_rows(values, self.table_moments, block)
+
+    def symmetric_table(self, values: Floats, block: int) -> Int4Symmetric:
+        """Rows of the table in 4 bits without zero points."""
+        return int4_symmetric(values, block, self.table_moments.diagonal())
+
+    @cached_property
+    def table_moments(self) -> Floats:
+        """How much errors of an embedding's channels count, each with each: float32 [hidden, hidden].
+
+        What all matrices behind norms would make of them, each norm's rows being as large as `seen`. The
+        diagonal correlates with the mean square derivatives of the vectors (0.85 of the logarithms).
         """
-        found = np.zeros(self._weights.tensors[TABLE].shape[1], np.float32)
+        hidden = self._weights.tensors[TABLE].shape[1]
+        moments = np.zeros((hidden, hidden), np.float32)
         for norm, takers in norm_takers(tensor_specs(self._config)).items():
-            columns = sum(np.square(self._weights.tensors[t].array()).sum(axis=0) for t in takers)
-            gain = np.square(self._weights.tensors[norm].array())
-            found += gain * columns * self.seen.inverse_squares[norm]
-        return found
+            gain = self._weights.tensors[norm].array()
+            for matrix in (self._weights.tensors[t].array() * gain for t in takers):
+                moments += matrix.T @ matrix * np.float32(self.seen.inverse_squares[norm])
+        return moments
 
     def turns_input(self, weight: str) -> bool:
         """Whether a matrix in 8 bits takes inputs that the graph turns."""
         return self._turning.get(weight) == "turned_as_it_runs"
 
     def stored_name(self, weight: str) -> str:
-        """What a file calls a matrix's 8-bit codes: how it is turned is part of the name."""
+        """What a file calls a matrix for products of 8 bits: how it is turned is part of the name."""
         turning = self._turning.get(weight)
         if turning in _TAKING:
             return f"{weight}:takes_turned"

@@ -17,8 +17,8 @@ class PrecisionRow:
     `golden_tolerance` is the largest absolute difference to a golden vector that a sound engine may show,
     per kind of CPU ("any" where one figure serves all): the order of summation differs between CPUs, and
     where activations are quantized a different last digit can round to another step, no more.
-    `table` is how the table of embeddings is stored where that is not `storage`, in 4 bits `table_block`
-    weights to a scale; of `four_bits`, parts by the names that `matrix_parts` gives, matrices have 4 bits.
+    `table` is how the table of embeddings is stored where that is not `storage`. Matrices of the parts
+    `four_bits`, by the names that `matrix_parts` gives, have 4 bits.
     `engine_min_version` is the first ONNX Runtime that runs the graph. `bit_stable` is as in `bundle.Graph`,
     measured on x86 with VNNI and on emulated Cortex-A72, Cortex-A76 and Neoverse-V1 (`make test-arm`).
     """
@@ -33,8 +33,12 @@ class PrecisionRow:
     golden_tolerance: dict[str, float]
     bit_stable: bool | None = True
     table: Storage | None = None
-    table_block: int = 32
     four_bits: tuple[str, ...] = ()
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether texts that were seen decide how anything is rounded."""
+        return self.storage not in ("float32", "float16")
 
 
 # Parts that may each have 4 bits or 8.
@@ -45,7 +49,11 @@ ATTENTION = (
     "scores from uint8 queries and int8 keys, static scales, pairs of channels shared by powers of two; "
     "the rest float32"
 )
-MATRICES = "int8, symmetric, one float32 scale per output, errors made good on built-in texts"
+MATRICES = "int8, symmetric, one float32 scale per output, errors made good on calibration texts"
+FOUR_BITS = (
+    "4 bits, blocks of 32, uint4 zero points, scales whole multiples of one per output, so that products of "
+    "8 bits take them, errors made good"
+)
 BALANCING = (
     "channels moved from norms to the matrices behind them by powers of two, for the least error there"
 )
@@ -60,12 +68,11 @@ _INT8_RECIPE = {
     "dense": "folded, float32",
 }
 _TABLE_SCALES = (
-    "uint4 zero points, scales in uint8 parts of a float32 one per row, of least squared error by what the "
-    "matrices make of a channel"
+    "uint4 zero points, scales in uint8 parts of a float32 one per row, errors made good by what the "
+    "matrices make of channels"
 )
-_INT4_ACTIVATIONS = "float32, or int8 in blocks inside MatMulNBits (accuracy level 4)"
 # Golden vectors of a tiny model, emulated CPUs against x86 with VNNI: int8 differs by 2.6e-3 (x86 without
-# VNNI) and 3e-8 (ARM); int4 by 5e-3 on those that round activations in blocks (all but ARM without dot
+# VNNI) and 3e-8 (ARM); Q4_0 by 5e-3 on those that round activations in blocks (all but ARM without dot
 # products), and by 2.7e-2 on that one, which computes in float32.
 # Gelu's tanh form came with opset 20, which ONNX Runtime reads since 1.17; QuantizeLinear in blocks with
 # opset 21. Quantized graphs were tried with 1.19.2, 1.20.1, 1.22.1 and 1.32.0.
@@ -120,21 +127,16 @@ PRECISIONS: dict[Precision, PrecisionRow] = {
         fold_dense=True,
         opset=21,
         engine_min_version="1.19.2",
-        bytes_per_parameter=0.64,
+        bytes_per_parameter=0.63,
         recipe={
             **_INT8_RECIPE,
-            "weights": f"attention and the last third of the down projections: {MATRICES}; other "
-            "feed-forward: 4 bits, blocks of 32, uint4 zero points, float32 scales, errors made good "
-            "likewise",
-            "table": f"4 bits, blocks of 64, {_TABLE_SCALES}",
-            "activations": f"8-bit matrices: {_INT8_RECIPE['activations']}; others: {_INT4_ACTIVATIONS}",
+            "weights": f"the last third of the layers: {MATRICES}; the others: {FOUR_BITS} likewise",
+            "table": f"4 bits, blocks of 32, {_TABLE_SCALES}",
         },
-        golden_tolerance={"any": 6e-2, "arm-dotprod": 2e-2, "x86": 2e-2, "x86-vnni": 2e-2},
-        bit_stable=False,
+        golden_tolerance={"any": 1e-2},
         table="int4",
-        table_block=64,
-        # Of all 4-bit matrices the late down projections lose most by far.
-        four_bits=(*(f"{third} gates" for third in THIRDS), "early downs", "middle downs"),
+        # In the last third of the layers 4 bits lose several times as much as in the others.
+        four_bits=tuple(f"{third} {part}" for part in MATRIX_PARTS for third in THIRDS[:2]),
     ),
 }
 
@@ -147,10 +149,12 @@ Q4_0 = replace(
     opset=20,
     table=None,
     four_bits=(),
+    golden_tolerance={"any": 6e-2, "arm-dotprod": 2e-2, "x86": 2e-2, "x86-vnni": 2e-2},
+    bit_stable=False,
     recipe={
         "weights": "Q4_0: 4 bits, blocks of 32, zero point 8, scale = signed largest / -8 in float16",
         "table": "Q4_0",
-        "activations": _INT4_ACTIVATIONS,
+        "activations": "float32, or int8 in blocks inside MatMulNBits (accuracy level 4)",
         "attention": ATTENTION,
         "dense": "as in the checkpoint",
     },
@@ -199,18 +203,15 @@ def composed_row(four_bits: Collection[str]) -> tuple[Precision, PrecisionRow]:
     the precision that it counts as."""
     matrices = tuple(p for p in four_bits if p != TABLE_PART)
     precision: Precision = "int4" if matrices else "int8_q4" if four_bits else "int8"
-    row, four = PRECISIONS[precision], PRECISIONS["int4"]
-    table = {"table": four.recipe["table"] if TABLE_PART in four_bits else _INT8_RECIPE["table"]}
     if not matrices:
-        return precision, replace(row, recipe={**row.recipe, **table}, table_block=four.table_block)
-    weights = (
-        f"{', '.join(matrices)}: 4 bits, blocks of 32, uint4 zero points, float32 scales, errors made good "
-        f"on built-in texts; other matrices: {MATRICES}"
-    )
-    stored = four.table if TABLE_PART in four_bits else None
-    return precision, replace(
-        row, recipe={**row.recipe, "weights": weights, **table}, table=stored, four_bits=matrices
-    )
+        return precision, PRECISIONS[precision]
+    row, table = PRECISIONS[precision], PRECISIONS["int8_q4" if TABLE_PART in four_bits else "int8"]
+    recipe = {
+        **row.recipe,
+        "weights": f"{', '.join(matrices)}: {FOUR_BITS} on calibration texts; other matrices: {MATRICES}",
+        "table": table.recipe["table"],
+    }
+    return precision, replace(row, recipe=recipe, table=table.table, four_bits=matrices)
 
 
 def late_downs(specs: Specs, share: float) -> frozenset[str]:
@@ -256,6 +257,11 @@ class LitertRow:
     eight_bit_downs: float = 0.0
 
     @property
+    def calibrated(self) -> bool:
+        """Whether texts that were seen decide how anything is rounded."""
+        return self.attention.type != "float32"
+
+    @property
     def per_layer(self) -> Literal["float32", "int8"]:
         """How what layers take of their own is stored."""
         return "float32" if self.attention.type == "float32" else "int8"
@@ -284,7 +290,7 @@ _LITERT_INT8_RECIPE = {
     "turning": TURNING,
     "dense": "folded, float32",
 }
-_LITERT_TABLE_SCALES = "float16 scales of least squared error"
+_LITERT_TABLE_SCALES = "float16 scales of least squared error by what the matrices make of a channel"
 _LITERT_INT4_TABLE = f"4 bits, symmetric, blocks of 32, {_LITERT_TABLE_SCALES}"
 
 # The first ai-edge-litert whose CompiledModel takes options for the CPU.
@@ -346,7 +352,7 @@ LITERT: dict[Precision, LitertRow] = {
         bytes_per_parameter=0.58,
         recipe={
             "weights": "attention and feed-forward: 4 bits, symmetric, blocks of 32, float16 scales, errors "
-            "made good on built-in texts",
+            "made good on calibration texts",
             "table": _LITERT_INT4_TABLE,
             "activations": _INT8_ACTIVATIONS,
             "dense": "folded, float32",

@@ -123,6 +123,36 @@ def int4_rows(values: Floats, block: int = BLOCK, importance: NDArray[Any] | Non
     return Int4Rows(codes.astype(np.uint8), found.zeros, steps.astype(np.uint8), scales)
 
 
+def int4_within_int8(values: Floats, block: int, importance: NDArray[Any]) -> Int4Rows:
+    """`int4_blocks` with whole steps so small that (codes - zeros) * steps are 8-bit codes, within ±127:
+    products of 8 bits take them as they are, with one scale per row.
+
+    A block's step is the nearest to its best scale, or one beside, by the least squared error.
+
+    Raises:
+        ExportError: rows are no multiple of `block` long.
+    """
+    found = int4_blocks(values, np.float32, block, importance)
+    blocks, zeros = values.reshape(found.codes.shape), found.zeros.astype(np.float32)
+    most = np.floor(INT8_MAX / np.maximum(zeros, LARGEST_CODE - zeros))  # 8 … 15
+    scales = np.maximum((found.scales / most).max(axis=1, keepdims=True), SMALLEST_SCALE)
+    counts = importance.astype(np.float32).reshape(1, -1, block)
+    near = np.rint(found.scales / scales)
+    best: tuple[Floats, ...] = ()
+    for steps in (np.clip(near + offset, 1, most) for offset in (0, -1, 1)):
+        wide = (steps * scales)[:, :, None]
+        codes = np.clip(np.rint(blocks / wide + zeros[:, :, None]), 0, LARGEST_CODE)
+        errors = np.square((codes - zeros[:, :, None]) * wide - blocks)
+        tried = (codes, steps, (errors * counts).sum(axis=2))
+        if best:
+            better = tried[2] < best[2]
+            for kept, new in zip(best, tried, strict=True):
+                kept[better] = new[better]
+        else:
+            best = tried
+    return Int4Rows(best[0].astype(np.uint8), found.zeros, best[1].astype(np.uint8), scales)
+
+
 @dataclass(frozen=True)
 class Int4Symmetric:
     """values ≈ codes * scales, block by block along a row; codes int8 -8 … 7 [rows, columns], scales float16

@@ -42,6 +42,8 @@ class StoredWeight:
     """Lets the system drop the graph's pages from memory; arrays stay valid."""
     turned: str = ""
     """How a matrix is turned, by the name that it is stored under."""
+    eight_bits: bool = False
+    """Whether products take it as 8-bit codes, whatever it is stored as."""
 
     def rows(self, start: int, stop: int) -> Floats:
         """Rows `start:stop`, dequantized."""
@@ -79,4 +81,4 @@ def int8_weight(codes: Array, scales: Array) -> StoredWeight:
         step = scales[start:stop].astype(np.float32)
         return Grid(codes[start:stop].astype(np.float32) * step, step, -127 * step, 127 * step)
 
-    return StoredWeight("int8", codes.shape, grid)
+    return StoredWeight("int8", codes.shape, grid, eight_bits=True)

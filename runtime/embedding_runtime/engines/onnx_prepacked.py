@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from embedding_runtime.engines.onnx_files.four_bits import has_four_bits
+from embedding_runtime.engines.onnx_files.tables import Table, without_tables
 from embedding_runtime.engines.onnx_session import OnnxSession, create_session, session_options
-from embedding_runtime.engines.onnx_tables import Table, without_tables
 from embedding_runtime.errors import BundleError, EngineError
 from embedding_runtime.machine.device_cache import require_room
 
@@ -38,7 +39,8 @@ def build(graph: Path, folder: Path) -> None:
     """
     model, tables = without_tables(graph.read_bytes())
     held = sum(p.stat().st_size for p in graph.parent.glob(f"{graph.name}_data*"))
-    require_room(folder, 2 * max(0, held - sum(t.size for t in tables)))
+    copies = 3 if has_four_bits(model) else 2  # as they are and packed; what has 4 bits has 8 then
+    require_room(folder, copies * max(0, held - sum(t.size for t in tables)))
     options = session_options(threads=1)
     options.optimized_model_filepath = str(folder / MODEL)
     for key, value in {

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from embedding_runtime.engines.onnx_files.four_bits import with_eight_bits
 from embedding_runtime.engines.registry import Ids, engine_module, first_line
 from embedding_runtime.errors import EngineError
 from embedding_runtime.machine.cpu import cpu_kind
@@ -43,14 +44,15 @@ def session_options(threads: int) -> Any:
 
 
 def create_session(model: Path | bytes, options: Any, named: Path) -> Any:
-    """An onnxruntime.InferenceSession on a file, or on the bytes of a file whose path is `named`.
+    """An onnxruntime.InferenceSession on a file, or on the bytes of one that lies at `named`; what has 4 bits
+    is multiplied in 8.
 
     Raises:
         EngineError: onnxruntime does not load it.  BundleError: it is not an ONNX file.
     """
     ort = engine()
     ort.disable_telemetry_events()
-    model = with_data(model, options, named)
+    model = with_data(with_eight_bits(model, named), options, named)
     try:
         return ort.InferenceSession(
             model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"]
@@ -73,7 +75,7 @@ def with_data(model: Path | bytes, options: Any, named: Path) -> Path | bytes:
         model.is_symlink() or any(file.is_symlink() for file in model.parent.iterdir())
     ):
         return model
-    from embedding_runtime.engines.onnx_links import links_followed
+    from embedding_runtime.engines.onnx_files.links import links_followed
 
     whole = model if isinstance(model, bytes) else model.read_bytes()
     linked, folder = links_followed(whole, named)

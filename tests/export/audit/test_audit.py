@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import written
-from planted import FAULTS
+from planted import FAULTS, Q4_0_FAULTS
 
 from embedding_export.audit.audit import audit_graph
 from embedding_export.checkpoint.checkpoint import Checkpoint, load_checkpoint
@@ -57,11 +57,11 @@ def test_a_planted_fault_is_refused(
         audit_graph(path, checkpoint)
 
 
-@pytest.mark.parametrize("fault", [f for f, (p, _) in FAULTS.items() if p == "int4" and "no zero" not in f])
+@pytest.mark.parametrize("fault", Q4_0_FAULTS)
 def test_a_fault_in_q4_0_is_refused(
     checkpoint: Checkpoint, fault: str, tmp_path: Path, monkeypatch: Patch
 ) -> None:
-    FAULTS[fault][1](monkeypatch)
+    Q4_0_FAULTS[fault](monkeypatch)
     trained = _trained_for_q4_0(checkpoint)
     path = written.write(trained, tmp_path, "int4")
     with pytest.raises(AuditError, match="steps of its scale"):

@@ -16,16 +16,27 @@ from embedding_export.weights.calibration import calibrate
 from embedding_export.weights.compensation import compensated_int4, compensated_symmetric
 from embedding_export.weights.folding import as_stored
 from embedding_export.weights.matrices import Matrices
-from embedding_export.weights.quantize import Int4Blocks, Int4Symmetric, bfloat16, int4_blocks, int4_symmetric
+from embedding_export.weights.quantize import (
+    BLOCK,
+    Int4Blocks,
+    Int4Rows,
+    Int4Symmetric,
+    bfloat16,
+    int4_blocks,
+    int4_symmetric,
+    int4_within_int8,
+)
 
 Floats = NDArray[np.float32]
 
 
-def _values(found: Int4Blocks | Int4Symmetric, block: int) -> tuple[Floats, Floats]:
+def _values(found: Int4Blocks | Int4Rows | Int4Symmetric, block: int) -> tuple[Floats, Floats]:
     """What codes stand for and the steps of each, [out, in]."""
-    steps = np.repeat(found.scales.astype(np.float32), block, axis=1)
+    scales = found.scales.astype(np.float32)
+    scales = scales * found.steps if isinstance(found, Int4Rows) else scales
+    steps = np.repeat(scales, block, axis=1)
     codes = found.codes.astype(np.float32).reshape(steps.shape)
-    if isinstance(found, Int4Blocks):
+    if not isinstance(found, Int4Symmetric):
         codes = codes - np.repeat(found.zeros, block, axis=1)
     return codes * steps, steps
 
@@ -71,10 +82,20 @@ def test_scales_are_such_as_engines_take(correlated: Any) -> None:
     np.testing.assert_array_equal(bfloat16(scales.astype(np.float32)), scales.astype(np.float32))
 
 
+@pytest.mark.parametrize("shift", [0.0, 3.0])
+def test_codes_are_8_bits(shift: float, correlated: Any) -> None:
+    """What the graph makes of them fits int8, whatever the zero points."""
+    matrix, moments, _ = correlated
+    found = compensated_int4(matrix + np.float32(shift), moments, 32)
+    eight = (found.codes.astype(int) - found.zeros[:, :, None]) * found.steps[:, :, None].astype(int)
+    assert np.abs(eight).max(axis=(1, 2)).mean() > 90 and np.abs(eight).max() <= 127
+    assert found.steps.min() >= 1 and found.steps.max() <= 15 and found.scales.shape == (len(matrix), 1)
+
+
 def test_channels_that_are_never_live() -> None:
     matrix = np.random.default_rng(0).standard_normal((5, 64)).astype(np.float32)
     found, _ = _values(compensated_int4(matrix, np.zeros((64, 64), np.float32), 32), 32)
-    nearest, _ = _values(int4_blocks(matrix), 32)
+    nearest, _ = _values(int4_within_int8(matrix, BLOCK, np.ones(64, np.float32)), 32)
     assert np.square(found - matrix).sum() <= np.square(nearest - matrix).sum()
 
 
@@ -124,7 +145,9 @@ def test_compensation_is_worth_it(
     path = written.write(outliers, tmp_path, "int4")
     audit_graph(path, outliers)
     whole = _loss(outliers, path)
-    monkeypatch.setattr(matrices, "compensated_int4", lambda v, _, b: int4_blocks(v, np.float32, b))
+    monkeypatch.setattr(
+        matrices, "compensated_int4", lambda v, _, b: int4_within_int8(v, b, np.ones(v.shape[1], np.float32))
+    )
     assert _loss(outliers, written.write(outliers, tmp_path, "int4")) > 1.1 * whole
 
 
@@ -133,6 +156,6 @@ def test_codes_are_computed_once(outliers: Checkpoint) -> None:
     texts = [t.tolist() for t in written.texts(outliers, [40])]
     found = Matrices(outliers.config, weights, calibrate(outliers.config, weights, texts))
     name = "layers.0.self_attn.q_proj.weight"
-    assert found.int8(name) is found.int8(name)
-    counts = found.importance()
-    assert counts.shape == (outliers.config.hidden_size,) and (counts > 0).all()
+    assert found.int8(name) is found.int8(name) and found.int4(name) is found.int4(name)
+    counts = found.table_moments
+    assert counts.shape == 2 * (outliers.config.hidden_size,) and np.linalg.eigvalsh(counts).min() > 0

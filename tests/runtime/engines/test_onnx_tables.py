@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from embedding_runtime.bundle import load_manifest
-from embedding_runtime.engines.onnx_tables import without_tables
+from embedding_runtime.engines.onnx_files.tables import without_tables
 from embedding_runtime.errors import EmbeddingError
 
 

@@ -92,10 +92,9 @@ def test_the_same_vectors_and_a_device_cache(graph: str, linked: Path, litert_bu
 
 
 def test_stored_weights_are_read(linked: Path, litert_bundle: Path) -> None:
-    for name in ("model.onnx", "model_quantized.onnx"):
-        if (linked / "onnx" / name).exists():
-            found, wanted = (read_stored(b / "onnx" / name) for b in (linked, litert_bundle))
-            assert found.keys() == wanted.keys()
+    for name in ("model.onnx", "model_int8.onnx"):
+        found, wanted = (read_stored(b / "onnx" / name) for b in (linked, litert_bundle))
+        assert found.keys() == wanted.keys()
 
 
 def test_files_for_an_audit(linked: Path, answers: Answers, tmp_path: Path) -> None:
@@ -106,6 +105,7 @@ def test_files_for_an_audit(linked: Path, answers: Answers, tmp_path: Path) -> N
     alone.symlink_to(graph)
     assert open_onnx(graph, answers, True).graph.precision == "fp32"
     assert open_onnx(alone, answers, True).graph.precision == "fp32"
+    assert open_onnx(graph.with_name("model_int8.onnx"), answers, True).graph.precision == "int8"
     assert read_stored(alone).keys() == read_stored(graph).keys()
 
 

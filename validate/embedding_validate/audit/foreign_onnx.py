@@ -25,7 +25,18 @@ _STATES = ("last_hidden_state", "token_embeddings")
 # Operators that only graphs of a precision have, most telling first.
 _SIGNS: tuple[tuple[Precision, frozenset[str]], ...] = (
     ("int4", frozenset({"MatMulNBits", "GatherBlockQuantized"})),
-    ("int8", frozenset({"MatMulInteger", "DynamicQuantizeMatMul", "QLinearMatMul", "DequantizeLinear"})),
+    (
+        "int8",
+        frozenset(
+            {
+                "MatMulInteger",
+                "MatMulIntegerToFloat",
+                "DynamicQuantizeMatMul",
+                "QLinearMatMul",
+                "DequantizeLinear",
+            }
+        ),
+    ),
 )
 
 

@@ -76,9 +76,8 @@ class Products:
         """The products of the graph at `path`."""
         stored = read_graph(path)
         turned = frozenset(n for n, w in stored.items() if w.turned == TAKES_TURNED)
-        exact, eight_bits = (
-            frozenset(n for n, w in stored.items() if w.kind == k) for k in ("float32", "int8")
-        )
+        exact = frozenset(n for n, w in stored.items() if w.kind == "float32")
+        eight_bits = frozenset(n for n, w in stored.items() if w.eight_bits)
         names = (n for n in stored if f"{n}:inputs" in stored)
         inputs = {n: torch.from_numpy(read_input_factors(stored, n).copy()) for n in names}
         return cls(turned, exact, eight_bits, inputs)

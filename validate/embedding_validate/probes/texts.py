@@ -1,16 +1,13 @@
 """Probe texts: the package's own (`texts.jsonl`, `passages.json`) and the user's."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
 
+from embedding_runtime.embed_text.files.option_files import records, text_of
 from embedding_runtime.embed_text.files.records import Record
-from embedding_runtime.embed_text.files.row_formats import choose_format
-from embedding_runtime.embed_text.files.rows import read_records
-from embedding_runtime.embed_text.files.text_source import open_source
 from embedding_runtime.errors import InputError
 
 TEXTS, PASSAGES = (resources.files(__package__) / name for name in ("texts.jsonl", "passages.json"))
@@ -62,23 +59,6 @@ def read(path: Path) -> tuple[Text, ...]:
     return _distinct(texts, str(path))
 
 
-def records(path: Path, option: str, layouts: tuple[tuple[str, ...], ...]) -> Iterator[Record]:
-    """The records of a file that the user has named with an option, without blank lines; see `read_records`.
-
-    Raises:
-        InputError: the file is missing, unreadable, of no known format, or has other fields.
-        EngineError: it is a Parquet file, and pyarrow is not installed.
-    """
-    try:
-        source = open_source(path)
-        kind = choose_format(source, path, None, tuple(name for names in layouts for name in names))
-        for record in read_records(source, kind, layouts, headerless=True):
-            if kind != "lines" or record.error or (record.values or {})["text"].strip():
-                yield record
-    except OSError as e:
-        raise InputError(f"The file {path} cannot be read ({e}). Check the path of {option}.") from e
-
-
 def _parse_jsonl(data: str, where: str) -> tuple[Text, ...]:
     lines = [(n, line) for n, line in enumerate(data.split("\n"), 1) if line.strip()]
     return _distinct(tuple(_text(Record(n, json.loads(line)), where) for n, line in lines), where)
@@ -91,21 +71,11 @@ def _distinct(texts: tuple[Text, ...], where: str) -> tuple[Text, ...]:
 
 
 def _text(record: Record, where: str) -> Text:
-    if record.error:
-        raise InputError(
-            f"Line {record.line} of {where} {record.error}. Expected an object with text, or text."
-        )
-    fields = record.values or {}
-    values = [fields.get("id", f"line-{record.line}"), fields.get("script", "User"), fields.get("text")]
-    if not all(isinstance(f, str) for f in values):
+    text, fields = text_of(record, where), record.values or {}
+    named = [fields.get("id", f"line-{record.line}"), fields.get("script", "User")]
+    if not all(isinstance(f, str) for f in named):
         raise InputError(
             f'Line {record.line} of {where} is {fields!r:.60}. Expected an object such as {{"text": "..."}}; '
             "text, id and script are strings."
         )
-    text = Text(*values)
-    if any("\ud800" <= c <= "\udfff" for c in text.text):
-        raise InputError(
-            f"Line {record.line} of {where} holds a lone surrogate, which is not text. Remove it, or save "
-            "the file as UTF-8."
-        )
-    return text
+    return Text(named[0], named[1], text)

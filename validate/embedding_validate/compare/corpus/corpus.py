@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from embedding_runtime.embed_text.files.option_files import records
 from embedding_runtime.embed_text.files.records import Record
 from embedding_runtime.errors import InputError
-from embedding_validate.probes.texts import records
 
 _LAYOUTS = (("query", "document"), ("text",))
 # More queries than these say nothing new, and every one is scored against all documents.

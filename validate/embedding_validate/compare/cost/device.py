@@ -56,7 +56,7 @@ def profile(engine: Engine, threads: int) -> DeviceProfile:
     timed = probes(threads)
     started = time.perf_counter()
     operator_s = seconds(timed.chain) / CHAIN
-    rates = {
+    rates: dict[str, dict[str, float]] = {
         kind: {str(rows): rows * INNER * COLUMNS / seconds(run) for rows, run in by_rows.items()}
         for kind, by_rows in timed.products.items()
     }

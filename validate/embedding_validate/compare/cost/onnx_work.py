@@ -21,7 +21,7 @@ from embedding_validate.compare.cost.work import Kind, Step, Work
 
 _LARGEST_VALUE = 1 << 16
 _SAME = ("SimplifiedLayerNormalization", "RotaryEmbedding")
-_BITS = {TensorProto.INT4: 4, TensorProto.UINT4: 4}
+_BITS: dict[int, int] = {TensorProto.INT4: 4, TensorProto.UINT4: 4}
 _KINDS: dict[str, Kind] = {
     "Softmax": "softmax",
     "Gelu": "gelu",
@@ -83,7 +83,10 @@ def _steps(nodes: Any, known: dict[str, _Tensor], opsets: Mapping[str, int]) -> 
         inputs = [known[name] for name in node.input if name]
         outputs = _outputs(node, known, opsets)
         known |= dict(zip(node.output, outputs, strict=True))
-        if outputs[0].value is None and node.op_type not in _FREE:
+        if all(i.weight for i in inputs):  # an engine does this once, when it opens the graph
+            for made in outputs:
+                made.weight = True
+        elif outputs[0].value is None and node.op_type not in _FREE:
             yield _step(node, inputs, outputs)
 
 

@@ -56,7 +56,7 @@ def probes(threads: int) -> Probes:
 
 def _chain(_: LitertFile, s: Signature, x: Sequence[Value]) -> Value:
     value = x[0]
-    for _ in range(CHAIN // 2):
+    for _pair in range(CHAIN // 2):
         value = s.op("ADD", [s.op("MUL", [value, x[0]], value.shape), x[0]], value.shape)
     return value
 

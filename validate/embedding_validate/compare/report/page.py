@@ -159,7 +159,9 @@ def _growth(run: Run, threads: int) -> Context | None:
     series: dict[str, list[tuple[float, float]]] = {}
     for name in figures.systems(run):
         points = sorted(
-            (c.tokens, c.median_ms) for c in figures.cases(run, name, threads) if c.batch == 1 and c.median_ms
+            (float(c.tokens), c.median_ms)
+            for c in figures.cases(run, name, threads)
+            if c.batch == 1 and c.median_ms
         )
         if len(points) > 1:
             series[name] = points

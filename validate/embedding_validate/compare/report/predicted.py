@@ -27,7 +27,7 @@ def rows(run: Run) -> list[Row]:
     table = []
     for each in run.predictions or ():
         case = figures.case(run, each.system, each.threads, str(each.tokens))
-        table.append(Row(each, case and case.median_ms, bool(case and case.noise)))
+        table.append(Row(each, case.median_ms if case else None, bool(case and case.noise)))
     return table
 
 

@@ -5,6 +5,9 @@ const FOLDER = '/engines/@litertjs/core/';
 /** What opens a graph on so many threads; the engine's own code is loaded. */
 export async function prepare(_, threads) {
   const { loadLiteRt, loadAndCompile, Tensor } = await import(`${FOLDER}dist/index.js`);
+  // In a worker its script does not know where it came from, and would look beside the worker's.
+  const script = `${FOLDER}wasm/litert_wasm_threaded_internal.js`;
+  self.Module = { locateFile: (name) => `${FOLDER}wasm/${name}`, ...(threads > 1 ? { mainScriptUrlOrBlob: script } : {}) };
   await loadLiteRt(`${FOLDER}wasm/`, { threads: threads > 1 });
   return async (graph) => {
     const bytes = new Uint8Array(await graph.files[0].blob.arrayBuffer());

@@ -1,6 +1,6 @@
 // Latency against length as SVG elements, readable at 360 pixels. Knows numbers and names alone.
 
-const WIDTH = 340, HEIGHT = 240, LEFT = 48, RIGHT = 10, TOP = 10, BOTTOM = 40, COLOURS = 6;
+const WIDTH = 340, HEIGHT = 240, LEFT = 48, RIGHT = 10, TOP = 26, BOTTOM = 40, COLOURS = 6;
 const SPACE = 'http://www.w3.org/2000/svg';
 
 /** The plot of `series`: [{name, points: [[tokens, ms], ...]}, ...], at least one point in all. */
@@ -20,7 +20,7 @@ export function plot(series) {
     svg.append(element('text', { x: x.at(tick), y: HEIGHT - BOTTOM + 16, 'text-anchor': anchor }, number(tick)));
   }
   svg.append(element('text', { class: 'axis', x: (LEFT + WIDTH - RIGHT) / 2, y: HEIGHT - 6, 'text-anchor': 'middle' }, 'tokens'));
-  svg.append(element('text', { class: 'axis', x: 4, y: TOP + 4 }, 'ms'));
+  svg.append(element('text', { class: 'axis', x: LEFT - 6, y: 12, 'text-anchor': 'end' }, 'ms'));
   series.forEach((each, i) => {
     const places = each.points.map(([tokens, ms]) => [x.at(tokens), y.at(ms)]);
     svg.append(element('polyline', { class: `line${i % COLOURS}`, points: places.map((place) => place.join()).join(' ') }));

@@ -14,16 +14,16 @@ import numpy as np
 
 from embedding_runtime.errors import BundleError
 
-_VARINT, _BYTES = 0, 2
+_VARINT, BYTES = 0, 2
 _FIXED = {1: 8, 5: 4}
 # TensorProto.DataType of the types that numpy has too.
 _DTYPES = {1: "float32", 2: "uint8", 3: "int8", 6: "int32", 7: "int64", 10: "float16"}
 # Field numbers of onnx.proto.
 _MODEL_GRAPH = 7
-_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT = 1, 5, 11
-_NODE_INPUT, _NODE_OP_TYPE, _NODE_ATTRIBUTE = 1, 4, 5
+GRAPH_NODE, GRAPH_INITIALIZER, _GRAPH_INPUT = 1, 5, 11
+NODE_INPUT, NODE_OP_TYPE, _NODE_ATTRIBUTE = 1, 4, 5
 _ATTRIBUTE_GRAPH = 6
-_TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_EXTERNAL = 1, 2, 8, 13
+_TENSOR_DIMS, _TENSOR_TYPE, TENSOR_NAME, _TENSOR_EXTERNAL = 1, 2, 8, 13
 
 Field = tuple[int, int, bytes | int]
 
@@ -65,10 +65,10 @@ def without_tables(model: bytes) -> tuple[bytes, tuple[Table, ...]]:
 
 def graph_edited(model: bytes, edit: Callable[[bytes], bytes]) -> bytes:
     """The ONNX file `model` with its GraphProto changed by `edit`; StopIteration if it has none."""
-    fields = list(_fields(model))
+    fields = list(fields_of(model))
     at = next(i for i, (number, _, _) in enumerate(fields) if number == _MODEL_GRAPH)
-    fields[at] = (_MODEL_GRAPH, _BYTES, edit(_bytes(fields[at][2])))
-    return b"".join(_field(*f) for f in fields)
+    fields[at] = (_MODEL_GRAPH, BYTES, edit(as_bytes(fields[at][2])))
+    return b"".join(written(*f) for f in fields)
 
 
 def locations(model: bytes) -> set[str]:
@@ -92,35 +92,37 @@ def _located(graph: bytes, rename: Callable[[str], str]) -> bytes:
     """A GraphProto with every location of external data replaced by the result of `rename`."""
 
     def entry(value: bytes) -> bytes:
-        fields = {number: text for number, _, text in _fields(value)}
-        if _text(fields[1]) != "location":
+        fields = {number: text for number, _, text in fields_of(value)}
+        if as_text(fields[1]) != "location":
             return value
-        new = rename(_text(fields.get(2, b"")))
-        return _field(1, _BYTES, b"location") + _field(2, _BYTES, new.encode())
+        new = rename(as_text(fields.get(2, b"")))
+        return written(1, BYTES, b"location") + written(2, BYTES, new.encode())
 
     def tensor(value: bytes) -> bytes:
         return b"".join(
-            _field(n, wire, entry(_bytes(v)) if n == _TENSOR_EXTERNAL else v) for n, wire, v in _fields(value)
+            written(n, wire, entry(as_bytes(v)) if n == _TENSOR_EXTERNAL else v)
+            for n, wire, v in fields_of(value)
         )
 
     return b"".join(
-        _field(n, wire, tensor(_bytes(v)) if n == _GRAPH_INITIALIZER else v) for n, wire, v in _fields(graph)
+        written(n, wire, tensor(as_bytes(v)) if n == GRAPH_INITIALIZER else v)
+        for n, wire, v in fields_of(graph)
     )
 
 
 def _graph_without_tables(graph: bytes) -> tuple[bytes, tuple[Table, ...]]:
-    fields = list(_fields(graph))
+    fields = list(fields_of(graph))
     tables: dict[str, Table] = {}
-    gathered = _only_gathered([_bytes(v) for number, _, v in fields if number == _GRAPH_NODE])
-    rest = []
+    gathered = _only_gathered([as_bytes(v) for number, _, v in fields if number == GRAPH_NODE])
+    kept = []
     for number, wire, value in fields:
-        table = _table(_bytes(value)) if number == _GRAPH_INITIALIZER else None
+        table = table_of(as_bytes(value)) if number == GRAPH_INITIALIZER else None
         if table and table.name in gathered:
             tables[table.name] = table
         else:
-            rest.append((number, wire, value))
-    rest += [(_GRAPH_INPUT, _BYTES, _value_info(t)) for t in tables.values()]
-    return b"".join(_field(*f) for f in rest), tuple(tables.values())
+            kept.append((number, wire, value))
+    kept += [(_GRAPH_INPUT, BYTES, _value_info(t)) for t in tables.values()]
+    return b"".join(written(*f) for f in kept), tuple(tables.values())
 
 
 def _only_gathered(nodes: list[bytes]) -> set[str]:
@@ -128,32 +130,35 @@ def _only_gathered(nodes: list[bytes]) -> set[str]:
     data: set[str] = set()
     other: set[str] = set()
     for node in nodes:
-        fields = list(_fields(node))
+        fields = list(fields_of(node))
         if any(
-            a[0] == _ATTRIBUTE_GRAPH for n, _, v in fields if n == _NODE_ATTRIBUTE for a in _fields(_bytes(v))
+            a[0] == _ATTRIBUTE_GRAPH
+            for n, _, v in fields
+            if n == _NODE_ATTRIBUTE
+            for a in fields_of(as_bytes(v))
         ):
             return set()
-        inputs = [_text(v) for number, _, v in fields if number == _NODE_INPUT]
-        gather = any(number == _NODE_OP_TYPE and _text(v) == "Gather" for number, _, v in fields)
+        inputs = [as_text(v) for number, _, v in fields if number == NODE_INPUT]
+        gather = any(number == NODE_OP_TYPE and as_text(v) == "Gather" for number, _, v in fields)
         data |= set(inputs[:1]) if gather else set()
         other |= set(inputs[1:]) if gather else set(inputs)
     return data - other
 
 
-def _table(tensor: bytes) -> Table | None:
+def table_of(tensor: bytes) -> Table | None:
     """A tensor with external data of a type that numpy has, else None."""
     dims: list[int] = []
     name, dtype = "", 0
     external: dict[str, str] = {}
-    for number, wire, value in _fields(tensor):
+    for number, wire, value in fields_of(tensor):
         if number == _TENSOR_DIMS:
-            dims += [int(value)] if wire == _VARINT else list(_varints(_bytes(value)))
+            dims += [int(value)] if wire == _VARINT else list(_varints(as_bytes(value)))
         elif number == _TENSOR_TYPE:
             dtype = int(value)
-        elif number == _TENSOR_NAME:
-            name = _text(value)
+        elif number == TENSOR_NAME:
+            name = as_text(value)
         elif number == _TENSOR_EXTERNAL:
-            entry = {n: _text(v) for n, _, v in _fields(_bytes(value))}
+            entry = {n: as_text(v) for n, _, v in fields_of(as_bytes(value))}
             external[entry[1]] = entry.get(2, "")
     if "location" not in external or dtype not in _DTYPES:
         return None
@@ -163,12 +168,12 @@ def _table(tensor: bytes) -> Table | None:
 def _value_info(table: Table) -> bytes:
     """ValueInfoProto {name, type {tensor_type {elem_type, shape {dim {dim_value}}}}}."""
     dtype = next(number for number, name in _DTYPES.items() if name == table.dtype)
-    shape = b"".join(_field(1, _BYTES, _field(1, _VARINT, d)) for d in table.shape)
-    tensor_type = _field(1, _VARINT, dtype) + _field(2, _BYTES, shape)
-    return _field(1, _BYTES, table.name.encode()) + _field(2, _BYTES, _field(1, _BYTES, tensor_type))
+    shape = b"".join(written(1, BYTES, written(1, _VARINT, d)) for d in table.shape)
+    tensor_type = written(1, _VARINT, dtype) + written(2, BYTES, shape)
+    return written(1, BYTES, table.name.encode()) + written(2, BYTES, written(1, BYTES, tensor_type))
 
 
-def _fields(message: bytes) -> Iterator[Field]:
+def fields_of(message: bytes) -> Iterator[Field]:
     """(field number, wire type, value) in order; the value is an int for varints, else the bytes."""
     at = 0
     while at < len(message):
@@ -178,7 +183,7 @@ def _fields(message: bytes) -> Iterator[Field]:
             value, at = _varint(message, at)
             yield number, wire, value
             continue
-        if wire == _BYTES:
+        if wire == BYTES:
             length, at = _varint(message, at)
         elif wire in _FIXED:
             length = _FIXED[wire]
@@ -190,11 +195,11 @@ def _fields(message: bytes) -> Iterator[Field]:
         at += length
 
 
-def _field(number: int, wire: int, value: bytes | int) -> bytes:
+def written(number: int, wire: int, value: bytes | int) -> bytes:
     tag = _encoded(number << 3 | wire)
     if isinstance(value, int):
         return tag + _encoded(value)
-    return tag + (_encoded(len(value)) if wire == _BYTES else b"") + value
+    return tag + (_encoded(len(value)) if wire == BYTES else b"") + value
 
 
 def _varint(message: bytes, at: int) -> tuple[int, int]:
@@ -224,11 +229,11 @@ def _encoded(value: int) -> bytes:
     return bytes(out)
 
 
-def _bytes(value: bytes | int) -> bytes:
+def as_bytes(value: bytes | int) -> bytes:
     if isinstance(value, int):
         raise ValueError(f"the number {value} where a message was expected")
     return value
 
 
-def _text(value: bytes | int) -> str:
-    return _bytes(value).decode("utf-8")
+def as_text(value: bytes | int) -> str:
+    return as_bytes(value).decode("utf-8")

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from embedding_runtime.engines.onnx_tables import graph_edited, locations, moved
+from embedding_runtime.engines.onnx_files.tables import graph_edited, locations, moved
 from embedding_runtime.errors import BundleError
 
 

@@ -1,0 +1,97 @@
+"""4-bit matrices that are multiplied by 8-bit kernels: the same sums as the graph itself gives elsewhere."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import standin
+import written
+from onnx import numpy_helper
+
+from embedding_export.checkpoint.checkpoint import load_checkpoint
+from embedding_export.onnx.reader import read_stored
+from embedding_runtime.engines.onnx_files.four_bits import has_four_bits, with_eight_bits
+from embedding_runtime.engines.onnx_prepacked import build, open_prepacked
+from embedding_runtime.engines.onnx_session import OnnxSession
+from embedding_runtime.errors import BundleError
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("four")
+    standin.write(folder / "tiny", standin.Options(outliers=True))
+    return written.write(load_checkpoint(folder / "tiny"), folder, "int4")
+
+
+def _texts(graph: Path) -> list[np.ndarray]:
+    checkpoint = load_checkpoint(graph.parent / "tiny")
+    return written.texts(checkpoint, [1, 9, 60, 300])
+
+
+def _elsewhere(graph: Path, ids: np.ndarray) -> np.ndarray:
+    """What a program that knows nothing of this gets, with its engine's own 4-bit kernels."""
+    session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
+    given = {"input_ids": ids[None], "attention_mask": np.ones_like(ids[None])}
+    return np.asarray(session.run(["last_hidden_state"], given)[0][0])
+
+
+def test_other_programs_get_the_same(graph: Path) -> None:
+    for ids in _texts(graph):
+        found = written.run(graph, [ids], output="last_hidden_state")[0]
+        right = _elsewhere(graph, ids)
+        np.testing.assert_allclose(found, right, rtol=0, atol=1e-4 * np.abs(right).max())
+
+
+def test_all_products_are_of_8_bits(graph: Path) -> None:
+    edited = with_eight_bits(graph, graph)
+    assert isinstance(edited, bytes)
+    before = onnx.load(str(graph), load_external_data=False).graph
+    after = onnx.load_from_string(edited).graph
+    kinds = [[n.op_type for n in g.node] for g in (before, after)]
+    four = kinds[0].count("MatMulNBits")
+    assert four > 10 and "MatMulNBits" not in kinds[1]
+    name = "MatMulIntegerToFloat"
+    assert kinds[1].count(name) == kinds[0].count(name) + four
+    stored = read_stored(graph)["layers.1.mlp.down_proj.weight"]
+    (codes,) = (t for t in after.initializer if t.name == "layers.1.mlp.down_proj.weight:takes_turned:int8")
+    (scale,) = (t for t in after.initializer if t.name == codes.name.replace("int8", "scale"))
+    values = numpy_helper.to_array(codes).T.astype(np.float32) * numpy_helper.to_array(scale)[:, None]
+    assert stored.kind == "int4" and stored.eight_bits
+    np.testing.assert_allclose(values, stored.array(), rtol=1e-6, atol=0)
+    with pytest.raises(StopIteration):
+        next(t for t in after.initializer if t.name.endswith((":products", ":takes_turned:int4")))
+
+
+def test_the_device_cache_has_the_same(graph: Path, tmp_path: Path) -> None:
+    build(graph, tmp_path)
+    assert not has_four_bits((tmp_path / "model.onnx").read_bytes())
+    session = open_prepacked(tmp_path, graph, 1)
+    for ids in _texts(graph):
+        found = session.run(ids[None], np.ones_like(ids[None]), ("sentence_embedding",))[0]
+        np.testing.assert_array_equal(found, written.run(graph, [ids]))
+
+
+def test_a_graph_behind_links(graph: Path, tmp_path: Path) -> None:
+    """As hub caches keep bundles: neither file has its name where it lies."""
+    for file in (graph, graph.with_name(graph.name + "_data")):
+        (tmp_path / file.name).symlink_to(file)
+    ids = _texts(graph)[1]
+    np.testing.assert_array_equal(written.run(tmp_path / graph.name, [ids]), written.run(graph, [ids]))
+
+
+def test_other_graphs_stay_as_they_are(tiny_bundle: Path) -> None:
+    path = next((tiny_bundle / "onnx").glob("*.onnx"))
+    assert with_eight_bits(path, path) is path
+    assert with_eight_bits(tiny_bundle / "none.onnx", path) == tiny_bundle / "none.onnx"
+
+
+@pytest.mark.parametrize("kept", [0, 5000])
+def test_data_that_is_cut_off_is_refused(kept: int, graph: Path, tmp_path: Path) -> None:
+    copy = tmp_path / graph.name
+    copy.write_bytes(graph.read_bytes())
+    data = graph.with_name(graph.name + "_data")
+    (tmp_path / data.name).write_bytes(data.read_bytes()[:kept])
+    with pytest.raises(BundleError, match=r"4-bit matrices of .* cannot be read"):
+        OnnxSession(copy, 1)
