@@ -148,12 +148,12 @@ class Int8:
         The runtime knows these nodes by their names, and multiplies 8-bit codes in their place
         (`onnx_files.four_bits`): twice as fast, at twice the memory.
         """
-        g, found = self._g, self._matrices.int4(weight)
-        rows, count, block = found.codes.shape
-        for part, values in (("int4", pack_pairs(found.codes)), ("zero", pack_pairs(found.zeros))):
+        g, blocks = self._g, self._matrices.int4(weight)
+        rows, count, block = blocks.codes.shape
+        for part, values in (("int4", pack_pairs(blocks.codes)), ("zero", pack_pairs(blocks.zeros))):
             g.weight(f"{name}:{part}", np.uint8, values.shape, [values])
-        g.weight(f"{name}:step", np.uint8, found.steps.shape, [found.steps])
-        g.weight(f"{name}:scale", np.float32, (rows,), [found.scales])
+        g.weight(f"{name}:step", np.uint8, blocks.steps.shape, [blocks.steps])
+        g.weight(f"{name}:scale", np.float32, (rows,), [blocks.scales])
         if codes not in self._whole:
             wide = g.node("Cast", codes, to=TensorProto.FLOAT, out=f"{codes}:wide")
             zero = self._constant(np.float32(ACTIVATION_ZERO))

@@ -114,15 +114,15 @@ def _graph_without_tables(graph: bytes) -> tuple[bytes, tuple[Table, ...]]:
     fields = list(fields_of(graph))
     tables: dict[str, Table] = {}
     gathered = _only_gathered([as_bytes(v) for number, _, v in fields if number == GRAPH_NODE])
-    kept = []
+    rest = []
     for number, wire, value in fields:
         table = table_of(as_bytes(value)) if number == GRAPH_INITIALIZER else None
         if table and table.name in gathered:
             tables[table.name] = table
         else:
-            kept.append((number, wire, value))
-    kept += [(_GRAPH_INPUT, BYTES, _value_info(t)) for t in tables.values()]
-    return b"".join(written(*f) for f in kept), tuple(tables.values())
+            rest.append((number, wire, value))
+    rest += [(_GRAPH_INPUT, BYTES, _value_info(t)) for t in tables.values()]
+    return b"".join(written(*f) for f in rest), tuple(tables.values())
 
 
 def _only_gathered(nodes: list[bytes]) -> set[str]:
