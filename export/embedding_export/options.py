@@ -1,4 +1,4 @@
-"""What an export is asked for."""
+"""The options of an export."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +16,13 @@ BUCKETS = (32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What to write: each precision in every format that offers it; how to treat a bundle that is there.
+    """The graphs to write (each precision in every format that offers it), and how to treat an existing
+    bundle.
 
-    LiteRT files have a signature for each of `buckets`, or with `litert_single` one of that length, under the
-    name of the published files. With `target_cosine` the precision is chosen: the smallest composition of 4
-    and 8 bits that holds this mean cosine to the float32 model, of at most `max_bytes`. What is rounded is
-    rounded by `calibration`; `weights.sample.read_calibration` reads a file of one's own.
+    LiteRT files have a signature for each of `buckets`, or, if `litert_single` is set, one of that length,
+    under the name of the published files. If `target_cosine` is set, it chooses the precision: the smallest
+    composition of 4 and 8 bits that keeps this mean cosine to the float32 model, of at most `max_bytes`. What
+    is rounded is rounded by `calibration`; `weights.sample.read_calibration` reads a file of one's own.
     """
 
     precisions: tuple[Precision, ...] = ("int8",)

@@ -183,8 +183,7 @@ def _computed_otherwise(old: Manifest, checkpoint: Checkpoint) -> str:
 def _write_tokenizer(
     checkpoint: Checkpoint, folder: Path, kept_ids: NDArray[np.int64] | None, report: Reporter
 ) -> Path:
-    """Write the runtime's tokenizer: the compact table, or tokenizer.json if the table does not reproduce
-    it."""
+    """Write the runtime's tokenizer: the compact table, or tokenizer.json if that is not reproduced."""
     report.step("writing the tokenizer")
     (folder / KEPT_IDS).unlink(missing_ok=True)
     if kept_ids is not None:

@@ -232,8 +232,7 @@ class Manifest:
     include_prompt: bool = True
 
     def to_json(self) -> str:
-        """The manifest as written in the bundle; one of the first schema leaves out the fields of the
-        second."""
+        """The manifest as written in the bundle; the first schema lacks the fields of the second."""
         data = dataclasses.asdict(self)
         if self.schema_version == SCHEMA_VERSION:
             for name in ("global_layers", "per_layer_size"):
@@ -301,8 +300,7 @@ class BundleGraph:
 
     @property
     def max_length(self) -> int:
-        """The number of tokens of a text that it reads: the model's limit, or its largest bucket if that is
-        shorter."""
+        """The tokens of a text that it reads: the model's limit, or a shorter largest bucket."""
         return min([self.manifest.max_seq_length, *sorted(self.graph.buckets)[-1:]])
 
 
@@ -391,8 +389,7 @@ def _decode_dataclass(tp: Any, value: Any, where: str) -> Any:
 
 @functools.cache
 def _fields(tp: Any) -> tuple[dict[str, Any], frozenset[str]]:
-    """Types by name, and the names without a default; cached, because a manifest has many records of each
-    kind."""
+    """Types by name, and the names without a default; cached: manifests have many records of a kind."""
     required = (
         f.name for f in dataclasses.fields(tp) if f.default is f.default_factory is dataclasses.MISSING
     )

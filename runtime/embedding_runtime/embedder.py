@@ -283,8 +283,7 @@ class Embedder(ReferenceNames):
     def windows(
         self, requested: Iterable[Request], options: Options, *, strict: bool = True
     ) -> Iterator[Window]:
-        """Results window by window, with token counts and marks of texts that were too long; `embed-text`
-        uses this.
+        """Results window by window, with token counts and marks of texts that were too long.
 
         Unless `strict`, a bad text becomes an entry of `Window.errors` instead of being raised.
         """

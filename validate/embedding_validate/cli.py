@@ -182,8 +182,7 @@ def _show(options: argparse.Namespace, report: Any) -> None:
 
 
 def _execution(checkpoint: Any, answers: Any) -> Any:
-    """The execution check, which needs the checkpoint's weights; None for a reference file, which has
-    none."""
+    """The execution check; None for a reference file, which lacks the checkpoint's weights."""
     if checkpoint is None:
         return None
     from embedding_validate.parity.execution import Execution

@@ -33,7 +33,6 @@ def versions() -> dict[str, str]:
 
 
 def _cpu_model() -> str:
-    """`model name` of /proc/cpuinfo if there is one (ARM boards often have none), else the name from
-    `platform`."""
+    """`model name` of /proc/cpuinfo (which ARM boards often lack), else the name from `platform`."""
     names = (value for key, value in read_cpuinfo(CPUINFO) if key == "model name")
     return next(names, "") or platform.processor() or platform.machine()

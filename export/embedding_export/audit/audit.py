@@ -210,8 +210,7 @@ def _excess(grid: Grid, want: NDArray[Any], kind: str) -> tuple[float, float] | 
 
 
 def _fits(grid: Grid, want: NDArray[Any]) -> NDArray[np.bool_]:
-    """Whether each row as a whole matches the checkpoint's, whatever the errors of single values: [rows,
-    1]."""
+    """Whether each row as a whole matches the checkpoint's, apart from single errors: [rows, 1]."""
     steps = np.divide(grid.values - want, grid.step)
     errors = np.sqrt(np.square(steps).mean(axis=1, keepdims=True))
     energy = np.square(want).sum(axis=1, keepdims=True)

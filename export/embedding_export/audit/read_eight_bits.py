@@ -45,8 +45,7 @@ class Moved:
 
 
 def turning(width: int) -> Floats:
-    """The rotation of a block of channels: entry (i, j) is (-1)^(ones common to i and j) / √n, float32 [n,
-    n]."""
+    """A block's rotation: entry (i, j) is (-1)^(ones common to i and j) / √n, float32 [n, n]."""
     n = min(BLOCK, width & -width)
     common = np.arange(n)[:, None] & np.arange(n)
     ones = np.array([int(c).bit_count() for c in common.ravel()]).reshape(n, n)
@@ -97,8 +96,7 @@ def wrong_input_factors(stored: Mapping[str, StoredWeight], name: str, width: in
 def moved_as_stored(
     stored: Mapping[str, StoredWeight], tensors: Mapping[str, Weight], specs: Specs
 ) -> dict[str, Weight]:
-    """The encoder's matrices that are multiplied in 8 bits as this graph should hold them, by factors read
-    where channels are made."""
+    """The matrices that are multiplied in 8 bits, as this graph should hold them by its norms' factors."""
     matrices: dict[str, Weight] = {}
     for name, spec in specs.items():
         if spec.role == "matrix" and name in stored and stored[name].eight_bits:

@@ -72,8 +72,8 @@ def golden_ids(checkpoint: Checkpoint, texts: CalibrationTexts = BUILT_IN) -> Sp
     golden = tuple(GoldenIds(t, i) for t, i in zip(TEXTS, ids, strict=True))
     sample = _sample(checkpoint, texts)
     beside = () if texts.file is None else tuple(_sample(checkpoint, BUILT_IN))
-    said = texts.described(len(sample))
-    return SpecialIds(ends[0], ends[1], pad, golden, (*ids, *sample), said, beside)
+    described = texts.described(len(sample))
+    return SpecialIds(ends[0], ends[1], pad, golden, (*ids, *sample), described, beside)
 
 
 def held_out_ids(checkpoint: Checkpoint) -> tuple[tuple[int, ...], ...]:
@@ -104,15 +104,15 @@ def _sample(checkpoint: Checkpoint, texts: CalibrationTexts) -> list[tuple[int, 
         ]
     longest, left = min(checkpoint.max_seq_length, LONGEST_TEXT), MOST_TOKENS
     own = [text for text in texts.texts if text not in held_out_texts.TEXTS]
-    found: dict[int, tuple[int, ...]] = {}
+    by_number: dict[int, tuple[int, ...]] = {}
     for n, prompt in zip(_spread(len(own)), itertools.cycle(prompts), strict=False):
         ids = _ids(checkpoint, prompt + own[n])
-        found[n] = (*ids[: longest - 1], *ids[longest - 1 :][-1:])
-        left -= len(found[n])
-        if left < 0 and len(found) > 1:
-            del found[n]
+        by_number[n] = (*ids[: longest - 1], *ids[longest - 1 :][-1:])
+        left -= len(by_number[n])
+        if left < 0 and len(by_number) > 1:
+            del by_number[n]
             break
-    return [found[n] for n in sorted(found)]
+    return [by_number[n] for n in sorted(by_number)]
 
 
 def _spread(count: int) -> list[int]:

@@ -123,8 +123,7 @@ def choose_composition(source: Source, folder: Path, options: ExportOptions, rep
 
 
 def left_out(options: ExportOptions) -> list[str]:
-    """The formats that have no graph of a requested precision that another format has, each with the
-    reason."""
+    """The formats that lack a requested precision which another format has, each with the reason."""
     requested = [(f, p) for f in options.formats for p in options.precisions]
     return [f"no {f}/{p}: {NOT_OFFERED[f, p]}" for f, p in requested if (f, p) in NOT_OFFERED]
 
@@ -319,8 +318,7 @@ def _place(folder: Path, format: Format, name: str) -> Path:
 
 
 def _release(checkpoint: Checkpoint) -> None:
-    """Release the checkpoint's pages: together with the written graph they would fill a small machine's
-    memory."""
+    """Release the checkpoint's pages: with the written graph they would fill a small machine's memory."""
     for tensor in checkpoint.tensors.values():
         tensor.release()
 

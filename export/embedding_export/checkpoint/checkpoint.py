@@ -138,8 +138,7 @@ def load_checkpoint(
 
 
 def _truncate_dim(prompts: PromptConfig, stages: Stages, config: Figures) -> int | None:
-    """The stored `truncate_dim` if it shortens vectors; the reference reads a larger one as all
-    components."""
+    """The stored `truncate_dim` if it shortens vectors; the reference ignores a larger one."""
     full = stages.dense[-1].out_features if stages.dense else config.output_size
     dim = prompts.truncate_dim
     return dim if dim is not None and dim < full else None
@@ -180,8 +179,7 @@ def _refuse_adapter(folder: Path) -> None:
 
 
 def _qat(name: str, config: Path) -> str | None:
-    """The number format of quantization-aware training, from the checkpoint's name or the name in its
-    config."""
+    """The number format of quantization-aware training, by the checkpoint's name or its config's."""
     values = read_fields(config).values
     match = _QAT.search(name) or _QAT.search(str(values.get("_name_or_path", "")))
     return match[1].lower() if match else None

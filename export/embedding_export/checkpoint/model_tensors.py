@@ -59,8 +59,7 @@ def read_model_tensors(
 
 
 def _shapes_in_files(specs: Specs) -> Shapes:
-    """The tensors that the files should hold. Some of them are cut by rows into several entries of
-    `specs`."""
+    """The tensors that the files should hold; some are cut by rows into several of `specs`."""
     shapes: Shapes = {}
     for name, spec in specs.items():
         whole, first = spec.rows_of or (name, 0)

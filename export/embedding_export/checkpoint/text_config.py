@@ -141,10 +141,10 @@ def find_tokenizer(folder: Path) -> Path:
     return path
 
 
-def check_named_tokens(folder: Path, known: Collection[str]) -> None:
+def check_named_tokens(folder: Path, added: Collection[str]) -> None:
     """Refuse tokens that `tokenizer_config.json` alone names: transformers adds them as it reads.
 
-    `known` are the added tokens of `tokenizer.json`.
+    `added` are the added tokens of `tokenizer.json`.
 
     Raises:
         CheckpointError: names them, and the command that writes them into `tokenizer.json`.
@@ -155,7 +155,7 @@ def check_named_tokens(folder: Path, known: Collection[str]) -> None:
         value = fields.get(key) or ()
         named += value.values() if isinstance(value, dict) else value
     contents = (token.get("content") if isinstance(token, dict) else token for token in named)
-    if missing := [c for c in dict.fromkeys(contents) if isinstance(c, str) and c not in known]:
+    if missing := [c for c in dict.fromkeys(contents) if isinstance(c, str) and c not in added]:
         raise CheckpointError(
             f"{folder / 'tokenizer_config.json'} names tokens that tokenizer.json lacks: "
             f"{', '.join(missing[:5])}. transformers adds them when it reads the checkpoint; here they would "

@@ -1,9 +1,8 @@
-"""Chooses the smallest composition of 4 and 8 bits that holds a wanted cosine, by writing graphs and running
-them.
+"""Chooses the smallest composition of 4 and 8 bits that keeps a target cosine, by writing and running graphs.
 
-Knows no bundle. What each part loses in 4 bits is measured one by one on the texts that were calibrated on,
-beside all others in 8 bits; losses of independent errors add up. Parts then get 8 bits in the order of loss
-saved per byte, and where along that curve to stop is decided on texts that were not calibrated on.
+The loss of each part in 4 bits is measured one by one on the calibration texts, with all other parts in 8
+bits; losses of independent errors add up. Parts then get 8 bits in the order of loss saved per byte. Where to
+stop along that curve is decided on texts that calibration does not use.
 """
 
 import shutil
@@ -36,7 +35,7 @@ EVERY = 3
 
 @dataclass(frozen=True)
 class Wanted:
-    """The least mean cosine, and the most bytes of graph and weights (None: any)."""
+    """The target: the lowest mean cosine, and the most bytes of graph and weights (None: any)."""
 
     cosine: float
     max_bytes: int | None = None
@@ -44,7 +43,8 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Chosen:
-    """How the graph is stored, which precision it counts as, and what the manifest says of it."""
+    """A chosen composition: how the graph is stored, which precision it counts as, and its entry in the
+    manifest."""
 
     precision: Precision
     row: PrecisionRow
@@ -53,7 +53,7 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Trial:
-    """A graph that was written and run: its bytes, and its vectors' cosines to the float32 model's."""
+    """A graph that was written and run: its bytes, and the cosines of its vectors to the float32 model's."""
 
     bytes: int
     cosines: Floats
@@ -72,11 +72,11 @@ class Trials:
     held_out: Sequence[Sequence[int]]
     folder: Path
     report: Reporter
-    found: dict[frozenset[str], Trial] = field(default_factory=dict)
+    results: dict[frozenset[str], Trial] = field(default_factory=dict)
 
     @cached_property
     def parts(self) -> tuple[str, ...]:
-        """What may have 4 bits or 8."""
+        """The parts that may have 4 bits or 8."""
         return (TABLE_PART, *matrix_parts(tensor_specs(self.encoder.config)))
 
     @cached_property
@@ -89,16 +89,16 @@ class Trials:
         return self.held_out, exact_vectors(self.encoder, self.held_out)
 
     def calibrated(self, four_bits: Collection[str]) -> Trial:
-        """On texts that matrices were rounded by."""
+        """A trial on the calibration texts."""
         return self._run(four_bits, *self._seen)
 
     def unseen(self, four_bits: Collection[str]) -> Trial:
-        """On texts that they were not; each composition is tried once."""
+        """A trial on the held-out texts; each composition is tried once."""
         key = frozenset(four_bits)
-        if key not in self.found:
-            self.found[key] = self._run(four_bits, *self._unseen)
-            self.report.step(f"{_words(self.found[key])} with 4 bits in {_named(four_bits, self.parts)}")
-        return self.found[key]
+        if key not in self.results:
+            self.results[key] = self._run(four_bits, *self._unseen)
+            self.report.step(f"{_words(self.results[key])} with 4 bits in {_named(four_bits, self.parts)}")
+        return self.results[key]
 
     def _run(self, four_bits: Collection[str], texts: Sequence[Sequence[int]], exact: Floats) -> Trial:
         row = composed_row([p for p in self.parts if p in four_bits])[1]
@@ -111,11 +111,12 @@ class Trials:
             shutil.rmtree(self.folder)
 
 
-def choose(trials: Trials, wanted: Wanted) -> Chosen:
-    """The smallest composition along the curve that holds the wanted cosine on texts not calibrated on.
+def choose(trials: Trials, target: Wanted) -> Chosen:
+    """The smallest composition along the curve that keeps the target cosine on texts that calibration does
+    not use.
 
     Raises:
-        ExportError: there is none, or none so small; says what there is.
+        ExportError: there is none, or none that is small enough; the message says which there are.
     """
     if not trials.held_out:
         raise ExportError(
@@ -126,26 +127,26 @@ def choose(trials: Trials, wanted: Wanted) -> Chosen:
     fours = [frozenset(order[n:]) for n in range(len(order) + 1)]  # parts with 4 bits, smallest graph first
 
     def holds(n: int) -> bool:
-        return trials.unseen(fours[n]).mean >= wanted.cosine
+        return trials.unseen(fours[n]).mean >= target.cosine
 
-    found = _first(holds, [point.estimated_cosine >= wanted.cosine for point in curve])
-    _require(trials, wanted, fours, found)
-    assert found is not None
-    trial, four = trials.unseen(fours[found]), fours[found]
+    index = _first(holds, [point.estimated_cosine >= target.cosine for point in curve])
+    _require(trials, target, fours, index)
+    assert index is not None
+    trial, four = trials.unseen(fours[index]), fours[index]
     precision, row = composed_row([part for part in trials.parts if part in four])
     composition = Composition(
-        target_cosine=wanted.cosine,
+        target_cosine=target.cosine,
         bits={part: 4 if part in four else 8 for part in trials.parts},
         texts=len(trials.held_out),
         cosine_mean=trial.mean,
         cosine_min=float(trial.cosines.min()),
-        curve=tuple(_measured(p, trials.found.get(four)) for p, four in zip(curve, fours, strict=True)),
+        curve=tuple(_measured(p, trials.results.get(four)) for p, four in zip(curve, fours, strict=True)),
     )
     return Chosen(precision, row, composition)
 
 
 def _weighed(trials: Trials) -> tuple[list[str], list[CurvePoint]]:
-    """The parts in the order in which they get 8 bits, and the estimates along that way."""
+    """The parts in the order in which they get 8 bits, and the estimated cosines along that curve."""
     eight = trials.calibrated(())
     trials.report.step(f"weighing {len(trials.parts)} parts: {_words(eight)} with all in 8 bits")
     losses, sizes = {}, {}
@@ -163,7 +164,8 @@ def _weighed(trials: Trials) -> tuple[list[str], list[CurvePoint]]:
 
 
 def _first(holds: Callable[[int], bool], estimated: Sequence[bool]) -> int | None:
-    """The first point that holds, sought from the first that is estimated to, both ways; None: none does."""
+    """The first point that keeps the target. The search starts at the first point estimated to and goes both
+    ways; None if no point does."""
     last = len(estimated) - 1
     at = estimated.index(True) if True in estimated else last
     while not holds(at):
@@ -175,19 +177,19 @@ def _first(holds: Callable[[int], bool], estimated: Sequence[bool]) -> int | Non
     return at
 
 
-def _require(trials: Trials, wanted: Wanted, fours: Sequence[frozenset[str]], found: int | None) -> None:
-    if found is None:
+def _require(trials: Trials, target: Wanted, fours: Sequence[frozenset[str]], index: int | None) -> None:
+    if index is None:
         best = trials.unseen(fours[-1])
         raise ExportError(
-            f"No composition of 4 and 8 bits holds a mean cosine of {wanted.cosine}: the most exact has "
+            f"No composition of 4 and 8 bits holds a mean cosine of {target.cosine}: the most exact has "
             f"{_words(best)}. Ask for at most {_floored(best.mean)}, or export --precision fp16 or fp32."
         )
-    most, smallest = wanted.max_bytes, trials.unseen(fours[found])
+    most, smallest = target.max_bytes, trials.unseen(fours[index])
     if most is None or smallest.bytes <= most:
         return
-    for four in reversed(fours[:found]):
+    for four in reversed(fours[:index]):
         if trials.unseen(four).bytes <= most:
-            best = trials.found[four]
+            best = trials.results[four]
             have = f"Within {_mb(most)} the best is {_words(best)}"
             advice = f"--target-cosine {_floored(best.mean)}, or --max-size {_mb(smallest.bytes, up=True)}"
             break
@@ -196,7 +198,7 @@ def _require(trials: Trials, wanted: Wanted, fours: Sequence[frozenset[str]], fo
         have = f"The smallest of all has {_words(least)}"
         advice = f"--max-size {_mb(least.bytes, up=True)} or more"
     raise ExportError(
-        f"A mean cosine of {wanted.cosine} takes {_mb(smallest.bytes, up=True)}, and --max-size is "
+        f"A mean cosine of {target.cosine} takes {_mb(smallest.bytes, up=True)}, and --max-size is "
         f"{_mb(most)}. {have}. Give {advice}."
     )
 
@@ -208,16 +210,16 @@ def _measured(point: CurvePoint, trial: Trial | None) -> CurvePoint:
 
 
 def _vectors(path: Path, texts: Sequence[Sequence[int]]) -> Floats:
-    """What the graph at `path` gives for each text alone, [texts, dim]; its files are let go of."""
-    session, found = OnnxSession(path, available_cpus()), []
+    """The vectors of the graph at `path` for each text alone, [texts, dim]; its files are released."""
+    session, vectors = OnnxSession(path, available_cpus()), []
     for ids in texts:
         tokens = np.array([ids], np.int64)
-        found.append(session.run(tokens, np.ones_like(tokens), ("sentence_embedding",))[0][0])
-    return np.stack(found)
+        vectors.append(session.run(tokens, np.ones_like(tokens), ("sentence_embedding",))[0][0])
+    return np.stack(vectors)
 
 
 def _cosines(a: Floats, b: Floats) -> Floats:
-    """Row by row, [texts]."""
+    """Cosines row by row, [texts]."""
     wide = a.astype(np.float64), b.astype(np.float64)
     norms = np.linalg.norm(wide[0], axis=1) * np.linalg.norm(wide[1], axis=1)
     return np.asarray((wide[0] * wide[1]).sum(axis=1) / norms, np.float64).astype(np.float32)
@@ -234,11 +236,11 @@ def _words(trial: Trial) -> str:
 
 
 def _mb(size: int, up: bool = False) -> str:
-    """Rounded to 0.1 MB, or up to it, so that it can be asked for."""
+    """Megabytes rounded to 0.1, or rounded up, so that the figure can be used as an option."""
     tenths = -(-size // 100_000) if up else round(size / 100_000)
     return f"{tenths / 10:.1f}MB"
 
 
 def _floored(cosine: float) -> float:
-    """With four decimals, so that it can be asked for."""
+    """Four decimals, rounded down, so that the figure can be used as an option."""
     return int(cosine * 10_000) / 10_000

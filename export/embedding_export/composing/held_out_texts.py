@@ -1,4 +1,4 @@
-"""Ordinary texts that no matrix was calibrated on, to judge a composition by; all written for this."""
+"""Ordinary texts that calibration does not use, to judge a composition by; all written for this purpose."""
 
 import itertools
 from collections.abc import Iterator, Mapping
@@ -54,6 +54,6 @@ TEXTS = (
 
 
 def prompted(prompts: Mapping[str, str]) -> Iterator[tuple[str | None, str]]:
-    """Each text with the name of the prompt that it is run with: all of `prompts` in turn; None: there are
-    none."""
+    """Each text with the name of its prompt, all of `prompts` in turn; the name is None if there are no
+    prompts."""
     return zip(itertools.cycle(list(prompts) or [None]), TEXTS, strict=False)

@@ -1,4 +1,4 @@
-"""The vectors that float32 weights give for some texts: what compositions are compared with."""
+"""The vectors that float32 weights give for some texts; compositions are compared with them."""
 
 from collections.abc import Sequence
 
@@ -15,14 +15,15 @@ Floats = NDArray[np.float32]
 
 
 def exact_vectors(encoder: Encoder, texts: Sequence[Sequence[int]]) -> Floats:
-    """The sentence embeddings of some texts' token ids, float32 [texts, dim], all tokens in the mean."""
+    """The sentence embeddings of some texts' token ids, float32 [texts, dim]; all tokens are in the mean."""
     ids = np.array([i for text in texts for i in text])
     ops = _Vectors(encoder.config, encoder.weights, ids, [len(t) for t in texts], Calibration())
     return encode(ops, encoder.config, encoder.weights.dense, encoder.normalize)[1]
 
 
 class _Vectors(Watched):
-    """The forward pass of `calibrate` to its end, a vector for each text; products are not watched."""
+    """The complete forward pass of `calibrate`, which gives a vector for each text, without watching
+    products."""
 
     def linear(self, x: Floats, *weights: str) -> tuple[Floats, ...]:
         return tuple(x @ self._weights.tensors[name].array().T for name in weights)

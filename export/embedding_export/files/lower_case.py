@@ -15,8 +15,7 @@ AS_WRITTEN = "PreTrainedTokenizerFast"
 
 
 def lowered(normalizer: dict[str, Any] | None) -> dict[str, Any]:
-    """A normalizer that lowers and then applies `normalizer`; `normalizer` itself if it already lowers
-    first."""
+    """A normalizer that lowers, then applies `normalizer`; that itself if it already lowers first."""
     steps = [] if normalizer is None else [normalizer]
     while steps and steps[0].get("type") == "Sequence":
         steps = [*steps[0]["normalizers"], *steps[1:]]

@@ -47,8 +47,7 @@ _ABOUT_TOKENS = ("tokenizer_config.json", "special_tokens_map.json", "added_toke
 
 @dataclass(frozen=True, eq=False)
 class TokenizerFile:
-    """A tokenizer.json. `without_row` are the special tokens that are left out, as spelled; `lower` is
-    do_lower_case.
+    """A tokenizer.json, without the special tokens `without_row` (as spelled); `lower` is do_lower_case.
 
     The parsed file stays in memory (0.6 GB for Gemma's) until `release`.
     """
@@ -81,8 +80,7 @@ class TokenizerFile:
 
     @cached_property
     def data(self) -> dict[str, Any]:
-        """The JSON without tokens that have no row; only control tokens are special. It lowers if `lower` is
-        set."""
+        """The JSON without tokens that have no row; only control tokens are special; lowers if `lower`."""
         added = [t | {"special": self._is_control(t)} for t in self._kept_tokens()]
         data = self._read() | {"added_tokens": added}
         return data | {"normalizer": lowered(data.get("normalizer"))} if self.lower else data
@@ -117,8 +115,7 @@ class TokenizerFile:
 
     @cached_property
     def control_tokens(self) -> tuple[str, ...]:
-        """The tokens that are read as text unless a caller allows them, as spelled; including those without a
-        row."""
+        """The tokens that are text unless a caller allows them, as spelled, including those without a row."""
         return (*(t["content"] for t in self.data["added_tokens"] if t["special"]), *self.without_row)
 
     @property
@@ -128,8 +125,7 @@ class TokenizerFile:
 
     @cached_property
     def owner_tokens(self) -> tuple[str, ...]:
-        """Tokens that were added to the base model's, or that are flagged special but are not control
-        tokens."""
+        """Tokens added to the base model's, or flagged special without being control tokens."""
         vocab = self._read()["model"]["vocab"]
         return tuple(
             t["content"]
@@ -213,8 +209,7 @@ class TokenizerFile:
 
 
 def _without(value: Any, tokens: frozenset[str]) -> Any:
-    """JSON without the parts that name one of `tokens`: as a key, as a value, or as the content of an
-    object."""
+    """JSON without the parts that name one of `tokens`: as a key, a value, or an object's content."""
 
     def names(key: str | None, item: Any) -> bool:
         content = item.get("content") if isinstance(item, dict) else item

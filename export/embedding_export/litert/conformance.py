@@ -20,8 +20,7 @@ FORMAT, VERSION = "embedding-edge/litert-conformance", 1
 
 @dataclass(frozen=True)
 class Subject:
-    """What an app must know besides the graph: prompts by name, and the dimensions that vectors may be cut
-    to."""
+    """An app's data besides the graph: prompts by name, and the dims that vectors may be cut to."""
 
     prompts: Mapping[str, str]
     dims: tuple[int, ...]

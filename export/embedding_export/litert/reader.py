@@ -30,8 +30,7 @@ Array = NDArray[Any]
 
 
 def read_litert(path: Path) -> dict[str, StoredWeight]:
-    """Every weight of the file at `path` by canonical name, without constants and the scales of other
-    tensors.
+    """Every weight of the file at `path` by canonical name; no constants, and no scales alone.
 
     Raises:
         AuditError: two signatures use one name for different tensors.

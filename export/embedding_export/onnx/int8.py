@@ -87,8 +87,7 @@ class Int8:
         return self._g.node("Mul", rows, self._g.node("Gather", scale, ids))
 
     def multiply(self, x: str, weight: str) -> str:
-        """A product in float32, one text at a time: engines sum a single row in another order than several
-        rows."""
+        """A float32 product, one text at a time: engines sum one row in another order than several."""
         g, values = self._g, self._weights.tensors[weight].array().T
         stored = g.weight(weight, np.float32, values.shape, [values])
         column = g.node("Unsqueeze", x, g.ints(-1))  # [B, in, 1]
@@ -99,8 +98,7 @@ class Int8:
         return self._g.node("MatMul", x, weight)
 
     def quantize(self, x: str, width: int) -> tuple[str, str]:
-        """uint8 codes [B, S, width] and scales [B, S, 1] of x, row by row; computed only once for the same
-        x."""
+        """uint8 codes [B, S, width] and scales [B, S, 1] of x, row by row; computed once per x."""
         if x in self._quantized:
             return self._quantized[x]
         g = self._g
@@ -150,12 +148,12 @@ class Int8:
         The runtime knows these nodes by their names, and multiplies 8-bit codes in their place
         (`onnx_files.four_bits`): twice as fast, at twice the memory.
         """
-        g, found = self._g, self._matrices.int4(weight)
-        rows, count, block = found.codes.shape
-        for part, values in (("int4", pack_pairs(found.codes)), ("zero", pack_pairs(found.zeros))):
+        g, blocks = self._g, self._matrices.int4(weight)
+        rows, count, block = blocks.codes.shape
+        for part, values in (("int4", pack_pairs(blocks.codes)), ("zero", pack_pairs(blocks.zeros))):
             g.weight(f"{name}:{part}", np.uint8, values.shape, [values])
-        g.weight(f"{name}:step", np.uint8, found.steps.shape, [found.steps])
-        g.weight(f"{name}:scale", np.float32, (rows,), [found.scales])
+        g.weight(f"{name}:step", np.uint8, blocks.steps.shape, [blocks.steps])
+        g.weight(f"{name}:scale", np.float32, (rows,), [blocks.scales])
         if codes not in self._whole:
             wide = g.node("Cast", codes, to=TensorProto.FLOAT, out=f"{codes}:wide")
             zero = self._constant(np.float32(ACTIVATION_ZERO))

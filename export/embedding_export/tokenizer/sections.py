@@ -56,8 +56,7 @@ def cuts_before_spaces(tokenizer: BytePairs) -> bool:
 
 
 def _piece_hash(vocab: dict[str, int], is_whole: Callable[[str, int], bool]) -> NDArray[np.uint32]:
-    """A hash table with open addressing, at most half full; a slot is `top 10 bits of CRC-32 | whole |
-    id`."""
+    """A hash table, at most half full, open addressing; slot: `top 10 bits of CRC-32 | whole | id`."""
     size = 1 << (2 * len(vocab) - 1).bit_length()
     slots = [EMPTY_SLOT] * size
     for piece, token_id in vocab.items():
@@ -70,8 +69,7 @@ def _piece_hash(vocab: dict[str, int], is_whole: Callable[[str, int], bool]) -> 
 
 
 def _merge_hash(merges: list[tuple[int, int, int]]) -> tuple[Uints, NDArray[np.uint16]]:
-    """A perfect hash: every key has one place of its own, `(key + stride * displacement[key mod buckets]) mod
-    slots`."""
+    """A perfect hash: a key's place is `(key + stride * displacement[key mod buckets]) mod slots`."""
     parts = np.array(merges, np.uint64).reshape(-1, 3)
     keys = parts[:, 0] << np.uint64(ID_BITS) | parts[:, 1]
     entries = np.arange(len(keys), dtype=np.uint64) << np.uint64(RANK_SHIFT) | keys

@@ -1,1 +1,1 @@
-"""Weights on their way into a graph: folding, calibration, balancing, quantization."""
+"""Prepares weights for a graph: folding, calibration, balancing, quantization."""

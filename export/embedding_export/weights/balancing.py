@@ -1,11 +1,11 @@
-"""Shares rounding errors between what is multiplied: moves factors from one side to the other, exactly.
+"""Balances rounding errors between the two sides of a product, by moving factors from one side to the other.
 
 A row of activations has one scale, and so has a row of weights: a channel that is large in either makes all
-others coarse. Dividing a channel by t where a norm makes it and multiplying the column of weights that takes
-it by t changes nothing but the rounding (SmoothQuant, arXiv 2211.10438, which takes t from the largest
-magnitudes; here the expected error of the product decides). A matrix with no norm before it has its inputs
-multiplied as the graph runs. Queries and keys share likewise, where their
-scores are products of codes. Every t is a power of two: the function stays the same to the last bit.
+others coarse. If a channel is divided by t where a norm makes it, and the column of weights that takes it is
+multiplied by t, only the rounding changes (SmoothQuant, arXiv 2211.10438, which takes t from the largest
+magnitudes; here the expected error of the product decides). If no norm comes before a matrix, the graph
+multiplies its inputs at run time. Queries and keys are balanced in the same way if their scores are products
+of codes. Every t is a power of two, so the function stays the same to the last bit.
 """
 
 from collections.abc import Mapping
@@ -33,8 +33,9 @@ SPREADS = np.logspace(0, 1.3, 40)
 
 @dataclass(frozen=True)
 class Balanced:
-    """`weights` to store, whose columns were multiplied by `columns`, by the matrix; `gains` divides what a
-    norm multiplies by, by the norm's name; `unnormed` divides the inputs of a matrix that has none before it.
+    """`weights` to store, whose columns were multiplied by `columns` (keyed by matrix). `gains` are the
+    divisors of norms' gains (keyed by norm); `unnormed` are the divisors of the inputs of matrices without a
+    norm before them.
     """
 
     weights: Weights
@@ -45,7 +46,7 @@ class Balanced:
 
 @dataclass(frozen=True)
 class _Moved:
-    """A matrix whose columns are multiplied by `columns`."""
+    """A matrix with its columns multiplied by `columns`."""
 
     weight: Weight
     columns: Floats
@@ -62,9 +63,9 @@ class _Moved:
 
 
 def balance(config: Figures, weights: Weights, seen: Calibration) -> Balanced:
-    """Factors between each norm and the matrices that take what it gives.
+    """Balance each norm with the matrices that take its output.
 
-    Tokens differ in size where no norm came before a matrix: there each counts by its own products.
+    If no norm comes before a matrix, tokens differ in size: then each counts by its own products.
     """
     specs, tensors = tensor_specs(config), dict(weights.tensors)
     gains: dict[str, Floats] = {}
@@ -83,7 +84,7 @@ def balance(config: Figures, weights: Weights, seen: Calibration) -> Balanced:
 
 
 def balance_heads(config: Figures, seen: Calibration) -> dict[str, Floats]:
-    """What to divide the head norms' gains by, for scores from codes of one scale each: float32 [D]."""
+    """The divisors of the head norms' gains, for scores from codes with one scale each: float32 [D]."""
     gains: dict[str, Floats] = {}
     for queries, spec in tensor_specs(config).items():
         if spec.keys is not None:
@@ -93,10 +94,11 @@ def balance_heads(config: Figures, seen: Calibration) -> dict[str, Floats]:
 
 
 def _head_factors(q: Heads, k: Heads) -> Floats:
-    """What to multiply each pair of query channels by, and divide the keys' by: [D / 2].
+    """The factor for each pair of query channels, by which the keys' are divided: [D / 2].
 
-    With steps s and t a score errs by s²|k|² + t²|q|² (times 1 / 12): for each ratio of the largest query to
-    the largest key the best factors are known, within what these two allow.
+    With steps s and t, the squared error of a score is s²|k|² + t²|q|² (times 1 / 12). For each ratio of the
+    largest query to the largest key there is a closed form for the best factors, within the limits that these
+    two set.
     """
     live = (q.largest > 0) & (k.largest > 0)
     factors = np.ones(len(live), np.float32)
@@ -108,11 +110,11 @@ def _head_factors(q: Heads, k: Heads) -> Floats:
     least = np.inf
     for spread in SPREADS * (q_most * k_most).max():
         free = np.sqrt(spread * np.sqrt(k_square / q_square))
-        found = np.exp2(np.rint(np.log2(np.minimum(np.maximum(free, k_most), spread / q_most))))
-        error = (q_most * found).max() ** 2 * (k_square / found**2).sum()
-        error += (k_most / found).max() ** 2 * (q_square * found**2).sum()
+        candidate = np.exp2(np.rint(np.log2(np.minimum(np.maximum(free, k_most), spread / q_most))))
+        error = (q_most * candidate).max() ** 2 * (k_square / candidate**2).sum()
+        error += (k_most / candidate).max() ** 2 * (q_square * candidate**2).sum()
         if error < least:
-            least, factors[live] = error, found
+            least, factors[live] = error, candidate
     return factors
 
 
@@ -143,7 +145,7 @@ class _Errors:
         )
 
     def improved(self) -> bool:
-        """Go once over the channels that are some row's largest; whether anything changed."""
+        """Go once over the channels that are the largest of some row; returns whether anything changed."""
         inputs, matrix = self._sides
         changed = False
         for channel in np.union1d(inputs.leading, matrix.leading).tolist():
@@ -163,7 +165,7 @@ class _Errors:
 
 
 class _Side:
-    """One side of the products: rows [n, channels], which count by `shares`."""
+    """One side of the products: rows [n, channels], weighted by `shares`."""
 
     def __init__(self, rows: Floats, shares: NDArray[np.float64]) -> None:
         self._rows, self._shares = np.abs(rows), shares
@@ -183,12 +185,12 @@ class _Side:
         return float(np.square(self._most) @ self._shares)
 
     def largest_with(self, channel: int, step: int) -> float:
-        """`largest` were a channel 2^step times as large."""
+        """`largest` if a channel were 2^step times as large."""
         others = np.where(self._leading == channel, self._second, self._most)
         return float(np.square(np.maximum(others, self._rows[:, channel] * 2.0**step)) @ self._shares)
 
     def energy_with(self, channel: int, step: int) -> float:
-        """The sum of `energy` were a channel 2^step times as large."""
+        """The sum of `energy` if a channel were 2^step times as large."""
         return float(self.energy.sum() + self.energy[channel] * (4.0**step - 1))
 
     def scale(self, channel: int, step: int) -> None:

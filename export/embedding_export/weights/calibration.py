@@ -1,7 +1,7 @@
-"""What activations are like: the forward pass in numpy over some texts, watched at matrix products and norms.
+"""Measures activations: runs the forward pass in numpy over texts, and watches products and norms.
 
-Knows nothing of formats. What is learned here decides how rounding errors are shared out, never what a graph
-computes: texts that differ from these cost a little accuracy at most.
+The results decide only how rounding errors are distributed, never what a graph computes: if a user's texts
+differ from the calibration texts, that costs a little accuracy at most.
 """
 
 from collections.abc import Sequence
@@ -25,8 +25,8 @@ ROWS = 512
 
 @dataclass(frozen=True)
 class Heads:
-    """What a head norm gave, by pairs of channels that are rotated together, float32 [D / 2] each: the
-    largest length of a pair, which no rotation exceeds wherever a token stands, and the mean square."""
+    """The output of a head norm by pairs of channels that RoPE rotates together, float32 [D / 2] each: the
+    largest length of a pair, which rotation does not change at any position, and the mean square."""
 
     largest: Floats
     mean_square: Floats
@@ -59,8 +59,8 @@ def calibrate(
     if beside:
         others = _watched(config, weights, beside).heads
         seen.heads = {
-            norm: replace(found, largest=np.maximum(found.largest, others[norm].largest))
-            for norm, found in seen.heads.items()
+            norm: replace(heads, largest=np.maximum(heads.largest, others[norm].largest))
+            for norm, heads in seen.heads.items()
         }
     return seen
 

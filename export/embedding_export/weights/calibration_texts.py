@@ -1,6 +1,6 @@
 """Texts to calibrate on: short and long, many languages and scripts, code and data, all written for this.
 
-What is wanted is that everything occurs that makes activations large or unusual, not that it is much.
+They must contain everything that makes activations large or unusual; how much of it does not matter.
 """
 
 TEXTS = (

@@ -1,4 +1,4 @@
-"""What the writers of every format make a graph from; knows neither format."""
+"""The encoder as the writers of both formats take it: its weights, its stages, and the calibration sample."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

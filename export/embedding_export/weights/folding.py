@@ -1,4 +1,4 @@
-"""What a graph builder reads: the checkpoint's tensors, the Dense stages folded where that is exact."""
+"""The weights that a graph builder reads: the checkpoint's tensors; Dense stages are folded if exact."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ TABLE_ROWS = 8192
 
 
 class Weight(Protocol):
-    """One tensor, readable in row blocks so that the table never stands in memory whole."""
+    """One tensor, readable in row blocks so that the table is never in memory as a whole."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -98,7 +98,7 @@ def folded(checkpoint: Checkpoint) -> Weights:
 
 
 def row_blocks(table: Weight) -> Iterator[NDArray[np.float32]]:
-    """A table's rows, TABLE_ROWS at a time; pages of the checkpoint that were read are let go of."""
+    """A table's rows, TABLE_ROWS at a time; pages of the checkpoint that were read are released."""
     for start in range(0, table.shape[0], TABLE_ROWS):
         yield table.rows(start, min(start + TABLE_ROWS, table.shape[0]))
         if isinstance(table, Tensor):

@@ -1,6 +1,6 @@
-"""A checkpoint's matrices as quantized graphs of both formats store them: balanced, turned, and rounded.
+"""A checkpoint's matrices as quantized graphs of both formats store them: balanced, rotated, and rounded.
 
-Knows nothing of graphs. `read_eight_bits` finds in a written graph what was moved, by code of its own.
+`audit.read_eight_bits` finds in a written graph what was moved, with code of its own.
 """
 
 from collections.abc import Callable, Mapping
@@ -48,13 +48,13 @@ class Matrices:
         return balance(self._config, self._weights, self.seen)
 
     def gains(self, int8: Callable[[str], bool] = lambda name: True) -> Mapping[str, Floats]:
-        """What norms' gains are divided by, by the norm's name, where the matrices behind are `int8`."""
+        """The divisors of norms' gains, by the norm's name, for norms whose matrices are `int8`."""
         takers = norm_takers(tensor_specs(self._config))
         return {norm: by for norm, by in self._balanced.gains.items() if int8(takers[norm][0])}
 
     def inputs(self, weight: str) -> Floats | None:
-        """What a matrix's inputs are to be multiplied by as the graph runs, in 8 bits, float32 [in]; None: as
-        they are."""
+        """The factors by which an 8-bit graph multiplies a matrix's inputs at run time, float32 [in]; None
+        means no factors."""
         factors = self._balanced.unnormed.get(weight)
         return None if factors is None else np.float32(1) / factors
 
@@ -108,7 +108,7 @@ class Matrices:
         return moments
 
     def turns_input(self, weight: str) -> bool:
-        """Whether a matrix in 8 bits takes inputs that the graph turns."""
+        """Whether a matrix in 8 bits takes inputs that the graph rotates."""
         return self._turning.get(weight) == "turned_as_it_runs"
 
     def stored_name(self, weight: str) -> str:

@@ -12,7 +12,7 @@ Storage = Literal["float32", "float16", "int8", "int4", "q4_0"]
 
 @dataclass(frozen=True)
 class PrecisionRow:
-    """How one precision stores and computes, and how far it may stray.
+    """How one precision stores and computes, and its tolerance.
 
     `golden_tolerance` is the largest absolute difference to a golden vector that a sound engine may show,
     per kind of CPU ("any" where one figure serves all): the order of summation differs between CPUs, and
@@ -189,13 +189,13 @@ def matrix_parts(specs: Specs) -> dict[str, tuple[str, ...]]:
     layers = 1 + max(spec.layer for spec in specs.values() if spec.layer is not None)
     late = layers - round(layers / 3)
     starts = dict(zip(THIRDS, (0, late // 2, late), strict=True))
-    found: dict[str, tuple[str, ...]] = {f"{third} {part}": () for part in MATRIX_PARTS for third in THIRDS}
+    by_part: dict[str, tuple[str, ...]] = {f"{third} {part}": () for part in MATRIX_PARTS for third in THIRDS}
     for name, spec in specs.items():
         if spec.role == "matrix" and spec.layer is not None and spec.part in ("attention", "feed-forward"):
             third = next(t for t in reversed(THIRDS) if spec.layer >= starts[t])
             down = "downs" if spec.turning == "turned_as_it_runs" else "gates"
-            found[f"{third} {spec.part if spec.part == 'attention' else down}"] += (name,)
-    return {part: names for part, names in found.items() if names}
+            by_part[f"{third} {spec.part if spec.part == 'attention' else down}"] += (name,)
+    return {part: names for part, names in by_part.items() if names}
 
 
 def composed_row(four_bits: Collection[str]) -> tuple[Precision, PrecisionRow]:
@@ -215,7 +215,7 @@ def composed_row(four_bits: Collection[str]) -> tuple[Precision, PrecisionRow]:
 
 
 def late_downs(specs: Specs, share: float) -> frozenset[str]:
-    """The down projections of the last `share` of the layers."""
+    """The names of the down projections of the last `share` of the layers."""
     feed_forward = ((name, spec) for name, spec in specs.items() if spec.part == "feed-forward")
     downs = [name for name, spec in feed_forward if spec.turning == "turned_as_it_runs"]
     return frozenset(downs[len(downs) - round(share * len(downs)) :])

@@ -1,4 +1,4 @@
-"""Number formats: what float32 weights become, and nothing about graphs or models."""
+"""Number formats: how float32 weights are rounded to each."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ def int8_rows(values: Floats) -> Int8Rows:
 
 
 def float16(values: Floats) -> NDArray[np.float16]:
-    """Rounded to float16.
+    """Values rounded to float16.
 
     Raises:
         ExportError: a value that float16 cannot hold.
@@ -112,17 +112,17 @@ class Int4Rows:
 
 
 def int4_rows(values: Floats, block: int = BLOCK, importance: NDArray[Any] | None = None) -> Int4Rows:
-    """`int4_blocks` with scales of 8 bits: rounded up, so that no value leaves its grid.
+    """`int4_blocks` with 8-bit scales, which are rounded up so that no value leaves its grid.
 
     Raises:
         ExportError: rows are no multiple of `block` long.
     """
-    found = int4_blocks(values, np.float32, block, importance)
-    scales = np.maximum(found.scales.max(axis=1, keepdims=True) / np.float32(255), SMALLEST_SCALE)
-    steps = np.clip(np.ceil(found.scales / scales - np.float32(1e-3)), 1, 255)
-    blocks, zeros = values.reshape(found.codes.shape), found.zeros[:, :, None]
+    plain = int4_blocks(values, np.float32, block, importance)
+    scales = np.maximum(plain.scales.max(axis=1, keepdims=True) / np.float32(255), SMALLEST_SCALE)
+    steps = np.clip(np.ceil(plain.scales / scales - np.float32(1e-3)), 1, 255)
+    blocks, zeros = values.reshape(plain.codes.shape), plain.zeros[:, :, None]
     codes = np.clip(np.rint(blocks / (steps * scales)[:, :, None] + zeros), 0, LARGEST_CODE)
-    return Int4Rows(codes.astype(np.uint8), found.zeros, steps.astype(np.uint8), scales)
+    return Int4Rows(codes.astype(np.uint8), plain.zeros, steps.astype(np.uint8), scales)
 
 
 def int4_within_int8(values: Floats, block: int, importance: NDArray[Any]) -> Int4Rows:
@@ -135,12 +135,12 @@ def int4_within_int8(values: Floats, block: int, importance: NDArray[Any]) -> In
     Raises:
         ExportError: rows are no multiple of `block` long.
     """
-    found = int4_blocks(values, np.float32, block, importance)
-    blocks, zeros = values.reshape(found.codes.shape), found.zeros.astype(np.float32)
+    plain = int4_blocks(values, np.float32, block, importance)
+    blocks, zeros = values.reshape(plain.codes.shape), plain.zeros.astype(np.float32)
     most = np.floor(INT8_MAX / np.maximum(zeros, LARGEST_CODE - zeros))  # 8 … 15
-    scales = np.maximum((found.scales / most).max(axis=1, keepdims=True), SMALLEST_SCALE)
+    scales = np.maximum((plain.scales / most).max(axis=1, keepdims=True), SMALLEST_SCALE)
     counts = importance.astype(np.float32).reshape(1, -1, block)
-    near = np.rint(found.scales / scales)
+    near = np.rint(plain.scales / scales)
     best: tuple[Floats, ...] = ()
     for steps in (np.clip(near + offset, 1, most) for offset in (0, -1, 1)):
         wide = (steps * scales)[:, :, None]
@@ -150,11 +150,11 @@ def int4_within_int8(values: Floats, block: int, importance: NDArray[Any]) -> In
         tried = (codes, steps, np.where(beyond, np.inf, (errors * counts).sum(axis=2)))
         if best:
             better = tried[2] < best[2]
-            for kept, new in zip(best, tried, strict=True):
-                kept[better] = new[better]
+            for old, new in zip(best, tried, strict=True):
+                old[better] = new[better]
         else:
             best = tried
-    return Int4Rows(best[0].astype(np.uint8), found.zeros, best[1].astype(np.uint8), scales)
+    return Int4Rows(best[0].astype(np.uint8), plain.zeros, best[1].astype(np.uint8), scales)
 
 
 @dataclass(frozen=True)
@@ -200,21 +200,23 @@ def q4_0_blocks(values: Floats) -> Int4Blocks:
 
 
 def bfloat16(values: Floats) -> Floats:
-    """Rounded to the nearest that has 8 significant bits, half way to the even one; finite values."""
+    """Finite values rounded to the nearest with 8 significant bits, ties to even."""
     bits = values.view(np.uint32)
     rounded = bits + np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1))
     return (rounded & np.uint32(0xFFFF0000)).view(np.float32)
 
 
 def pack_pairs(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Two 4-bit codes a byte along the last axis, the earlier one low; an odd last one with 0 above it."""
+    """Two 4-bit codes per byte along the last axis, the earlier one in the low bits; an odd last one has 0
+    above it."""
     if codes.shape[-1] % 2:
         codes = np.concatenate([codes, np.zeros_like(codes[..., :1])], axis=-1)
     return np.asarray(codes[..., 0::2] | codes[..., 1::2] << 4, np.uint8)
 
 
 def pack_halves(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Two 4-bit codes a byte along the last axis, its first half low, its second half high."""
+    """Two 4-bit codes per byte along the last axis: its first half in the low bits, its second half in the
+    high bits."""
     half = codes.shape[-1] // 2
     return np.asarray(codes[..., :half] | codes[..., half:] << 4, np.uint8)
 
@@ -259,11 +261,11 @@ def _int4_symmetric(blocks: Floats, counts: Floats | None) -> tuple[Floats, Floa
     for width in GRID_WIDTHS:
         scale = np.maximum(largest * np.float32(width / LARGEST_SIGNED_CODE), SMALLEST_NORMAL_FLOAT16)
         scale = bfloat16(scale).astype(np.float16).astype(np.float32)
-        found = np.clip(np.rint(blocks / scale[:, None]), -LARGEST_SIGNED_CODE - 1, LARGEST_SIGNED_CODE)
-        errors = found * scale[:, None] - blocks
+        rounded = np.clip(np.rint(blocks / scale[:, None]), -LARGEST_SIGNED_CODE - 1, LARGEST_SIGNED_CODE)
+        errors = rounded * scale[:, None] - blocks
         error = _squares(errors, counts)
         better = error < least
-        codes[better], scales[better], least[better] = found[better], scale[better], error[better]
+        codes[better], scales[better], least[better] = rounded[better], scale[better], error[better]
     return codes, scales
 
 
@@ -272,10 +274,10 @@ def _int4(blocks: Floats, counts: Floats | None, scale_type: Any) -> _Parts:
     high = np.maximum(blocks.max(axis=1), 0.0)
     best = _grid(blocks, low, high, GRID_WIDTHS[0], scale_type, counts)
     for width in GRID_WIDTHS[1:]:
-        found = _grid(blocks, low, high, width, scale_type, counts)
-        better = found[3] < best[3]
-        for kept, new in zip(best, found, strict=True):
-            kept[better] = new[better]
+        candidate = _grid(blocks, low, high, width, scale_type, counts)
+        better = candidate[3] < best[3]
+        for old, new in zip(best, candidate, strict=True):
+            old[better] = new[better]
     return best[0].astype(np.uint8), best[1].astype(np.uint8), best[2]
 
 

@@ -26,9 +26,9 @@ class CalibrationTexts:
         """Hex, of all the texts as UTF-8, a line feed after each."""
         return hashlib.sha256("".join(f"{text}\n" for text in self.texts).encode()).hexdigest()
 
-    def described(self, used: int) -> str:
-        """What a manifest says of them, `used` of which have been read."""
-        some = f"{used}" if used == len(self.texts) else f"{used} of {len(self.texts)}"
+    def described(self, count: int) -> str:
+        """What a manifest says of them, `count` of which have been read."""
+        some = f"{count}" if count == len(self.texts) else f"{count} of {len(self.texts)}"
         where = "built-in texts" if self.file is None else f"texts of {self.file}"
         return f"{some} {where}, SHA-256 {self.sha256}"
 
@@ -43,8 +43,8 @@ def read_calibration(path: Path) -> CalibrationTexts:
         InputError: the file is missing, unreadable, has what is no text, or too few texts.
         EngineError: it is a Parquet file, and pyarrow is not installed.
     """
-    found = (text_of(record, str(path)) for record in records(path, OPTION, (("text",),)))
-    texts = tuple(dict.fromkeys(text for text in found if text.strip()))
+    contents = (text_of(record, str(path)) for record in records(path, OPTION, (("text",),)))
+    texts = tuple(dict.fromkeys(text for text in contents if text.strip()))
     if len(texts) < LEAST_TEXTS:
         raise InputError(
             f"{path} has {len(texts)} different texts; {OPTION} needs {LEAST_TEXTS} at least, such as the "

@@ -1,4 +1,4 @@
-"""A written graph's weights as any format's reader gives them: values and the grid that they lie on."""
+"""A written graph's weights as any format's reader returns them: values and the grid of their format."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ Floats = NDArray[np.float32]
 class Grid:
     """Rows as stored: `values` [n, columns]; `step`, `low` and `high` broadcast to them.
 
-    `step` is the distance between neighbouring values that could have been stored, 0 where every value can
-    be; `low` and `high` are the ends of what could be.
+    `step` is the distance between neighbouring values that can be stored, 0 if every value can be; `low` and
+    `high` are the smallest and largest of them.
     """
 
     values: Floats
@@ -55,7 +55,7 @@ class StoredWeight:
 
 
 def split_name(stored: str) -> tuple[str, str]:
-    """A tensor's canonical name, and how it is turned, of the name that it is stored under."""
+    """A tensor's canonical name, and how it is rotated, from the name under which it is stored."""
     name, _, turned = stored.partition(":")
     return (name, turned) if turned in (TAKES_TURNED, GIVES_TURNED) else (stored, "")
 
@@ -66,9 +66,9 @@ def plain_weight(values: Array) -> StoredWeight:
     infinite = np.full(1, np.inf, np.float32)
 
     def grid(start: int, stop: int) -> Grid:
-        found = values[start:stop].astype(np.float32)
-        step = np.maximum(np.abs(found) * FLOAT16_STEP, FLOAT16_SMALLEST_STEP) if half else np.zeros(1)
-        return Grid(found, step.astype(np.float32), -infinite, infinite)
+        wide = values[start:stop].astype(np.float32)
+        step = np.maximum(np.abs(wide) * FLOAT16_STEP, FLOAT16_SMALLEST_STEP) if half else np.zeros(1)
+        return Grid(wide, step.astype(np.float32), -infinite, infinite)
 
     return StoredWeight(str(values.dtype), values.shape, grid)
 

@@ -1,7 +1,7 @@
-"""Turns channels in blocks so that outliers are spread: what 8-bit codes round afterwards is even.
+"""Rotates channels in blocks to spread outliers, so that 8-bit codes round all channels equally well.
 
-The matrix that turns is its own inverse: what turns the inputs of a matrix, and its rows, changes no product
-(QuaRot, arXiv 2404.00456, turns whole vectors so).
+The rotation is its own inverse: rotating the inputs of a matrix, and its rows, changes no product (QuaRot,
+arXiv 2404.00456, rotates whole vectors in this way).
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ Floats = NDArray[np.float32]
 
 
 def turn(width: int) -> Floats:
-    """The matrix that turns each block of `width` channels: symmetric, orthogonal, float32 [n, n].
+    """The matrix that rotates each block of `width` channels: symmetric, orthogonal, float32 [n, n].
 
     A Hadamard matrix (Sylvester's construction) over √n; n is TURNED_TOGETHER, or the largest power of two
     below it that divides the width.
@@ -26,13 +26,13 @@ def turn(width: int) -> Floats:
 
 
 def turned(values: Floats) -> Floats:
-    """Rows [.., channels], each block of channels turned."""
+    """Rows [.., channels] with each block of channels rotated."""
     matrix = turn(values.shape[-1])
     return np.asarray((values.reshape(-1, len(matrix)) @ matrix).reshape(values.shape), np.float32)
 
 
 class TakesTurned:
-    """A matrix [out, in] whose inputs come turned."""
+    """A matrix [out, in] whose inputs are already rotated."""
 
     def __init__(self, weight: Weight) -> None:
         self._weight = weight
@@ -52,7 +52,7 @@ class TakesTurned:
 
 
 class GivesTurned(TakesTurned):
-    """A matrix [out, in] whose outputs are turned."""
+    """A matrix [out, in] whose outputs are rotated."""
 
     def rows(self, start: int, stop: int) -> Floats:
         """Rows `start:stop`."""

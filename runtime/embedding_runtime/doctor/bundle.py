@@ -35,8 +35,8 @@ class Speed:
 
 @dataclass(frozen=True)
 class GraphState:
-    """A graph of the bundle: the size of its files in bytes, whether it is the chosen one, and why or why
-    not. `bit_stable` is the manifest's."""
+    """A graph of the bundle: its files' size in bytes, whether it is the chosen one, and why (not).
+    `bit_stable` is the manifest's."""
 
     key: str
     size: int
@@ -138,8 +138,7 @@ def _described(one: BundleGraph, default: Graph) -> GraphState:
 
 
 def _why(graph: Graph, default: Graph) -> str:
-    """Why a graph is the default or not, by `selection`'s rules: precision first, then format, of installed
-    engines."""
+    """Why a graph is the default or not, by `selection`'s rules: precision first, then format."""
     engine, order = ENGINES[graph.format].name, default_precisions((graph, default))
     if unfit(graph.format):
         return f"its engine {engine} does not run on this CPU"

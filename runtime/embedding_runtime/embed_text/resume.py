@@ -55,8 +55,7 @@ def notes_path(output: Path) -> Path:
 
 
 def noted_settings(output: Path) -> dict[str, Any]:
-    """The settings of an interrupted run; empty if its notes cannot be read (`Notes.read` raises the
-    error)."""
+    """The settings of an interrupted run; empty if its notes cannot be read, which `Notes.read` reports."""
     try:
         settings = json.loads(notes_path(output).read_text(encoding="utf-8"))["settings"]
     except (OSError, ValueError, KeyError, TypeError):

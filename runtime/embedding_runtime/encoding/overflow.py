@@ -92,8 +92,7 @@ class Cutter:
         return pieces
 
     def _chunk(self, request: Request, start: int, guess: int) -> tuple[int, list[int]]:
-        """End and ids of a chunk from `start` that fits, found by bisection between lengths that fit and do
-        not fit."""
+        """End and ids of a chunk from `start` that fits, found by bisection of its length."""
         text, fits, over = request.text, 0, len(request.text) - start + 1
         ids: list[int] = []
         size = min(guess, over - 1)

@@ -12,8 +12,7 @@ _INTERVAL = 0.5  # seconds between two repaints
 
 
 def is_shown(show: bool | None) -> bool:
-    """The requested value; None shows a line if this package logs at INFO or DEBUG, as in
-    sentence-transformers."""
+    """The requested value; None means yes if this package logs at INFO or DEBUG, as in the reference."""
     level = logging.getLogger("embedding_runtime").getEffectiveLevel()
     return level in (logging.INFO, logging.DEBUG) if show is None else show
 
@@ -37,8 +36,7 @@ class Progress:
             sys.stderr.flush()
 
     def advance(self, count: int, fraction: float | None = None) -> None:
-        """Count finished texts, and repaint from time to time; `fraction` is the share of the work that is
-        done."""
+        """Count finished texts, and repaint from time to time; `fraction` is the share of work done."""
         self._done += count
         self._fraction = fraction if self._total is None else self._done / max(1, self._total)
         now = time.monotonic()

@@ -84,8 +84,7 @@ def resolve_task(task: str, prompts: Mapping[str, str], aliases: Mapping[str, st
 
 
 def with_title(prompt: str, title: str | None) -> str:
-    """The document prompt with its `title: none` replaced; with no title, or a blank one, the prompt
-    unchanged.
+    """The document prompt with its `title: none` replaced; unchanged if the title is None or blank.
 
     Raises:
         InputError: the prompt has no place for a title.

@@ -15,8 +15,7 @@ from embedding_runtime.tokenizers.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class ModelCardData:
-    """The part of a model card that libraries read: its names. Metrics that evaluators pass in are
-    discarded."""
+    """The names of a model card, which libraries read. Metrics from evaluators are discarded."""
 
     model_name: str | None
     base_model: str | None
@@ -68,8 +67,7 @@ class ReferenceNames:
         return self.get_embedding_dimension()
 
     def evaluate(self, evaluator: Callable[..., Any], output_path: str | None = None) -> Any:
-        """The result of a sentence-transformers evaluator on this Embedder; `output_path` is the folder it
-        writes to."""
+        """The result of a sentence-transformers evaluator; `output_path` is the folder it writes to."""
         return evaluator(self, output_path)
 
     def check_golden(self) -> float:

@@ -48,8 +48,7 @@ def _titled(texts: Iterable[str], prompt: str, titles: Iterable[str | None]) -> 
 def watch_prefixes(
     requests: Iterable[Request], prefixes: tuple[str, ...], notice: Callable[[int], None]
 ) -> Iterator[Request]:
-    """The same requests; `notice` gets the index of each text that gets a prompt but already begins with
-    one."""
+    """The same requests; `notice` gets the index of each text that would have two prompts."""
     for index, request in enumerate(requests):
         if request.prompt and request.text.startswith(prefixes):
             notice(index)

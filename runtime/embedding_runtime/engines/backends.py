@@ -50,8 +50,7 @@ def _onnx(graph: Graph, file: Path, threads: int, _: int) -> Backend:
 
 
 def _litert(_: Graph, file: Path, threads: int, pad_id: int) -> Backend:
-    """The LiteRT backend. XNNPACK packs weights in every precision: in a file, or into memory at every
-    opening."""
+    """The LiteRT backend. XNNPACK packs weights in every precision, in a file or in memory."""
     from embedding_runtime.engines import litert_packed
     from embedding_runtime.engines.litert_session import LitertSession
 

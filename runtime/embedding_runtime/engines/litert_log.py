@@ -57,8 +57,7 @@ def quiet_exit() -> None:
 
 
 def _nowhere() -> IO[bytes]:
-    """A file without a name, in memory if the system supports that: a device may have no folder to write
-    to."""
+    """A file without a name, in memory if possible: a device may have no folder to write to."""
     if hasattr(os, "memfd_create"):
         return os.fdopen(os.memfd_create("stderr"), "w+b")
     return tempfile.TemporaryFile()

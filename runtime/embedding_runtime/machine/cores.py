@@ -61,8 +61,7 @@ def cores(root: Path = ROOT, allowed: Collection[int] | None = None) -> tuple[Co
 
 
 def fast_cores(all_cores: Collection[Core]) -> tuple[Core, ...]:
-    """The cores that are worth a thread beside the fastest; all of them if the system does not tell them
-    apart."""
+    """The cores worth a thread beside the fastest; all if the system does not tell them apart."""
     for measure, share in (("capacity", _FAST_CAPACITY), ("megahertz", _FAST_CLOCK)):
         values = [getattr(core, measure) for core in all_cores]
         if values and all(values):

@@ -22,16 +22,14 @@ _warned: set[tuple[str, str]] = set()
 
 
 def default_precisions(graphs: Iterable[Graph]) -> tuple[Precision, ...]:
-    """`PRECISION_ORDER`, with an int4 graph that was composed for a target cosine before the unquantized
-    ones."""
+    """`PRECISION_ORDER`, with an int4 graph that was composed for a target before the unquantized."""
     if not any(g.precision == "int4" and g.composition for g in graphs):
         return PRECISION_ORDER
     return (*PRECISION_ORDER[:-2], "int4", *PRECISION_ORDER[-2:])
 
 
 def choose_graph(manifest: Manifest, format: str | None, precision: str | None) -> Graph:
-    """The graph for a format and a precision; None takes the best one whose engine is installed and runs
-    here.
+    """The graph for a format and a precision; None takes the best one whose engine runs here.
 
     The precision decides before the format: `default_precisions`, then `FORMAT_ORDER`.
 

@@ -85,8 +85,7 @@ class Queue:
             self._turns.remove(job)
 
     def take(self) -> list[Waiting]:
-        """Take sequences of one length: at most `batch_size` of them and `TOKEN_BUDGET` tokens, but at least
-        one."""
+        """Take 1 to `batch_size` sequences of one length, within `TOKEN_BUDGET` tokens if several."""
         if not self._turns:
             return []
         job = self._turns.popleft()

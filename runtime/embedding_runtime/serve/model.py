@@ -115,8 +115,7 @@ class Model:
         return Pieces([array], long=False)
 
     def run(self, sequences: list[NDArray[np.int32]], unpooled: list[int]) -> Floats:
-        """The graph's vectors (N, D) of token sequences; the first `unpooled` tokens of each are not
-        averaged.
+        """The graph's vectors (N, D) of sequences, whose first `unpooled` tokens are not averaged.
 
         Raises:
             EngineError: the engine failed.
@@ -124,8 +123,7 @@ class Model:
         return self._stream.run(sequences, unpooled, self._encoder.settings(self._options(None)))[0]
 
     def finished(self, vectors: Floats, pieces: list[Pieces], dim: int | None) -> Floats:
-        """One vector per text (N, dim), as `Embedder.encode` gives it, from the vectors of all its
-        sequences."""
+        """One vector per text (N, dim), as from `Embedder.encode`, from those of all its sequences."""
         width = self.manifest.truncate_dim if dim is None else dim
         return finished(vectors, pieces, self._encoder.settings(self._options(width)))
 

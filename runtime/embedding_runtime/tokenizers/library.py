@@ -101,8 +101,7 @@ class LibraryTokenizer:
 
 
 def _border(text: str, start: int) -> int:
-    """The start of the first run of spaces from `start` on that has no other whitespace before it, else the
-    end."""
+    """The first run of spaces from `start` on without other whitespace before it, else the end."""
     cut = text.find(" ", start)
     while cut > 0 and (text[cut - 1].isspace() or text[cut - 1] == "▁"):
         cut = text.find(" ", cut + 1)

@@ -36,8 +36,7 @@ Span = tuple[int, int]
 
 
 class Part(NamedTuple):
-    """A stretch of text from `start` on, in words; `ids` are set if they need not be looked up word by
-    word."""
+    """A stretch of text from `start` on, in words; `ids` are set if no word has to be looked up."""
 
     start: int
     words: list[str]
@@ -138,8 +137,7 @@ class TableTokenizer:
         return text
 
     def _expanded(self, text: str) -> str:
-        """`text`; if tokens are searched for in the lowered text, with `İ` as the two characters of its lower
-        case.
+        """`text`; if tokens are searched for in the lowered text, with `İ` as its two lowered characters.
 
         So a text and its normal form have the same length, and a token may end between the two.
         """
@@ -195,8 +193,7 @@ class TableTokenizer:
         return tuple(self._merger.merge(self._with_bytes(word, ids)[0] if UNKNOWN in ids else ids))
 
     def _normal(self, text: str) -> str:
-        """The text to merge: with spaces as `▁`, and characters lowered one by one if requested (so no final
-        sigma)."""
+        """The text to merge: spaces as `▁`, characters lowered one by one if requested (no final sigma)."""
         if self._info.do_lower_case:
             text = lower(text)
         return text.replace(" ", SPACE)
@@ -238,8 +235,7 @@ class TableTokenizer:
         return candidates
 
     def _raw_length(self, raw: str, length: int) -> int:
-        """The number of characters of `raw` whose normal form has `length` characters; 0 if no character ends
-        there."""
+        """The number of characters of `raw` whose normal form has `length` ones; 0 if none ends there."""
         if not self._info.do_lower_case:
             return length
         done = 0

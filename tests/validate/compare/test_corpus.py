@@ -122,7 +122,7 @@ def test_the_worst_change_comes_first() -> None:
     base = np.array([[0.9, 0.8, 0.1], [0.9, 0.8, 0.1], [0.9, 0.8, 0.1]])
     other = np.array([[0.9, 0.1, 0.8], [0.1, 0.8, 0.9], [0.95, 0.8, 0.1]])
     found = changed(base, other, 2)
-    assert [c.asked for c in found] == [1, 0]
+    assert [c.query for c in found] == [1, 0]
     assert found[0].before == (0, 1) and found[0].after == (2, 1)
     assert found[1].overlap == 0.5
 

@@ -51,8 +51,7 @@ def open_encoder(kind: str, folder: Path, table: Path) -> Encode:
 
 
 def start(kind: str, folder: Path, table: Path) -> dict[str, float]:
-    """For a fresh process: milliseconds until open and until the first ids, and the resident MB that this
-    adds."""
+    """For a fresh process: milliseconds until open and until the first ids, and added resident MB."""
     import embedding_runtime.tokenizers.tokenizer  # noqa: F401  (what every runtime has imported anyway)
 
     _preload(kind)

@@ -1,6 +1,7 @@
-"""`compare-embedding`: which file for which device? Measures the graphs of bundles, beside what people use.
+"""`compare-embedding`: measures bundles' graphs, beside other tools, to find the file for a device.
 
-Arguments and the order of steps; `measure.run` measures, `report.text` and `report.page` show.
+This file has the arguments and the order of steps; `measure.run` measures, `report.text` and `report.page`
+present.
 """
 
 import argparse
@@ -55,14 +56,14 @@ _NOTHING: Mapping[str, str] = MappingProxyType({})
 def main(argv: list[str] | None = None, left_out: Mapping[str, str] = _NOTHING) -> int:
     """Run the command; 0 done, 1 a graph or a disk failed, 2 usage or input, 130 interrupted.
 
-    `left_out` names systems that a caller could not get ready, with the reasons; the results repeat it.
+    `left_out` names the systems that a caller could not set up, with the reasons; the results repeat it.
     """
     arguments = sys.argv[1:] if argv is None else argv
     return run_command("compare-embedding", lambda: compare(arguments, left_out))
 
 
 def compare(arguments: list[str], left_out: Mapping[str, str] = _NOTHING) -> int:
-    """The command's body, and its status; what `main` says of an error is raised.
+    """The command's body; returns its status, and raises the errors that `main` reports.
 
     Raises:
         EmbeddingError: the input or an option cannot be used.  OSError: a file cannot be read or written.
@@ -116,7 +117,7 @@ def _measure(
     candidates: Sequence[Candidate],
     texts: Corpus | None,
 ) -> None:
-    """Tokenizers, openings, cases, corpus; what the store has already is left out."""
+    """Measure tokenizers, openings, cases and corpus, except what the store already has."""
     have = {c.key for c in store.run.tokenizers}
     subjects = [compare_systems.tokenizer(b) for b in bundles]
     for case in compare_run.alone(plan, subjects, have, _say):
@@ -160,25 +161,25 @@ def _finish(store: Store) -> None:
 
 def _candidates(options: argparse.Namespace, bundles: Sequence[Bundle], cache: Path) -> list[Candidate]:
     keys = options.graphs.split(",") if options.graphs else None
-    found = compare_systems.of_bundles(bundles, keys, cache)
+    candidates = compare_systems.of_bundles(bundles, keys, cache)
     if options.per_tensor:
-        found += [compare_systems.per_tensor(bundle) for bundle in bundles]
+        candidates += [compare_systems.per_tensor(bundle) for bundle in bundles]
     if options.reference:
         compare_systems.require_torch()
         dtypes = compare_worker.DTYPES if options.bf16 else compare_worker.DTYPES[:1]
         longest = max(b.manifest.max_seq_length for b in bundles)
-        found += [compare_systems.torch(options.reference, dtype, longest) for dtype in dtypes]
-    found += [compare_systems.peer(asked, options.reference, bundles[0]) for asked in options.peer]
-    if len({c.subject.name for c in found}) < len(found):
+        candidates += [compare_systems.torch(options.reference, dtype, longest) for dtype in dtypes]
+    candidates += [compare_systems.peer(argument, options.reference, bundles[0]) for argument in options.peer]
+    if len({c.subject.name for c in candidates}) < len(candidates):
         raise InputError("Two systems have the same name. Give each --peer a name of its own.")
-    return found
+    return candidates
 
 
 def _plan(options: argparse.Namespace, bundles: Sequence[Bundle], candidates: Sequence[Candidate]) -> Plan:
     longest = min(b.manifest.max_seq_length for b in bundles)
-    asked = shapes(options.lengths, longest)
+    requested = shapes(options.lengths, longest)
     batches = counts(options.batch, "--batch")
-    crossed = [Shape(b, s.tokens) if s.batch == 1 else s for b in batches for s in asked]
+    crossed = [Shape(b, s.tokens) if s.batch == 1 else s for b in batches for s in requested]
     return Plan(
         subjects=tuple(c.subject for c in candidates),
         shapes=tuple(dict.fromkeys(crossed)),
@@ -193,10 +194,10 @@ def _plan(options: argparse.Namespace, bundles: Sequence[Bundle], candidates: Se
 
 
 def _run(command: list[str], bundles: Sequence[Bundle], candidates: Sequence[Candidate], plan: Plan) -> Run:
-    found = machine()
+    this_machine = machine()
     examined = {name: value for name, value in asdict(examine_machine()).items() if name != "cache"}
     return Run(
-        label=found["cpu"] if examined["board"] == found["architecture"] else examined["board"],
+        label=this_machine["cpu"] if examined["board"] == this_machine["architecture"] else examined["board"],
         origin="measured",
         started=_now(),
         finished=None,
@@ -212,7 +213,7 @@ def _run(command: list[str], bundles: Sequence[Bundle], candidates: Sequence[Can
             seconds=plan.seconds,
             limit=plan.limit,
         ),
-        machine=RunMachine(**{**found, **examined}),
+        machine=RunMachine(**{**this_machine, **examined}),
         versions=versions(),
         load_average=LoadAverage(_load_average(), None),
         bundles=tuple(_bundle(b) for b in bundles),
@@ -246,7 +247,7 @@ def _merge(paths: Sequence[Path], output: Path) -> int:
 
 
 def _runs(path: Path) -> Document:
-    """A comparison, or what another tool's log or a file of published figures says."""
+    """The runs of a comparison, of another tool's log, or of a file of published figures."""
     try:
         return compare_store.load(path)
     except compare_store.SchemaError:
@@ -258,7 +259,7 @@ def _runs(path: Path) -> Document:
 
 
 def _show(output: Path, document: Document) -> None:
-    """The document for people: text always, the page where its extra is installed."""
+    """Write the document for people: always as text, and as a page if its extra is installed."""
     for line in write_reports(output, document):
         _say(line)
 

@@ -1,8 +1,8 @@
-"""`python -m embedding_validate.compare.peers BUNDLE CHECKPOINT DIR`: a bundle beside what people use today.
+"""`python -m embedding_validate.compare.peers BUNDLE CHECKPOINT DIR`: compares a bundle with other tools.
 
-Makes an environment for each peer from its pins (validate/peers/*.txt in a clone), then runs
-`compare-embedding` with all of them. What cannot be installed is left out, and the results say why. What
-follows `--` goes to compare-embedding.
+It makes an environment for each peer from its pins (validate/peers/*.txt in a clone), then runs
+`compare-embedding` with all of them. Peers that cannot be installed are left out, and the results say why.
+Arguments after `--` go to compare-embedding.
 """
 
 import argparse
@@ -36,7 +36,7 @@ KNOWN = (
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; compare-embedding's status."""
+    """Run the command; returns compare-embedding's status."""
     options = _parser().parse_args(argv)
     arguments = [str(options.bundle), "--reference", str(options.checkpoint), "--output", str(options.output)]
     peers, left_out = prepare_environments(options.environments)
@@ -44,7 +44,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def prepare_environments(environments: Path) -> tuple[list[str], dict[str, str]]:
-    """`--peer` for every system whose environment there is, or can be made; of the others, why not."""
+    """`--peer` arguments for every system whose environment exists or can be made, and the reasons for the
+    others."""
     arguments: list[str] = []
     left_out: dict[str, str] = {}
     for peer in KNOWN:
@@ -60,12 +61,12 @@ def prepare_environments(environments: Path) -> tuple[list[str], dict[str, str]]
 
 
 def ready(folder: Path) -> bool:
-    """Whether an environment was made to the end."""
+    """Whether an environment was made completely."""
     return (folder / ".ready").exists()
 
 
 def install(pins: Path, folder: Path) -> str | None:
-    """Make an environment from its pins; why not, where it fails."""
+    """Make an environment from its pins; returns the reason if that fails."""
     if not pins.is_file():
         return f"there is no {pins.name}; peers are measured in a clone"
     _say(f"making {folder}")

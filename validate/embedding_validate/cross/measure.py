@@ -46,8 +46,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Cross:
-    """All rows, and the reasons of graphs that have none; `documents_by` names what embedded the
-    documents."""
+    """All rows, and why graphs have none; `documents_by` names what embedded the documents."""
 
     documents_by: str
     k: int

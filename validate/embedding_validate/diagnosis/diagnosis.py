@@ -183,8 +183,7 @@ class _Diagnosis:
     def _quantized(
         self, evidence: Sequence[Evidence], stored: Sequence[Finding], loss: bool
     ) -> Iterable[Finding]:
-        """Findings on stored weights first, then on the computation with them, then on the cost of
-        rounding."""
+        """Findings on stored weights, then on the computation with them, then on the cost of rounding."""
         subject = self.subject
         own = OwnWeights(subject.checkpoint, subject.graph, subject.path, subject.length)
         causes = [*stored, *own.findings(evidence)]
@@ -220,8 +219,7 @@ class _Diagnosis:
         return [c for c in cases if c.probe in names]
 
     def _prompts(self, cases: Sequence[Case], lost: Set[str]) -> Finding:
-        """The finding if only texts with a prompt are wrong, for a model that leaves prompts out of the
-        mean."""
+        """The finding if only texts with a prompt are wrong, for a model without prompts in the mean."""
         return finding(
             "the prompt's tokens are in the mean, or others are left out",
             self._evidence(cases, lost),
@@ -230,8 +228,8 @@ class _Diagnosis:
         )
 
     def _evidence(self, cases: Sequence[Case], probes: Set[str]) -> list[Evidence]:
-        """Evidence from two short texts that fail, two that pass, two just past the window, and the worst;
-        shortest first."""
+        """Two short texts that fail, two that pass, two just past the window, and the worst; shortest
+        first."""
         ordered = sorted((c for c in cases if 2 < c.tokens <= _MOST_TOKENS), key=lambda c: c.tokens)
         failed = [c for c in ordered if c.probe in probes]
         passed = [c for c in ordered if c.probe not in probes]
@@ -284,8 +282,7 @@ class _Diagnosis:
         return bool(self._loss.failures(metrics.norm(reference), figures))
 
     def _localised(self, evidence: Sequence[Evidence]) -> Finding:
-        """The finding on the first layer that differs, on two exchanged layers, or on another checkpoint
-        altogether."""
+        """The finding on the first layer that differs, two exchanged layers, or another checkpoint."""
         if self.subject.graph.precision != "fp32":
             name = "no known fault: quantization error beyond its class, or a damaged tensor"
             return finding(name, evidence, None)
@@ -320,8 +317,7 @@ class _Diagnosis:
         return self._passes(other.vectors(other.sound, [evidence.ids])[0], evidence)
 
     def _padding(self, batches: Sequence[str]) -> Iterable[Finding]:
-        """Findings if texts that pass alone fail in a batch: runs the faulty models on the same padded
-        batch."""
+        """Findings if texts fail only in a batch: runs the faulty models on the same padded batch."""
         number = int(batches[0].split()[1])
         probes = tuple(self.answers.probes[i] for i in self.answers.probes.batches[number - 1])
         results = self.subject.run(Call(batches[0], probes))
@@ -337,8 +333,7 @@ class _Diagnosis:
         yield fits or finding("vectors change with the batch", evidence, None, "they are right alone")
 
     def _chunks(self, cases: Sequence[Case]) -> Finding:
-        """The finding if texts that pass whole fail in chunks, from the vectors that known mistakes would
-        give."""
+        """The finding if texts fail only in chunks, by the vectors that known mistakes would give."""
         evidence, faulty = [], {}
         for case in cases:
             probe, answer = self.answers.probes[case.probe], self.answers.by_probe[case.probe]

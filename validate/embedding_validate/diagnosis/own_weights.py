@@ -59,8 +59,7 @@ class OwnWeights:
         return [named or self._localised(weights, evidence)]
 
     def beyond_class(self, evidence: Sequence[Evidence]) -> Finding:
-        """The finding for a graph whose weights are all rounded correctly: which part's rounding costs how
-        much."""
+        """The finding if all weights are rounded correctly: which part's rounding costs how much."""
         stored, true = dequantized(self.path, self.checkpoint), as_stored(self.checkpoint)
         specs, costs = tensor_specs(self.checkpoint.config), []
         for part in dict.fromkeys(spec.part for spec in specs.values() if spec.part != "head"):

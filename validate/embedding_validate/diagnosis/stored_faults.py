@@ -41,8 +41,7 @@ class _Tensor:
         return self.grid.values
 
     def explains(self, values: Floats) -> bool:
-        """Whether storing `values` would give the stored rows, within half a step more than the sound
-        tolerance."""
+        """Whether storing `values` would give the stored rows, within half a step more than is sound."""
         steps = np.abs(self.grid.step) * (self.near + 0.51)
         near = np.abs(values - self.actual) <= steps + np.abs(self.want) * 1e-5
         return bool(near.mean() >= _MOST)
@@ -103,8 +102,7 @@ def _gain(tensor: _Tensor, offset: float) -> str | None:
 
 
 def _factor(tensor: _Tensor) -> str | None:
-    """The fault of one factor on all values. It is the median row's factor, which a few wrong rows do not
-    move."""
+    """The fault of one factor on all values: the median row's, which a few wrong rows do not move."""
     actual, want = (np.atleast_2d(x).astype(np.float64) for x in (tensor.actual, tensor.want))
     power = (want**2).sum(-1)
     factor = float(np.median((actual * want).sum(-1)[power > 0] / power[power > 0])) if power.any() else 1.0
@@ -163,8 +161,7 @@ def _halves(values: Array) -> Array:
 
 
 def _columns(change: Callable[[Array], Array]) -> Callable[[_Tensor], bool]:
-    """The fault of codes (and perhaps their blocks' zero points) in another order: in the right order they
-    are right."""
+    """The fault of codes in another order, perhaps with their blocks' zero points."""
 
     def mistake(tensor: _Tensor) -> bool:
         if tensor.want.shape[1] % _BLOCK:

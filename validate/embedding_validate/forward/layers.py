@@ -47,8 +47,7 @@ class Layers:
         self._session = create_session(model.SerializeToString(), options, path)
 
     def run(self, ids: Sequence[int]) -> dict[str, Floats]:
-        """Residuals of one text by name, float32 (tokens, hidden); the padding of the last block is cut
-        off."""
+        """Residuals of one text by name, float32 (tokens, hidden), without the last block's padding."""
         batch = np.array([ids], dtype=np.int64)
         outputs = self._session.run(self.names, {"input_ids": batch, "attention_mask": np.ones_like(batch)})
         return {name: values[0][: len(ids)] for name, values in zip(self.names, outputs, strict=True)}
@@ -57,8 +56,7 @@ class Layers:
 def first_deviation(
     path: Path, ids: Sequence[int], expected: Mapping[str, Floats], bound: float
 ) -> Deviation | None:
-    """Run the graph with its residuals as outputs; None if it has none of the names, or all are within
-    `bound`.
+    """The first residual off by more than `bound`; None if there is none, or none of the names.
 
     `expected` maps names to float32 (tokens, hidden), in the order of computation.
     """

@@ -31,8 +31,7 @@ class LeanWeights:
         return other
 
     def for_batch(self, batch: Sequence[Sequence[int]], length: int = 0) -> tuple[Weights, Tensor, Tensor]:
-        """Weights whose table has only the batch's rows, with the ids in that table and the mask, int64 (N,
-        S).
+        """Weights with only the batch's rows of the table, ids into those, and the mask, int64 (N, S).
 
         Sequences are right-padded with 0 to the longest of them, and at least to `length`.
         """

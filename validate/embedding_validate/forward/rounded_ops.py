@@ -101,8 +101,7 @@ def _turned(x: Tensor) -> Tensor:
 
 
 class TokenOps(TorchOps):
-    """The forward pass with a quantized LiteRT graph's rounding, which affects only the inputs of its
-    products."""
+    """The forward pass with a quantized LiteRT graph's rounding: only of its products' inputs."""
 
     products = Products()
 
@@ -119,8 +118,7 @@ class TokenOps(TorchOps):
 
 
 class RoundedOps(TorchOps):
-    """Runs each part of a layer from the graph's own residual; `errors` holds the errors of what the parts
-    add.
+    """Runs each part of a layer from the graph's own residual; `errors` are those of the updates.
 
     A relative error is ‖a − b‖ / ‖b‖ for what this pass adds, a, and what the graph added, b.
     """
@@ -150,8 +148,7 @@ class RoundedOps(TorchOps):
         return super().linear(self._round(x, weights[0]), *weights)
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, layer: Layer) -> Tensor:
-        """Attention on 8-bit codes of queries and keys: products of whole numbers, exact in float32 at 256
-        terms."""
+        """Attention on 8-bit codes: products of whole numbers, exact in float32 at 256 terms."""
         q_scale, k_scale = self._scores.pop(0)
         q_codes, k_codes = ((x / s).round().clamp(-128, 127) for x, s in ((q, q_scale), (k, k_scale)))
         return super().attention(q_codes * q_scale, k_codes * k_scale, v, layer)

@@ -1,1 +1,1 @@
-"""The ladder: what every graph of a bundle is worth, by figures that mean something, and what it costs."""
+"""The ladder: how good every graph of a bundle is, in figures that users understand, and what it costs."""

@@ -1,4 +1,4 @@
-"""`embedding-ladder`: what every graph of a bundle is worth, and what it costs, measured by one command."""
+"""`embedding-ladder`: measures how good every graph of a bundle is, and what it costs, with one command."""
 
 import argparse
 import sys

@@ -15,9 +15,9 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class Cost:
-    """What a graph costs on the machine: its files, loading, memory, and median milliseconds by tokens.
+    """The costs of a graph on the machine: its files, loading, memory, and median milliseconds by tokens.
 
-    None where it was not measured; `noisy` names the lengths whose times something disturbed.
+    None means not measured; `noisy` names the lengths whose times were disturbed.
     """
 
     bytes: int | None
@@ -41,7 +41,7 @@ class Rung:
 
 @dataclass(frozen=True)
 class Ladder:
-    """Everything that was measured, and what on. `pairs` and `search` describe the sets by name."""
+    """Everything that was measured, and on what. `pairs` and `search` describe the data sets by name."""
 
     checkpoint: str
     weights_sha256: str

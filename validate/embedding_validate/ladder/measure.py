@@ -37,7 +37,7 @@ def measure_quality(
         checkpoint,
         lambda reference: embed(lambda t, p: reference.encode(t, prompt_name=p), pairs, search),
     )
-    found = {REFERENCE: _at_dims(base, base, dims, pairs)}
+    by_graph = {REFERENCE: _at_dims(base, base, dims, pairs)}
     for graph in manifest.graphs:
         say(f"embedding with {graph.key}")
         with Embedder.load(
@@ -47,8 +47,8 @@ def measure_quality(
             allow_failed=True,  # the page names it
         ) as embedder:
             embedder.truncate_dim = None
-            found[graph.key] = _at_dims(embed(_encoder(embedder), pairs, search), base, dims, pairs)
-    return found
+            by_graph[graph.key] = _at_dims(embed(_encoder(embedder), pairs, search), base, dims, pairs)
+    return by_graph
 
 
 def measure_cost(
@@ -81,7 +81,7 @@ def assemble(
     pairs: tuple[str, Pairs] | None,
     search: Search,
 ) -> Ladder:
-    """The document; `pairs` come with what to call their file."""
+    """The document; `pairs` come with the name of their file."""
     manifest = load_manifest(bundle)
     threads = max(run.plan.threads)
     about = {"source": SEARCH_SOURCE, "licence": SEARCH_LICENCE}
@@ -98,22 +98,22 @@ def assemble(
         pairs=None if pairs is None else {"file": pairs[0], "pairs": len(pairs[1].scores), "prompt": "STS"},
         search={**about, "queries": len(search.queries), "documents": len(search.documents)},
         rungs=tuple(
-            Rung(name, _verdict(manifest, name), found, _cost(run, name, threads))
-            for name, found in quality.items()
+            Rung(name, _verdict(manifest, name), by_dim, _cost(run, name, threads))
+            for name, by_dim in quality.items()
         ),
     )
 
 
 def _at_dims(
-    found: Embedded, base: Embedded, dims: Sequence[int], pairs: Pairs | None
+    embedded: Embedded, base: Embedded, dims: Sequence[int], pairs: Pairs | None
 ) -> tuple[Quality, ...]:
-    return tuple(measure(found, base, dim, pairs) for dim in dims)
+    return tuple(measure(embedded, base, dim, pairs) for dim in dims)
 
 
 def _encoder(embedder: Embedder) -> Callable[[Sequence[str], str], Vectors]:
     def encode(texts: Sequence[str], prompt: str) -> Vectors:
-        found = embedder.encode(list(texts), prompt_name=prompt, batch_size=_BATCH)
-        return np.asarray(found, np.float32)
+        vectors = embedder.encode(list(texts), prompt_name=prompt, batch_size=_BATCH)
+        return np.asarray(vectors, np.float32)
 
     return encode
 

@@ -10,7 +10,7 @@ _SHOWN = ("64", "256")
 
 
 def page(ladder: Ladder) -> str:
-    """The whole page: what was measured on what, quality at every dim, cost."""
+    """The whole page: what was measured and on what, quality at every dim, and cost."""
     parts = [
         f"# Ladder of {ladder.checkpoint}",
         sentence(ladder),
@@ -27,7 +27,7 @@ def page(ladder: Ladder) -> str:
 
 
 def readme(ladder: Ladder) -> str:
-    """What README shows: a sentence and the summary."""
+    """The part that README shows: a sentence and the summary."""
     return "\n\n".join([sentence(ladder), summary(ladder)]) + "\n"
 
 
@@ -53,7 +53,7 @@ def quality(ladder: Ladder) -> str:
 
 
 def summary(ladder: Ladder) -> str:
-    """A row for every graph: what it costs, and what it is worth at full dim and at the smallest."""
+    """A row for every graph: its costs, and its quality at the full dim and at the smallest."""
     times = [f"ms, {length} tokens" for length in _SHOWN]
     head = ["", "MB", "own MB", "load s", *times, "STS", "nDCG@10", "mean cosine", "least cosine"]
     first, last = ladder.rungs[0].quality[0].dim, ladder.rungs[0].quality[-1].dim
@@ -117,14 +117,14 @@ def _four(value: float | None) -> str:
 
 def _sets(ladder: Ladder) -> str:
     search = ladder.search
-    found = (
+    search_text = (
         f"Search: {search['queries']} queries over {search['documents']} documents, {search['source']} "
         f"({search['licence']})."
     )
     if ladder.pairs is None:
-        return f"{found} No pairs of sentences were given (`--sts FILE`)."
+        return f"{search_text} No pairs of sentences were given (`--sts FILE`)."
     return (
         f"STS: Spearman's correlation with people's scores over {ladder.pairs['pairs']} pairs "
-        f"({ladder.pairs['file']}), prompt {ladder.pairs['prompt']}. {found} Cosines are to the reference's "
-        "vectors of all these texts, at the same dimension."
+        f"({ladder.pairs['file']}), prompt {ladder.pairs['prompt']}. {search_text} Cosines are to the "
+        "reference's vectors of all these texts, at the same dimension."
     )

@@ -1,7 +1,7 @@
 """The real model's ladder as the repository shows it: validate/ladder.json, LADDER.md, README's table.
 
-`python -m embedding_validate.ladder.publish [LADDER.json]` writes them, from a new result where one is given.
-A test holds the three together.
+`python -m embedding_validate.ladder.publish [LADDER.json]` writes them, from a new result if one is given. A
+test keeps the three consistent.
 """
 
 import argparse
@@ -33,13 +33,13 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def with_table(readme: str, found: str) -> str:
-    """README with the table between its marks."""
+def with_table(readme: str, table: str) -> str:
+    """README with the table between its markers."""
     before, begin, rest = readme.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise SystemExit(f"README has no {BEGIN.strip()} ... {END}: put the marks where the table belongs.")
-    return f"{before}{begin}\n{found}\n{end}{after}"
+    return f"{before}{begin}\n{table}\n{end}{after}"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""What the vectors of one graph are worth at every dim: similarity, search, and closeness to the reference.
+"""The quality of one graph's vectors at every dim: similarity, search, and closeness to the reference.
 
-Pure functions of vectors, and the one that embeds with whatever encodes as sentence-transformers does.
+All functions are pure functions of vectors, except `embed`, which takes an encoding function.
 """
 
 from collections.abc import Callable, Sequence
@@ -53,15 +53,15 @@ def embed(encode: Encode, pairs: Pairs | None, search: Search) -> Embedded:
     return Embedded(similar, encode(search.queries, "query"), encode(search.documents, "document"))
 
 
-def measure(found: Embedded, reference: Embedded, dim: int, pairs: Pairs | None) -> Quality:
-    """The figures of `found` at a dim, its cosines to `reference` at the same dim."""
+def measure(embedded: Embedded, reference: Embedded, dim: int, pairs: Pairs | None) -> Quality:
+    """The figures of `embedded` at a dim, with its cosines to `reference` at the same dim."""
     sts = None
-    if found.pairs is not None and pairs is not None:
-        left, right = (unit(v[:, :dim]) for v in found.pairs)
+    if embedded.pairs is not None and pairs is not None:
+        left, right = (unit(v[:, :dim]) for v in embedded.pairs)
         sts = spearman((left * right).sum(1), pairs.scores)
-    scores = unit(found.queries[:, :dim]) @ unit(found.documents[:, :dim]).T
+    scores = unit(embedded.queries[:, :dim]) @ unit(embedded.documents[:, :dim]).T
     first = [int(top(row, 1)[0]) for row in scores]
-    cosines = (unit(found.all[:, :dim]) * unit(reference.all[:, :dim])).sum(1)
+    cosines = (unit(embedded.all[:, :dim]) * unit(reference.all[:, :dim])).sum(1)
     return Quality(
         dim=dim,
         sts=sts,

@@ -1,7 +1,8 @@
-"""What the ladder measures on: scored pairs of sentences from a file, and a search that is always at hand.
+"""The data that the ladder measures on: scored pairs of sentences from a file, and a packaged search.
 
-The search is NumPy's own documentation (BSD-3-Clause, in the package): the one-line summary of a function
-asks for what the documentation goes on to say of it. It changes with NumPy's version, which is recorded.
+The search is NumPy's own documentation (BSD-3-Clause, in the package): the one-line summary of a function is
+the query, and the rest of its documentation is the document. It changes with NumPy's version, which is
+recorded.
 """
 
 import inspect
@@ -87,8 +88,8 @@ def _documentation() -> Iterator[str]:
     modules: tuple[ModuleType, ...] = (np, np.linalg, np.fft, np.random, np.polynomial, np.ma, np.char)
     for module in (*modules, np.polynomial.polynomial, np.polynomial.chebyshev):
         for name in sorted(n for n in dir(module) if not n.startswith("_")):
-            found = getattr(module, name)
-            if callable(found) and (doc := inspect.getdoc(found)):
+            value = getattr(module, name)
+            if callable(value) and (doc := inspect.getdoc(value)):
                 yield doc
 
 

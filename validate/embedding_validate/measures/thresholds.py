@@ -110,8 +110,7 @@ def threshold(precision: str, random_weights: bool = False) -> Threshold:
 
 
 def execution_threshold(format: str, precision: str) -> Threshold:
-    """The bounds of a graph against its own weights; if it stores the checkpoint's weights, those of its
-    loss.
+    """The bounds of a graph against its own weights; those of its loss if they are the checkpoint's.
 
     Raises:
         InputError: this version has none for the precision.

@@ -39,8 +39,7 @@ class ExecutionError(EmbeddingError):
 
 @dataclass(frozen=True)
 class Executed:
-    """The expected output of a graph for one text: its vector, float32 (dim,), from the graph's last
-    residual.
+    """A graph's expected output for one text: a vector, float32 (dim,), from its last residual.
 
     `update_error` is the largest relative error of what a part of a layer adds, and `residual` names the sum
     that it adds to.
@@ -61,8 +60,7 @@ class Execution:
         self._sound = False
 
     def expected(self, bundle_graph: BundleGraph, answers: Answers) -> Mapping[str, Executed]:
-        """The outputs that the graph's own weights should give for some probes; `answers` are in the graph's
-        ids.
+        """The outputs that the graph's own weights should give; `answers` are in the graph's ids.
 
         The result is empty for fp32, whose weights are the checkpoint's, so that the reference itself covers
         it; and for a graph that lacks tensors, which the weight check reports. The rounding of activations is
@@ -112,8 +110,7 @@ class Execution:
 
 
 def as_computed(model: Model, graph: Graph, path: Path) -> Model:
-    """A forward pass, sound or faulty, with the activation rounding of a LiteRT graph, which shows no
-    residuals."""
+    """A forward pass, sound or faulty, with the activation rounding of a LiteRT graph."""
     rounds = graph.format == "litert" and graph.precision != "fp32"
     return replace(model, ops=TokenOps.of(model.ops, Products.of(path))) if rounds else model
 

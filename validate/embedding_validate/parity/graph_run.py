@@ -86,8 +86,7 @@ class GraphRun:
         return cases
 
     def cases(self, call: Call) -> list[Case]:
-        """Run one call and compare each of its vectors; for a single text also its token ids and hidden
-        states."""
+        """Run one call and compare its vectors; for a single text also token ids and hidden states."""
         try:
             results = self.run(call)
         except EmbeddingError as e:
@@ -96,8 +95,7 @@ class GraphRun:
         return [*(self._case(p, call, r) for p, r in both), *(c for p, r in both for c in self._states(p, r))]
 
     def executed(self, expected: "Mapping[str, Executed]") -> list[Case]:
-        """Compare the vectors of single texts, if their ids are right, with those that the graph's own
-        weights give."""
+        """Compare vectors of single texts whose ids are right with those of the graph's own weights."""
         limits = execution_threshold(self.graph.format, self.graph.precision)
         cases = []
         for name, right in expected.items():

@@ -76,8 +76,7 @@ def mean(vectors: Sequence[Floats], tokens: Sequence[int], normalize: bool) -> F
 
 @dataclass(frozen=True)
 class Overflow:
-    """A text in chunks: the prompt before each, the chunks, and the ids of the text if it is truncated
-    instead."""
+    """A text in chunks: the prompt before each, the chunks, and the ids if truncated instead."""
 
     prompt: str
     chunks: tuple[Chunk, ...]

@@ -83,8 +83,7 @@ def ask(
     choose: "Callable[[Reference], ProbeSet]",
     progress: Callable[[int, int], None],
 ) -> Answers:
-    """The answers of a checkpoint's reference to the probes that `choose` picks; the reference's memory is
-    released.
+    """The answers of a checkpoint's reference to the probes that `choose` picks; its memory is released.
 
     Raises:
         ReferenceLoadError: as `Reference.load`.
@@ -178,8 +177,8 @@ class Reference:
         return tuple(features["input_ids"][0].tolist())
 
     def vector(self, text: str, prompt: str = "", *, allow_special: bool = False) -> Floats:
-        """The vector of prompt + text, alone in its batch: float32 (dim,), normalised if the checkpoint
-        does."""
+        """The vector of prompt + text, alone in its batch: float32 (dim,), normalised as in the
+        checkpoint."""
         ids = self.token_ids(text, prompt, allow_special=allow_special)
         key = "" if self._checkpoint.include_prompt else prompt, ids  # where it is pooled, ids say it all
         if key not in self._vectors:
@@ -321,8 +320,7 @@ class Reference:
 
 @contextlib.contextmanager
 def _loadable(checkpoint: "Checkpoint") -> Iterator[Path]:
-    """The folder to load: the checkpoint's, or a view of it for text alone if a processor would read its
-    texts."""
+    """The folder to load: the checkpoint's, or its view for text alone if a processor would read texts."""
     from transformers.utils import logging as library_log
 
     if not has_processor(checkpoint.path):
@@ -351,8 +349,7 @@ def import_libraries() -> None:
 
 
 def load_model(checkpoint: "Checkpoint", dtype: str = "float32") -> "SentenceTransformer":
-    """The bare model on the CPU, unchecked, with untruncated vectors; use `Reference.load` to compare
-    results.
+    """The bare model on the CPU, unchecked, with whole vectors; to compare, use `Reference.load`.
 
     Raises:
         ReferenceLoadError: it does not load, not with the checkpoint's weights, or not in float32.

@@ -15,8 +15,7 @@ _FLOOR = 1e-9
 
 
 def figures(graphs: dict[str, Json]) -> list[tuple[str, str]]:
-    """Plots of size against cosine and search overlap, if there are two graphs to compare: (SVG, caption)
-    each."""
+    """Plots (SVG, caption) of size against cosine and search overlap, if two graphs have them."""
     sized = {key: g for key, g in graphs.items() if g.get("bytes")}
     cosines = [
         (g["bytes"], 1 - g["cosine"]["mean"], f"{key}: mean cosine {g['cosine']['mean']:.5f}")

@@ -24,8 +24,7 @@ _WEIGHT_ELEMENTS = 1024
 
 @dataclass(frozen=True)
 class LitertFile:
-    """An opened file: `runners`, by length, take ids of that length; `inputs` and `outputs` are their
-    names."""
+    """An opened file: `runners` by length, and the names of their `inputs` and `outputs`."""
 
     runners: dict[int, Callable[[NDArray[np.int32]], Floats]]
     inputs: tuple[str, ...]

@@ -25,8 +25,7 @@ class SearchResult:
 
 
 def search(reference: VectorOf, bundle: VectorOf, prompts: Mapping[str, str]) -> tuple[SearchResult, ...]:
-    """The best passage for each question by reference and bundle; nothing if the document prompt takes no
-    title."""
+    """Each question's best passage by both; nothing if the document prompt takes no title."""
     if TITLE_SLOT not in prompts.get("document", ""):
         return ()
     library = texts.library()

@@ -130,8 +130,7 @@ def _global_layer(text: Fields, layer_types: tuple[LayerType, ...], local: Layer
 
 
 def _shapes(text: Fields, layer_types: tuple[LayerType, ...], local: Layer) -> Mapping[int, tuple[int, int]]:
-    """Head dimension and key heads of each layer; the layer numbers that are the file's keys may be
-    zero-padded."""
+    """Head dimension and key heads of each layer; the file's keys are numbers, perhaps zero-padded."""
     count = len(layer_types)
     if text.values.get("per_layer_config") is None:
         head_dim = text.integer("global_head_dim", _GLOBAL_HEAD_DIM)

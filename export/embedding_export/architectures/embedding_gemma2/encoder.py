@@ -53,15 +53,13 @@ def _feed_forward(ops: Ops[V], x: V, at: str) -> V:
 
 
 def _own_input(ops: Ops[V], embeddings: V, x: V, at: str, hidden_size: int) -> V:
-    """The layer's input from each token's own embedding [B, S, P]; it depends on no position or other
-    token."""
+    """The layer's input from each token's own embedding [B, S, P], whatever its position."""
     own = ops.linear_beside(embeddings, f"{at}.per_layer_input.weight", x)
     return ops.rms_norm(own, PER_LAYER_NORM, before=hidden_size**-0.5)
 
 
 def _per_layer(ops: Ops[V], x: V, own: V, at: str) -> V:
-    """The update that the layer's own input adds; the residual itself gates it, without a norm before the
-    gate."""
+    """The update by the layer's own input; the residual gates it, without a norm before the gate."""
     block = f"{at}.ple_block"
     (gate,) = ops.linear(x, f"{block}.per_layer_input_gate.weight")
     (out,) = ops.linear(ops.gelu_gate(gate, own), f"{block}.per_layer_projection.weight")

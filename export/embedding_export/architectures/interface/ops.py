@@ -58,8 +58,7 @@ class Ops(Protocol[V]):
         """`x` times the number `weight`, of shape [1]."""
 
     def token_states(self, x: V, weight: str) -> V:
-        """`x @ W.T` of each token, float32 [B, S, out], as an output; an interpreter without it may return
-        `x`."""
+        """`x @ W.T` of each token as an output, float32 [B, S, out]; may return `x` if there is none."""
 
     def mean_pool(self, x: V) -> V:
         """Mean over the real tokens (`<bos>`, `<eos>` and prompt included): [B, H]."""

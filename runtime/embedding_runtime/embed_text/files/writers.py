@@ -23,8 +23,7 @@ _STDOUT = 1
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """One row to write: its number among the input's rows from 0, its id, and its vector or the error
-    instead."""
+    """One row to write: its number in the input, from 0, its id, and its vector or an error instead."""
 
     index: int
     id: Any
@@ -99,8 +98,7 @@ class RowFile:
         os.lseek(self._fd, 0, os.SEEK_END)
 
     def sync(self) -> int | None:
-        """Flush to the disk and return the bytes so far; None if nothing can be cut off again, as in a
-        pipe."""
+        """Flush to the disk, and return the bytes so far; None if nothing can be cut off, as in a pipe."""
         if not self._own or self._good is None:
             return None
         os.fsync(self._fd)

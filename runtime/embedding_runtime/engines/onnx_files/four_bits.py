@@ -81,8 +81,8 @@ def _edited(graph: bytes, folder: Path) -> Iterator[Field]:
                 codes[output] = inputs[0].removesuffix(_WHOLE)
             elif kind == "Mul" and inputs[0] in codes:
                 stem = inputs[0].removesuffix(_PRODUCTS)
-                given = (codes[inputs[0]], f"{stem}:int8", _ONE, inputs[1], _ZERO)
-                yield GRAPH_NODE, BYTES, _product(given, output)
+                operands = (codes[inputs[0]], f"{stem}:int8", _ONE, inputs[1], _ZERO)
+                yield GRAPH_NODE, BYTES, _product(operands, output)
                 yield GRAPH_INITIALIZER, BYTES, _eight_bits(tensors, stem, folder)
             elif not output.endswith((_WHOLE, _WIDE)):
                 yield number, wire, value
@@ -114,13 +114,13 @@ def _pairs(packed: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _values(tensor: bytes, folder: Path) -> NDArray[np.uint8]:
     """The values of a uint8 TensorProto, in the file or beside it."""
-    found = table_of(tensor)
-    if found is None:
+    table = table_of(tensor)
+    if table is None:
         raw = next(as_bytes(v) for number, _, v in fields_of(tensor) if number == _TENSOR_RAW)
         return np.frombuffer(raw, np.uint8).reshape(_shape(tensor))
-    with (folder / found.file).open("rb") as file:
-        file.seek(found.offset)
-        return np.frombuffer(file.read(found.size), np.uint8).reshape(found.shape)
+    with (folder / table.file).open("rb") as file:
+        file.seek(table.offset)
+        return np.frombuffer(file.read(table.size), np.uint8).reshape(table.shape)
 
 
 def _shape(tensor: bytes) -> tuple[int, ...]:

@@ -64,7 +64,7 @@ def without_tables(model: bytes) -> tuple[bytes, tuple[Table, ...]]:
 
 
 def graph_edited(model: bytes, edit: Callable[[bytes], bytes]) -> bytes:
-    """The ONNX file `model` with its GraphProto as `edit` gives it; StopIteration where it has none."""
+    """The ONNX file `model` with its GraphProto changed by `edit`; StopIteration if it has none."""
     fields = list(fields_of(model))
     at = next(i for i, (number, _, _) in enumerate(fields) if number == _MODEL_GRAPH)
     fields[at] = (_MODEL_GRAPH, BYTES, edit(as_bytes(fields[at][2])))
@@ -114,15 +114,15 @@ def _graph_without_tables(graph: bytes) -> tuple[bytes, tuple[Table, ...]]:
     fields = list(fields_of(graph))
     tables: dict[str, Table] = {}
     gathered = _only_gathered([as_bytes(v) for number, _, v in fields if number == GRAPH_NODE])
-    kept = []
+    rest = []
     for number, wire, value in fields:
         table = table_of(as_bytes(value)) if number == GRAPH_INITIALIZER else None
         if table and table.name in gathered:
             tables[table.name] = table
         else:
-            kept.append((number, wire, value))
-    kept += [(_GRAPH_INPUT, BYTES, _value_info(t)) for t in tables.values()]
-    return b"".join(written(*f) for f in kept), tuple(tables.values())
+            rest.append((number, wire, value))
+    rest += [(_GRAPH_INPUT, BYTES, _value_info(t)) for t in tables.values()]
+    return b"".join(written(*f) for f in rest), tuple(tables.values())
 
 
 def _only_gathered(nodes: list[bytes]) -> set[str]:

@@ -1,1 +1,1 @@
-"""A user's own corpus: read, embedded, and scored."""
+"""Reads, embeds and scores a user's own corpus."""

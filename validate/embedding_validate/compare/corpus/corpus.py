@@ -1,4 +1,4 @@
-"""The user's own texts: documents, or pairs of a query and a document it should find. Embeds nothing."""
+"""The user's own texts: documents, or pairs of a query and a document that it should find."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ MOST_QUERIES = 500
 class Corpus:
     """Documents, queries, and for each query the indices of the documents that belong to it.
 
-    Without pairs `relevant` is None, and the first `MOST_QUERIES` documents ask for their neighbours: then
-    `queries` is empty.
+    Without pairs, `relevant` is None and `queries` is empty: the first `MOST_QUERIES` documents are the
+    queries, and search for their neighbours.
     """
 
     path: Path
@@ -28,12 +28,13 @@ class Corpus:
 
     @property
     def asked(self) -> tuple[str, ...]:
-        """The texts that ask: the queries, or the first documents."""
+        """The texts that search: the queries, or the first documents."""
         return self.queries if self.relevant is not None else self.documents[:MOST_QUERIES]
 
     @property
     def candidates(self) -> int:
-        """How many documents can answer a text that asks; one that asks for its neighbours is none."""
+        """How many documents can answer a query; a document that searches for its neighbours does not
+        count."""
         return len(self.documents) - (self.relevant is None)
 
 
@@ -48,14 +49,15 @@ def read(path: Path) -> Corpus:
     rows = list(_pairs(path))
     if len({query is None for query, _ in rows}) > 1:
         raise InputError(f"Some rows of {path} have a query and some have none. Give every row one, or none.")
-    found = _corpus(path, rows)
-    if len(found.documents) < 3:
-        raise InputError(f"{path} has {len(found.documents)} different documents; rankings need 3 at least.")
-    return found
+    corpus = _corpus(path, rows)
+    if len(corpus.documents) < 3:
+        raise InputError(f"{path} has {len(corpus.documents)} different documents; rankings need 3 at least.")
+    return corpus
 
 
 def _corpus(path: Path, rows: list[tuple[str | None, str]]) -> Corpus:
-    """Every text once; what was said twice is one document, a query's pairs are put together."""
+    """The corpus with every text once: repeated documents become one, and the pairs of a query are put
+    together."""
     documents = {text: i for i, text in enumerate(dict.fromkeys(text for _, text in rows))}
     relevant: dict[str, set[int]] = {}
     for query, text in rows:
@@ -63,9 +65,9 @@ def _corpus(path: Path, rows: list[tuple[str | None, str]]) -> Corpus:
             relevant.setdefault(query, set()).add(documents[text])
     if not relevant:
         return Corpus(path, tuple(documents))
-    chosen = list(relevant.items())[:MOST_QUERIES]
-    queries, wanted = zip(*chosen, strict=True)
-    return Corpus(path, tuple(documents), queries, tuple(map(frozenset, wanted)))
+    items = list(relevant.items())[:MOST_QUERIES]
+    queries, answers = zip(*items, strict=True)
+    return Corpus(path, tuple(documents), queries, tuple(map(frozenset, answers)))
 
 
 def _pairs(path: Path) -> Iterator[tuple[str | None, str]]:
@@ -83,7 +85,7 @@ def _pairs(path: Path) -> Iterator[tuple[str | None, str]]:
 
 
 def _pair(record: Record) -> tuple[str | None, str] | None:
-    """A query, or none, and a document; None where there is no such thing."""
+    """A query (or None) and a document; None if the row has neither."""
     values = record.values or {}
     query, text = (values.get(n) for n in (_LAYOUTS[0] if "query" in values else ("", "text")))
     if not isinstance(text, str) or ("query" in values and not isinstance(query, str)):

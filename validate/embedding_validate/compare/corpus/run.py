@@ -1,6 +1,6 @@
-"""A corpus through every graph of a comparison, and what each costs on it: the `corpus` of `compare.json`.
+"""Runs a corpus through every graph of a comparison and measures its cost: `corpus` in `compare.json`.
 
-Each graph embeds in a fresh process; one that ends badly becomes a row. The base is the reference where the
+Each graph embeds in a fresh process; one that fails becomes a row. The base is the reference if the
 comparison has one, else its most exact graph.
 """
 
@@ -47,8 +47,9 @@ _SHOWN = 240
 def measure(
     texts: Corpus, candidates: Sequence[Candidate], base: str, dims: Sequence[int], say: Progress
 ) -> CorpusRun:
-    """Everything that `compare.json` says of the corpus; `candidates` are graphs, and PyTorch if any."""
-    found: dict[str, Embedded] = {}
+    """Everything that `compare.json` holds of the corpus; `candidates` are graphs, and PyTorch if
+    requested."""
+    embedded: dict[str, Embedded] = {}
     failures: dict[str, str] = {}
     commands: dict[str, tuple[str, ...]] = {}
     for candidate in sorted(candidates, key=lambda c: c.subject.name != base):
@@ -60,8 +61,8 @@ def measure(
             if isinstance(vectors, str):
                 failures[candidate.subject.name] = vectors
             else:
-                found[candidate.subject.name] = vectors
-    name = base if base in found else next(iter(found), "")
+                embedded[candidate.subject.name] = vectors
+    name = base if base in embedded else next(iter(embedded), "")
     result = CorpusRun(
         file=str(texts.path),
         documents=len(texts.documents),
@@ -72,29 +73,31 @@ def measure(
         commands=commands,
         failures=failures,
     )
-    return _compared(result, found, texts, dims) if found else result
+    return _compared(result, embedded, texts, dims) if embedded else result
 
 
-def _compared(result: CorpusRun, found: dict[str, Embedded], texts: Corpus, dims: Sequence[int]) -> CorpusRun:
-    """The result with what every graph and dim costs."""
+def _compared(
+    result: CorpusRun, embedded: dict[str, Embedded], texts: Corpus, dims: Sequence[int]
+) -> CorpusRun:
+    """The result with the costs of every graph and dim."""
     base = result.base
-    whole = found[base].documents.shape[1]
-    wanted = scores(found[base].cut(whole), "float32")
+    whole = embedded[base].documents.shape[1]
+    base_scores = scores(embedded[base].cut(whole), "float32")
     relevant, k = texts.relevant or (), neighbours(texts.candidates)
     rows: list[CorpusCost] = []
     changes: dict[str, ChangedTexts] = {}
-    for name, vectors in found.items():
+    for name, vectors in embedded.items():
         for dim in sorted({*dims, whole}, reverse=True):
             cut = vectors.cut(dim)
-            rows += [cost(wanted, cut, name, p, relevant, k) for p in PRECISIONS]
+            rows += [cost(base_scores, cut, name, p, relevant, k) for p in PRECISIONS]
             if (name, dim) != (base, whole):
-                those = changed(wanted, scores(cut, "float32"), k)
+                those = changed(base_scores, scores(cut, "float32"), k)
                 shown = tuple(_shown(texts, c) for c in those[:MOST_CHANGED])
                 changes[f"{name}, dim {dim}"] = ChangedTexts(len(those), shown)
     return replace(
         result,
         rows=tuple(rows),
-        base_ndcg=ndcg(wanted, relevant, TOP_K) if relevant else None,
+        base_ndcg=ndcg(base_scores, relevant, TOP_K) if relevant else None,
         changed=changes,
     )
 
@@ -103,7 +106,7 @@ def _shown(texts: Corpus, change: Changed) -> ChangedText:
     """One changed text, with its first answers before and after; only what changed among the others."""
     before, after = set(change.before), set(change.after)
     return ChangedText(
-        asked=texts.asked[change.asked][:_SHOWN],
+        asked=texts.asked[change.query][:_SHOWN],
         before=texts.documents[change.before[0]][:_SHOWN],
         after=texts.documents[change.after[0]][:_SHOWN],
         overlap=round(change.overlap, 4),
@@ -130,12 +133,12 @@ def _vectors(texts: Corpus, candidate: Candidate) -> Embedded | str:
     )
     if done.returncode:
         return ": ".join(explained(done.returncode, done.stderr))
-    with np.load(output) as found:
-        return Embedded(found["asked"], found["documents"], alike=texts.relevant is None)
+    with np.load(output) as arrays:
+        return Embedded(arrays["asked"], arrays["documents"], alike=texts.relevant is None)
 
 
 def _command(texts: Corpus, candidate: Candidate) -> list[str]:
-    """What embeds the corpus with a graph, in a process of its own."""
+    """The command that embeds the corpus with a graph, in a process of its own."""
     spec = {
         **candidate.subject.system.spec,
         "threads": None,
@@ -157,8 +160,8 @@ def embed_with_reference(checkpoint: str, texts: Corpus, longest: int) -> Embedd
 
     reference = Reference.load(load_checkpoint(checkpoint, max_length=longest))
 
-    def vectors(kind: Any, asked: Sequence[str]) -> Any:
-        return np.stack([reference.answer_one(Probe("", "", text, verb=kind)).vector for text in asked])
+    def vectors(kind: Any, contents: Sequence[str]) -> Any:
+        return np.stack([reference.answer_one(Probe("", "", text, verb=kind)).vector for text in contents])
 
     documents = vectors("encode_document", texts.documents)
     if texts.relevant is None:

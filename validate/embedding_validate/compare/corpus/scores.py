@@ -1,6 +1,6 @@
-"""What vectors do to a search on one's own texts: pure functions of vectors, no models, no files.
+"""Measures what dims and precisions of vectors cost a search on a user's texts: pure functions of vectors.
 
-Scores are those of a vector database: stored documents in some dim and precision, queries as they come.
+Scores are those of a vector database: stored documents have some dim and precision, queries are not rounded.
 """
 
 from collections.abc import Sequence
@@ -24,58 +24,58 @@ Scores = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Embedded:
-    """Vectors of those that ask (Q, D) and of documents (N, D); `alike` says that query i is document i,
-    which is then no answer to itself."""
+    """Vectors of queries (Q, D) and documents (N, D); `alike` says that query i is document i, which then
+    does not count as its own answer."""
 
-    asked: Vectors
+    queries: Vectors
     documents: Vectors
     alike: bool
 
     def cut(self, dim: int) -> "Embedded":
         """The first components, of length 1 again."""
-        return Embedded(normalized(self.asked[:, :dim]), normalized(self.documents[:, :dim]), self.alike)
+        return Embedded(normalized(self.queries[:, :dim]), normalized(self.documents[:, :dim]), self.alike)
 
 
 @dataclass(frozen=True)
 class Changed:
-    """One text whose first answer, or whose top k, is another than the base's; indices of documents."""
+    """One text whose first answer or top k differs from the base's; documents are given by index."""
 
-    asked: int
+    query: int
     before: tuple[int, ...]
     after: tuple[int, ...]
     overlap: float
 
 
-def scores(found: Embedded, precision: VectorPrecision) -> Scores:
+def scores(embedded: Embedded, precision: VectorPrecision) -> Scores:
     """(Q, N): cosines with the stored vectors; of binary ones, the share of equal signs."""
     if precision == "float32":
-        result = found.asked.astype(np.float64) @ found.documents.astype(np.float64).T
+        result = embedded.queries.astype(np.float64) @ embedded.documents.astype(np.float64).T
     elif precision == "int8":
-        result = found.asked.astype(np.float64) @ _decoded(found.documents).T
+        result = embedded.queries.astype(np.float64) @ _decoded(embedded.documents).T
     else:
-        asked, stored = (np.where(v > 0, 1.0, -1.0) for v in (found.asked, found.documents))
-        result = asked @ stored.T / found.asked.shape[1]
+        queries, stored = (np.where(v > 0, 1.0, -1.0) for v in (embedded.queries, embedded.documents))
+        result = queries @ stored.T / embedded.queries.shape[1]
     # Rounded far below what counts, so that exact ties in one set are ties in the other.
     rounded: Scores = np.round(result, 6)
-    if found.alike:
+    if embedded.alike:
         rounded[np.arange(len(rounded)), np.arange(len(rounded))] = -np.inf
     return rounded
 
 
 def cost(
     base: Scores,
-    found: Embedded,
+    embedded: Embedded,
     system: str,
     precision: VectorPrecision,
     relevant: Sequence[frozenset[int]],
     k: int,
 ) -> CorpusCost:
-    """One line of the comparison; `relevant` is empty where there are no pairs, `k` is the overlap's."""
-    scored, (queries, documents) = scores(found, precision), base.shape
+    """One line of the comparison; `relevant` is empty if there are no pairs, `k` is the overlap's."""
+    scored, (queries, documents) = scores(embedded, precision), base.shape
     keep = np.isfinite(base)
     rows = [(base[i][keep[i]], scored[i][keep[i]]) for i in range(queries)]
     shift = np.abs(base[keep] - scored[keep]) if precision != "ubinary" else None
-    dim = found.documents.shape[1]
+    dim = embedded.documents.shape[1]
     each = {"float32": 4 * dim, "int8": dim}.get(precision, (dim + 7) // 8)
     return CorpusCost(
         system=system,
@@ -94,22 +94,22 @@ def cost(
 def ndcg(scored: Scores, relevant: Sequence[frozenset[int]], k: int) -> float:
     """Mean of DCG / ideal DCG at k with binary relevance: DCG = Σ 1 / log2(rank + 1)."""
     discount = 1 / np.log2(np.arange(2, k + 2))
-    found = []
-    for row, wanted in zip(scored, relevant, strict=True):
-        hits = np.isin(top(row, k), list(wanted))
-        found.append(float(discount[: len(hits)] @ hits) / float(discount[: min(k, len(wanted))].sum()))
-    return float(np.mean(found))
+    shares = []
+    for row, right in zip(scored, relevant, strict=True):
+        hits = np.isin(top(row, k), list(right))
+        shares.append(float(discount[: len(hits)] @ hits) / float(discount[: min(k, len(right))].sum()))
+    return float(np.mean(shares))
 
 
 def changed(base: Scores, scored: Scores, k: int) -> list[Changed]:
     """The texts that changed most, worst first: those with another first answer, then by overlap."""
-    found = []
+    changes = []
     for i, (a, b) in enumerate(zip(base, scored, strict=True)):
         before, after = top(a, k), top(b, k)
         share = len(set(before) & set(after)) / max(1, len(before))
         if before[0] != after[0] or share < 1:
-            found.append(Changed(i, tuple(map(int, before)), tuple(map(int, after)), share))
-    return sorted(found, key=lambda c: (c.before[0] == c.after[0], c.overlap))
+            changes.append(Changed(i, tuple(map(int, before)), tuple(map(int, after)), share))
+    return sorted(changes, key=lambda c: (c.before[0] == c.after[0], c.overlap))
 
 
 def top(row: Scores, k: int) -> NDArray[np.intp]:
@@ -119,7 +119,7 @@ def top(row: Scores, k: int) -> NDArray[np.intp]:
 
 
 def _decoded(vectors: Vectors) -> Scores:
-    """What int8 vectors, with the ranges of these very documents, stand for: the middle of each step."""
+    """The values of int8 vectors, by the ranges of these same documents: the middle of each step."""
     ranges = quantization_ranges(vectors)
     low, high = ranges.astype(np.float64)
     codes = quantize_embeddings(vectors, "int8", ranges).astype(np.float64)

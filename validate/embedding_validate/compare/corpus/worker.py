@@ -3,7 +3,7 @@
     python -m embedding_validate.compare.corpus.worker '{"bundle": ..., "format": ..., "precision": ...,
         "threads": ..., "corpus": FILE, "output": FILE.npz, "allow_failed": false}'
 
-Queries go through `encode_query`, documents through `encode_document`. Compares nothing.
+Queries go through `encode_query`, documents through `encode_document`.
 """
 
 import json
@@ -25,8 +25,8 @@ def main() -> None:
     spec = json.loads(sys.argv[1])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", EmbeddingWarning)
-        found = embedded(spec, corpus.read(Path(spec["corpus"])))
-    np.savez(spec["output"], **found)  # type: ignore[arg-type]
+        vectors = embedded(spec, corpus.read(Path(spec["corpus"])))
+    np.savez(spec["output"], **vectors)  # type: ignore[arg-type]
 
 
 def embedded(spec: dict[str, Any], texts: corpus.Corpus) -> dict[str, NDArray[np.float32]]:
@@ -42,8 +42,8 @@ def embedded(spec: dict[str, Any], texts: corpus.Corpus) -> dict[str, NDArray[np
         documents = embedder.encode_document(list(texts.documents), normalize_embeddings=True)
         if texts.relevant is None:
             return {"documents": documents, "asked": documents[: len(texts.asked)]}
-        asked = embedder.encode_query(list(texts.queries), normalize_embeddings=True)
-        return {"documents": documents, "asked": asked}
+        queries = embedder.encode_query(list(texts.queries), normalize_embeddings=True)
+        return {"documents": documents, "asked": queries}
 
 
 if __name__ == "__main__":

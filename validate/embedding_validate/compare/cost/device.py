@@ -52,21 +52,21 @@ def profile(engine: Engine, threads: int) -> DeviceProfile:
         from embedding_validate.compare.cost.probes_onnx import probes
     else:
         from embedding_validate.compare.cost.probes_litert import probes
-    found = probes(threads)
+    timed = probes(threads)
     started = time.perf_counter()
-    operator_s = seconds(found.chain) / CHAIN
+    operator_s = seconds(timed.chain) / CHAIN
     rates: dict[str, dict[str, float]] = {
         kind: {str(rows): rows * INNER * COLUMNS / seconds(run) for rows, run in by_rows.items()}
-        for kind, by_rows in found.products.items()
+        for kind, by_rows in timed.products.items()
     }
-    rates["scores"] = {str(rows): macs / seconds(run) for rows, (macs, run) in found.scores.items()}
+    rates["scores"] = {str(rows): macs / seconds(run) for rows, (macs, run) in timed.scores.items()}
     elements = ELEMENTS_ROWS * INNER
     return DeviceProfile(
         engine=engine,
         threads=threads,
         macs_per_s=rates,
-        bytes_per_s=found.stream_bytes / seconds(found.stream),
-        element_s={k: max(0.0, seconds(run) - operator_s) / elements for k, run in found.elements.items()},
+        bytes_per_s=timed.stream_bytes / seconds(timed.stream),
+        element_s={k: max(0.0, seconds(run) - operator_s) / elements for k, run in timed.elements.items()},
         operator_s=operator_s,
         cache_bytes=_cache_bytes(),
         benchmark_s=round(time.perf_counter() - started, 3),
@@ -79,13 +79,13 @@ def seconds(run: Run) -> float:
     started = time.perf_counter()
     run()
     times = max(1, round(_BLOCK_SECONDS / max(time.perf_counter() - started, 1e-6)))
-    found = []
+    blocks = []
     for _ in range(_BLOCKS):
         started = time.perf_counter()
         for _ in range(times):
             run()
-        found.append((time.perf_counter() - started) / times)
-    return min(found)
+        blocks.append((time.perf_counter() - started) / times)
+    return min(blocks)
 
 
 def _cache_bytes() -> int:

@@ -46,7 +46,7 @@ def _steps(schema: Any, model: Any, graph: Any) -> list[Step]:
     names = {value: name for name, value in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
     bits = {schema.TensorType.INT4: 4, schema.TensorType.INT8: 8, schema.TensorType.BOOL: 8}
     bits |= {schema.TensorType.FLOAT16: 16}
-    found = []
+    steps = []
     for i in range(graph.OperatorsLength()):
         operator = graph.Operators(i)
         code = model.OperatorCodes(operator.OpcodeIndex())
@@ -54,8 +54,8 @@ def _steps(schema: Any, model: Any, graph: Any) -> list[Step]:
         inputs = [_tensor(model, graph, operator.Inputs(j), bits) for j in range(operator.InputsLength())]
         output = _tensor(model, graph, operator.Outputs(0), bits)
         if name not in _FREE and any(not tensor.weight for tensor in inputs):
-            found.append(_step(name, inputs, output))
-    return found
+            steps.append(_step(name, inputs, output))
+    return steps
 
 
 class _Tensor:

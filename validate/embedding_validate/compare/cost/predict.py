@@ -35,11 +35,11 @@ def _computing(step: Step, device: DeviceProfile) -> float:
 def rate(rates: Mapping[str, float], rows: int) -> float:
     """The rate at a number of rows: between two that were timed along a line in the logarithms of both, below
     the first in proportion to the rows, above the last as the last."""
-    known = sorted((int(n), r) for n, r in rates.items())
-    if rows <= known[0][0]:
-        return known[0][1] * rows / known[0][0]
-    for (low, slow), (high, fast) in itertools.pairwise(known):
+    points = sorted((int(n), r) for n, r in rates.items())
+    if rows <= points[0][0]:
+        return points[0][1] * rows / points[0][0]
+    for (low, slow), (high, fast) in itertools.pairwise(points):
         if rows <= high:
             at = math.log(rows / low) / math.log(high / low)
             return math.exp(math.log(slow) + at * math.log(fast / slow))
-    return known[-1][1]
+    return points[-1][1]

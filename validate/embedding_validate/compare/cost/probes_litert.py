@@ -55,10 +55,10 @@ def probes(threads: int) -> Probes:
 
 
 def _chain(_: LitertFile, s: Signature, x: Sequence[Value]) -> Value:
-    found = x[0]
+    value = x[0]
     for _pair in range(CHAIN // 2):
-        found = s.op("ADD", [s.op("MUL", [found, x[0]], found.shape), x[0]], found.shape)
-    return found
+        value = s.op("ADD", [s.op("MUL", [value, x[0]], value.shape), x[0]], value.shape)
+    return value
 
 
 def _product(kind: str, rows: int, inner: int, columns: int, threads: int) -> Run:
@@ -103,7 +103,7 @@ def _run(shapes: Sequence[tuple[int, ...]], build: Build, threads: int) -> Run:
             opened: Any = Interpreter(model_content=path.read_bytes(), num_threads=threads)
             opened.allocate_tensors()
     rng = np.random.default_rng(0)
-    for given in opened.get_input_details():
-        opened.set_tensor(given["index"], rng.standard_normal(given["shape"]).astype(np.float32))
+    for details in opened.get_input_details():
+        opened.set_tensor(details["index"], rng.standard_normal(details["shape"]).astype(np.float32))
     invoke: Run = opened.invoke
     return invoke

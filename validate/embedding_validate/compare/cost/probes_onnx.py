@@ -77,9 +77,9 @@ def _run(
 ) -> Run:
     """A graph of these nodes on values, whose result `y` is of a kind."""
     value = helper.make_tensor_value_info
-    given = [value(n, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape) for n, v in inputs.items()]
+    infos = [value(n, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape) for n, v in inputs.items()]
     tensors = [numpy_helper.from_array(v, n) for n, v in stored.items()]
-    graph = helper.make_graph(nodes, "probe", given, [value("y", kind, None)], initializer=tensors)
+    graph = helper.make_graph(nodes, "probe", infos, [value("y", kind, None)], initializer=tensors)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR)
     session = create_session(model.SerializeToString(), session_options(threads), Path("probe.onnx"))
     binding = session.io_binding()

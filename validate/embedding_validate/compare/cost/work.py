@@ -45,11 +45,11 @@ class Work:
     @property
     def macs(self) -> dict[str, int]:
         """Multiply-accumulates by kind of product; kinds without any are left out."""
-        found: dict[str, int] = defaultdict(int)
+        by_kind: dict[str, int] = defaultdict(int)
         for step in self.steps:
             if step.macs:
-                found[step.kind] += step.macs
-        return dict(found)
+                by_kind[step.kind] += step.macs
+        return dict(by_kind)
 
     @property
     def weight_bytes(self) -> int:

@@ -1,1 +1,1 @@
-"""`compare.json`: what a comparison's document holds, and the figures read from it."""
+"""`compare.json`: the document of a comparison, and the figures derived from it."""

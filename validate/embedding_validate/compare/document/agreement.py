@@ -1,4 +1,4 @@
-"""Whether two runs on one machine agree: every ratio within 15 %, or the case is marked."""
+"""Checks whether two runs on one machine agree: every ratio must be within 15 %, or the case is marked."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -22,14 +22,14 @@ def agreements(document: Document) -> list[str]:
 def marked(document: Document) -> Document:
     """The document, with a note in the `noise` of cases whose ratio another run does not confirm; it may have
     been marked before."""
-    found: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+    notes: dict[tuple[str, str, str], list[str]] = defaultdict(list)
     for a, b in _comparable_runs(document.measured):
         for x, of_x, y, of_y in _missed(a, b):
-            found[a.started, a.label, x.key].append(f"{_SAID} {of_y:.2f} for its {of_x:.2f}")
-            found[b.started, b.label, y.key].append(f"{_SAID} {of_x:.2f} for its {of_y:.2f}")
+            notes[a.started, a.label, x.key].append(f"{_SAID} {of_y:.2f} for its {of_x:.2f}")
+            notes[b.started, b.label, y.key].append(f"{_SAID} {of_x:.2f} for its {of_y:.2f}")
 
     def noted(run: Run) -> Run:
-        cases = (case.noted(found[run.started, run.label, case.key], _SAID) for case in run.cases)
+        cases = (case.noted(notes[run.started, run.label, case.key], _SAID) for case in run.cases)
         return replace(run, cases=tuple(cases))
 
     return Document(tuple(noted(run) if isinstance(run, Run) else run for run in document.runs))
@@ -41,16 +41,16 @@ def agreement(a: Run, b: Run) -> str:
     apart = [_apart(pair) for pair in _undisturbed(a, b)]
     if not apart:
         return f"{a.started} and {b.started}: none of {count} ratios was undisturbed in both."
-    found = (
+    text = (
         f"{a.started} and {b.started}: {len(apart)} of {count} ratios undisturbed in both, which "
         f"differ by {max(apart):.0%} at most"
     )
     missed = sorted(x.key for x, *_ in _missed(a, b))
-    return found + (f"; not within {MOST_APART:.0%}, and marked: {', '.join(missed)}." if missed else ".")
+    return text + (f"; not within {MOST_APART:.0%}, and marked: {', '.join(missed)}." if missed else ".")
 
 
 def _missed(a: Run, b: Run) -> list[Pair]:
-    """Of the undisturbed ratios, those that the two runs do not agree on."""
+    """The undisturbed ratios on which the two runs do not agree."""
     return [pair for pair in _undisturbed(a, b) if _apart(pair) > MOST_APART]
 
 

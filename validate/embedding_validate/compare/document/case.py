@@ -1,7 +1,7 @@
-"""One measured case, and the judgement whether anything disturbed it: pure functions and frozen dataclasses.
+"""One measured case, and whether anything disturbed it: pure functions and frozen dataclasses.
 
-Starts no process and writes no file. A case is one system at one shape and number of threads; its times are
-set beside those of the reference case, which ran in turn with it.
+A case is one system at one shape and number of threads; its times are compared with those of the reference
+case, which ran in turn with it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -29,7 +29,7 @@ Samples = tuple[tuple[float, ...], ...]
 
 @dataclass(frozen=True)
 class Rounds:
-    """The samples of a case in seconds, round by round, beside the reference case's; and what disturbed them.
+    """The samples of a case in seconds, round by round, with the reference case's, and what disturbed them.
 
     `waited_s` and `foreign_s` are sums over all of its blocks (see `measure.process.Block`).
     """
@@ -47,13 +47,13 @@ class Rounds:
 
     @property
     def seconds(self) -> float:
-        """How long all samples took."""
+        """The time that all samples took."""
         return sum(map(sum, (*self.own, *self.reference)))
 
 
 @dataclass(frozen=True)
 class Case:
-    """What `compare.json` holds of one case; milliseconds, kB, and None where there is no figure.
+    """One case in `compare.json`; milliseconds, kB, and None if there is no figure.
 
     `status` is "measured", "crashed", "out of memory" or "refused", then with a `reason`. `noise` says what
     disturbed it. `ratio` is the median over rounds of the reference case's time over this one's.
@@ -89,7 +89,7 @@ class Case:
 
     @property
     def shape(self) -> str:
-        """Its shape as it is written: `64`, `8x128`."""
+        """Its shape in text form: `64`, `8x128`."""
         return str(Shape(self.batch, self.tokens))
 
     @property
@@ -98,9 +98,9 @@ class Case:
         return f"{self.system} | {self.threads} threads | {self.shape}"
 
     def noted(self, reasons: Iterable[str], instead_of: str) -> "Case":
-        """With these reasons in its noise, in place of those that begin with `instead_of`."""
-        kept = (reason for reason in self.noise if not reason.startswith(instead_of))
-        return replace(self, noise=(*kept, *reasons))
+        """The case with these reasons in its noise, in place of those that begin with `instead_of`."""
+        others = (reason for reason in self.noise if not reason.startswith(instead_of))
+        return replace(self, noise=(*others, *reasons))
 
 
 def timed(case: Case, rounds: Rounds) -> Case:
@@ -128,15 +128,15 @@ def timed(case: Case, rounds: Rounds) -> Case:
 
 
 def noise(rounds: Rounds, threads: int) -> list[str]:
-    """What disturbed the measurement, in words; empty where nothing did."""
-    found = [rounds.throttled] if rounds.throttled else []
+    """The disturbances of the measurement, in words; empty if there were none."""
+    reasons = [rounds.throttled] if rounds.throttled else []
     if (waited := _waited(rounds, threads)) > MOST_WAITED:
-        found.append(f"waited for a CPU {waited:.0%} of the time")
+        reasons.append(f"waited for a CPU {waited:.0%} of the time")
     if (busy := rounds.foreign_s / rounds.seconds) > MOST_FOREIGN:
-        found.append(f"others kept {busy:.1f} CPUs busy")
+        reasons.append(f"others kept {busy:.1f} CPUs busy")
     if (apart := spread(rounds.ratios)) > MOST_SPREAD:
-        found.append(f"rounds differ by {apart:.0%}")
-    return found
+        reasons.append(f"rounds differ by {apart:.0%}")
+    return reasons
 
 
 def disturbance(rounds: Rounds, threads: int) -> float:
@@ -146,8 +146,8 @@ def disturbance(rounds: Rounds, threads: int) -> float:
 
 def spread(ratios: Sequence[float]) -> float:
     """(largest - smallest) / median of the rounds' ratios; from five on, the extreme ones are left out."""
-    kept = sorted(ratios)[1:-1] if len(ratios) >= 5 else sorted(ratios)
-    return (kept[-1] - kept[0]) / median(ratios)
+    inner = sorted(ratios)[1:-1] if len(ratios) >= 5 else sorted(ratios)
+    return (inner[-1] - inner[0]) / median(ratios)
 
 
 def _waited(rounds: Rounds, threads: int) -> float:

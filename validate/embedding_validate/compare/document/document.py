@@ -1,9 +1,9 @@
-"""What `compare.json` holds, as frozen dataclasses; the one place that reads and writes its fields.
+"""The contents of `compare.json` as frozen dataclasses; only this module reads and writes its fields.
 
-The document is {"schema_version", "runs": [run, ...]}; a run is one command on one machine, one phone's
-browser, one log of a phone's tool, or a page of published figures: `origin` says which. Times are in seconds,
-or milliseconds (`_ms`), files in bytes, memory in kB; None where there is no figure. Older results lack some
-fields with a default.
+The document is {"schema_version", "runs": [run, ...]}. A run is one command on one machine, one log of a
+phone's tool, or a page of published figures; `origin` says which. Times are in seconds, or milliseconds
+(`_ms`), files in bytes, memory in kB; None means that there is no figure. Older results lack some fields with
+a default.
 """
 
 from dataclasses import dataclass, field

@@ -1,8 +1,8 @@
-"""Marks cases whose reference ran unlike itself: then the machine was another one for a while.
+"""Marks cases whose reference was unusually slow or fast, because the machine was different for a while.
 
 Each case is timed in turn with the reference case, which is the same for all cases of a shape. A host that
-gives less for half a minute slows both, though not alike (a small model waits for memory, a large one for
-arithmetic), and within the case nothing shows it.
+gives less for half a minute slows both, but not equally (a small model waits for memory, a large one for
+arithmetic), and nothing within the case shows it.
 """
 
 from collections import defaultdict
@@ -17,7 +17,7 @@ _SAID = "its reference took"
 
 
 def marked(cases: Sequence[Case]) -> tuple[Case, ...]:
-    """The cases, with a note in the `noise` of each that it concerns; they may have been marked before."""
+    """The cases, with a note in the `noise` of each case concerned; they may have been marked before."""
     groups: dict[tuple[int, int, int], list[float]] = defaultdict(list)
     for case in cases:
         if (seconds := _reference_seconds(case)) is not None:

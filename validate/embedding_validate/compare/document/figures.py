@@ -1,6 +1,6 @@
-"""Figures drawn from a run of `compare.json`: one system's size, loading, memory, growth, accuracy.
+"""Figures derived from a run of `compare.json`: a system's size, loading, memory, growth, accuracy.
 
-Pure functions of the document; a figure that it does not hold is None.
+All are pure functions of the document; a figure that it does not hold is None.
 """
 
 import math
@@ -43,7 +43,7 @@ def graphs(run: Run) -> list[str]:
 
 
 def cases(run: Run, system: str, threads: int | None = None) -> list[Case]:
-    """The measured cases of a system, at a number of threads where one is given."""
+    """The measured cases of a system, at a number of threads if one is given."""
     return [
         c for c in run.cases if c.system == system and c.status == MEASURED and threads in (None, c.threads)
     ]
@@ -55,7 +55,7 @@ def case(run: Run, system: str, threads: int, shape: str) -> Case | None:
 
 
 def about(run: Run, system: str) -> SystemEntry:
-    """What the run says of a system."""
+    """The run's entry on a system."""
     return next(entry for entry in run.systems if entry.name == system)
 
 
@@ -74,15 +74,15 @@ def graph_bytes(run: Run, system: str) -> int | None:
 
 
 def disk_bytes(run: Run, system: str) -> int | None:
-    """Bytes that a device needs: the graph's files and, of ours, the tokenizer."""
+    """Bytes that a device needs: the graph's files and, for our graphs, the tokenizer."""
     size, entry = graph_bytes(run, system), about(run, system)
     return size + entry.tokenizer_bytes if size is not None and isinstance(entry, GraphEntry) else size
 
 
 def warm_load(run: Run, system: str, threads: int | None = None) -> float | None:
     """Seconds of opening in a fresh process, files in the page cache: the median over its cases."""
-    found = [c.load_s for c in cases(run, system, threads) if c.load_s is not None]
-    return median(found) if found else None
+    seconds = [c.load_s for c in cases(run, system, threads) if c.load_s is not None]
+    return median(seconds) if seconds else None
 
 
 def opening(run: Run, system: str, threads: int) -> Opening | None:
@@ -99,23 +99,23 @@ def parts(run: Run) -> dict[str, dict[str, int]]:
 def memory(run: Run, system: str) -> dict[str, int]:
     """kB at `MEMORY_TOKENS` (one text), or at the longest length below it, or else at the shortest; on most
     threads."""
-    found = sorted(
+    ordered = sorted(
         (c for c in cases(run, system) if c.batch == 1 and c.memory), key=lambda c: (c.tokens, c.threads)
     )
-    fitting = [c for c in found if c.tokens <= MEMORY_TOKENS]
-    return next((c.memory for c in fitting[-1:] or found[:1]), {})
+    fitting = [c for c in ordered if c.tokens <= MEMORY_TOKENS]
+    return next((c.memory for c in fitting[-1:] or ordered[:1]), {})
 
 
 def hottest(run: Run) -> float | None:
-    """°C of the hottest sensor at any case; None where none is readable."""
-    found = [t for c in run.cases if (t := c.machine_state.get("celsius")) is not None]
-    return max(found, default=None)
+    """°C of the hottest sensor in any case; None if none is readable."""
+    degrees = [t for c in run.cases if (t := c.machine_state.get("celsius")) is not None]
+    return max(degrees, default=None)
 
 
 def first_run(run: Run, system: str) -> float | None:
     """Milliseconds of the first run of a fresh process, one text of about `QUERY_TOKENS`, on most threads."""
-    found = [c for c in cases(run, system) if c.batch == 1 and c.first_ms is not None]
-    nearest = min(found, key=lambda c: (abs(c.tokens - QUERY_TOKENS), -c.threads), default=None)
+    runs = [c for c in cases(run, system) if c.batch == 1 and c.first_ms is not None]
+    nearest = min(runs, key=lambda c: (abs(c.tokens - QUERY_TOKENS), -c.threads), default=None)
     return None if nearest is None else nearest.first_ms
 
 
@@ -137,12 +137,12 @@ def exponent(run: Run, system: str, threads: int) -> float | None:
 
 
 def cosine(run: Run, system: str) -> float | None:
-    """The least cosine to the accuracy's base over the texts; of older results, over random token ids."""
+    """The smallest cosine to the accuracy's base over the texts; in older results, over random token ids."""
     if accuracy := _accuracy(run, system):
         return accuracy.minimum
-    found = [c.cosine for c in cases(run, system)]
-    known = [least for least in found if least is not None]
-    return min(known) if known and len(known) == len(found) else None
+    cosines = [c.cosine for c in cases(run, system)]
+    measured = [least for least in cosines if least is not None]
+    return min(measured) if measured and len(measured) == len(cosines) else None
 
 
 def _accuracy(run: Run, system: str) -> Accuracy | None:
@@ -151,10 +151,10 @@ def _accuracy(run: Run, system: str) -> Accuracy | None:
 
 
 def wrong(run: Run, system: str) -> str | None:
-    """Why a system does not give the model's vectors, in words; None where nothing says so.
+    """Why a system does not give the model's vectors, in words; None if nothing indicates it.
 
-    Of ours the comparison with the reference decides; of others, and where there was none, the validator's
-    bounds of the precision on the cosine to the accuracy's base.
+    For our graphs the comparison with the reference decides. For other systems, and if there was no
+    comparison, the validator's bounds of the precision apply to the cosine to the accuracy's base.
     """
     parity, entry = verdict(run, system), about(run, system)
     if parity and parity.status == "failed":
@@ -167,9 +167,9 @@ def wrong(run: Run, system: str) -> str | None:
 
 
 def _short_of(run: Run, system: str, precision: str) -> str | None:
-    """What falls short of the validator's bounds of a precision, in words; None where nothing does.
+    """Which of the validator's bounds of a precision are missed, in words; None if none is.
 
-    Results older than accuracy on texts know the least cosine alone.
+    Results older than accuracy on texts have only the smallest cosine.
     """
     bounds = threshold(precision, any(b.random_weights for b in run.bundles))
     accuracy, least = _accuracy(run, system), cosine(run, system)
@@ -192,37 +192,37 @@ class Failure:
 
 def failures(run: Run, system: str) -> list[Failure]:
     """Its cases and openings that ended badly, by reason."""
-    found: dict[tuple[str, str | None], list[str]] = {}
+    by_reason: dict[tuple[str, str | None], list[str]] = {}
     entries: tuple[Opening | Case, ...] = (*run.openings, *run.cases)
     for entry in entries:
         if entry.system == system and entry.status != MEASURED:
             where = f"{entry.shape} tokens" if isinstance(entry, Case) else "opening"
-            found.setdefault((entry.status, entry.reason), []).append(f"{where} on {entry.threads}")
-    return [Failure(system, *reason, ", ".join(where)) for reason, where in found.items()]
+            by_reason.setdefault((entry.status, entry.reason), []).append(f"{where} on {entry.threads}")
+    return [Failure(system, *reason, ", ".join(where)) for reason, where in by_reason.items()]
 
 
 def patience(run: Run) -> str:
-    """How long a system was waited for, in words; nothing of a run that had no limit."""
+    """The time limit for a system's answers, in words; empty for a run without a limit."""
     limit = run.plan.limit
     return f", ended where there is no answer within {limit:g} s" if limit else ""
 
 
 def coarseness(run: Run, system: str) -> int:
-    """1 where a system falls short of what the validator asks of int8_q4, else 0; 0 where that is not known.
+    """1 if a system misses the validator's bounds for int8_q4, else 0; 0 if that is unknown.
 
-    What is not coarse is never given up for something faster that is.
+    A system that is not coarse is never given up for a faster one that is.
     """
     return int(_short_of(run, system, FINE) is not None)
 
 
 def doubts(run: Run, system: str) -> list[str]:
-    """What to say of a graph before it is recommended."""
-    found, measured = [], cases(run, system)
+    """Doubts about a graph, which must be stated before it is recommended."""
+    sentences, measured = [], cases(run, system)
     if (parity := verdict(run, system)) and parity.status == "not run":
-        found.append(f"nobody has compared {system} with the reference")
+        sentences.append(f"nobody has compared {system} with the reference")
     if measured and all(c.noise for c in measured):
-        found.append(f"every figure of {system} was disturbed")
-    return found
+        sentences.append(f"every figure of {system} was disturbed")
+    return sentences
 
 
 def rounded_up(value: float) -> float:

@@ -1,8 +1,8 @@
-"""Logs of the phones' own tools, and published figures, as runs of `compare.json`. Measures nothing.
+"""Reads logs of phones' own tools, and published figures, as runs of `compare.json`.
 
-Two tools are understood: LiteRT's `benchmark_model` and `onnxruntime_perf_test` (see PHONES.md for how to run
-them over adb). Lines `# name: value` before a tool's output say what it does not: device, graph, tokens,
-threads. A log may hold several outputs; a device holds until another is named.
+It understands two tools: LiteRT's `benchmark_model` and `onnxruntime_perf_test` (see PHONES.md for how to run
+them over adb). Lines `# name: value` before a tool's output give what the output lacks: device, graph,
+tokens, threads. A log may hold several outputs; a device applies until another is named.
 """
 
 import json
@@ -42,7 +42,7 @@ _PEAK = re.compile(r"Peak working set size: (\d+) bytes")
 
 @dataclass(frozen=True)
 class _Figures:
-    """What one output says: milliseconds, seconds, bytes; None for what it does not say."""
+    """The figures of one output: milliseconds, seconds, bytes; None for those that it does not give."""
 
     mean_ms: float
     median_ms: float | None
@@ -85,15 +85,15 @@ def read(path: Path) -> list[ToolRun]:
 
 
 def _sections(text: str) -> Iterator[tuple[dict[str, str], str]]:
-    """Headers and the output that follows them; what is named once holds until it is named again."""
+    """Headers and the output that follows them; a header applies until it is given again."""
     header: dict[str, str] = {}
     at = 0
-    for found in _HEADER.finditer(text):
-        if text[at : found.start()].strip():
-            yield dict(header), text[at : found.start()]
+    for match in _HEADER.finditer(text):
+        if text[at : match.start()].strip():
+            yield dict(header), text[at : match.start()]
             header.pop("tokens", None)
-        header[found[1].lower()] = found[2]
-        at = found.end()
+        header[match[1].lower()] = match[2]
+        at = match.end()
     if text[at:].strip():
         yield dict(header), text[at:]
 
@@ -147,10 +147,10 @@ def _of_perf_test(output: str, mean_ms: float) -> _Figures:
 
 
 def _case(path: Path, header: dict[str, str], figures: _Figures) -> ToolCase:
-    """A case; what the tool says of itself goes before what the header says."""
+    """A case; the tool's own figures take precedence over the header's."""
     counts = {
-        name: str(found or header.get(name, ""))
-        for name, found in (("tokens", figures.tokens), ("threads", figures.threads))
+        name: str(figure or header.get(name, ""))
+        for name, figure in (("tokens", figures.tokens), ("threads", figures.threads))
     }
     for name, value in counts.items():
         if not value.isdigit():
@@ -188,7 +188,7 @@ def _run(path: Path, header: dict[str, str], tool: str) -> ToolRun:
 def _published(path: Path, text: str) -> ToolRun:
     """{"published": name, "source": where, "cases": [{system, tokens, ms; threads, memory_mb, note}, ...]}"""
     try:
-        found = json.loads(text)
+        data = json.loads(text)
         cases = tuple(
             PublishedCase(
                 system=str(c["system"]),
@@ -200,9 +200,9 @@ def _published(path: Path, text: str) -> ToolRun:
                 mean_ms=float(c["ms"]),
                 memory_bytes=round(float(c["memory_mb"]) * 1e6) if "memory_mb" in c else None,
             )
-            for c in found["cases"]
+            for c in data["cases"]
         )
-        label, source = str(found["published"]), str(found["source"])
+        label, source = str(data["published"]), str(data["source"])
     except (ValueError, KeyError, TypeError) as e:
         raise InputError(
             f"{path} is neither a compare.json nor published figures: an object with published, source and "
@@ -211,7 +211,7 @@ def _published(path: Path, text: str) -> ToolRun:
     return ToolRun(
         label=label,
         origin=PUBLISHED,
-        started=str(found.get("date", "")),
+        started=str(data.get("date", "")),
         complete=True,
         note=f"Published, not measured here: {source}",
         source=source,

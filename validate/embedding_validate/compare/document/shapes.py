@@ -1,4 +1,4 @@
-"""Shapes of a batch, and lists of numbers as arguments write them. Measures nothing."""
+"""Shapes of a batch, and parsing of lists of numbers in arguments."""
 
 from dataclasses import dataclass
 
@@ -19,20 +19,20 @@ class Shape:
 
 
 def shapes(text: str, longest: int) -> tuple[Shape, ...]:
-    """What `--lengths` asks for.
+    """The shapes in the argument of `--lengths`.
 
     Raises:
         InputError: something else than numbers, or more tokens than `longest`.
     """
-    found = []
+    requested = []
     for part in text.split(","):
         numbers = counts(part.replace("x", ","), "--lengths")
         if len(numbers) > 2 or numbers[-1] > longest:
             raise InputError(
                 f"--lengths has {part!r}; expected TOKENS or BATCHxTOKENS, of {longest} at most."
             )
-        found.append(Shape(numbers[0] if len(numbers) == 2 else 1, numbers[-1]))
-    return tuple(found)
+        requested.append(Shape(numbers[0] if len(numbers) == 2 else 1, numbers[-1]))
+    return tuple(requested)
 
 
 def counts(text: str, option: str) -> list[int]:

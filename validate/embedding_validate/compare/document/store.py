@@ -1,6 +1,6 @@
 """`compare.json` as a file: written after every case, read to resume a run, merged from several files.
 
-Measures nothing, and knows no field that it does not need; these are `document.document`'s.
+`document.document` defines its fields.
 """
 
 import io
@@ -121,10 +121,10 @@ def _browsers(path: Path) -> tuple[BrowserRun, ...]:
 
 
 def _vectors(path: Path) -> dict[str, NDArray[np.float32]]:
-    """What `keep_base` kept; nothing where the run did not come so far."""
+    """The vectors that `keep_base` saved; empty if the run did not get that far."""
     try:
-        with np.load(path, allow_pickle=False) as found:
-            return {name: found[name] for name in found.files}
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as e:
@@ -135,16 +135,16 @@ def _vectors(path: Path) -> dict[str, NDArray[np.float32]]:
 
 
 def _described(run: Run, name: str) -> Any:
-    """Part of a run's description, without verdicts: graphs may have been validated meanwhile."""
+    """Part of a run's description, without verdicts: graphs may have been validated in the meantime."""
     if name != "systems":
         return getattr(run, name)
     return [{k: v for k, v in vars(entry).items() if k != "parity"} for entry in run.systems]
 
 
 def dumps(document: Document) -> str:
-    """The document as it stands in the file, lists of numbers on a line each."""
+    """The document as written to the file, with each list of numbers on one line."""
     text = json.dumps(document.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
-    return _NUMBERS.sub(lambda found: f"[{' '.join(found[0][1:-1].split())}]", text) + "\n"
+    return _NUMBERS.sub(lambda match: f"[{' '.join(match[0][1:-1].split())}]", text) + "\n"
 
 
 def load(path: Path) -> Document:
@@ -160,9 +160,9 @@ def load(path: Path) -> Document:
         raise InputError(f"{path} cannot be read ({e}). Expected a file that compare-embedding wrote.") from e
     if not isinstance(data, dict) or "schema_version" not in data:
         raise InputError(f"{path} has no schema_version. Expected a file that compare-embedding wrote.")
-    if (found := data["schema_version"]) != SCHEMA_VERSION:
+    if (version := data["schema_version"]) != SCHEMA_VERSION:
         raise SchemaError(
-            f"{path} has schema_version {found!r}; this version reads {SCHEMA_VERSION}. Measure again with "
+            f"{path} has schema_version {version!r}; this version reads {SCHEMA_VERSION}. Measure again with "
             "this version of compare-embedding."
         )
     try:
@@ -175,7 +175,7 @@ def load(path: Path) -> Document:
 
 
 def merge(documents: Sequence[Document]) -> Document:
-    """All runs on one page; a run that is there twice (begun at one moment, on one machine) stays once."""
+    """All runs in one document; a run that appears twice (same start, same machine) is kept once."""
     runs: dict[tuple[str, str, str], AnyRun] = {}
     for run in (run for document in documents for run in document.runs):
         runs.setdefault((run.started, run.label, run.origin), run)

@@ -1,1 +1,1 @@
-"""What is measured, and how: systems in processes of their own."""
+"""Measures systems, each in a process of its own."""

@@ -1,6 +1,6 @@
-"""Where a graph's time goes, as entries of `compare.json`: which graphs, shapes and threads.
+"""Accounts of where a graph's time goes, as entries of `compare.json`, by graph, shape and threads.
 
-`gemm_account`, which needs the package `onnx`, says what an account is and takes it.
+`gemm_account`, which needs the package `onnx`, defines and measures an account.
 """
 
 import importlib.util
@@ -23,13 +23,13 @@ def graphs_to_account(keys: str | None, bundles: Sequence[Bundle]) -> dict[str, 
         InputError: a graph that is not there, or of which no account can be taken here.
     """
     named = keys.split(",") if keys else []
-    found = {bundle.named(g): g.path for bundle in bundles for g in bundle.graphs if g.key in named}
+    files = {bundle.named(g): g.path for bundle in bundles for g in bundle.graphs if g.key in named}
     have = {g.key for bundle in bundles for g in bundle.graphs if g.key in KEYS}
     if unknown := set(named) - have:
         raise InputError(f"--account has {', '.join(sorted(unknown))}; expected {' or '.join(sorted(have))}.")
     if named and importlib.util.find_spec("onnx") is None:
         raise InputError("--account needs the package onnx: pip install 'embedding-edge[export]'.")
-    return found
+    return files
 
 
 def measure(
@@ -52,16 +52,16 @@ def _entries(
     rate = gemm_account.peak(gemm_account.precision(path), threads)
     for shape in todo:
         say(f"account of {name} | {threads} threads | {shape}")
-        found = gemm_account.account(path, shape, threads, plan.vocab_size, rate)
+        figures = gemm_account.account(path, shape, threads, plan.vocab_size, rate)
         yield AccountEntry(
             system=name,
             peak_operations_per_s=rate,
-            shape=found.shape,
-            threads=found.threads,
-            operations=found.operations,
-            total=found.total,
-            at_peak=found.at_peak,
-            alone=found.alone,
-            places=found.places,
-            of_peak=found.of_peak,
+            shape=figures.shape,
+            threads=figures.threads,
+            operations=figures.operations,
+            total=figures.total,
+            at_peak=figures.at_peak,
+            alone=figures.alone,
+            places=figures.places,
+            of_peak=figures.of_peak,
         )

@@ -1,8 +1,8 @@
 """How far a graph is from the CPU's rate of matrix products, and where the rest of its time goes.
 
-For each shape: the time that the encoder's products would take at the best rate that ONNX Runtime reaches on
-this CPU, the time they take alone with their weights in the CPU's caches, and a run's own profile. Knows
-nothing of bundles or other engines; `measure.account` says of which graphs.
+An account has, for each shape: the time that the encoder's products would take at the best rate that ONNX
+Runtime reaches on this CPU, the time they take alone with their weights in the CPU's caches, and a run's own
+profile. `measure.account` chooses the graphs.
 """
 
 import json
@@ -96,13 +96,13 @@ def product(precision: str, inner: int, columns: int, threads: int) -> Callable[
 def best_seconds(run: Callable[[], None], estimate: float) -> float:
     """Seconds of one run: the best block of about `_SECONDS / _BLOCKS`, for a run of about `estimate`."""
     times = max(1, round(_SECONDS / _BLOCKS / max(estimate, 1e-6)))
-    found = []
+    blocks = []
     for _ in range(_BLOCKS):
         started = time.perf_counter()
         for _ in range(times):
             run()
-        found.append((time.perf_counter() - started) / times)
-    return min(found)
+        blocks.append((time.perf_counter() - started) / times)
+    return min(blocks)
 
 
 def peak(precision: str, threads: int) -> float:
@@ -121,13 +121,13 @@ def operators(path: Path) -> set[str]:
 
 
 def precision(path: Path) -> str:
-    """In which numbers the graph at `path` multiplies by its weights: int8 or fp32."""
+    """The type in which the graph at `path` multiplies by its weights: int8 or fp32."""
     return "int8" if "MatMulIntegerToFloat" in operators(path) else "fp32"
 
 
 def matrices(path: Path) -> Counter[tuple[int, int]]:
-    """Sizes (inner, columns) of a layer's matrices in the graph at `path`, and how often each comes."""
-    found: Counter[tuple[int, int]] = Counter()
+    """Sizes (inner, columns) of a layer's matrices in the graph at `path`, and how often each occurs."""
+    counts: Counter[tuple[int, int]] = Counter()
     model = onnx.load(str(path), load_external_data=False)
     tensors = {t.name: tuple(t.dims) for t in model.graph.initializer}
     for node in model.graph.node:
@@ -135,8 +135,8 @@ def matrices(path: Path) -> Counter[tuple[int, int]]:
             attributes = {a.name: a.i for a in node.attribute}
             size = tensors.get(node.input[1], ())
             inner, columns = (attributes["K"], attributes["N"]) if "K" in attributes else size
-            found[inner, columns] += 1
-    return found
+            counts[inner, columns] += 1
+    return counts
 
 
 def account(path: Path, shape: Shape, threads: int, vocab_size: int, peak_rate: float) -> Account:
@@ -182,15 +182,15 @@ def _profiled(path: Path, threads: int, feed: dict[str, Any], runs: int) -> dict
 def places_of(events: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Milliseconds by place, of the median run in a profile of ONNX Runtime's, the first one left out."""
     runs = sorted((e for e in events if e["name"] == "model_run"), key=lambda e: e["ts"])[1:]
-    chosen = sorted(runs, key=lambda e: e["dur"])[len(runs) // 2]
-    start, stop = chosen["ts"], chosen["ts"] + chosen["dur"]
-    found = dict.fromkeys(PLACES, 0.0)
+    middle = sorted(runs, key=lambda e: e["dur"])[len(runs) // 2]
+    start, stop = middle["ts"], middle["ts"] + middle["dur"]
+    milliseconds = dict.fromkeys(PLACES, 0.0)
     for event in events:
         name = event["name"].removesuffix("_kernel_time")
         if event.get("cat") == "Node" and name != event["name"] and start <= event["ts"] < stop:
-            found[_place(name, event["args"]["op_name"])] += event["dur"] / 1e3
-    found["between"] = chosen["dur"] / 1e3 - sum(found.values())
-    return found
+            milliseconds[_place(name, event["args"]["op_name"])] += event["dur"] / 1e3
+    milliseconds["between"] = middle["dur"] / 1e3 - sum(milliseconds.values())
+    return milliseconds
 
 
 def _place(name: str, operator: str) -> str:

@@ -1,7 +1,7 @@
-"""What the machine does beside a measurement: other work, temperature, clock, throttling. Measures nothing.
+"""The state of the machine during a measurement: other work, temperature, clock, throttling.
 
-All of it is read from Linux' /proc and /sys; what a system does not tell is None, and then says nothing.
-The one thing that it has a system do is forget files.
+Everything is read from Linux' /proc and /sys; a value that a system does not tell is None and leads to no
+conclusion. The only change that it makes to a system is to have it drop files from memory.
 """
 
 import os
@@ -50,7 +50,7 @@ def clock(pid: int, root: Path = ROOT) -> Clock | None:
 
 
 def foreign(before: Clock | None, after: Clock | None) -> float:
-    """Seconds of CPU time that others used between two readings; 0 where there are none.
+    """Seconds of CPU time that other processes used between two readings; 0 if there are no readings.
 
     Both count in ticks of 10 ms, so that a short time may come out below 0; sums are right.
     """
@@ -73,7 +73,8 @@ def glance(root: Path = ROOT) -> State:
 
 
 def throttling(before: State, after: State) -> str | None:
-    """That the machine slowed itself down between two glances, in words; None where nothing says so."""
+    """A sentence saying that the machine throttled itself between two glances; None if nothing indicates
+    it."""
     if before.throttle_events is not None and after.throttle_events is not None:
         events = after.throttle_events - before.throttle_events
         if events > 0:
@@ -98,7 +99,7 @@ def _text(path: Path) -> str:
 
 
 def drop_pages(files: Sequence[Path]) -> bool:
-    """Ask the system to forget what it holds of these files in memory; False where it cannot be asked."""
+    """Ask the system to drop these files from its page cache; False if it has no such call."""
     if not hasattr(os, "posix_fadvise"):
         return False
     for path in files:

@@ -1,7 +1,7 @@
-"""The int8 graph with one scale for a whole tensor of activations, as most tools write it: to time.
+"""The int8 graph with one scale for a whole tensor of activations, as most tools write it, for timing.
 
-Such a scale makes a text's vector depend on its batch; it is also the cheapest rounding there is, so that the
-difference in time is what a scale per token costs.
+Such a scale makes a text's vector depend on its batch. It is also the cheapest rounding there is, so the
+difference in time is the cost of a scale per token.
 """
 
 from collections.abc import Iterator
@@ -46,11 +46,11 @@ def _rewritten(nodes: "list[NodeProto]") -> Iterator[NodeProto]:
             yield node
 
 
-def _used(nodes: list[NodeProto], wanted: set[str]) -> Iterator[NodeProto]:
+def _used(nodes: list[NodeProto], names: set[str]) -> Iterator[NodeProto]:
     """The nodes that something still asks for, in their order."""
-    kept = []
+    reachable = []
     for node in reversed(nodes):
-        if wanted.intersection(node.output):
-            wanted.update(node.input)
-            kept.append(node)
-    return reversed(kept)
+        if names.intersection(node.output):
+            names.update(node.input)
+            reachable.append(node)
+    return reversed(reachable)

@@ -1,6 +1,6 @@
-"""One system in a process of its own: started, run, stopped while others run, watched, its end explained.
+"""One system in a process of its own: starts, runs, stops and watches it, and explains how it ended.
 
-Speaks the protocol of `measure.protocol`. Knows nothing of rounds, ratios or reports.
+It speaks the protocol of `measure.protocol`.
 """
 
 import json
@@ -43,7 +43,8 @@ class Ended(Exception):
 
 @dataclass(frozen=True)
 class System:
-    """One thing to be measured: `spec` is what its worker gets (with `kind`), `worker` starts it."""
+    """One system to measure: its worker gets `spec` (with `kind`), and `worker` is the command that starts
+    it."""
 
     name: str
     worker: tuple[str, ...]
@@ -106,7 +107,7 @@ class Process:
             raise
 
     def run(self, shape: Shape, runs: int, *, watch: bool = False) -> Block:
-        """Run a shape; a `watch` reads its memory meanwhile, which costs a little time.
+        """Run a shape; `watch` reads the process's memory in the meantime, which costs a little time.
 
         Raises:
             Ended: it ended meanwhile.
@@ -115,13 +116,13 @@ class Process:
         before = clock(self._process.pid)
         with _watched(self._process.pid, watch) as peaks:
             self._send(request)
-            found = self._answer()
-        self.latest[shape] = found["seconds"][-1]
+            answer = self._answer()
+        self.latest[shape] = answer["seconds"][-1]
         return Block(
-            seconds=found["seconds"],
-            waited_s=found["waited_s"],
+            seconds=answer["seconds"],
+            waited_s=answer["waited_s"],
             foreign_s=foreign(before, clock(self._process.pid)),
-            memory={**found["memory"], **peaks},
+            memory={**answer["memory"], **peaks},
         )
 
     def vectors(self, texts: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
@@ -135,16 +136,16 @@ class Process:
 
     @property
     def ended(self) -> bool:
-        """Whether it has."""
+        """Whether the process has ended."""
         return self._process.poll() is not None
 
     def stop(self) -> None:
-        """Let it hold no CPU until it is awake."""
+        """Pause the process until `awake`."""
         self._process.send_signal(signal.SIGSTOP)
 
     @contextmanager
     def awake(self) -> Iterator["Process"]:
-        """Let it run within the block."""
+        """Let the process run within the block."""
         self._process.send_signal(signal.SIGCONT)
         try:
             yield self
@@ -152,7 +153,7 @@ class Process:
             self.stop()
 
     def close(self) -> None:
-        """End it, and what it has started."""
+        """End the process and its children."""
         self._kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout, self._errors):
@@ -174,7 +175,7 @@ class Process:
             raise self._end() from e
 
     def _answer(self) -> dict[str, Any]:
-        """The next line that it says; where that takes too long, it is ended and so says nothing more."""
+        """The process's next line; if it takes too long, the process is ended."""
         assert self._process.stdout
         timer = threading.Timer(self._limit, self._give_up)
         timer.start()
@@ -184,8 +185,8 @@ class Process:
             timer.cancel()
         if not line:
             raise self._end()
-        found: dict[str, Any] = json.loads(line)
-        return found
+        answer: dict[str, Any] = json.loads(line)
+        return answer
 
     def _give_up(self) -> None:
         self._late = True
@@ -204,9 +205,9 @@ class Process:
 
 
 def explained(status: int, errors: str) -> tuple[str, str]:
-    """Status and reason of an end, from the exit status (negative: a signal) and what was said on stderr."""
-    said = [line.strip() for line in errors.splitlines() if line.strip()]
-    last = _last_error(said)[:_MOST_CHARACTERS]
+    """Status and reason of how a process ended, from its exit status (negative: a signal) and its stderr."""
+    lines = [line.strip() for line in errors.splitlines() if line.strip()]
+    last = _last_error(lines)[:_MOST_CHARACTERS]
     if any(word in errors for word in _MEMORY_WORDS):
         return ("out of memory", last)
     if status == -signal.SIGKILL:
@@ -219,15 +220,15 @@ def explained(status: int, errors: str) -> tuple[str, str]:
     return ("crashed", f"exit status {status}; {last}")
 
 
-def _last_error(said: list[str]) -> str:
-    """The last line that tells an error; where a process of its own failed, that one's."""
-    errors = [line for line in said if _ERROR.search(line) and "CalledProcessError" not in line]
-    return (errors or said or ["it said nothing"])[-1]
+def _last_error(lines: list[str]) -> str:
+    """The last line that reports an error; if a child process failed, the child's."""
+    errors = [line for line in lines if _ERROR.search(line) and "CalledProcessError" not in line]
+    return (errors or lines or ["it said nothing"])[-1]
 
 
 @contextmanager
-def _watched(pid: int, wanted: bool) -> Iterator[dict[str, int]]:
-    """The most that a process held, anonymous and file-backed, while the block ran; kB."""
+def _watched(pid: int, enabled: bool) -> Iterator[dict[str, int]]:
+    """The peak memory of a process during the block, anonymous and file-backed, in kB."""
     peaks: dict[str, int] = {}
     done = threading.Event()
 
@@ -237,13 +238,13 @@ def _watched(pid: int, wanted: bool) -> Iterator[dict[str, int]]:
                 peaks[kind] = max(peaks.get(kind, 0), kilobytes)
 
     thread = threading.Thread(target=watch)
-    if wanted:
+    if enabled:
         thread.start()
     try:
         yield peaks
     finally:
         done.set()
-        if wanted:
+        if enabled:
             thread.join()
 
 

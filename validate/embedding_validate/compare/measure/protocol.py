@@ -1,8 +1,8 @@
-"""The process in which one system is measured: it opens one thing, runs it on request, and times it.
+"""The process in which one system is measured: it opens one system, runs it on request, and times it.
 
-Started by `measure.process` with a JSON object as its only argument; requests come as JSON lines on stdin and
-are answered on stdout, one line each. Needs numpy alone beside the system it runs, so that peers can be run
-by `serve` in environments of their own. Decides nothing about shapes, rounds or what is compared.
+`measure.process` starts it with a JSON object as its only argument; requests come as JSON lines on stdin and
+are answered on stdout, one line each. Besides the system that it runs it needs only numpy, so that `serve`
+can run peers in environments of their own. The caller decides on shapes and rounds.
 """
 
 import json
@@ -58,9 +58,9 @@ def serve(systems: dict[str, Open]) -> int:
 
 
 def _vector(run: Run, ids: list[int]) -> list[float]:
-    """Of one text's ids."""
-    found: list[float] = np.asarray(run(np.array([ids], np.int64))[0], np.float32).tolist()
-    return found
+    """The vector of one text's ids."""
+    vector: list[float] = np.asarray(run(np.array([ids], np.int64))[0], np.float32).tolist()
+    return vector
 
 
 def measure(run: Run, ids: Ids, request: dict[str, Any]) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def memory() -> dict[str, int]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of the packages that are imported, of those that decide about speed."""
+    """Versions of the imported packages that affect speed."""
     return {
         name: version(name) for name in _PACKAGES if _MODULES.get(name, name.replace("-", "_")) in sys.modules
     }

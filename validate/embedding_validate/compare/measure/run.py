@@ -1,7 +1,7 @@
-"""Measures the cases of a plan: a fresh process each, in turn with the reference case (A B A B).
+"""Measures the cases of a plan, each in a fresh process, in turn with the reference case (A B A B).
 
-Two processes are alive at a time and only one of them runs, so that a small board is enough. A case that ends
-badly becomes a row; each case is handed on as soon as it is there. Writes no file, prints nothing.
+Two processes are alive at a time and only one of them runs, so that a small board suffices. A case that fails
+becomes a row; each case is yielded as soon as it is measured.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -54,7 +54,7 @@ class Subject:
 
     @property
     def name(self) -> str:
-        """What reports call it."""
+        """Its name in reports."""
         return self.system.name
 
 
@@ -77,7 +77,7 @@ class Plan:
     texts: tuple[tuple[int, ...], ...] = ()
 
     def subject(self, name: str) -> Subject:
-        """The one of that name."""
+        """The subject of that name."""
         return next(s for s in self.subjects if s.name == name)
 
 
@@ -119,7 +119,7 @@ def _opening(plan: Plan, subject: Subject, threads: int, base: dict[str, Vectors
 
 
 def _vectors(process: Process, plan: Plan) -> list[Vectors]:
-    """Of the texts; none where they end it, which its cases will tell of."""
+    """The vectors of the texts; none if they end the process, which its cases will report."""
     try:
         return process.vectors(plan.texts)
     except Ended:
@@ -129,28 +129,28 @@ def _vectors(process: Process, plan: Plan) -> list[Vectors]:
 def _accuracy(
     plan: Plan, subject: Subject, vectors: list[Vectors], base: dict[str, Vectors]
 ) -> Accuracy | None:
-    """Least and mean cosine to the base over the texts; 0 for vectors of another size, or with NaN."""
+    """Smallest and mean cosine to the base over the texts; 0 for vectors of another size, or with NaN."""
     if subject.name == plan.base and vectors:
         base[TEXTS] = np.stack(vectors)
     if not vectors or TEXTS not in base:
         return None
-    found = [
+    raw = [
         metrics.cosine(a, b) if a.shape == b.shape else 0.0 for a, b in zip(vectors, base[TEXTS], strict=True)
     ]
-    cosines = [c if np.isfinite(c) else 0.0 for c in found]
+    cosines = [c if np.isfinite(c) else 0.0 for c in raw]
     return Accuracy(len(cosines), round(min(cosines), 6), round(float(np.mean(cosines)), 6))
 
 
 def _prepared(subject: Subject) -> Iterator[Path]:
-    """The files in the cache that a system has been given."""
+    """The files in a system's cache folder."""
     if folder := subject.environment.get("XDG_CACHE_HOME"):
         yield from (path for path in Path(folder).rglob("*") if path.is_file())
 
 
 def cases(plan: Plan, done: set[str], silent: set[str], progress: Progress) -> Iterator[Case]:
-    """Measure every case, those whose key is in `done` left out.
+    """Measure every case, except those whose key is in `done`.
 
-    A system in `silent` is not asked; one that does not answer is not asked again on that number of threads.
+    Systems in `silent` are skipped; one that does not answer is not run again on that number of threads.
     """
     for threads in plan.threads:
         hung = set(silent)
@@ -164,14 +164,14 @@ def cases(plan: Plan, done: set[str], silent: set[str], progress: Progress) -> I
                         yield replace(case, status=NO_ANSWER, reason="not asked again")
                         continue
                     progress(case.key)
-                    found = _measured(plan, subject, case, reference)
-                    if found.status == NO_ANSWER:
+                    measured = _measured(plan, subject, case, reference)
+                    if measured.status == NO_ANSWER:
                         hung.add(subject.name)
-                    yield found
+                    yield measured
 
 
 def alone(plan: Plan, subjects: Sequence[Subject], done: set[str], progress: Progress) -> Iterator[Case]:
-    """Measure other subjects at the plan's shapes, on one thread and beside nothing."""
+    """Measure other subjects at the plan's shapes, on one thread and without a reference."""
     for subject in subjects:
         for shape in plan.shapes:
             case = Case(subject.name, 1, shape.batch, shape.tokens, "", started=_now())
@@ -181,7 +181,7 @@ def alone(plan: Plan, subjects: Sequence[Subject], done: set[str], progress: Pro
 
 
 class _Reference:
-    """The reference case's process for one number of threads, restarted where it has ended."""
+    """The reference case's process for one number of threads; it is restarted if it has ended."""
 
     def __init__(self, plan: Plan, threads: int) -> None:
         self._plan, self._threads = plan, threads
@@ -189,7 +189,7 @@ class _Reference:
         self._silent = False
 
     def process(self) -> Process | None:
-        """A stopped process; None where it does not start, or did not answer before."""
+        """A stopped process; None if it does not start, or did not answer earlier."""
         if self._process is None and not self._silent:
             try:
                 self._process = _process(self._plan, self._plan.subject(self._plan.reference), self._threads)
@@ -200,19 +200,19 @@ class _Reference:
         return self._process
 
     def ended(self, end: Ended) -> None:
-        """Note how it ended."""
+        """Record how the process ended."""
         self._silent = end.status == NO_ANSWER
         self.close()
 
     def close(self) -> None:
-        """End it."""
+        """End the process."""
         if self._process:
             self._process.close()
         self._process = None
 
 
 def _measured(plan: Plan, subject: Subject, case: Case, reference: _Reference | None) -> Case:
-    """A case in a fresh process; how it ended where it did."""
+    """Measure a case in a fresh process; if the process ends, the case says how."""
     shape = Shape(case.batch, case.tokens)
     try:
         with _process(plan, subject, case.threads) as process:
@@ -232,7 +232,7 @@ def _measured(plan: Plan, subject: Subject, case: Case, reference: _Reference | 
 
 
 def _beside(plan: Plan, own: Process, reference: _Reference | None, case: Case) -> Case:
-    """In turn with the reference; without a ratio where that does not run this shape."""
+    """Measure in turn with the reference; without a ratio if the reference does not run this shape."""
     if reference is not None and (other := reference.process()) is not None:
         try:
             return _attempts(plan, own, other, case)
@@ -244,7 +244,7 @@ def _beside(plan: Plan, own: Process, reference: _Reference | None, case: Case) 
 
 
 def _attempts(plan: Plan, own: Process, reference: Process, case: Case) -> Case:
-    """Rounds, again where something disturbed them; of several attempts the least disturbed."""
+    """Measure rounds, again if something disturbed them, and keep the least disturbed attempt."""
     tried: list[Rounds] = []
     while not tried or again(tried, case):
         tried.append(_rounds(plan, own, reference, case))
@@ -293,14 +293,14 @@ def _awake(process: Process, shape: Shape, runs: int) -> Block:
 def _memory(opened: Mapping[str, Any], first: Block) -> dict[str, int]:
     """kB: before loading, after it, the peaks of the first run, and the process's own peak."""
     before, loaded, run = opened["memory_before"], opened["memory"], first.memory
-    found = {
+    values = {
         "anonymous_before": before.get("RssAnon"),
         "anonymous_loaded": loaded.get("RssAnon"),
         "anonymous_peak": max(run.get("PeakAnon", 0), run.get("RssAnon", 0)) or None,
         "file_peak": max(run.get("PeakFile", 0), run.get("RssFile", 0)) or None,
         "peak": run.get("VmHWM"),
     }
-    return {name: kilobytes for name, kilobytes in found.items() if kilobytes is not None}
+    return {name: kilobytes for name, kilobytes in values.items() if kilobytes is not None}
 
 
 def _process(plan: Plan, subject: Subject, threads: int, patience: int = 1) -> Process:

@@ -1,7 +1,6 @@
-"""What the bytes of a graph's files are for: table, attention, feed-forward, Dense, and the rest.
+"""The bytes of a graph's files by part: table, attention, feed-forward, Dense, and the rest.
 
-Reads either format, where the package that knows it is installed (`onnx`, of the extra `export`, or
-ai-edge-litert). Opens no graph for running.
+It reads either format if the package for it is installed (`onnx`, of the extra `export`, or ai-edge-litert).
 """
 
 import mmap
@@ -15,17 +14,17 @@ REST = "rest"
 
 
 def by_part(graph: BundleGraph) -> dict[str, int] | None:
-    """Bytes of each part of a graph's files; None where its reader is not installed.
+    """Bytes of each part of a graph's files; None if its reader is not installed.
 
-    The rest is what no weight's own bytes account for: norms, constants, structure, conversion tables.
+    The rest is everything other than the weights' own bytes: norms, constants, structure, conversion tables.
     """
     try:
-        found = list((_onnx if graph.graph.format == "onnx" else _litert)(graph.path))
+        weights = list((_onnx if graph.graph.format == "onnx" else _litert)(graph.path))
     except ImportError:
         return None
     architecture = ARCHITECTURES[graph.manifest.architecture.model_type]
     sizes = dict.fromkeys(("table", "attention", "feed-forward", "Dense"), 0)
-    for name, size in found:
+    for name, size in weights:
         part = "head" if name.startswith("dense.") else architecture.part_of(name)
         if part is not None:
             label = "Dense" if part == "head" else part
@@ -42,7 +41,7 @@ def _onnx(path: Path) -> Iterator[tuple[str, int]]:
 
 
 def _litert(path: Path) -> Iterator[tuple[str, int]]:
-    """Each buffer once: signatures share them."""
+    """Names and sizes of buffers, each once, because signatures share them."""
     from ai_edge_litert import schema_py_generated as schema
 
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapping:
@@ -52,6 +51,6 @@ def _litert(path: Path) -> Iterator[tuple[str, int]]:
             for tensor in (graph.Tensors(i) for i in range(graph.TensorsLength())):
                 names.setdefault(tensor.Buffer(), tensor.Name().decode())
         for buffer, name in names.items():
-            found = model.Buffers(buffer)
-            yield name, found.Size() or found.DataLength()
-        del model, graph, tensor, found  # they hold the mapping open
+            data = model.Buffers(buffer)
+            yield name, data.Size() or data.DataLength()
+        del model, graph, tensor, data  # they hold the mapping open

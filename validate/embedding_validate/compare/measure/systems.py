@@ -1,6 +1,6 @@
-"""What `compare-embedding` compares: the graphs of bundles, PyTorch on the checkpoint, and peers.
+"""The systems that `compare-embedding` compares: the graphs of bundles, PyTorch on the checkpoint, and peers.
 
-Says for each how it is started, which files it reads and what is known of it; starts nothing.
+It says for each how to start it, which files it reads and what is known about it.
 """
 
 import importlib.util
@@ -43,7 +43,7 @@ _WEIGHTS = ("*.safetensors", "*/*.safetensors")
 
 @dataclass(frozen=True)
 class Candidate:
-    """A system to be measured, and what `compare.json` says of it besides measurements."""
+    """A system to measure, and its entry in `compare.json` besides measurements."""
 
     subject: Subject
     about: SystemEntry
@@ -51,7 +51,8 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened manifest and what to call its graphs: nothing where there is but one bundle."""
+    """A bundle's manifest, and the prefix of its graphs' names, which is empty if there is only one
+    bundle."""
 
     path: Path
     manifest: Manifest
@@ -68,10 +69,11 @@ class Bundle:
 
 
 def read_bundles(paths: Sequence[Path]) -> list[Bundle]:
-    """The bundles, checked to be of one vocabulary so that the same ids can be run through all.
+    """The bundles, checked to have the same vocabulary so that the same ids can run through all.
 
     Raises:
-        BundleError: one of them is none.  InputError: two of one name, or of different vocabularies.
+        BundleError: one of them is not a bundle.
+        InputError: two have the same name, or different vocabularies.
     """
     manifests = [load_manifest(path) for path in paths]
     names = [path.resolve().name for path in paths]
@@ -83,11 +85,11 @@ def read_bundles(paths: Sequence[Path]) -> list[Bundle]:
             "them one by one and put the results together with --merge."
         )
     prefixes = ["" if len(paths) == 1 else f"{name} " for name in names]
-    return [Bundle(*found) for found in zip(paths, manifests, prefixes, strict=True)]
+    return [Bundle(*fields) for fields in zip(paths, manifests, prefixes, strict=True)]
 
 
 def of_bundles(bundles: Sequence[Bundle], keys: Sequence[str] | None, cache: Path) -> list[Candidate]:
-    """Every graph, or those whose key (`onnx/int8`) is asked for.
+    """Every graph, or those whose key (`onnx/int8`) is requested.
 
     Raises:
         InputError: a key that no bundle has.
@@ -103,8 +105,8 @@ def of_bundles(bundles: Sequence[Bundle], keys: Sequence[str] | None, cache: Pat
     ]
 
 
-def _graph(bundle: Bundle, asked: BundleGraph, cache: Path) -> Candidate:
-    graph, sizes, parity = asked.graph, asked.sizes, _parity(asked)
+def _graph(bundle: Bundle, bundle_graph: BundleGraph, cache: Path) -> Candidate:
+    graph, sizes, parity = bundle_graph.graph, bundle_graph.sizes, _parity(bundle_graph)
     spec = {
         "kind": "bundle",
         "bundle": str(bundle.path),
@@ -112,7 +114,7 @@ def _graph(bundle: Bundle, asked: BundleGraph, cache: Path) -> Candidate:
         "precision": graph.precision,
         "allow_failed": parity.status == "failed",
     }
-    name, tokenizer = bundle.named(asked), bundle.manifest.tokenizer.file
+    name, tokenizer = bundle.named(bundle_graph), bundle.manifest.tokenizer.file
     subject = Subject(
         System(name, _WORKER, spec),
         tuple(bundle.path / n for n in (*sizes, tokenizer)),
@@ -129,39 +131,39 @@ def _graph(bundle: Bundle, asked: BundleGraph, cache: Path) -> Candidate:
         files=sizes,
         bytes=sum(sizes.values()),
         tokenizer_bytes=bundle.manifest.files[tokenizer].size,
-        parts=by_part(asked),
+        parts=by_part(bundle_graph),
         buckets=graph.buckets,
         parity=parity,
     )
     return Candidate(subject, about)
 
 
-def _parity(asked: BundleGraph) -> ReportVerdict | ManifestVerdict:
-    """The verdict in `parity.json` where that is about this very graph, else the manifest's."""
-    graph = asked.graph
+def _parity(bundle_graph: BundleGraph) -> ReportVerdict | ManifestVerdict:
+    """The verdict in `parity.json` if that describes exactly this graph, else the manifest's."""
+    graph = bundle_graph.graph
     try:
-        found = json.loads((asked.folder / PARITY).read_text(encoding="utf-8"))["graphs"][graph.key]
-        if found["variant_id"] == graph.variant_id:
+        entry = json.loads((bundle_graph.folder / PARITY).read_text(encoding="utf-8"))["graphs"][graph.key]
+        if entry["variant_id"] == graph.variant_id:
             return ReportVerdict(
                 from_="parity.json",
-                status=found["status"],
-                reason=found["reason"],
-                texts=found["texts"],
-                cosine_min=(found["cosine"] or {}).get("minimum"),
-                cosine_mean=(found["cosine"] or {}).get("mean"),
-                max_abs_error=(found["max_abs_error"] or {}).get("maximum"),
+                status=entry["status"],
+                reason=entry["reason"],
+                texts=entry["texts"],
+                cosine_min=(entry["cosine"] or {}).get("minimum"),
+                cosine_mean=(entry["cosine"] or {}).get("mean"),
+                max_abs_error=(entry["max_abs_error"] or {}).get("maximum"),
             )
     except (OSError, ValueError, KeyError, TypeError):
         pass  # the manifest has a verdict too
-    said = graph.parity
+    verdict = graph.parity
     return ManifestVerdict(
         from_="manifest.json",
-        status=said.status,
-        reason=said.reason,
-        texts=said.texts,
-        cosine_min=said.cosine_min,
-        max_abs_error=said.max_abs_error,
-        floors=said.floors,
+        status=verdict.status,
+        reason=verdict.reason,
+        texts=verdict.texts,
+        cosine_min=verdict.cosine_min,
+        max_abs_error=verdict.max_abs_error,
+        floors=verdict.floors,
     )
 
 
@@ -197,18 +199,18 @@ def torch(checkpoint: str, dtype: str, longest: int) -> Candidate:
     return Candidate(Subject(System(name, _WORKER, spec), files), about)
 
 
-def peer(asked: str, checkpoint: str | None, bundle: Bundle) -> Candidate:
+def peer(argument: str, checkpoint: str | None, bundle: Bundle) -> Candidate:
     """`NAME=PYTHON=SCRIPT`: a worker script run by the Python of an environment of its own.
 
-    What it converts it keeps beside that environment, per checkpoint; `size_of` sums it up later.
+    Converted files are kept beside that environment, per checkpoint; `size_of` adds up their sizes later.
 
     Raises:
         InputError: anything else.
     """
-    name, _, command = asked.partition("=")
+    name, _, command = argument.partition("=")
     python, _, script = command.partition("=")
     if not Path(python).is_file() or not Path(script).is_file():
-        raise InputError(f"--peer is {asked!r}; expected NAME=PYTHON=SCRIPT with two files that exist.")
+        raise InputError(f"--peer is {argument!r}; expected NAME=PYTHON=SCRIPT with two files that exist.")
     # Not resolved: a virtual environment's python is a link to another one's.
     folder = Path(python).absolute().parents[1] / f"converted-{bundle.manifest.source.weights_sha256[:12]}"
     environment = {"PYTHONPATH": str(_PACKAGES), "XDG_CACHE_HOME": str(folder)}
@@ -224,7 +226,8 @@ def peer(asked: str, checkpoint: str | None, bundle: Bundle) -> Candidate:
 
 
 def size_of(candidate: Candidate) -> Size:
-    """Bytes of the files that it opens; a peer's are those it has made by now, which begin with its name."""
+    """Bytes of the files that a system opens; a peer's are those that it has made by now, which begin with
+    its name."""
     about = candidate.about
     if not isinstance(about, PeerEntry):
         return Size(about.bytes, about.files)
@@ -241,20 +244,21 @@ def tokenizer(bundle: Bundle) -> Subject:
 
 
 def texts(bundles: Sequence[Bundle], own: Sequence[str]) -> tuple[tuple[int, ...], ...]:
-    """Token ids of the texts that accuracy is measured on: the package's, and the first of the user's own.
+    """Token ids of the texts on which accuracy is measured: the package's, and the first of the user's own.
 
-    Cut to what every graph and peer takes at little cost.
+    They are truncated to a length that every graph and peer can run at little cost.
     """
     path, info = bundles[0].path, bundles[0].manifest.tokenizer
     opened = open_tokenizer(path, info, verify=False)
     buckets = [max(g.buckets) for b in bundles for g in b.manifest.graphs if g.buckets]
     longest = min([_MOST_TOKENS, *buckets, *(b.manifest.max_seq_length for b in bundles)])
-    wanted = [t.text for t in packaged()] + list(own[:_MOST_OWN])
-    return tuple(dict.fromkeys(tuple(map(int, opened.encode(text, longest))) for text in wanted))
+    sample = [t.text for t in packaged()] + list(own[:_MOST_OWN])
+    return tuple(dict.fromkeys(tuple(map(int, opened.encode(text, longest))) for text in sample))
 
 
 def first_choice(candidates: Sequence[Candidate]) -> str:
-    """The name of the reference case: what the runtime would take of the first bundle, else the first."""
+    """The name of the reference case: the graph that the runtime would choose in the first bundle, else the
+    first."""
     ours = [c.about for c in candidates if isinstance(c.about, GraphEntry)]
     for precision in PRECISION_ORDER:
         for format in FORMAT_ORDER:
@@ -265,7 +269,7 @@ def first_choice(candidates: Sequence[Candidate]) -> str:
 
 
 def most_exact(candidates: Sequence[Candidate]) -> str:
-    """The name of the accuracy's base: PyTorch in fp32, else the graph of most bits, else the first."""
+    """The name of the accuracy's base: PyTorch in fp32, else the graph with the most bits, else the first."""
     if any(c.subject.name == _TORCH_FP32 for c in candidates):
         return _TORCH_FP32
     for precision in _MOST_BITS_FIRST:
@@ -280,7 +284,7 @@ def _files(start: Path) -> list[Path]:
 
 
 def require_torch() -> None:
-    """Refuse early what `torch` needs and is not there.
+    """Raise early if the packages that `torch` needs are missing.
 
     Raises:
         InputError: sentence-transformers is not installed.

@@ -1,7 +1,6 @@
-"""The processes of `compare-embedding`: a bundle's graph of any format, its tokenizer alone, the int8 graph
-with one scale per tensor, or PyTorch.
+"""The worker processes of `compare-embedding`: a graph, a tokenizer, the per-tensor int8 graph, or PyTorch.
 
-Served by `measure.protocol.serve`; needs numpy and the graph's engine alone, PyTorch only for `torch`.
+`measure.protocol.serve` runs them. They need only numpy and the graph's engine; `torch` also needs PyTorch.
 """
 
 import itertools
@@ -42,7 +41,7 @@ def bundle(spec: dict[str, Any]) -> Callable[[], Run]:
 
 
 def tokenizer(spec: dict[str, Any]) -> Callable[[], Run]:
-    """A bundle's tokenizer on texts of the asked number of tokens; its vectors are empty."""
+    """A bundle's tokenizer on texts of the requested number of tokens; its vectors are empty."""
 
     def load() -> Run:
         path = Path(spec["bundle"])
@@ -64,7 +63,7 @@ def tokenizer(spec: dict[str, Any]) -> Callable[[], Run]:
 
 
 def text_of(opened: Tokenizer, tokens: int, words: Iterator[str]) -> str:
-    """A text of words that has at least `tokens` tokens, and hardly more."""
+    """A text of words with at least `tokens` tokens, and hardly more."""
     text = next(words)
     while (have := len(opened.encode(text))) < tokens:
         # A word is more than half a token, so this never goes far past the end.
@@ -111,8 +110,8 @@ def torch(spec: dict[str, Any]) -> Callable[[], Run]:
         def run(ids: Ids) -> NDArray[np.float32]:
             tensor = library.from_numpy(ids)
             with library.inference_mode():
-                found = model({"input_ids": tensor, "attention_mask": library.ones_like(tensor)})
-            vectors: NDArray[np.float32] = found["sentence_embedding"].float().numpy()
+                outputs = model({"input_ids": tensor, "attention_mask": library.ones_like(tensor)})
+            vectors: NDArray[np.float32] = outputs["sentence_embedding"].float().numpy()
             return vectors
 
         return run
@@ -121,11 +120,11 @@ def torch(spec: dict[str, Any]) -> Callable[[], Run]:
 
 
 def _words() -> Iterator[str]:
-    """Words of the package's texts without end, in an order that is the same everywhere."""
-    found = [w for t in texts.packaged() if t.script == _SCRIPT for w in t.text.split()]
+    """An endless stream of words of the package's texts, in an order that is the same everywhere."""
+    words = [w for t in texts.packaged() if t.script == _SCRIPT for w in t.text.split()]
     rng = np.random.default_rng(0)
     while True:
-        yield from (found[i] for i in rng.permutation(len(found)))
+        yield from (words[i] for i in rng.permutation(len(words)))
 
 
 if __name__ == "__main__":

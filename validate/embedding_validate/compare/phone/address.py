@@ -40,8 +40,8 @@ class Door:
         return any(_same(cookie, each) for each in self._guests)
 
 
-def _same(shown: str, known: str) -> bool:
-    return hmac.compare_digest(shown.encode(), known.encode())
+def _same(shown: str, expected: str) -> bool:
+    return hmac.compare_digest(shown.encode(), expected.encode())
 
 
 def shown_host(host: str) -> str:
@@ -59,8 +59,8 @@ def shown_host(host: str) -> str:
 def is_loopback(host: str) -> bool:
     """Whether only this machine reaches a host."""
     try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        addresses = [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
+        entries = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        addresses = [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in entries]
     except OSError:
         return False
     return all(address.is_loopback for address in addresses)
@@ -87,6 +87,6 @@ def certificate(host: str, folder: Path) -> Path:
         import trustme
     except ImportError as e:
         raise EngineError("--https needs trustme: pip install 'embedding-edge[phone]'.") from e
-    found = folder / "certificate.pem"
-    trustme.CA().issue_cert(host).private_key_and_cert_chain_pem.write_to_path(str(found))
-    return found
+    file = folder / "certificate.pem"
+    trustme.CA().issue_cert(host).private_key_and_cert_chain_pem.write_to_path(str(file))
+    return file

@@ -84,8 +84,8 @@ class Pages:
         async def guarded(request: Request) -> Response:
             if not self._known(request):
                 return PlainTextResponse(_NOT_LET_IN, 403)
-            found: Response = await answer(request)
-            return found
+            response: Response = await answer(request)
+            return response
 
         return guarded
 
@@ -99,10 +99,10 @@ class Pages:
             # A guest's reload of the link, which the browser may have kept.
             return RedirectResponse("/", 303) if self._known(request) else PlainTextResponse(_NOT_LET_IN, 403)
         self._entered()
-        found = RedirectResponse("/", 303)
+        response = RedirectResponse("/", 303)
         secure = request.url.scheme == "https"
-        found.set_cookie(COOKIE, cookie, httponly=True, samesite="strict", secure=secure)
-        return found
+        response.set_cookie(COOKIE, cookie, httponly=True, samesite="strict", secure=secure)
+        return response
 
     async def _part(self, request: Request) -> Response:
         return _part(request.path_params["name"])
@@ -112,10 +112,10 @@ class Pages:
         parts = request.path_params["name"].split("/")
         named = 2 if parts[0].startswith("@") else 1
         package, name = "/".join(parts[:named]), "/".join(parts[named:])
-        found = engines.file(self._packages, package, name)
-        if found is not None and found.suffix == ".js":
-            return Response(engines.with_addresses(found), media_type=engines.KINDS[".js"])
-        return _file(found, engines.KINDS.get(Path(name).suffix, ""))
+        file = engines.file(self._packages, package, name)
+        if file is not None and file.suffix == ".js":
+            return Response(engines.with_addresses(file), media_type=engines.KINDS[".js"])
+        return _file(file, engines.KINDS.get(Path(name).suffix, ""))
 
     async def _bundle(self, request: Request) -> Response:
         return _file(self._plan.path(request.path_params["name"]), "application/octet-stream")
@@ -142,10 +142,10 @@ class Pages:
 def _part(name: str) -> Response:
     """A part of the page."""
     kind = _KINDS.get(Path(name).suffix)
-    found = resources.files(__package__).joinpath("page", name)
-    if kind is None or not found.is_file():
+    data = resources.files(__package__).joinpath("page", name)
+    if kind is None or not data.is_file():
         return PlainTextResponse(f"There is no {name}.", 404)
-    return Response(found.read_bytes(), media_type=kind)
+    return Response(data.read_bytes(), media_type=kind)
 
 
 def _file(path: Path | None, kind: str) -> Response:

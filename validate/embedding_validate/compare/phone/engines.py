@@ -30,8 +30,8 @@ def folder() -> Path:
 
 def versions() -> dict[str, str]:
     """The pinned version of each package."""
-    found: dict[str, str] = json.loads(_pin("package.json"))["dependencies"]
-    return found
+    pins: dict[str, str] = json.loads(_pin("package.json"))["dependencies"]
+    return pins
 
 
 def require() -> Path:
@@ -40,13 +40,13 @@ def require() -> Path:
     Raises:
         EngineError: they have not been fetched.
     """
-    found = folder() / "node_modules"
-    if missing := [name for name in PACKAGES if not (found / name / "package.json").is_file()]:
+    modules = folder() / "node_modules"
+    if missing := [name for name in PACKAGES if not (modules / name / "package.json").is_file()]:
         raise EngineError(
-            f"The page runs graphs with {' and '.join(missing)}, from npm, and {found} has none. Fetch it "
+            f"The page runs graphs with {' and '.join(missing)}, from npm, and {modules} has none. Fetch it "
             f"once with: {FETCH} (needs npm and a network; the folder can be copied from another machine)."
         )
-    return found
+    return modules
 
 
 def fetch() -> Path:
@@ -68,8 +68,8 @@ def fetch() -> Path:
         command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
         done = subprocess.run(command, cwd=made, capture_output=True, text=True, errors="replace")
         if done.returncode:
-            said = " ".join((done.stderr or done.stdout).strip().splitlines()[-_LAST_LINES:])
-            raise EngineError(f"npm could not fetch the packages ({said or 'no reason'}).")
+            reason = " ".join((done.stderr or done.stdout).strip().splitlines()[-_LAST_LINES:])
+            raise EngineError(f"npm could not fetch the packages ({reason or 'no reason'}).")
         if place.exists():
             shutil.rmtree(place)
         made.rename(place)
@@ -81,8 +81,8 @@ def file(packages: Path, package: str, name: str) -> Path | None:
     if package not in PACKAGES or Path(name).suffix not in KINDS:
         return None
     inside = (packages / package).resolve()
-    found = (inside / name).resolve()
-    return found if found.is_relative_to(inside) and found.is_file() else None
+    path = (inside / name).resolve()
+    return path if path.is_relative_to(inside) and path.is_file() else None
 
 
 def with_addresses(path: Path) -> str:

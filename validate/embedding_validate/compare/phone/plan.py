@@ -50,19 +50,19 @@ class Plan:
             "graphs": [self._graph(graph) for graph in self.graphs],
         }
 
-    def _graph(self, chosen: BundleGraph) -> dict[str, Any]:
-        graph = chosen.graph
+    def _graph(self, bundle_graph: BundleGraph) -> dict[str, Any]:
+        graph = bundle_graph.graph
         return {
             "key": graph.key,
             "format": graph.format,
             "files": [
-                {"name": Path(name).name, "url": f"/bundle/{name}", "size": chosen.sizes[name]}
-                for name in self.files(chosen)
+                {"name": Path(name).name, "url": f"/bundle/{name}", "size": bundle_graph.sizes[name]}
+                for name in self.files(bundle_graph)
             ],
             "buckets": graph.buckets,
             "pad_id": self.manifest.tokenizer.pad_id,
-            "lengths": [n for n in self.lengths if n <= chosen.max_length],
-            "tolerance": self.tolerance(chosen),
+            "lengths": [n for n in self.lengths if n <= bundle_graph.max_length],
+            "tolerance": self.tolerance(bundle_graph),
             "golden": [{"ids": g.ids, "vector": g.vector.tolist()} for g in graph.golden],
         }
 
@@ -77,15 +77,15 @@ def choose(folder: Path, manifest: Manifest, keys: Sequence[str] | None) -> tupl
     have = {graph.key for graph in graphs}
     if unknown := set(keys or ()) - have:
         raise InputError(f"No graph {', '.join(sorted(unknown))}; there are {', '.join(sorted(have))}.")
-    chosen = [g for g in graphs if g.key in keys] if keys else _first_choices(graphs)
-    if bare := [g.key for g in chosen if not g.graph.golden]:
+    choices = [g for g in graphs if g.key in keys] if keys else _first_choices(graphs)
+    if bare := [g.key for g in choices if not g.graph.golden]:
         raise InputError(f"{', '.join(bare)} has no golden vectors to compare with. Export the bundle again.")
-    return tuple(chosen)
+    return tuple(choices)
 
 
 def _first_choices(graphs: Sequence[BundleGraph]) -> list[BundleGraph]:
     order = [*default_precisions(g.graph for g in graphs), "int4"]
-    found: dict[str, BundleGraph] = {}
+    by_format: dict[str, BundleGraph] = {}
     for graph in sorted(graphs, key=lambda g: order.index(g.graph.precision)):
-        found.setdefault(graph.graph.format, graph)
-    return list(found.values())
+        by_format.setdefault(graph.graph.format, graph)
+    return list(by_format.values())

@@ -1,1 +1,1 @@
-"""A comparison shown: page, Markdown, README's table."""
+"""Presents a comparison: page, Markdown, README's table."""

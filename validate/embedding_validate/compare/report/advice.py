@@ -1,4 +1,4 @@
-"""Which file to take, in plain words: a pure function of a run of `compare.json`."""
+"""Recommends which file to use, in plain words: a pure function of a run of `compare.json`."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ _AS_FAST = 1.1
 class Choice:
     """One of our graphs at one shape: bytes on the disk, milliseconds, kB of its own memory.
 
-    `coarse` is 0 where vectors are the model's in all but detail, 1 where more is lost; `doubts` are what
-    must be said of it first.
+    `coarse` is 0 if vectors are the model's in all but detail, 1 if more is lost; `doubts` must be stated
+    before it is recommended.
     """
 
     system: str
@@ -30,47 +30,48 @@ class Choice:
 def recommendation(run: Run) -> list[str]:
     """Sentences, one for each class of length and each limit of size at which the answer changes.
 
-    Only our graphs are recommended, and none that is wrong; 4-bit ones with what they lose. One that nobody
-    has compared, or whose figures were all disturbed, is taken where there is no other, and says so first.
+    Only our graphs are recommended, and none that is wrong; 4-bit ones with their loss. A graph that has not
+    been compared, or whose figures were all disturbed, is recommended only if there is no other, and that is
+    stated first.
     """
     threads = max(run.plan.threads)
-    found = []
+    sentences = []
     for shape, words in _shapes(run):
         for limit, choice in _by_limit(_choices(run, threads, shape)):
             within = f"≤ {_megabytes(limit)}" if limit is not None else "any size"
             doubts = " and ".join(choice.doubts)
-            found.append(
+            sentences.append(
                 f"{f'{doubts[0].upper()}{doubts[1:]}. ' if doubts else ''}"
                 f"For {within} and {words} take {choice.system}: {_megabytes(choice.size)} with its "
                 f"tokenizer, {number(choice.milliseconds)} ms on {threads} thread{'s' if threads > 1 else ''}"
                 f"{_memory(choice)}{_loss(run, choice.system)}."
             )
-    return found
+    return sentences
 
 
 def _shapes(run: Run) -> Iterator[tuple[str, str]]:
     """Single texts: the shape nearest to a query, to a passage, and the longest."""
     lengths = sorted(int(s) for s in run.plan.shapes if s.isdigit())
-    wanted = {min(lengths, key=lambda n: abs(n - goal)): None for goal in (64, 512)} if lengths else {}
-    for tokens in sorted({*wanted, *lengths[-1:]}):
+    nearest = {min(lengths, key=lambda n: abs(n - goal)): None for goal in (64, 512)} if lengths else {}
+    for tokens in sorted({*nearest, *lengths[-1:]}):
         kind = "queries" if tokens <= 128 else "passages" if tokens <= 512 else "long texts"
         yield str(tokens), f"{kind} of up to {tokens} tokens"
 
 
 def _choices(run: Run, threads: int, shape: str) -> list[Choice]:
-    found = []
+    choices = []
     for name in figures.systems(run):
         case, size = figures.case(run, name, threads, shape), figures.disk_bytes(run, name)
         ours = isinstance(figures.about(run, name), GraphEntry) and figures.wrong(run, name) is None
         if ours and size and case and case.median_ms is not None:
             memory = case.memory.get("anonymous_peak")
             coarse, doubts = figures.coarseness(run, name), tuple(figures.doubts(run, name))
-            found.append(Choice(name, size, case.median_ms, memory, coarse, doubts))
-    return sorted(found, key=lambda c: c.size)
+            choices.append(Choice(name, size, case.median_ms, memory, coarse, doubts))
+    return sorted(choices, key=lambda c: c.size)
 
 
 def _by_limit(choices: list[Choice]) -> Iterator[tuple[int | None, Choice]]:
-    """From the smallest limit up, what to take; a limit is the round number above the file's size."""
+    """The choices from the smallest size limit up; a limit is the round number above the file's size."""
     by_limit: dict[int | None, Choice] = {}
     for i, choice in enumerate(choices):
         best = _best(choices[: i + 1])
@@ -80,8 +81,8 @@ def _by_limit(choices: list[Choice]) -> Iterator[tuple[int | None, Choice]]:
 
 
 def _best(choices: list[Choice]) -> Choice:
-    """Of the most accurate kind the fastest, or a smaller one that is about as fast; what is in doubt only
-    where nothing else is of that kind."""
+    """The fastest graph of the most accurate kind, or a smaller one that is about as fast; a doubtful one
+    only if that kind has no other."""
     kind = [c for c in choices if c.coarse == min(c.coarse for c in choices)]
     kind = [c for c in kind if not c.doubts] or kind
     fastest = min(c.milliseconds for c in kind)
@@ -93,7 +94,7 @@ def _memory(choice: Choice) -> str:
 
 
 def _loss(run: Run, system: str) -> str:
-    """Words on accuracy where there is something to say."""
+    """A clause on accuracy, if there is something to say."""
     least = figures.cosine(run, system)
     if least is not None and figures.coarseness(run, system) and system != run.plan.base:
         return f"; mind its accuracy, cosine down to {least:.3f} here"

@@ -19,11 +19,11 @@ def times_of(case: BrowserCase, tokens: int) -> BrowserTimes | None:
 
 def series(run: BrowserRun) -> dict[str, list[tuple[float, float]]]:
     """(tokens, median ms) of each case that has two lengths or more."""
-    found = {
+    by_case = {
         case.name: [(float(t.tokens), t.median_ms) for t in case.times if t.median_ms is not None]
         for case in run.cases
     }
-    return {name: points for name, points in found.items() if len(points) > 1}
+    return {name: points for name, points in by_case.items() if len(points) > 1}
 
 
 def verdict(case: BrowserCase) -> str:
@@ -37,16 +37,16 @@ def verdict(case: BrowserCase) -> str:
 def about(run: BrowserRun) -> str:
     """The device and its browser, in a sentence or two."""
     machine = run.machine
-    known = [
+    facts = [
         f"{machine.cores} cores" if machine.cores else "",
         f"at least {machine.memory_gb:g} GB of memory" if machine.memory_gb else "",
         f"WebGPU: {machine.webgpu}" if machine.webgpu else "no WebGPU",
         "" if machine.isolated else "not cross-origin isolated, so one thread",
     ]
-    said = f"; it says: {', '.join(k for k in known if k)}"
+    words = f"; it says: {', '.join(k for k in facts if k)}"
     versions = ", ".join(f"{name} {version}" for name, version in run.versions.items())
     bundle = f"{run.bundle}, whose weights are random" if run.random_weights else run.bundle
-    return f"Measured in a browser ({machine.agent}{said}) by {versions}, on {bundle}, {run.started}."
+    return f"Measured in a browser ({machine.agent}{words}) by {versions}, on {bundle}, {run.started}."
 
 
 def heap_megabytes(case: BrowserCase) -> float | None:

@@ -1,4 +1,4 @@
-"""What a corpus says, as Markdown. Computes no figure that `compare.json` does not hold."""
+"""The results on a corpus as Markdown; all figures come from `compare.json`."""
 
 from embedding_validate.compare.document.document import CorpusCost, CorpusRun
 from embedding_validate.compare.report.grid import NONE, grid, number
@@ -8,40 +8,39 @@ from embedding_validate.measures.ranking import TOP_K
 MILLION = 1_000_000
 
 
-def markdown(found: CorpusRun) -> list[str]:
-    """Sections on a corpus: what was asked, the costs, and how many texts changed."""
-    kind = "queries" if found.pairs else "documents, each asking for its neighbours"
+def markdown(run: CorpusRun) -> list[str]:
+    """Sections on a corpus: its queries, the costs, and how many texts changed."""
+    kind = "queries" if run.pairs else "documents, each asking for its neighbours"
     parts = [
-        f"### On your texts: {found.documents} documents, {found.asked} {kind}",
-        sentence(found),
+        f"### On your texts: {run.documents} documents, {run.asked} {kind}",
+        sentence(run),
         grid(
             [
                 "",
                 "dim",
                 "vectors",
-                f"top {found.k}",
+                f"top {run.k}",
                 "Spearman",
                 "shift",
                 "nDCG",
                 "index MB",
                 "GB per million",
             ],
-            [_row(row) for row in found.rows],
+            [_row(row) for row in run.rows],
         ),
     ]
     parts += [
-        f"- {name}: {c.count} of {found.asked} change their first {found.k}"
-        for name, c in found.changed.items()
+        f"- {name}: {c.count} of {run.asked} change their first {run.k}" for name, c in run.changed.items()
     ]
-    return [*parts, *(f"- {name}: {reason}" for name, reason in found.failures.items())]
+    return [*parts, *(f"- {name}: {reason}" for name, reason in run.failures.items())]
 
 
-def sentence(found: CorpusRun) -> str:
+def sentence(run: CorpusRun) -> str:
     """How to read the table."""
-    base = f"{found.base} in full dimension and float32"
-    ndcg = "" if found.base_ndcg is None else f", whose nDCG@{TOP_K} is {found.base_ndcg:.4f}"
+    base = f"{run.base} in full dimension and float32"
+    ndcg = "" if run.base_ndcg is None else f", whose nDCG@{TOP_K} is {run.base_ndcg:.4f}"
     return (
-        f"Against {base}{ndcg}: share of its first {found.k} that are found too, rank correlation of all "
+        f"Against {base}{ndcg}: share of its first {run.k} that are found too, rank correlation of all "
         "scores, mean shift of a score."
     )
 

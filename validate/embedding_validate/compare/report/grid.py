@@ -1,4 +1,4 @@
-"""Tables and numbers as Markdown writes them. Knows nothing of what they say."""
+"""Formats tables and numbers for Markdown."""
 
 from collections.abc import Sequence
 

@@ -54,7 +54,7 @@ def render(document: Document) -> str:
 
 
 def _run(run: AnyRun) -> Context:
-    """What the template shows of a run, beside the run itself."""
+    """The values that the template shows besides the run itself."""
     if isinstance(run, ToolRun):
         return {"run": run, "kind": "tool"}
     if isinstance(run, BrowserRun):
@@ -101,8 +101,8 @@ def _grid(run: Run, threads: int) -> Context:
     shapes = run.plan.shapes
     rows = []
     for name in figures.systems(run):
-        found = [figures.case(run, name, threads, shape) for shape in shapes]
-        rows.append({"name": name, "wrong": figures.wrong(run, name), "cases": found})
+        cases = [figures.case(run, name, threads, shape) for shape in shapes]
+        rows.append({"name": name, "wrong": figures.wrong(run, name), "cases": cases})
     return {"threads": threads, "shapes": shapes, "rows": rows}
 
 
@@ -115,23 +115,23 @@ def _figures(run: Run) -> list[Context]:
 
 
 def _plane(run: Run, threads: int) -> Context | None:
-    """Size against latency; how exact by the mark."""
+    """A plot of size against latency; the marks show accuracy."""
     lengths = [int(s) for s in run.plan.shapes if s.isdigit()]
     if not lengths:
         return None
     tokens = min(lengths, key=lambda n: abs(n - figures.QUERY_TOKENS))
-    found = []
+    points = []
     for name in figures.systems(run):
         size, case = figures.graph_bytes(run, name), figures.case(run, name, threads, str(tokens))
         if size and case and case.median_ms:
-            found.append((name, size / 1e6, case.median_ms))
-    if not found:
+            points.append((name, size / 1e6, case.median_ms))
+    if not points:
         return None
     # Wrong graphs, and those that nobody ships, do not take part in the Pareto front.
-    sound = [f for f in found if _kind(run, f[0]) != "wrong" and _ships(run, f[0])]
+    sound = [f for f in points if _kind(run, f[0]) != "wrong" and _ships(run, f[0])]
     on_front = figures.pareto([(size, ms, figures.coarseness(run, name)) for name, size, ms in sound])
     front = {name for (name, *_), on in zip(sound, on_front, strict=True) if on}
-    dots = [Dot(size, ms, name, _kind(run, name), name in front) for name, size, ms in found]
+    dots = [Dot(size, ms, name, _kind(run, name), name in front) for name, size, ms in points]
     x = Axis("MB on disk", 0, 4 * figures.rounded_up(max(d.x for d in dots) * 1.1 / 4))
     y = _log_axis(f"ms at {tokens} tokens", [d.y for d in dots])
     alt = "; ".join(f"{d.name} {d.x:.0f} MB, {d.y:.3g} ms, {d.kind}" for d in dots)
@@ -189,11 +189,11 @@ def _lines(series: Mapping[str, Sequence[tuple[float, float]]], legend: Sequence
 def _memory(run: Run) -> Context | None:
     bars = {}
     for name in figures.systems(run):
-        found = figures.memory(run, name)
-        if "anonymous_peak" in found:
+        memory = figures.memory(run, name)
+        if "anonymous_peak" in memory:
             bars[name] = {
-                "own": found["anonymous_peak"] / 1024,
-                "mapped files": found.get("file_peak", 0) / 1024,
+                "own": memory["anonymous_peak"] / 1024,
+                "mapped files": memory.get("file_peak", 0) / 1024,
             }
     if not bars:
         return None
@@ -207,10 +207,10 @@ def _memory(run: Run) -> Context | None:
 
 
 def _parts(run: Run) -> Context | None:
-    found = figures.parts(run)
-    if not found:
+    by_system = figures.parts(run)
+    if not by_system:
         return None
-    bars = {name: {part: size / 1e6 for part, size in parts.items()} for name, parts in found.items()}
+    bars = {name: {part: size / 1e6 for part, size in parts.items()} for name, parts in by_system.items()}
     alt = "; ".join(f"{n}: " + ", ".join(f"{p} {v:.0f}" for p, v in b.items()) for n, b in bars.items())
     return {
         "svg": compare_plots.stacked(bars, "MB on disk", f"Files by part, MB: {alt}"),

@@ -1,6 +1,6 @@
 """The plots of a comparison as SVG text: systems as labelled dots, lines over lengths, and stacked bars.
 
-Knows numbers and names, nothing of `compare.json`. Styled by the page, as `plots`, on which it builds.
+They build on the validator's `report.plots` and are styled by the page.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,7 +38,7 @@ class Dot:
 
 @dataclass(frozen=True)
 class Label:
-    """Where a name is written, and the room it takes."""
+    """The position of a name, and the room that it takes."""
 
     x: float
     y: float
@@ -65,27 +65,28 @@ def plane(dots: Sequence[Dot], x: Axis, y: Axis, alt: str) -> str:
 
 
 def labels(dots: Sequence[Dot], centres: Sequence[tuple[float, float]]) -> list[Label]:
-    """Where each name goes: beside its dot, or as near above or below as nothing else is touched."""
-    taken: list[Box] = [(cx - 5, cy - 5, cx + 5, cy + 5) for cx, cy in centres]
-    found: dict[int, Label] = {}
+    """The position of each name: beside its dot, or as close above or below it as possible without touching
+    others."""
+    boxes: list[Box] = [(cx - 5, cy - 5, cx + 5, cy + 5) for cx, cy in centres]
+    placed: dict[int, Label] = {}
     # Names that fit on one side alone are placed before those that have a choice.
     order = sorted(range(len(dots)), key=lambda i: (len(_sides(dots[i].name, centres[i][0])), centres[i][1]))
     for i in order:
         places = _places(dots[i].name, *centres[i])
         others = [c for j, c in enumerate(centres) if j != i]
-        free = [p for p in places if not any(_touch(p.box, box) for box in taken)]
+        free = [p for p in places if not any(_touch(p.box, box) for box in boxes)]
         clear = [p for p in free if _is_nearest(p, centres[i], others)]
         # Rather over a dot than over a name.
-        names = taken[len(dots) :]
+        names = boxes[len(dots) :]
         apart = [p for p in places if not any(_touch(p.box, box) for box in names)]
         least = min(places, key=lambda p: sum(_shared(p.box, box) for box in names))
-        found[i] = (clear or free or apart or [least])[0]
-        taken.append(found[i].box)
-    return [found[i] for i in range(len(dots))]
+        placed[i] = (clear or free or apart or [least])[0]
+        boxes.append(placed[i].box)
+    return [placed[i] for i in range(len(dots))]
 
 
 def _sides(name: str, cx: float) -> list[tuple[float, float, str]]:
-    """Where a name may begin beside a dot so that it stays in the plot: (left edge, x, anchor)."""
+    """Positions beside a dot at which a name stays in the plot: (left edge, x, anchor)."""
     width = len(name) * _LETTER
     both = [(cx + 8, cx + 8, "start"), (cx - 8 - width, cx - 8, "end")]
     # One too long for either side begins where it just fits, and goes above or below.
@@ -95,18 +96,19 @@ def _sides(name: str, cx: float) -> list[tuple[float, float, str]]:
 
 def _places(name: str, cx: float, cy: float) -> list[Label]:
     """Places for a name within the plot, the nearest first; to the right before to the left."""
-    found = []
+    places = []
     for step in sorted(range(-_MOST_STEPS, _MOST_STEPS + 1), key=lambda n: (abs(n), n < 0)):
         at = cy + _BASELINE + step * _LABEL_APART
         for left, x, anchor in _sides(name, cx):
             box = (left, at - _LABEL_APART + 3, left + len(name) * _LETTER, at + 3)
             if box[1] > _HIGHEST and at <= _LOWEST:
-                found.append(Label(x, at, anchor, box))
-    return found
+                places.append(Label(x, at, anchor, box))
+    return places
 
 
 def _is_nearest(label: Label, own: tuple[float, float], others: Sequence[tuple[float, float]]) -> bool:
-    """Whether no other dot in reach of the label is nearer to its height: that one would seem to be meant."""
+    """Whether no other dot in reach of the label is nearer to its height, since the label would seem to
+    belong to that one."""
     middle = label.y - _BASELINE
     reach = (c for c in others if abs(c[0] - own[0]) < _REACH)
     return all(abs(middle - own[1]) < abs(middle - cy) for _, cy in reach)
@@ -145,23 +147,23 @@ def stacked(bars: Mapping[str, Mapping[str, float]], label: str, alt: str) -> st
     """One bar per name, cut into its parts; parts of one name have one class in all bars."""
     most = max((sum(parts.values()) for parts in bars.values()), default=0) or 1
     span = WIDTH - _BAR_LEFT - 54
-    found = []
+    shapes = []
     for row, (name, values) in enumerate(bars.items()):
         middle, at = row * ROW + 16, float(_BAR_LEFT)
-        found.append(
+        shapes.append(
             f'<text x="{_BAR_LEFT - 6}" y="{middle + 4}" text-anchor="end">{escape(_cut(name))}</text>'
         )
         for i, (part, value) in enumerate(values.items()):
             width = value / most * span
-            found.append(
+            shapes.append(
                 f'<rect class="fill {style_of(i)}" x="{at:.1f}" y="{middle - 7}" width="{width:.1f}" '
                 f'height="14"><title>{escape(name)}, {escape(part)}: {number(value)}</title></rect>'
             )
             at += width
-        found.append(f'<text x="{at + 5:.1f}" y="{middle + 4}">{number(sum(values.values()))}</text>')
+        shapes.append(f'<text x="{at + 5:.1f}" y="{middle + 4}">{number(sum(values.values()))}</text>')
     height = len(bars) * ROW + 30
-    found.append(f'<text class="axis" x="{_BAR_LEFT}" y="{height - 8}">{escape(label)}</text>')
-    return svg(found, height, alt)
+    shapes.append(f'<text class="axis" x="{_BAR_LEFT}" y="{height - 8}">{escape(label)}</text>')
+    return svg(shapes, height, alt)
 
 
 def _cut(name: str) -> str:

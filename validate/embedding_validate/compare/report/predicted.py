@@ -24,11 +24,11 @@ class Row:
 
 def rows(run: Run) -> list[Row]:
     """Every prediction of a run."""
-    found = []
+    table = []
     for each in run.predictions or ():
         case = figures.case(run, each.system, each.threads, str(each.tokens))
-        found.append(Row(each, case.median_ms if case else None, bool(case and case.noise)))
-    return found
+        table.append(Row(each, case.median_ms if case else None, bool(case and case.noise)))
+    return table
 
 
 def sentence(run: Run) -> str:

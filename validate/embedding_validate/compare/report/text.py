@@ -1,4 +1,4 @@
-"""`compare.md`: text from `compare.json`. Computes no figure, prints nothing."""
+"""`compare.md`: presents `compare.json` as text, without computing figures."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -23,8 +23,8 @@ def markdown(document: Document) -> str:
     parts = ["# Comparison"]
     for run in document.runs:
         parts += [f"## {run.label}", *_any(run)]
-    if found := agreements(document):
-        parts += ["## Runs on one machine", *(f"- {line}" for line in found)]
+    if lines := agreements(document):
+        parts += ["## Runs on one machine", *(f"- {line}" for line in lines)]
     return "\n\n".join(_joined(parts)) + "\n"
 
 
@@ -57,25 +57,25 @@ def _run(run: Run) -> list[str]:
 
 def _joined(parts: Sequence[str]) -> list[str]:
     """List items of one list go on lines of their own, not into paragraphs."""
-    found: list[str] = []
+    joined: list[str] = []
     for part in parts:
-        if part.startswith("- ") and found and found[-1].startswith("- "):
-            found[-1] += f"\n{part}"
+        if part.startswith("- ") and joined and joined[-1].startswith("- "):
+            joined[-1] += f"\n{part}"
         else:
-            found.append(part)
-    return found
+            joined.append(part)
+    return joined
 
 
 def _times(run: Run) -> list[str]:
-    """Median milliseconds with the 5th and 95th percentile, times faster than the reference case, and tokens
-    a second, for each number of threads."""
-    found = []
+    """Tables of median milliseconds with the 5th and 95th percentile, the speed relative to the reference
+    case, and tokens per second, for each number of threads."""
+    tables = []
     for threads in run.plan.threads:
         words = f"{threads} thread{'s' if threads > 1 else ''}"
-        found.append(_grid(run, threads, f"ms (5th–95th percentile), {words}", _spread))
-        found.append(_grid(run, threads, f"× {run.plan.reference}, {words}", _ratio))
-        found.append(_grid(run, threads, f"tokens per second, {words}", _speed))
-    return found
+        tables.append(_grid(run, threads, f"ms (5th–95th percentile), {words}", _spread))
+        tables.append(_grid(run, threads, f"× {run.plan.reference}, {words}", _ratio))
+        tables.append(_grid(run, threads, f"tokens per second, {words}", _speed))
+    return tables
 
 
 def _grid(run: Run, threads: int, title: str, cell: Callable[[Case], str]) -> str:
@@ -161,8 +161,8 @@ def _failed(run: Run) -> list[str]:
         if reason := figures.wrong(run, name):
             lines.append(f"- **{name} is wrong**: {reason}")
         lines += [
-            f"- {name}: {found.status} ({found.reason}): {found.where} threads"
-            for found in figures.failures(run, name)
+            f"- {name}: {failure.status} ({failure.reason}): {failure.where} threads"
+            for failure in figures.failures(run, name)
         ]
     return lines + [f"- left out: {o.system}, {o.reason}" for o in run.left_out or ()]
 
@@ -188,7 +188,7 @@ def _notes(run: Run) -> list[str]:
 def _machine(run: Run) -> str:
     machine, plan = run.machine, run.plan
     features = ", ".join(name for name, there in machine.features.items() if there)
-    found = ", ".join(f"{name} {version}" for name, version in run.versions.items())
+    packages = ", ".join(f"{name} {version}" for name, version in run.versions.items())
     load, hottest = run.load_average, figures.hottest(run)
     heat = f", hottest sensor {hottest:g} °C" if hottest is not None else ""
     loads = f"load average {load.before[0]:g} before" + (
@@ -197,7 +197,7 @@ def _machine(run: Run) -> str:
     return (
         f"{machine.cpu} ({features or 'no features known'}), {machine.cpus} CPUs, {machine.system} "
         f"{machine.architecture}, governor {machine.governor or 'unknown'}{heat}, {loads}; "
-        f"{found}; {run.started}. Medians in ms, each case in a fresh process, in turn with "
+        f"{packages}; {run.started}. Medians in ms, each case in a fresh process, in turn with "
         f"{plan.reference}{figures.patience(run)}; "
         f"cosine: the least to {plan.base}; own MB: anonymous memory of the whole process at up to "
         f"{figures.MEMORY_TOKENS} tokens."
@@ -205,7 +205,7 @@ def _machine(run: Run) -> str:
 
 
 def _tool_table(run: ToolRun) -> str:
-    """What another tool reported, in its own terms."""
+    """A table of another tool's figures, in its own terms."""
     rows = [
         [
             c.system,
