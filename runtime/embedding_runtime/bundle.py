@@ -165,8 +165,9 @@ class Graph:
     where one figure serves all). `bit_stable` says whether every kind of CPU computes the same, so that
     vectors differ only by the rounding of float32 sums and by quantized values that it tips over; it is false
     if the engine's own kernels quantize differently on other CPUs, and None if nobody has measured it. Such
-    kernels may also sum one row in another order than several (onnx/int4 without AVX-512 and VNNI): then a
-    text alone and the same text in a batch differ by up to 1e-6 in a component. The hidden states of
+    kernels may also sum one row in another order than several (onnx/int4 of checkpoints trained for Q4_0,
+    without AVX-512 and VNNI): then a text alone and the same text in a batch differ by up to 1e-6 in a
+    component. The hidden states of
     onnx/int8 never do. `composition` belongs to a graph made for a target cosine.
     """
 

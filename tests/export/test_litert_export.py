@@ -126,7 +126,7 @@ def test_where_the_engine_cannot_run_nothing_is_begun(
     monkeypatch.setattr(engines, "this_platform", lambda: musl)
     assert cli.main(["someone/not-there", str(tmp_path / "bundle"), "--format", "litert"]) == 1
     said = capsys.readouterr().err
-    assert "C library is musl, and ai-edge-litert is built for glibc" in said
+    assert "C library is musl, but ai-edge-litert is built for glibc" in said
     assert "someone/not-there" not in said
 
 

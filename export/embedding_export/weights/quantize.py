@@ -52,6 +52,8 @@ def float16(values: Floats) -> NDArray[np.float16]:
 
 # Weights that share a scale in the 4-bit formats; GGML's Q4_0 and MatMulNBits agree on it.
 BLOCK = 32
+# Steps that a weight may lie beyond the ends of its block: grids cover at least the middle three quarters.
+MOST_CLIPPED = 3.5
 LARGEST_CODE = 15
 LARGEST_SIGNED_CODE = 7
 # Grids tried for each block, as fractions of its range: a narrower one clips the extremes and rounds the
@@ -127,7 +129,8 @@ def int4_within_int8(values: Floats, block: int, importance: NDArray[Any]) -> In
     """`int4_blocks` with whole steps so small that (codes - zeros) * steps are 8-bit codes, within ±127:
     products of 8 bits take them as they are, with one scale per row.
 
-    A block's step is the nearest to its best scale, or one beside, by the least squared error.
+    A block's step is the nearest to its best scale, or one beside, by the least squared error; none may clip
+    a weight by more than `MOST_CLIPPED` steps, whatever its channel counts.
 
     Raises:
         ExportError: rows are no multiple of `block` long.
@@ -143,7 +146,8 @@ def int4_within_int8(values: Floats, block: int, importance: NDArray[Any]) -> In
         wide = (steps * scales)[:, :, None]
         codes = np.clip(np.rint(blocks / wide + zeros[:, :, None]), 0, LARGEST_CODE)
         errors = np.square((codes - zeros[:, :, None]) * wide - blocks)
-        tried = (codes, steps, (errors * counts).sum(axis=2))
+        beyond = np.abs(blocks / wide + zeros[:, :, None] - codes).max(axis=2) > MOST_CLIPPED
+        tried = (codes, steps, np.where(beyond, np.inf, (errors * counts).sum(axis=2)))
         if best:
             better = tried[2] < best[2]
             for old, new in zip(best, tried, strict=True):

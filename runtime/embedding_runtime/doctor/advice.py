@@ -88,7 +88,7 @@ def _of_bundle(machine: Machine, bundle: BundleState) -> list[str]:
         if spared > 0:
             lines.append(f"Smaller: {graph.key} is {spared} MB less on disk than {default.key}; {graph.why}.")
     one_sum = machine.features.get("AVX-512") and machine.features.get("VNNI")
-    if any(g.key == "onnx/int4" for g in bundle.graphs) and not one_sum:
+    if any(g.key == "onnx/int4" and g.bit_stable is False for g in bundle.graphs) and not one_sum:
         lines.append(
             "Bit for bit: onnx/int4's kernels here depend on the number of rows: a text alone and in a batch "
             "differ by up to 1e-6 in a component. int8's do not."

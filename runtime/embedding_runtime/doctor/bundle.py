@@ -35,13 +35,17 @@ class Speed:
 
 @dataclass(frozen=True)
 class GraphState:
-    """A graph of the bundle: its files' size in bytes, whether it is the chosen one, and why (not)."""
+    """A graph of the bundle: its files' size in bytes, whether it is the chosen one, and why (not).
+
+    `bit_stable` is the manifest's.
+    """
 
     key: str
     size: int
     chosen: bool
     why: str
     speed: Speed | None = None
+    bit_stable: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -131,7 +135,8 @@ def _opened(state: BundleState, default: BundleGraph, threads: int) -> BundleSta
 
 
 def _described(one: BundleGraph, default: Graph) -> GraphState:
-    return GraphState(one.key, sum(one.sizes.values()), one.graph == default, _why(one.graph, default))
+    graph, size = one.graph, sum(one.sizes.values())
+    return GraphState(one.key, size, graph == default, _why(graph, default), bit_stable=graph.bit_stable)
 
 
 def _why(graph: Graph, default: Graph) -> str:

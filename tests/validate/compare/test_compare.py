@@ -331,7 +331,7 @@ def test_beside_pytorch(tiny_bundle: Path, tiny_checkpoint: Path, tmp_path: Path
 def test_pytorch_in_bfloat16(tiny_checkpoint: Path) -> None:
     """As the worker runs it: coarser than fp32, and the same model."""
     ids = token_ids(100, 2, 6)
-    spec = {"checkpoint": str(tiny_checkpoint), "threads": 1}
+    spec = {"checkpoint": str(tiny_checkpoint), "threads": 1, "longest": 2048}
     fp32, bf16 = (compare_worker.torch({**spec, "dtype": dtype})()(ids) for dtype in compare_worker.DTYPES)
     assert bf16.dtype == np.float32
     assert 0.99 < min(map(cosine, fp32, bf16)) < 0.999999

@@ -55,9 +55,9 @@ def exact(x: Tensor) -> Tensor:
     return x
 
 
-# What engines do to the input of a product, by the graph's precision; in int4, where its matrix has 4 bits.
-# There it depends on the CPU: blocks on x86 (with VNNI and without) and on ARM with dot products, floats on
-# ARM without them; emulated ones agree.
+# What engines do to the input of a product, by the graph's precision; in int4, where 4-bit kernels multiply
+# (checkpoints trained for Q4_0). There it depends on the CPU: blocks on x86 (with VNNI and without) and on
+# ARM with dot products, floats on ARM without them; emulated ones agree.
 ROUNDINGS: dict[str, tuple[Rounding, ...]] = {"int8": (rows,), "int8_q4": (rows,), "int4": (blocks, exact)}
 
 

@@ -56,8 +56,8 @@ LOSS: dict[str, Threshold] = {
     # test_thresholds): floors allow some 1.5 to 3 times the loss of the format that loses more.
     "int8": Threshold(cosine_min=0.985, cosine_mean=0.998, norm_error=0.1, batch_error=2e-3),
     "int8_q4": Threshold(cosine_min=0.92, cosine_mean=0.992, norm_error=0.1, batch_error=2e-3),
-    "mixed": Threshold(cosine_min=0.78, cosine_mean=0.94, norm_error=0.3, batch_error=2e-3),
-    "int4": Threshold(cosine_min=0.76, cosine_mean=0.93, norm_error=0.3, batch_error=2e-3),
+    "mixed": Threshold(cosine_min=0.78, cosine_mean=0.975, norm_error=0.3, batch_error=2e-3),
+    "int4": Threshold(cosine_min=0.85, cosine_mean=0.97, norm_error=0.3, batch_error=2e-3),
 }
 # Random weights exaggerate what rounding costs, above all to 4 bits, and have no meaning that could be lost:
 # only nonsense is refused. For stand-ins alone, whose config.json says "random_weights": true.

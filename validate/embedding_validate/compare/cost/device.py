@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
 from embedding_validate.compare.cost.work import Kind
 from embedding_validate.compare.document.prediction import DeviceProfile, Engine
@@ -75,7 +74,7 @@ def profile(engine: Engine, threads: int) -> DeviceProfile:
 
 
 def seconds(run: Run) -> float:
-    """Seconds of one run: the median of a few blocks of some milliseconds, after one that is not timed."""
+    """Seconds of one run: the best of a few blocks of some milliseconds, as other work only adds time."""
     run()
     started = time.perf_counter()
     run()
@@ -86,7 +85,7 @@ def seconds(run: Run) -> float:
         for _ in range(times):
             run()
         blocks.append((time.perf_counter() - started) / times)
-    return median(blocks)
+    return min(blocks)
 
 
 def _cache_bytes() -> int:

@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from onnx.shape_inference import infer_node_outputs
 
+from embedding_runtime.engines.onnx_files.four_bits import with_eight_bits
 from embedding_validate.compare.cost.work import Kind, Step, Work
 
 _LARGEST_VALUE = 1 << 16
@@ -59,7 +60,9 @@ def count(path: Path, tokens: int) -> Work:
     Raises:
         ValueError: the graph has an operator whose result's shape cannot be told from the file.
     """
-    model = onnx.load(str(path), load_external_data=False)
+    run = with_eight_bits(path, path)  # as the runtime runs it
+    whole = run if isinstance(run, bytes) else path.read_bytes()
+    model = onnx.load_from_string(whole)
     known = {t.name: _stored(t) for t in model.graph.initializer}
     known |= {
         i.name: _Tensor((1, tokens), TensorProto.INT64) for i in model.graph.input if i.name not in known
