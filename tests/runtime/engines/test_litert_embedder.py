@@ -165,7 +165,7 @@ def test_golden_vectors_that_fit_are_compared(litert_bundle: Path, tmp_path: Pat
     """One that passes the largest bucket cannot be run; one that is off is told."""
     manifest = load_manifest(litert_bundle)
     (graph,) = [g for g in manifest.graphs if g.key == "litert/int8"]
-    assert [len(g.ids) for g in graph.golden] == [1, 24, 301]
+    assert [len(g.ids) for g in graph.golden] == [3, 24, 301]
     too_long = dataclasses.replace(graph.golden[0], ids=(5,) * 513)
     bundle = linked(litert_bundle, tmp_path / "long", replaced(graph, golden=(*graph.golden, too_long)))
     with Embedder.load(bundle, format="litert", precision="int8", threads=1) as embedder:
