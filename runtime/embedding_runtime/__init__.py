@@ -1,4 +1,10 @@
-"""Bundle → vectors, on the device: uses numpy and one engine, never torch."""
+"""Bundle → vectors, on the device: uses numpy and one engine, never torch.
+
+Stamps are imported when they are first asked for: few programs need them, and all wait for an import.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from embedding_runtime.bundle import Manifest, load_manifest
 from embedding_runtime.embedder import Embedder
@@ -25,9 +31,11 @@ from embedding_runtime.similarity import (
     pairwise_euclidean_sim,
     pairwise_manhattan_sim,
 )
-from embedding_runtime.stamps.check import check_space
-from embedding_runtime.stamps.files import read_stamp, write_stamp
-from embedding_runtime.stamps.stamp import Stamp, make_stamp
+
+if TYPE_CHECKING:
+    from embedding_runtime.stamps.check import check_space
+    from embedding_runtime.stamps.files import read_stamp, write_stamp
+    from embedding_runtime.stamps.stamp import Stamp, make_stamp
 
 __all__ = [
     "BundleError",
@@ -59,3 +67,17 @@ __all__ = [
     "semantic_search",
     "write_stamp",
 ]
+
+_STAMPS = {
+    "Stamp": "stamp",
+    "check_space": "check",
+    "make_stamp": "stamp",
+    "read_stamp": "files",
+    "write_stamp": "files",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _STAMPS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"embedding_runtime.stamps.{_STAMPS[name]}"), name)
