@@ -152,10 +152,10 @@ def check_named_tokens(folder: Path, added: Collection[str]) -> None:
     fields = read_fields_if_present(folder / "tokenizer_config.json").values
     named = [fields.get(key) for key in _NAMED]
     for key in ("extra_special_tokens", "additional_special_tokens", "added_tokens_decoder"):
-        value = fields.get(key) or ()
-        named += value.values() if isinstance(value, dict) else value
+        value = fields.get(key)
+        named += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     contents = (token.get("content") if isinstance(token, dict) else token for token in named)
-    if missing := [c for c in dict.fromkeys(contents) if isinstance(c, str) and c not in added]:
+    if missing := [c for c in dict.fromkeys(c for c in contents if isinstance(c, str)) if c not in added]:
         raise CheckpointError(
             f"{folder / 'tokenizer_config.json'} names tokens that tokenizer.json lacks: "
             f"{', '.join(missing[:5])}. transformers adds them when it reads the checkpoint; here they would "

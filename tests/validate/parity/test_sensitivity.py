@@ -85,7 +85,7 @@ QUANTIZED: dict[tuple[str, Precision, float], set[str]] = {
     ("gate projection", "int8", 0.2): {"weights"},
     ("gate projection", "int8", 1.0): {"weights", "loss"},
     ("output projection", "int8", 0.2): {"weights"},
-    ("output projection", "int4", 0.001): {"weights"},
+    ("output projection", "int4", 0.2): {"weights"},
     ("table", "int4", 0.1): {"weights"},
     ("table", "int4", 1.0): {"weights", "loss"},
     ("RoPE base, computed", "int8", 0.02): {"execution"},

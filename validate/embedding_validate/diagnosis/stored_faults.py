@@ -24,6 +24,8 @@ _ROWS = 8192
 _MOST = 0.99
 # Rounding to 4 bits makes values up to this much smaller on average.
 _LEAST_FACTOR = 0.02
+# How far the product of two rows' factors may be from 1, as its logarithm, where rounding blurs them.
+_INVERSE = 0.2
 _BLOCK = 32
 _SHOWN = 3
 
@@ -122,10 +124,20 @@ def _rows(tensor: _Tensor) -> str | None:
         return None
     if len(wrong) == 2:
         a, b = wrong.tolist()
-        back = tensor.actual[[a, b]] / step[[a, b]] * step[[b, a]]
-        near = np.abs(back - tensor.want[[a, b]]) <= np.abs(step[[b, a]]) * (tensor.near + 3.5)
-        return f"scales of rows {a} and {b} exchanged" if near.mean() >= _MOST else "two rows wrong"
+        exchanged = _exchanged(tensor, step, wrong)
+        return f"scales of rows {a} and {b} exchanged" if exchanged else "two rows wrong"
     return f"{len(wrong)} of {len(tensor.want)} rows wrong"
+
+
+def _exchanged(tensor: _Tensor, step: Floats, rows: NDArray[np.intp]) -> bool:
+    """The fault of two rows with each other's scales: each is the right one times a factor, the other's
+    inverse. Steps within a row may differ, and stay with it."""
+    actual, want, step = tensor.actual[rows], tensor.want[rows], np.abs(step[rows])
+    factors = (actual * want).sum(-1, keepdims=True) / (want * want).sum(-1, keepdims=True)  # (2, 1)
+    if (factors <= 0).any() or abs(np.log(factors).sum()) > _INVERSE:
+        return False
+    near = np.abs(actual / factors - want) <= step / factors * (tensor.near + 3.5)
+    return bool(near.mean() >= _MOST)
 
 
 def _unsigned(tensor: _Tensor) -> bool:
