@@ -215,7 +215,7 @@ def _examples(options: argparse.Namespace, manifest: Any, reference: Any) -> int
     from embedding_runtime.bundle import BundleGraph
     from embedding_runtime.opening.selection import choose_graph
     from embedding_validate.runners.calls import of_embedder, open_graph
-    from embedding_validate.tutorial import examples
+    from embedding_validate.tutorial import examples, golden
 
     graph = BundleGraph(options.bundle, manifest, choose_graph(manifest, None, None))
     with open_graph(graph) as embedder:
@@ -224,7 +224,7 @@ def _examples(options: argparse.Namespace, manifest: Any, reference: Any) -> int
             of_embedder(embedder),
             reference.prompts,
             manifest.dims,
-            options.golden,
+            golden.is_printed_model(manifest.source.name, manifest.architecture.parameters),
         )
     if options.json:
         print(json.dumps(dataclasses.asdict(shown), indent=1, ensure_ascii=False))

@@ -106,16 +106,22 @@ def load() -> Golden:
     )
 
 
+def is_printed_model(name: str, parameters: int) -> bool:
+    """Whether the printed figures are those of this model, by its name's last part and its parameters."""
+    golden = load()
+    last = golden.name.rpartition("/")[2].lower()
+    return name.rpartition("/")[2].lower() == last and parameters == golden.parameters
+
+
 def require(name: str, parameters: int) -> None:
     """Refuse any model but the one whose figures were printed.
 
     Raises:
         InputError: another name (its last part counts, in any case of letters) or number of parameters.
     """
-    golden = load()
-    last = golden.name.rpartition("/")[2].lower()
-    if name.rpartition("/")[2].lower() == last and parameters == golden.parameters:
+    if is_printed_model(name, parameters):
         return
+    golden = load()
     raise InputError(
         f"The golden figures are those of {golden.name} ({golden.parameters:,} parameters); this is {name} "
         f"({parameters:,} parameters). Leave --golden out, or give a checkpoint whose folder has that name."
