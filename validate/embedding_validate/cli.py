@@ -203,10 +203,11 @@ def _weights(checkpoint: Any) -> Any:
 
 def _write_page(bundle: Path) -> None:
     from embedding_validate.report import page as report
+    from embedding_validate.report.template import ReportError
 
     try:
         _say(f"wrote {report.write(bundle)}")
-    except report.ReportError as e:
+    except ReportError as e:
         (bundle / report.HTML).unlink(missing_ok=True)  # an older page would contradict parity.json
         _say(f"no parity.html: {e}")
 

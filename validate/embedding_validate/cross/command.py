@@ -24,7 +24,7 @@ from embedding_validate.cross.measure import (
 )
 from embedding_validate.files import replace_text
 from embedding_validate.machine import versions
-from embedding_validate.report.page import ReportError
+from embedding_validate.report.template import ReportError
 
 JSON = "cross.json"
 SCHEMA_VERSION = 1

@@ -6,11 +6,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from embedding_runtime.errors import EmbeddingError, InputError
+from embedding_runtime.errors import InputError
 from embedding_validate.files import replace_text
 from embedding_validate.parity.results import EXECUTED, PARITY, SCHEMA_VERSION, TOKEN_STATES
 from embedding_validate.report import plots, sizes
 from embedding_validate.report.plots import Axis, Point
+from embedding_validate.report.template import environment
 
 HTML = "parity.html"
 _MOST_FAILURES = 30
@@ -21,10 +22,6 @@ FOUR_BITS = ("int4", "mixed")
 _FLOOR = 1e-9
 
 Json = dict[str, Any]
-
-
-class ReportError(EmbeddingError):
-    """The page cannot be rendered here."""
 
 
 def write(bundle: Path) -> Path:
@@ -54,17 +51,15 @@ def render(data: Json) -> str:
             f"parity.json has schema_version {data.get('schema_version')!r}; this version renders "
             f"{SCHEMA_VERSION}. Run validate-embedding again."
         )
-    try:
-        from jinja2 import Environment, StrictUndefined, UndefinedError
-    except ImportError as e:
-        raise ReportError("jinja2 is not installed (pip install 'embedding-edge[validate]')") from e
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters |= {"cosine": _cosine, "small": _small, "visible": _visible}
+    templates = environment()
+    from jinja2 import UndefinedError
+
+    templates.filters |= {"cosine": _cosine, "small": _small, "visible": _visible}
     template = resources.files(__package__).joinpath("report.html").read_text(encoding="utf-8")
     try:
         graphs = [_graph(key, g) for key, g in data["graphs"].items()]
         passed = bool(graphs) and all(g["status"] == "passed" for g in graphs)
-        page: str = environment.from_string(template).render(
+        page: str = templates.from_string(template).render(
             data=data,
             graphs=graphs,
             passed=passed,

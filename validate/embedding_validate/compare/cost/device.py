@@ -11,6 +11,7 @@ from pathlib import Path
 
 from embedding_validate.compare.cost.work import Kind
 from embedding_validate.compare.document.prediction import DeviceProfile, Engine
+from embedding_validate.compare.measure.best_block import best_seconds
 
 # Rows of the left operand at which products are timed: a few tokens are slower for each than many.
 ROWS = (16, 64, 256, 1024)
@@ -78,14 +79,7 @@ def seconds(run: Run) -> float:
     run()
     started = time.perf_counter()
     run()
-    times = max(1, round(_BLOCK_SECONDS / max(time.perf_counter() - started, 1e-6)))
-    blocks = []
-    for _ in range(_BLOCKS):
-        started = time.perf_counter()
-        for _ in range(times):
-            run()
-        blocks.append((time.perf_counter() - started) / times)
-    return min(blocks)
+    return best_seconds(run, time.perf_counter() - started, _BLOCK_SECONDS, _BLOCKS)
 
 
 def _cache_bytes() -> int:

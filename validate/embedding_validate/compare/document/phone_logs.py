@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from embedding_runtime.errors import InputError
-from embedding_validate.compare.document.tool_run import PublishedCase, ToolCase, ToolRun
+from embedding_validate.compare.document.tool_run import PublishedCase, ToolCase, ToolFigures, ToolRun
 
 _HEADER = re.compile(r"^# (\w+): *(.+?) *$", re.M)
 PUBLISHED: Literal["published"] = "published"
@@ -41,17 +41,9 @@ _PEAK = re.compile(r"Peak working set size: (\d+) bytes")
 
 
 @dataclass(frozen=True)
-class _Figures:
-    """The figures of one output: milliseconds, seconds, bytes; None for those that it does not give."""
+class _Figures(ToolFigures):
+    """The figures of one output, with what it says of its own settings."""
 
-    mean_ms: float
-    median_ms: float | None
-    p5_ms: float | None
-    p95_ms: float | None
-    first_ms: float | None
-    load_s: float | None
-    runs: int
-    memory_bytes: int | None
     tokens: int | None
     threads: int | None
 

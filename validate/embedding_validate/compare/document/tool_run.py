@@ -8,8 +8,9 @@ from typing import Literal
 
 
 @dataclass(frozen=True)
-class ToolCase:
-    """What a phone's tool reports of one graph; `memory_bytes` is the process's at its peak."""
+class ToolFigures:
+    """What a phone's tool measures: milliseconds, seconds, bytes; None for what it does not give.
+    `memory_bytes` is the process's at its peak."""
 
     mean_ms: float
     median_ms: float | None
@@ -19,6 +20,12 @@ class ToolCase:
     load_s: float | None
     runs: int
     memory_bytes: int | None
+
+
+@dataclass(frozen=True)
+class ToolCase(ToolFigures):
+    """What a phone's tool reports of one graph."""
+
     tokens: int
     threads: int
     system: str

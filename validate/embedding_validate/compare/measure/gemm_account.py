@@ -20,11 +20,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from embedding_runtime.engines.onnx_session import create_session, session_options
 from embedding_validate.compare.document.shapes import Shape
+from embedding_validate.compare.measure.best_block import best_seconds
 from embedding_validate.compare.measure.protocol import token_ids
 
 # The best rate is looked for at these sizes (rows, inner, columns).
 _PEAK_SIZES = ((64, 768, 768), (256, 768, 1152), (256, 1024, 1024), (1024, 1024, 1024))
-# Every size is run for about this long, in this many blocks whose best counts: other work only adds time.
+# Every size is run for about this long, in this many blocks.
 _SECONDS, _BLOCKS = 0.5, 20
 _PRODUCTS = ("MatMul", "FusedMatMul", "MatMulIntegerToFloat", "MatMulNBits")
 # Where a node's time is counted, by its operator; what is not named is counted as "moving".
@@ -93,25 +94,13 @@ def product(precision: str, inner: int, columns: int, threads: int) -> Callable[
     return bound
 
 
-def best_seconds(run: Callable[[], None], estimate: float) -> float:
-    """Seconds of one run: the best block of about `_SECONDS / _BLOCKS`, for a run of about `estimate`."""
-    times = max(1, round(_SECONDS / _BLOCKS / max(estimate, 1e-6)))
-    blocks = []
-    for _ in range(_BLOCKS):
-        started = time.perf_counter()
-        for _ in range(times):
-            run()
-        blocks.append((time.perf_counter() - started) / times)
-    return min(blocks)
-
-
 def peak(precision: str, threads: int) -> float:
     """The best rate of any size, operations per second; a multiplication and an addition are two."""
     rates = []
     for rows, inner, columns in _PEAK_SIZES:
         operations = 2 * rows * inner * columns
         run = product(precision, inner, columns, threads)(rows)
-        rates.append(operations / best_seconds(run, operations / 5e11))
+        rates.append(operations / best_seconds(run, operations / 5e11, _SECONDS / _BLOCKS, _BLOCKS))
     return max(rates)
 
 
@@ -145,7 +134,13 @@ def account(path: Path, shape: Shape, threads: int, vocab_size: int, peak_rate: 
     operations = sum(2 * rows * k * n * count for (k, n), count in sizes.items())
     kind = precision(path)
     alone = sum(
-        count * best_seconds(product(kind, k, n, threads)(rows), 2 * rows * k * n / peak_rate)
+        count
+        * best_seconds(
+            product(kind, k, n, threads)(rows),
+            2 * rows * k * n / peak_rate,
+            _SECONDS / _BLOCKS,
+            _BLOCKS,
+        )
         for (k, n), count in sizes.items()
     )
     ids = token_ids(vocab_size, shape.batch, shape.tokens)

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
-from embedding_runtime.errors import EmbeddingError
 from embedding_validate.compare.document import figures
 from embedding_validate.compare.document.agreement import agreements
 from embedding_validate.compare.document.browser import BrowserRun
@@ -20,6 +19,7 @@ from embedding_validate.compare.report import plots as compare_plots
 from embedding_validate.compare.report import predicted
 from embedding_validate.compare.report.plots import Dot
 from embedding_validate.report.plots import Axis
+from embedding_validate.report.template import environment
 
 HTML = "compare.html"
 
@@ -27,25 +27,17 @@ Context = dict[str, Any]
 """What a part of the template may name."""
 
 
-class PageError(EmbeddingError):
-    """The page cannot be rendered here."""
-
-
 def render(document: Document) -> str:
     """The page of all runs.
 
     Raises:
-        PageError: jinja2 is not installed.
+        ReportError: jinja2 is not installed.
     """
-    try:
-        from jinja2 import Environment, StrictUndefined
-    except ImportError as e:
-        raise PageError("jinja2 is not installed (pip install 'embedding-edge[validate]')") from e
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters |= {"number": compare_grid.number, "megabytes": _megabytes}
-    environment.filters["style"] = compare_plots.style_of
+    templates = environment()
+    templates.filters |= {"number": compare_grid.number, "megabytes": _megabytes}
+    templates.filters["style"] = compare_plots.style_of
     template = resources.files(__package__).joinpath("compare.html").read_text(encoding="utf-8")
-    page: str = environment.from_string(template).render(
+    page: str = templates.from_string(template).render(
         runs=[_run(run) for run in document.runs],
         agreements=agreements(document),
         series=compare_plots.SERIES,

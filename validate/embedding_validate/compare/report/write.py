@@ -6,6 +6,7 @@ from embedding_validate.compare.document import store
 from embedding_validate.compare.document.document import Document
 from embedding_validate.compare.report import page, text
 from embedding_validate.files import replace_text
+from embedding_validate.report.template import ReportError
 
 
 def write_reports(output: Path, document: Document) -> tuple[str, str, str]:
@@ -23,6 +24,6 @@ def write_reports(output: Path, document: Document) -> tuple[str, str, str]:
     path = output / page.HTML
     try:
         return shown, wrote, f"wrote {replace_text(path, page.render(document))}"
-    except page.PageError as e:
+    except ReportError as e:
         path.unlink(missing_ok=True)  # an older page would contradict compare.json
         return shown, wrote, f"no {path.name}: {e}"
