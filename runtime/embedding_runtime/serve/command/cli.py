@@ -1,7 +1,6 @@
 """`embed-text serve`: serves a bundle over OpenAI's embeddings protocol."""
 
 import argparse
-import ipaddress
 import os
 import socket
 import sys
@@ -12,6 +11,7 @@ from embedding_runtime.bundle import MANIFEST
 from embedding_runtime.console import run_command
 from embedding_runtime.encoding.options import check_whole
 from embedding_runtime.errors import EngineError, InputError
+from embedding_runtime.machine.addresses import is_loopback
 from embedding_runtime.machine.threads import resolve_threads
 from embedding_runtime.opening.open_bundle import Choice
 from embedding_runtime.serve.command.arguments import TOKEN_VARIABLE, parser
@@ -107,11 +107,10 @@ def _token(path: Path | None) -> str | None:
 def _check_reach(host: str, token: str | None) -> None:
     """Refuse an address that other machines can reach, unless there is a token."""
     try:
-        addresses = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        alone = is_loopback(host)
     except OSError as e:
         raise InputError(f"--host {host} is not an address of this machine ({e}).") from e
-    reached = [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in addresses]
-    if token is None and not all(address.is_loopback for address in reached):
+    if token is None and not alone:
         raise InputError(
             f"--host {host} can be reached from other machines. Set a token in {TOKEN_VARIABLE} or with "
             "--token-file, or leave --host out."

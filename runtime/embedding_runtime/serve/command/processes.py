@@ -28,7 +28,6 @@ _logger = logging.getLogger(__name__)
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
 # Connections that wait to be accepted; the system may allow fewer.
 _BACKLOG = 2048
-_KEEP_ALIVE_SECONDS = 75
 # For what comes after the last answer.
 _GRACE_SECONDS = 5.0
 _LOOK_SECONDS = 0.5
@@ -89,29 +88,16 @@ class _Stop:
 
 def _work(settings: Settings, listening: socket.socket, ready: Ready) -> None:
     """Open the bundle and answer until a signal comes; then finish the requests under way."""
-    import uvicorn
-
     from embedding_runtime.serve.app import create_app
+    from embedding_runtime.serve.command.server import make_server
     from embedding_runtime.serve.service import Service
 
     service = Service(settings)
-    config = uvicorn.Config(
-        create_app(service, settings.token),
-        loop="asyncio",
-        http="h11",
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        backlog=_BACKLOG,
-        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=int(settings.limits.seconds + 1),
-    )
+    app, grace = create_app(service, settings.token), int(settings.limits.seconds + 1)
+    server = make_server(app, grace, lifespan="on", backlog=_BACKLOG)
     ready()
     with suppress(KeyboardInterrupt):  # the signal that ended it, passed on when all is answered
-        uvicorn.Server(config).run(sockets=[listening])
+        server.run(sockets=[listening])
 
 
 class _Workers:

@@ -2,13 +2,13 @@
 
 import hmac
 import io
-import ipaddress
 import secrets
 import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from embedding_runtime.errors import EngineError
+from embedding_runtime.machine import addresses
 
 # For asking which of this machine's addresses others reach: no packet is sent there (RFC 5737).
 _ELSEWHERE = ("192.0.2.1", 9)
@@ -57,13 +57,11 @@ def shown_host(host: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches a host."""
+    """Whether only this machine reaches a host; False where that cannot be told."""
     try:
-        entries = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        addresses = [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in entries]
+        return addresses.is_loopback(host)
     except OSError:
         return False
-    return all(address.is_loopback for address in addresses)
 
 
 def qr_code(text: str) -> str:

@@ -23,7 +23,7 @@ from embedding_validate.compare.phone.results import Results, status
 
 LENGTHS, THREADS = "16,64,256,512", "1,2,4"
 _NEEDED = ("starlette", "uvicorn")
-_KEEP_ALIVE_SECONDS, _GRACE_SECONDS = 75, 2
+_GRACE_SECONDS = 2
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -81,8 +81,7 @@ def _serve(
     secret: Path,
 ) -> None:
     """Until a signal ends it."""
-    import uvicorn
-
+    from embedding_runtime.serve.command.server import make_server
     from embedding_validate.compare.phone.app import Pages
 
     host, port = address.shown_host(options.host), listening.getsockname()[1]
@@ -93,24 +92,11 @@ def _serve(
     if options.https:
         security["ssl_certfile"] = security["ssl_keyfile"] = address.certificate(host, secret)
     pages = Pages(plan, packages, results, door, lambda: _invite(door, "for another browser"))
-    config = uvicorn.Config(
-        pages.app(),
-        loop="asyncio",
-        http="h11",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=_GRACE_SECONDS,
-        **security,
-    )
+    server = make_server(pages.app(), _GRACE_SECONDS, lifespan="off", **security)
     _invite(door, "for one browser; Ctrl-C ends")
     _say(_advice(options, port))
     with suppress(KeyboardInterrupt):  # the signal that ended it, passed on when all is answered
-        uvicorn.Server(config).run(sockets=[listening])
+        server.run(sockets=[listening])
 
 
 def _invite(door: address.Door, to_whom: str) -> None:
