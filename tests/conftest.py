@@ -57,6 +57,16 @@ def tiny_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="session")
+def other_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `tiny_bundle`, of other weights: another space of the same size; tests must not change it."""
+    folder = tmp_path_factory.mktemp("other")
+    standin.write(folder / "checkpoint", standin.Options(seed=7))
+    checkpoint = load_checkpoint(folder / "checkpoint")
+    export_bundle(checkpoint, folder / "bundle", ExportOptions(("fp32",)), assumed)
+    return folder / "bundle"
+
+
+@pytest.fixture(scope="session")
 def litert_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny stand-in, fp32 and int8, ONNX and LiteRT with three buckets; tests must not change it."""
     folder = tmp_path_factory.mktemp("bundles") / "litert"

@@ -9,24 +9,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from real_bundle import GRAPHS, export_all
 from stress_lines import different_ids, stress_lines
 from tokenizers import Tokenizer
 
 from embedding_export.bundle.describe import architecture
 from embedding_export.checkpoint.checkpoint import Checkpoint, load_checkpoint
-from embedding_export.options import ExportOptions
-from embedding_export.pipeline import export_bundle
 from embedding_runtime import Embedder
-from embedding_runtime.bundle import Precision, load_manifest
-from embedding_validate.gate import parity_gate
+from embedding_runtime.bundle import load_manifest
 from embedding_validate.probes import lengths, texts
 from embedding_validate.reference.reference import Reference
 from embedding_validate.runners.calls import of_embedder
 from embedding_validate.tutorial import examples, golden
 
 pytestmark = pytest.mark.real
-PRECISIONS: tuple[Precision, ...] = ("fp32", "int8", "int8_q4", "mixed", "int4")
-GRAPHS = [("onnx", p) for p in ("fp32", "int8", "int8_q4", "int4")] + [("litert", p) for p in PRECISIONS]
 LENGTHS = (2, 3, 4, 16, 64, 256, 257, 258, 259, 511, 512, 513, 640, 1023, 1025, 2046, 2047, 2048)
 
 
@@ -46,10 +42,7 @@ def reference(checkpoint: Checkpoint) -> Reference:
 @pytest.fixture(scope="module")
 def bundle(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Everything that is offered, through the gate."""
-    folder = tmp_path_factory.mktemp("real") / "bundle"
-    options = ExportOptions(precisions=PRECISIONS, formats=("onnx", "litert"))
-    export_bundle(checkpoint, folder, options, parity_gate(checkpoint))
-    return folder
+    return export_all(checkpoint, tmp_path_factory.mktemp("real") / "bundle")
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import standin2_config
+from real_bundle import GRAPHS, export_all
 from standin_tokenizer import GEMMA_4
 from stress_lines import different_ids, stress_lines
 from tokenizers import Tokenizer
@@ -20,14 +21,11 @@ from embedding_export.checkpoint.checkpoint import KNOWN_WEIGHTS, Checkpoint, lo
 from embedding_export.options import ExportOptions
 from embedding_export.pipeline import export_bundle
 from embedding_runtime import Embedder
-from embedding_runtime.bundle import GlobalLayers, Precision, load_manifest
-from embedding_validate.gate import parity_gate
+from embedding_runtime.bundle import GlobalLayers, load_manifest
 from embedding_validate.probes import lengths, texts
 from embedding_validate.reference.reference import Reference
 
 pytestmark = pytest.mark.real
-PRECISIONS: tuple[Precision, ...] = ("fp32", "int8", "int8_q4", "mixed", "int4")
-GRAPHS = [("onnx", p) for p in ("fp32", "int8", "int8_q4", "int4")] + [("litert", p) for p in PRECISIONS]
 # Around the window of 512 to either side, where blocks of queries begin, and at the bundle's end.
 LENGTHS = (2, 3, 40, 511, 512, 513, 514, 1025, 1026, 1153, 2047, 2048)
 SEARCH = ["Which planet is the Red Planet?", "How do plants make sugar?", "What is a mutex?"]
@@ -54,10 +52,7 @@ def reference(checkpoint: Checkpoint) -> Reference:
 @pytest.fixture(scope="module")
 def bundle(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Everything that is offered, through the gate."""
-    folder = tmp_path_factory.mktemp("real") / "bundle"
-    options = ExportOptions(precisions=PRECISIONS, formats=("onnx", "litert"))
-    export_bundle(checkpoint, folder, options, parity_gate(checkpoint))
-    return folder
+    return export_all(checkpoint, tmp_path_factory.mktemp("real") / "bundle")
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import standin
-from conftest import assumed
 
-from embedding_export.checkpoint.checkpoint import load_checkpoint
-from embedding_export.options import ExportOptions
-from embedding_export.pipeline import export_bundle
 from embedding_runtime import Embedder
 
 EXAMPLES = Path(__file__).parents[2] / "runtime" / "examples"
@@ -56,15 +51,6 @@ def expected(tiny_bundle: Path) -> list[tuple[float, str]]:
     with Embedder(tiny_bundle, threads=1) as embedder:
         scores = embedder.encode_document(LINES) @ embedder.encode_query(QUESTION)
     return [(float(scores[i]), LINES[i]) for i in np.argsort(-scores, kind="stable")[:3]]
-
-
-@pytest.fixture(scope="module")
-def other_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("other")
-    standin.write(folder / "checkpoint", standin.Options(seed=7))
-    checkpoint = load_checkpoint(folder / "checkpoint")
-    export_bundle(checkpoint, folder / "bundle", ExportOptions(("fp32",)), assumed)
-    return folder / "bundle"
 
 
 def test_every_recipe_is_tested() -> None:

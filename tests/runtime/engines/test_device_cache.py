@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import standin
 from conftest import WITHOUT_POWERS, assumed, read_only
 
 from embedding_export.checkpoint.checkpoint import load_checkpoint
@@ -35,7 +34,6 @@ from embedding_runtime.machine.device_cache import (
 from embedding_runtime.vectors import Floats
 
 pytestmark = pytest.mark.usefixtures("cache")
-FP32_ONLY = ExportOptions(precisions=("fp32",))
 TEXT = "Which planet is known as the Red Planet?"
 KEY = CacheKey("graph", "engine", "1", "cpu", "layout")
 
@@ -44,20 +42,6 @@ KEY = CacheKey("graph", "engine", "1", "cpu", "layout")
 def plain(tiny_bundle: Path) -> Floats:
     """The vector of `TEXT` without a device cache."""
     return vector(tiny_bundle, device_cache=False)
-
-
-@pytest.fixture(scope="module")
-def other_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same architecture with other weights."""
-    folder = tmp_path_factory.mktemp("other")
-    standin.write(folder / "checkpoint", standin.Options(seed=7))
-    export_bundle(
-        load_checkpoint(folder / "checkpoint"),
-        folder / "bundle",
-        FP32_ONLY,
-        assumed,
-    )
-    return folder / "bundle"
 
 
 @pytest.fixture(scope="module")

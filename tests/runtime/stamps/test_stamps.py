@@ -8,13 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import standin
-from conftest import assumed
 from service import serving
 
-from embedding_export.checkpoint.checkpoint import load_checkpoint
-from embedding_export.options import ExportOptions
-from embedding_export.pipeline import export_bundle
 from embedding_runtime import (
     Embedder,
     InputError,
@@ -37,16 +32,6 @@ SUFFIXES = ["npy", "jsonl", "parquet"]
 def opened(served_bundle: Path) -> Iterator[Embedder]:
     with Embedder(served_bundle, precision="fp32", threads=1, truncate_dim=32) as embedder:
         yield embedder
-
-
-@pytest.fixture(scope="module")
-def other_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of other weights: another space of the same size."""
-    folder = tmp_path_factory.mktemp("other")
-    standin.write(folder / "checkpoint", standin.Options(seed=7))
-    checkpoint = load_checkpoint(folder / "checkpoint")
-    export_bundle(checkpoint, folder / "bundle", ExportOptions(("fp32",)), assumed)
-    return folder / "bundle"
 
 
 def written(bundle: Path, folder: Path, suffix: str, *options: str) -> Path:
