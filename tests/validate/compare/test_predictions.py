@@ -52,10 +52,10 @@ def graph(folder: Path, key: str) -> BundleGraph:
 def test_onnx_macs_are_the_configuration_s(litert_bundle: Path, tokens: int) -> None:
     manifest, hidden = load_manifest(litert_bundle), load_manifest(litert_bundle).architecture.hidden_size
     pooling = -(-tokens // POOLED_RUN) * POOLED_RUN * hidden
-    found = onnx_work.count(graph(litert_bundle, "onnx/fp32").path, tokens).macs
+    found = onnx_work.work_of(graph(litert_bundle, "onnx/fp32").path)(tokens).macs
     assert found["fp32"] == tokens * linear(manifest) + dense(manifest)
     assert found["scores"] == attention(manifest, tokens) + pooling
-    int8 = onnx_work.count(graph(litert_bundle, "onnx/int8").path, tokens).macs
+    int8 = onnx_work.work_of(graph(litert_bundle, "onnx/int8").path)(tokens).macs
     assert int8["int8"] == tokens * linear(manifest)
     assert int8["scores"] == found["scores"]
 
@@ -63,17 +63,17 @@ def test_onnx_macs_are_the_configuration_s(litert_bundle: Path, tokens: int) -> 
 @pytest.mark.parametrize(("tokens", "bucket"), [(5, 32), (32, 32), (33, 64), (512, 512)])
 def test_litert_macs_are_the_configuration_s(litert_bundle: Path, tokens: int, bucket: int) -> None:
     manifest, hidden = load_manifest(litert_bundle), load_manifest(litert_bundle).architecture.hidden_size
-    found = litert_work.count(graph(litert_bundle, "litert/fp32").path, tokens).macs
+    found = litert_work.work_of(graph(litert_bundle, "litert/fp32").path)(tokens).macs
     assert found["fp32"] == bucket * linear(manifest) + dense(manifest)
     blocks = attention(manifest, bucket) + bucket * hidden
     assert found["scores"] == blocks if bucket < 512 else found["scores"] <= blocks
-    int8 = litert_work.count(graph(litert_bundle, "litert/int8").path, tokens).macs
+    int8 = litert_work.work_of(graph(litert_bundle, "litert/int8").path)(tokens).macs
     assert int8["int8"] == bucket * linear(manifest)
 
 
 def test_too_long_for_a_file(litert_bundle: Path) -> None:
     with pytest.raises(ValueError, match="512 tokens at most, not 513"):
-        litert_work.count(graph(litert_bundle, "litert/fp32").path, 513)
+        litert_work.work_of(graph(litert_bundle, "litert/fp32").path)(513)
 
 
 @pytest.mark.parametrize("key", ["onnx/fp32", "onnx/int8"])
@@ -83,7 +83,7 @@ def test_onnx_macs_are_the_engine_s(litert_bundle: Path, key: str, tokens: int, 
     path = graph(litert_bundle, key).path
     if tokens > load_manifest(litert_bundle).max_seq_length:
         pytest.skip("the stand-in reads fewer tokens")
-    counted = onnx_work.count(path, tokens)
+    counted = onnx_work.work_of(path)(tokens)
     assert sorted(macs(path, tokens, tmp_path)) == sorted(s.macs for s in counted.steps if s.macs)
 
 
@@ -111,7 +111,7 @@ def test_bytes_of_weights(litert_bundle: Path) -> None:
     """The matrices once, and for each token a row of the table, and of the rotations of queries and keys."""
     manifest = load_manifest(litert_bundle)
     a = manifest.architecture
-    one, many = (onnx_work.count(graph(litert_bundle, "onnx/fp32").path, n).weight_bytes for n in (1, 64))
+    one, many = (onnx_work.work_of(graph(litert_bundle, "onnx/fp32").path)(n).weight_bytes for n in (1, 64))
     matrices = 4 * (linear(manifest) + dense(manifest))
     assert matrices < one < matrices * 1.2
     assert many - one == 63 * 4 * (a.hidden_size + a.num_hidden_layers * 2 * a.head_dim)

@@ -1,7 +1,7 @@
 """`compare-embedding --predict`: each graph's work at each length, priced by this device's rates."""
 
 import importlib.util
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from embedding_runtime.bundle import BundleGraph
 from embedding_runtime.errors import InputError
@@ -37,8 +37,9 @@ def predict(
 ) -> Iterator[Prediction]:
     """What each graph should take, one text at a time, at the lengths that it reads."""
     for name, graph in graphs.items():
+        work_of_length = _work_of(graph)
         for tokens in (n for n in lengths if n <= graph.max_length):
-            work = _work(graph, tokens)
+            work = work_of_length(tokens)
             for rates in (d for d in devices if d.engine == graph.graph.format):
                 yield Prediction(
                     system=name,
@@ -51,10 +52,10 @@ def predict(
                 )
 
 
-def _work(graph: BundleGraph, tokens: int) -> Work:
+def _work_of(graph: BundleGraph) -> Callable[[int], Work]:
     """Counted by what reads the graph's file, which is imported only then."""
     if graph.graph.format == "onnx":
-        from embedding_validate.compare.cost.onnx_work import count
+        from embedding_validate.compare.cost.onnx_work import work_of
     else:
-        from embedding_validate.compare.cost.litert_work import count
-    return count(graph.path, tokens)
+        from embedding_validate.compare.cost.litert_work import work_of
+    return work_of(graph.path)

@@ -5,6 +5,7 @@ A file's shapes are fixed; `ai_edge_litert` brings the format's schema. Reads no
 
 import math
 import mmap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +21,25 @@ _KINDS: dict[str, Kind] = {
 _FREE = ("RESHAPE",)
 
 
-def count(path: Path, tokens: int) -> Work:
-    """The work of a text of at most `tokens` tokens, in the smallest length that holds it.
-
-    Raises:
-        ValueError: every length is shorter.
-    """
+def work_of(path: Path) -> Callable[[int], Work]:
+    """Read a file once; the function gives its work for a text of so many tokens, in the smallest length that
+    holds it, and raises ValueError if every length is shorter."""
     from ai_edge_litert import schema_py_generated as schema
 
     with path.open("rb") as file:
         model = schema.Model.GetRootAs(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    lengths = {_length(model, graph): graph for graph in map(model.Subgraphs, range(model.SubgraphsLength()))}
-    fitting = [length for length in lengths if length >= tokens]
-    if not fitting:
-        raise ValueError(f"{path.name} takes {max(lengths)} tokens at most, not {tokens}")
-    return Work(tokens, tuple(_steps(schema, model, lengths[min(fitting)])))
+    lengths = {_length(graph): graph for graph in map(model.Subgraphs, range(model.SubgraphsLength()))}
+
+    def work(tokens: int) -> Work:
+        fitting = [length for length in lengths if length >= tokens]
+        if not fitting:
+            raise ValueError(f"{path.name} takes {max(lengths)} tokens at most, not {tokens}")
+        return Work(tokens, tuple(_steps(schema, model, lengths[min(fitting)])))
+
+    return work
 
 
-def _length(_: Any, graph: Any) -> int:
+def _length(graph: Any) -> int:
     """Tokens of the only input, int32 [1, S]."""
     return int(graph.Tensors(graph.Inputs(0)).Shape(1))
 

@@ -6,7 +6,7 @@ operators, which onnx does not know, are told here. Reads no weights.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,21 +54,23 @@ class _Tensor:
         return self.elements * bits // 8
 
 
-def count(path: Path, tokens: int) -> Work:
-    """The work of one text of `tokens` tokens.
+def work_of(path: Path) -> Callable[[int], Work]:
+    """Read a graph once; the function gives its work for one text of so many tokens.
 
-    Raises:
-        ValueError: the graph has an operator whose result's shape cannot be told from the file.
+    It raises ValueError if the graph has an operator whose result's shape cannot be told from the file.
     """
     run = with_eight_bits(path, path)  # as the runtime runs it
     whole = run if isinstance(run, bytes) else path.read_bytes()
     model = onnx.load_from_string(whole)
-    known = {t.name: _stored(t) for t in model.graph.initializer}
-    known |= {
-        i.name: _Tensor((1, tokens), TensorProto.INT64) for i in model.graph.input if i.name not in known
-    }
+    stored = {t.name: _stored(t) for t in model.graph.initializer}
+    inputs = [i.name for i in model.graph.input if i.name not in stored]
     opsets = {o.domain: o.version for o in model.opset_import}
-    return Work(tokens, tuple(_steps(model.graph.node, known, opsets)))
+
+    def work(tokens: int) -> Work:
+        known = stored | {name: _Tensor((1, tokens), TensorProto.INT64) for name in inputs}
+        return Work(tokens, tuple(_steps(model.graph.node, known, opsets)))
+
+    return work
 
 
 def _stored(tensor: TensorProto) -> _Tensor:

@@ -4,7 +4,6 @@ Pure dataclasses; `onnx_work` and `litert_work` count them in files.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -60,8 +59,3 @@ class Work:
     def moved_bytes(self) -> int:
         """Bytes of tensors that the run reads and writes beside them, in memory or a CPU's caches."""
         return sum(step.moved_bytes for step in self.steps)
-
-
-def of_kind(steps: Sequence[Step], kind: Kind) -> list[Step]:
-    """The steps of a kind."""
-    return [step for step in steps if step.kind == kind]

@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from embedding_validate.compare.phone import engines
 from embedding_validate.compare.phone.address import Door
 from embedding_validate.compare.phone.plan import Plan
-from embedding_validate.compare.phone.results import ReportError, Results
+from embedding_validate.compare.phone.results import InvalidReportError, Results
 
 COOKIE = "compare_phone"
 _MOST_BYTES = 4 << 20
@@ -132,7 +132,7 @@ class Pages:
         try:
             async with self._taking:
                 self._results.take(json.loads(body), request.cookies[COOKIE])
-        except (ReportError, ValueError) as e:
+        except (InvalidReportError, ValueError) as e:
             return PlainTextResponse(str(e), 400)
         except OSError as e:
             return PlainTextResponse(f"It cannot be written: {e.strerror or e}", 507)

@@ -22,7 +22,7 @@ _BEGUN = "begun"
 _ENDED = "the browser closed the page here: memory may have run out"
 
 
-class ReportError(EmbeddingError):
+class InvalidReportError(EmbeddingError):
     """What was posted is no report of the page's."""
 
 
@@ -65,7 +65,7 @@ class Results:
         """Write a report of a browser, in place of what its run said before.
 
         Raises:
-            ReportError: it is no report.  OSError: it cannot be written.
+            InvalidReportError: it is no report.  OSError: it cannot be written.
         """
         report = _checked(posted, self._plan)
         key = (guest, report.run)
@@ -116,15 +116,17 @@ def _checked(posted: Any, plan: Plan) -> Report:
     try:
         report: Report = decode(Report, posted, "report")
     except RecordError as e:
-        raise ReportError(f"This is no report of the page: {e}.") from e
+        raise InvalidReportError(f"This is no report of the page: {e}.") from e
     if len(report.cases) > _MOST_CASES or not _plain(report.label):
-        raise ReportError("This is no report of the page: too many cases, or no name of the device.")
+        raise InvalidReportError("This is no report of the page: too many cases, or no name of the device.")
     tolerances = {graph.key: plan.tolerance(graph) for graph in plan.graphs}
     for case in report.cases:
         if case.tolerance != tolerances.get(case.system):
-            raise ReportError(f"This is no report of the page: {case.system} within {case.tolerance:g}.")
+            raise InvalidReportError(
+                f"This is no report of the page: {case.system} within {case.tolerance:g}."
+            )
         if case.status == MEASURED and not _within(case):
-            raise ReportError(f"This is no report: {case.name} was timed, and its vectors are wrong.")
+            raise InvalidReportError(f"This is no report: {case.name} was timed, and its vectors are wrong.")
     return report
 
 
