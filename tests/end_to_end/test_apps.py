@@ -23,7 +23,7 @@ TEXTS = ["Which planet is known as the Red Planet?", "a", "Привет, 世界!
 MAIN = """
 fun main(arguments: Array<String>) {
     Encoder(arguments[0], 1).use { encoder ->
-        generateSequence(::readLine).forEach { line ->
+        generateSequence(::readlnOrNull).forEach { line ->
             val numbers = line.split(" ").map(String::toInt)
             println(encoder.embed(numbers.drop(1).toIntArray(), numbers[0]).joinToString(" "))
         }

@@ -7,11 +7,13 @@ with the reference. `task` and `litertlm` pack what is written here.
 import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
+from numpy.typing import NDArray
 
 from embedding_export.litert.file import FLOAT32, INT32, LitertFile, Packed, write_model
 
@@ -116,4 +118,8 @@ def _write(source: Source, out: Path, graphs: Sequence[Any], definitions: Sequen
     model.operatorCodes, model.subgraphs, model.signatureDefs = old.operatorCodes, graphs, definitions
     empty = np.zeros(0, np.uint8)
     vectors = [empty if values is None else values for values in data]
-    write_model(out, model, [(len(v), lambda file, v=v: file.write(v.data)) for v in vectors])
+    write_model(out, model, [(len(values), partial(_copy, values)) for values in vectors])
+
+
+def _copy(values: NDArray[np.uint8], file: BinaryIO) -> None:
+    file.write(values.data)

@@ -57,8 +57,9 @@ def audit(file: Path, reference: Path, *options: str) -> int:
 def test_the_vendors_client_gives_the_references_vectors(
     packages: Path, tiny_checkpoint: Path, kind: str, precision: str, capsys: Captured
 ) -> None:
-    file = packages / f"model_{precision}.{kind}"
+    file, before = packages / f"model_{precision}.{kind}", sorted(packages.iterdir())
     assert audit(file, tiny_checkpoint, "--json") == 0
+    assert sorted(packages.iterdir()) == before, "an audit writes nothing"
     said = capsys.readouterr()
     graph = json.loads(said.out)["graphs"][f"litert/{precision}"]
     assert graph["status"] == "passed" and graph["texts"] == 11

@@ -24,7 +24,7 @@ def open_litertlm(path: str) -> Callable[[str], list[float]]:
     """LiteRT-LM's embedding engine on a .litertlm; too long a text is an error, as it is to MediaPipe."""
     from litert_lm.embedding_engine import EmbeddingEngine, EmbeddingOptions, InputOverflowStrategy
 
-    engine = EmbeddingEngine(path)
+    engine = EmbeddingEngine(path, cache_dir=":nocache")  # it would leave packed weights beside the file
     options = EmbeddingOptions(
         normalize=False, insert_special_tokens=True, input_overflow_strategy=InputOverflowStrategy.ERROR
     )
@@ -39,14 +39,14 @@ def main(path: str, answers: TextIO) -> None:
     try:
         embed = OPENERS[Path(path).suffix](path)
     except Exception as e:  # native errors have no common class
-        return _say(answers, {"error": str(e) or type(e).__name__})
+        _say(answers, {"error": str(e) or type(e).__name__})
+        return
     _say(answers, {})
     for line in sys.stdin:
         try:
             _say(answers, {"vector": embed(json.loads(line))})
         except Exception as e:
             _say(answers, {"error": str(e) or type(e).__name__})
-    return None
 
 
 def _say(answers: TextIO, answer: dict[str, object]) -> None:
