@@ -15,6 +15,7 @@ from c_programs import READER, ROOT, SANITIZED, compiled, has_sanitizers
 from numpy.typing import NDArray
 
 from embedding_runtime import Embedder
+from embedding_runtime.machine.cpu import cpu_kind
 
 HEADERS = ROOT / "build" / "onnxruntime" / "headers"
 (LIBRARY,) = (Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*")
@@ -50,13 +51,17 @@ def vectors(program: Path, *arguments: object) -> NDArray[np.float32]:
 def test_the_runtimes_vectors(program: Path, served_bundle: Path, precision: str) -> None:
     with Embedder.load(served_bundle, precision=precision, threads=1, device_cache=False) as embedder:
         graph = embedder.graph.file
+        # Without VNNI the runtime rounds to 7 bits what ONNX Runtime by itself rounds to 8.
+        rounded = precision == "int8" and cpu_kind() == "x86"
+        apart = embedder.graph.golden_tolerance["any"] if rounded else 0
         for prompt in ("", embedder.prompts["query"], embedder.prompts["document"]):
             for dim in (64, 16):
                 found = vectors(program, served_bundle, graph, dim, prompt, *TEXTS)
                 wanted = embedder.encode(TEXTS, prompt=prompt, dim=dim, batch_size=1)
-                np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-7)
+                np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-7 + apart)
             whole = embedder.encode(TEXTS, prompt=prompt, batch_size=1)
-            np.testing.assert_array_equal(vectors(program, served_bundle, graph, 0, prompt, *TEXTS), whole)
+            found = vectors(program, served_bundle, graph, 0, prompt, *TEXTS)
+            np.testing.assert_allclose(found, whole, rtol=0, atol=apart)
 
 
 def test_what_is_wrong_is_told(program: Path, served_bundle: Path, tmp_path: Path) -> None:
