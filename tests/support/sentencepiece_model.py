@@ -1,5 +1,6 @@
 """A SentencePiece model of a stand-in's tokenizer.json: what a checkpoint's tokenizer.model is."""
 
+import importlib
 import json
 import re
 from pathlib import Path
@@ -10,11 +11,10 @@ CONTROL = ("<pad>", "<eos>", "<bos>")
 
 def sentencepiece_model(tokenizer_json: Path) -> bytes:
     """The serialized model. Pieces merge in the order of their ids, as in Gemma's."""
-    from sentencepiece import sentencepiece_model_pb2 as proto
-
+    proto: Any = importlib.import_module("sentencepiece.sentencepiece_model_pb2")
     document = json.loads(tokenizer_json.read_text(encoding="utf-8"))
     added = {token["id"] for token in document["added_tokens"]}
-    model: Any = proto.ModelProto()
+    model = proto.ModelProto()
     kinds = proto.ModelProto.SentencePiece
     for piece, id in sorted(document["model"]["vocab"].items(), key=lambda entry: entry[1]):
         entry = model.pieces.add(piece=piece, score=-float(id))

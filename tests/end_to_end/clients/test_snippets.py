@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from embedding_runtime import Embedder
+from embedding_runtime.bundle import Precision
 
 pytestmark = pytest.mark.clients
 
@@ -31,7 +32,7 @@ def node(script: str, values: Any) -> Any:
 @pytest.mark.parametrize(
     ("dtype", "precision", "tolerance"), [("fp32", "fp32", 1e-5), ("int8", "int8", 2e-3)]
 )
-def test_transformers_js(served_bundle: Path, dtype: str, precision: str, tolerance: float) -> None:
+def test_transformers_js(served_bundle: Path, dtype: str, precision: Precision, tolerance: float) -> None:
     with Embedder.load(served_bundle, precision=precision, device_cache=False) as embedder:
         prompt = embedder.prompts["query"]
         expected = embedder.encode(TEXTS, prompt=prompt, dim=32)
@@ -45,7 +46,7 @@ def test_transformers_js(served_bundle: Path, dtype: str, precision: str, tolera
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("int8", 2e-3)])
-def test_onnxruntime_web(served_bundle: Path, precision: str, tolerance: float) -> None:
+def test_onnxruntime_web(served_bundle: Path, precision: Precision, tolerance: float) -> None:
     with Embedder.load(served_bundle, precision=precision, device_cache=False) as embedder:
         expected = embedder.encode(TEXTS)
         ids = [embedder.tokenize([text])["input_ids"][0].tolist() for text in TEXTS]

@@ -15,6 +15,7 @@ from c_programs import READER, ROOT, SANITIZED, compiled, has_sanitizers
 from numpy.typing import NDArray
 
 from embedding_runtime import Embedder
+from embedding_runtime.bundle import Precision
 from embedding_runtime.machine.cpu import cpu_kind
 
 HEADERS = ROOT / "build" / "onnxruntime" / "headers"
@@ -48,7 +49,7 @@ def vectors(program: Path, *arguments: object) -> NDArray[np.float32]:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_the_runtimes_vectors(program: Path, served_bundle: Path, precision: str) -> None:
+def test_the_runtimes_vectors(program: Path, served_bundle: Path, precision: Precision) -> None:
     with Embedder.load(served_bundle, precision=precision, threads=1, device_cache=False) as embedder:
         graph = embedder.graph.file
         # Without VNNI the runtime rounds to 7 bits what ONNX Runtime by itself rounds to 8.

@@ -15,7 +15,7 @@ from conftest import assumed
 from sentencepiece_model import sentencepiece_model
 
 from embedding_export.checkpoint.checkpoint import load_checkpoint
-from embedding_export.options import ExportOptions
+from embedding_export.options import ExportOptions, Package
 from embedding_export.packages import task
 from embedding_export.pipeline import export_bundle
 from embedding_validate.cli import main
@@ -39,7 +39,7 @@ def packages(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) ->
     folder = tmp_path_factory.mktemp("packages")
     checkpoint = Path(shutil.copytree(tiny_checkpoint, folder / "checkpoint"))
     (checkpoint / "tokenizer.model").write_bytes(sentencepiece_model(checkpoint / "tokenizer.json"))
-    kinds = ("task", "litertlm")
+    kinds: tuple[Package, ...] = ("task", "litertlm")
     options = ExportOptions(("fp32", "int8", "int8_q4"), ("litert",), (16, 64), packages=kinds)
     export_bundle(load_checkpoint(checkpoint), folder / "bundle", options, assumed)
     return folder / "bundle" / "litert"

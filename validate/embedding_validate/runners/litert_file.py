@@ -123,7 +123,7 @@ def precision_of(*files: bytes) -> Precision:
     """
     from ai_edge_litert import schema_py_generated as schema
 
-    kinds = []
+    kinds: list[int] = []
     for model in map(schema.Model.GetRootAs, files):
         graphs = [model.Subgraphs(i) for i in range(model.SubgraphsLength())]
         tensors = [g.Tensors(i) for g in graphs for i in range(g.TensorsLength())]
