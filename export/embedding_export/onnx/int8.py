@@ -106,10 +106,12 @@ class Int8:
         # Two reductions read x twice; |x| would also have to be written.
         step, axis = np.float32(1 / quantize.INT8_MAX), np.array([-1], np.int64)
         above, below = (
-            g.node("Mul", g.node(op, x, self._constant(axis), keepdims=1), self._constant(factor, name))
+            g.node("Mul", g.node(op, x, self._constant(axis), keepdims=0), self._constant(factor, name))
             for op, factor, name in (("ReduceMax", step, STEP), ("ReduceMin", -step, STEP_BELOW))
         )
-        scale = g.node("Max", above, below, self._constant(np.float32(TINY)))
+        # Without the last axis until here: engines work through [.., 1] element by element.
+        largest = g.node("Max", above, below, self._constant(np.float32(TINY)))
+        scale = g.node("Unsqueeze", largest, g.ints(-1))
         codes = g.node("QuantizeLinear", x, scale, self._zero(scale), axis=-1, block_size=width)
         self._quantized[x] = codes, scale
         return codes, scale

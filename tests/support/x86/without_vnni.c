@@ -57,7 +57,7 @@ static void answer(int number, siginfo_t *info, void *context) {
     r[REG_RIP] += 2;
 }
 
-/* Whoever else handles faults (Python's faulthandler) is called by the handler above. */
+/* Whoever else handles faults (Python's faulthandler, compilers) is called by the handler above. */
 int sigaction(int number, const struct sigaction *new, struct sigaction *old) {
     static int (*real)(int, const struct sigaction *, struct sigaction *);
     if (!real)
@@ -69,6 +69,19 @@ int sigaction(int number, const struct sigaction *new, struct sigaction *old) {
     if (new)
         others = *new;
     return 0;
+}
+
+sighandler_t signal(int number, sighandler_t handler) {
+    static sighandler_t (*real)(int, sighandler_t);
+    if (!real)
+        real = (sighandler_t (*)(int, sighandler_t))dlsym(RTLD_NEXT, "signal");
+    if (number != SIGSEGV)
+        return real(number, handler);
+    struct sigaction action, before;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = handler;
+    sigaction(number, &action, &before);
+    return before.sa_flags & SA_SIGINFO ? SIG_DFL : before.sa_handler;
 }
 
 static const char *instead_of(const char *path) {
