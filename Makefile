@@ -93,7 +93,7 @@ test-apps: $(READY) build/onnxruntime/.ready build/apps/.ready
 build/apps/.ready:
 	@mkdir -p build/apps
 	cd build/apps && npm pack --silent kotlin-compiler@2.4.20 && tar xzf kotlin-compiler-2.4.20.tgz
-	$(BIN)/python -m pip download --quiet --no-deps --no-build-isolation --no-binary pyserini -d build/apps pyserini==1.6.0
+	$(BIN)/python -m pip download --quiet --no-deps --no-binary pyserini -d build/apps pyserini==1.6.0
 	cd build/apps && tar xzf pyserini-1.6.0.tar.gz --strip-components 4 --wildcards '*.jar' && mv anserini-*.jar anserini.jar
 	rm build/apps/*.tgz build/apps/*.tar.gz
 	@touch $@
