@@ -40,7 +40,7 @@ def packages(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) ->
     checkpoint = Path(shutil.copytree(tiny_checkpoint, folder / "checkpoint"))
     (checkpoint / "tokenizer.model").write_bytes(sentencepiece_model(checkpoint / "tokenizer.json"))
     kinds: tuple[Package, ...] = ("task", "litertlm")
-    options = ExportOptions(("fp32", "int8", "int8_q4"), ("litert",), (16, 64), packages=kinds)
+    options = ExportOptions(("fp32", "int8", "int8_q4", "mixed"), ("litert",), (16, 64), packages=kinds)
     export_bundle(load_checkpoint(checkpoint), folder / "bundle", options, assumed)
     return folder / "bundle" / "litert"
 
@@ -52,7 +52,7 @@ def audit(file: Path, reference: Path, *options: str) -> int:
     return main(["--audit", str(file), "--reference", str(reference), "--texts", str(texts), *options])
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8", "int8_q4"])
+@pytest.mark.parametrize("precision", ["fp32", "int8", "int8_q4", "mixed"])
 @pytest.mark.parametrize("kind", ["task", "litertlm"])
 def test_the_vendors_client_gives_the_references_vectors(
     packages: Path, tiny_checkpoint: Path, kind: str, precision: str, capsys: Captured
