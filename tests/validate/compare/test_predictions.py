@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from embedding_runtime.bundle import BundleGraph, Manifest, bundle_graphs, load_
 from embedding_validate.compare import cli as compare
 from embedding_validate.compare import predictions
 from embedding_validate.compare.cost import litert_work, onnx_work
+from embedding_validate.compare.cost.device import typical
 from embedding_validate.compare.cost.predict import predicted_ms, rate
 from embedding_validate.compare.cost.work import Step, Work
 from embedding_validate.compare.document import store
@@ -131,8 +133,20 @@ def test_a_product_takes_what_takes_longer() -> None:
     def ms(weight_bytes: int) -> float:
         return predicted_ms(Work(64, (Step("MatMul", "int8", 4_000_000, 64, weight_bytes),)), DEVICE)
 
-    assert ms(0) == ms(1000) == pytest.approx(1.001)
-    assert ms(5_000_000) == pytest.approx(5.001)
+    assert ms(0) == ms(1000) == pytest.approx(1)
+    assert ms(5_000_000) == pytest.approx(5)
+
+
+def test_an_operator_takes_its_elements_or_what_all_take() -> None:
+    few, many = (Work(1, (Step("Mul", "arithmetic", elements=n),) * 3) for n in (10, 5000))
+    assert [predicted_ms(work, DEVICE) for work in (few, many)] == pytest.approx([3e-3, 15e-3])
+
+
+def test_rates_of_different_times_meet_in_their_middle() -> None:
+    """A machine that is slow once does not make every prediction slow."""
+    slow, fast = (replace(DEVICE, operator_s=n, element_s={"arithmetic": n}) for n in (1e-3, 1e-12))
+    found = typical([slow, DEVICE, fast])
+    assert found == replace(DEVICE, benchmark_s=3.0)
 
 
 def test_predictions_stand_beside_measurements(litert_bundle: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A device's rates in one engine, from a micro-benchmark of about a second: no graph of a bundle is needed.
+"""A device's rates in one engine, from a micro-benchmark of a few seconds: no graph of a bundle is needed.
 
 Each probe is one operator, or a chain of one, run by the engine itself on made-up numbers; `probes_onnx` and
 `probes_litert` build them. What they give is a profile that any graph's work can be priced with.
@@ -23,8 +23,8 @@ FEW_ROWS = 64
 MATRICES = {"int8": 64, "fp32": 16}
 # Of element by element operators.
 ELEMENTS_ROWS = 256
-CHAIN = 64
 _BLOCKS, _BLOCK_SECONDS = 5, 0.006
+_TURNS, _ASLEEP_SECONDS = 10, 0.02
 # A core's own cache: what the last one leaves to a process, where others share it, nobody tells.
 _CACHE = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
 _USUAL_CACHE = 1 << 20
@@ -37,15 +37,16 @@ class Probes:
     """What one engine offers to be timed, ready to run.
 
     `products`, as many at once as `matrices` says, and `scores` by rows; `stream` reads `stream_bytes` of
-    weights; `chain` is `CHAIN` operators on next to nothing; `elements` by kind, each over `ELEMENTS_ROWS` x
-    `INNER` elements.
+    weights; `layers` is the int8 product of fewest rows with `small` operators after each matrix;
+    `elements` by kind, each over `ELEMENTS_ROWS` x `INNER` elements.
     """
 
     products: Mapping[Kind, Mapping[int, Run]]
     scores: Mapping[int, tuple[int, Run]]
     stream: Run
     stream_bytes: int
-    chain: Run
+    layers: Run
+    small: int
     elements: Mapping[Kind, Run]
 
 
@@ -61,7 +62,6 @@ def profile(engine: Engine, threads: int) -> DeviceProfile:
         from embedding_validate.compare.cost.probes_litert import probes
     timed = probes(threads)
     started = time.perf_counter()
-    operator_s = seconds(timed.chain) / CHAIN
     rates: dict[str, dict[str, float]] = {
         kind: {str(r): matrices(kind, r) * r * INNER * COLUMNS / seconds(run) for r, run in by_rows.items()}
         for kind, by_rows in timed.products.items()
@@ -73,11 +73,28 @@ def profile(engine: Engine, threads: int) -> DeviceProfile:
         threads=threads,
         macs_per_s=rates,
         bytes_per_s=timed.stream_bytes / seconds(timed.stream),
-        element_s={k: max(0.0, seconds(run) - operator_s) / elements for k, run in timed.elements.items()},
-        operator_s=operator_s,
+        element_s={kind: seconds(run) / elements for kind, run in timed.elements.items()},
+        operator_s=_operator_s(timed),
         cache_bytes=_cache_bytes(),
         benchmark_s=round(time.perf_counter() - started, 3),
     )
+
+
+def _operator_s(timed: Probes) -> float:
+    """What an operator on a few rows takes where weights pass through the caches between operators: what
+    `layers` takes longer than its products, in turn with them."""
+    few = ROWS[0]
+    runs = timed.products["int8"][few], timed.layers
+    taken: tuple[list[float], list[float]] = [], []
+    for _ in range(_TURNS):
+        for run, seconds_of in zip(runs, taken, strict=True):
+            time.sleep(_ASLEEP_SECONDS)  # until the other's threads no longer wait awake
+            run()
+            started = time.perf_counter()
+            run()
+            seconds_of.append(time.perf_counter() - started)
+    products, layers = map(median, taken)
+    return max(0.0, layers - products) / (matrices("int8", few) * timed.small)
 
 
 def matrices(kind: str, rows: int) -> int:

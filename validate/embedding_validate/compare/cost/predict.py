@@ -1,8 +1,8 @@
 """How long a graph's work should take by a device's profile: a prediction, to be labelled as one.
 
 Operators run one after the other. Each takes its multiply-accumulates at the rate of its rows, or what its
-elements take; or the moving of what a core's cache does not hold, weights and tensors, where that is longer
-(the roofline of Williams, Waterman and Patterson, https://doi.org/10.1145/1498765.1498785).
+elements take, but no less than an operator of a few tokens; or the moving of what a core's cache does not
+hold, weights and tensors, where that is longer (the roofline of Williams, Waterman and Patterson, https://doi.org/10.1145/1498765.1498785).
 """
 
 import itertools
@@ -22,14 +22,15 @@ def predicted_ms(work: Work, device: DeviceProfile) -> float:
 def _seconds(step: Step, device: DeviceProfile, streamed: bool) -> float:
     moved = step.moved_bytes if step.moved_bytes > device.cache_bytes else 0
     reading = (step.weight_bytes * streamed + moved) / device.bytes_per_s
-    return device.operator_s + max(_computing(step, device), reading)
+    return max(_computing(step, device), reading)
 
 
 def _computing(step: Step, device: DeviceProfile) -> float:
     if step.kind in PRODUCTS:
         # Four-bit weights are multiplied as eight-bit ones.
         return step.macs / rate(device.macs_per_s.get(step.kind, device.macs_per_s["int8"]), step.rows)
-    return step.elements * device.element_s.get(step.kind, device.element_s["arithmetic"])
+    elements = step.elements * device.element_s.get(step.kind, device.element_s["arithmetic"])
+    return max(device.operator_s, elements)
 
 
 def rate(rates: Mapping[str, float], rows: int) -> float:

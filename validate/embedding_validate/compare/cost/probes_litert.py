@@ -12,7 +12,6 @@ from embedding_export.litert.file import FLOAT32, LitertFile, Signature, Value
 from embedding_runtime.engines.litert_log import quiet
 from embedding_runtime.engines.registry import engine_module
 from embedding_validate.compare.cost.device import (
-    CHAIN,
     COLUMNS,
     ELEMENTS_ROWS,
     INNER,
@@ -58,20 +57,16 @@ def probes(threads: int) -> Probes:
         scores={rows: _scores(rows, threads) for rows in ROWS},
         stream=_product("int8", 1, *_STREAM, threads),
         stream_bytes=_STREAM[0] * _STREAM[1],
-        chain=_run([(1, 8)], _chain, threads),
+        layers=_product("int8", ROWS[0], INNER, COLUMNS, threads, matrices("int8", ROWS[0]), small=True),
+        small=4,
         elements=elements,
     )
 
 
-def _chain(_: LitertFile, s: Signature, x: Sequence[Value]) -> Value:
-    value = x[0]
-    for _pair in range(CHAIN // 2):
-        value = s.op("ADD", [s.op("MUL", [value, x[0]], value.shape), x[0]], value.shape)
-    return value
-
-
-def _product(kind: str, rows: int, inner: int, columns: int, threads: int, count: int = 1) -> Run:
-    """Products with so many matrices, each of what the one before gives."""
+def _product(
+    kind: str, rows: int, inner: int, columns: int, threads: int, count: int = 1, small: bool = False
+) -> Run:
+    """Products with so many matrices, each of what the one before gives, with `small` operators between."""
     rng = np.random.default_rng(0)
 
     def build(file: LitertFile, s: Signature, x: Sequence[Value]) -> Value:
@@ -86,6 +81,8 @@ def _product(kind: str, rows: int, inner: int, columns: int, threads: int, count
                 stored = file.weight(f"w{i}", np.float32, codes.shape, [codes.astype(np.float32) * 1e-4])
             inputs = [value, s.use(stored)]
             value = s.op("FULLY_CONNECTED", inputs, (rows, out), _FULLY_CONNECTED[kind], keepNumDims=True)
+            for operator in ("MAXIMUM", "MINIMUM") * 2 if small else ():  # values stay what they are
+                value = s.op(operator, [value, value], value.shape)
         return value
 
     return _run([(rows, inner)], build, threads)

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
+from embedding_export.onnx.graph import MICROSOFT
 from embedding_runtime.engines.onnx_session import create_session, session_options
 from embedding_validate.compare.cost.device import (
-    CHAIN,
     COLUMNS,
     ELEMENTS_ROWS,
     INNER,
@@ -53,15 +53,13 @@ def probes(threads: int) -> Probes:
         "arithmetic": _run([_node("Mul", "x", "b")], {"x": x, "b": x[::-1].copy()}, {}, threads),
         "moving": _run([_node("Transpose", "x", perm=[1, 0])], {"x": x}, {}, threads),
     }
-    tiny = np.ones((1, 8), np.float32)
-    chain = [_node("Relu" if i % 2 else "Neg", f"y{i}" if i else "x", out=f"y{i + 1}") for i in range(CHAIN)]
-    chain[-1].output[0] = "y"
     return Probes(
         products=products,
         scores={rows: _scores(rows, threads) for rows in ROWS},
         stream=product("int8", inner, columns, threads)(1),
         stream_bytes=inner * columns,
-        chain=_run(chain, {"x": tiny}, {}, threads),
+        layers=_layers(threads),
+        small=4,
         elements=elements,
     )
 
@@ -69,6 +67,36 @@ def probes(threads: int) -> Probes:
 def _products(kind: Kind, threads: int) -> dict[int, Run]:
     by_count = {n: product(kind, INNER, COLUMNS, threads, n) for n in {matrices(kind, r) for r in ROWS}}
     return {rows: by_count[matrices(kind, rows)](rows) for rows in ROWS}
+
+
+def _layers(threads: int) -> Run:
+    """Products of the fewest rows, each of codes of what the one before gives."""
+    rng, rows, count = np.random.default_rng(0), ROWS[0], matrices("int8", ROWS[0])
+    one = {"one": np.float32(1), "zero": np.uint8(128), "scale": np.full((rows, 1), 0.05, np.float32)}
+    stored: dict[str, Any] = {**one, "zeros": np.full((rows, 1), 128, np.uint8)}
+    nodes: list[Any] = []
+
+    def small(name: str, columns: int) -> None:
+        stored[f"w{columns}"] = np.ones(columns, np.float32)
+        nodes.append(_node("Mul", f"{name}:y", "scale", out=f"{name}:a"))
+        norm = ("SimplifiedLayerNormalization", f"{name}:a", f"w{columns}")
+        nodes.append(_node(*norm, out=f"{name}:b", axis=-1, epsilon=1e-6))
+        nodes.append(_node("Mul", f"{name}:b", f"w{columns}", out=f"{name}:c"))
+        codes = ("QuantizeLinear", f"{name}:c", "scale", "zeros")
+        nodes.append(_node(*codes, out=f"{name}:d", axis=-1, block_size=columns))
+
+    given, sizes = "x", (INNER, COLUMNS)
+    for i in range(count):
+        inner, columns = sizes[i % 2], sizes[(i + 1) % 2]
+        stored[f"m{i}"] = rng.integers(-127, 128, (inner, columns), dtype=np.int8)
+        stored[f"s{columns}"] = np.full(columns, 1e-3, np.float32)
+        operands = (given, f"m{i}", "one", f"s{columns}", "zero")
+        nodes.append(_node("MatMulIntegerToFloat", *operands, out=f"{i}:y", domain=MICROSOFT))
+        small(str(i), columns)
+        given = f"{i}:d"
+    nodes[-1].output[0] = "y"
+    x = rng.integers(0, 256, (rows, INNER), dtype=np.uint8)
+    return _run(nodes, {"x": x}, stored, threads, TensorProto.UINT8)
 
 
 def _scores(rows: int, threads: int) -> tuple[int, Run]:
@@ -95,7 +123,8 @@ def _run(
     infos = [value(n, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape) for n, v in inputs.items()]
     tensors = [numpy_helper.from_array(v, n) for n, v in stored.items()]
     graph = helper.make_graph(nodes, "probe", infos, [value("y", kind, None)], initializer=tensors)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR)
+    opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid(MICROSOFT, 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=_IR)
     session = create_session(model.SerializeToString(), session_options(threads), Path("probe.onnx"))
     binding = session.io_binding()
     for name, array in inputs.items():

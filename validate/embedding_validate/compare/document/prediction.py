@@ -14,7 +14,7 @@ class DeviceProfile:
     """Rates of one engine on so many threads of one device.
 
     `macs_per_s` by kind of product and rows; `bytes_per_s` of weights from memory; `element_s` by kind;
-    `operator_s` what an operator costs before it does anything; `cache_bytes` of a core's own cache;
+    `operator_s` what an operator takes at least; `cache_bytes` of a core's own cache;
     `benchmark_s` how long this took.
     """
 
