@@ -10,6 +10,7 @@ import base64
 import json
 import os
 import random
+import re
 import signal
 import socket
 import sys
@@ -33,6 +34,8 @@ from embedding_runtime.machine.process_memory import process_memory
 MAX_BODY, MAX_TEXTS, TIMEOUT = 1_000_000, 500, 6
 LIMITS = ("--max-body", MAX_BODY, "--max-texts", MAX_TEXTS, "--timeout", TIMEOUT, "--max-queue", 4000)
 KILL_EVERY = 8.0
+# What services say: of a worker, and, in Uvicorn's words, of what is no HTTP.
+_EXPECTED = re.compile(r"starting another|Invalid HTTP request received")
 _HEAD = b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 # What is sent, and the statuses that answer it.
 MALFORMED: dict[str, tuple[bytes, set[int]]] = {
@@ -184,13 +187,13 @@ def soak(bundle: Path, seconds: float) -> dict[str, Any]:
         before = _in_turns(clients, seen, stop, killed, seconds / 5, steady)
         after = _in_turns(clients, seen, stop, killed, seconds * 4 / 5, steady)
         deaths = sum("starting another" in line for line in killed.lines)
-        unexpected = [line for line in killed.lines[1:] if "starting another" not in line] + steady.lines[1:]
+        said = [line.strip() for service in (steady, killed) for line in service.lines[1:]]
     p50, p99 = np.percentile(seen.seconds, [50, 99])
     return {
         "answers": dict(sorted(seen.answers.items())),
         "wrong": seen.wrong,
         "killed workers": deaths,
-        "unexpected lines": unexpected,
+        "unexpected lines": [line for line in said if not _EXPECTED.search(line)],
         "p50 and p99, s": [round(float(p50), 3), round(float(p99), 3)],
         "before": vars(before),
         "after": vars(after),

@@ -19,7 +19,7 @@ def test_faults_lose_nothing_and_leak_nothing(
     served_bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bundle = Path(os.environ.get("SOAK_BUNDLE", served_bundle))
-    found = soak(bundle, float(os.environ.get("SOAK_SECONDS", "20")))
+    found = soak(bundle, float(os.environ.get("SOAK_SECONDS", "10")))
     with capsys.disabled():
         print(f"\n{json.dumps(found)}")  # noqa: T201 (figures that a passed test would keep to itself)
     assert found["wrong"] == [] and found["unexpected lines"] == []
