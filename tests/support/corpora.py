@@ -22,6 +22,7 @@ import embedding_runtime.ray
 import embedding_runtime.spark
 from embedding_runtime import InputError
 from embedding_runtime.corpus.file_embedder import ATTEMPTS
+from embedding_runtime.embed_text.files.parquet_writer import import_pyarrow
 
 WORDS = ["the", "red", "planet", "mars", "ocean", "deep", "search", "small", "text", "river", "stone"]
 # Two workers, whatever the machine has.
@@ -32,11 +33,9 @@ _MARK = "result: "
 
 def write_texts(path: Path, texts: list[Any], **columns: list[Any]) -> None:
     """A Parquet file with a column of texts, and others."""
-    import pyarrow
-    from pyarrow import parquet
-
+    arrow, parquet = import_pyarrow("A corpus needs")
     path.parent.mkdir(parents=True, exist_ok=True)
-    parquet.write_table(pyarrow.table({"text": texts, **columns}), path)
+    parquet.write_table(arrow.table({"text": texts, **columns}), path)
 
 
 def write_corpus(folder: Path, files: int, rows: int) -> None:
@@ -53,8 +52,7 @@ def write_corpus(folder: Path, files: int, rows: int) -> None:
 
 def vectors_in(folder: Path) -> dict[str, tuple[list[Any], Any]]:
     """Keys and vectors (N, dim) of every file of vectors, by its name."""
-    from pyarrow import parquet
-
+    _, parquet = import_pyarrow("A corpus needs")
     found = {}
     for path in sorted(folder.rglob("*.parquet")):
         table = parquet.read_table(path, partitioning=None).to_pydict()
@@ -102,7 +100,8 @@ def _kill_one_at_work(output: Path, process: "subprocess.Popen[bytes]") -> None:
 def _on_ray(bundle: str) -> Callable[[Call], Any]:
     import ray
 
-    ray.init(num_cpus=WORKERS, include_dashboard=False, log_to_driver=False)
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    ray.init(num_cpus=WORKERS, include_dashboard=False, log_to_driver=False, object_store_memory=100_000_000)
     return lambda c: embedding_runtime.ray.embed_files(
         bundle, c.source, c.output, workers=WORKERS, **c.options
     )

@@ -57,9 +57,12 @@ class FileEmbedder:
         try:
             made_of = self._made_of(source)
             if not output.exists():
-                with suppress(FileNotFoundError):
-                    # Another attempt that finished first has removed the folder of this one.
+                try:
                     return self._write(name, source, output, made_of)
+                except FileNotFoundError:
+                    if not output.exists():
+                        raise
+                    # Another attempt finished first, and has removed the folder of this one.
             self._check_finished(output, made_of)
         except InputError as e:
             return FileReport(name, "failed", error=str(e))

@@ -26,6 +26,8 @@ def begin(settings: CorpusSettings) -> list[str]:
             f"The folder for vectors {output} lies in that of the texts {source}, whose next run would read "
             "it. Give another folder."
         )
+    if output.exists() and not output.is_dir():
+        raise InputError(f"{output} is a file; expected a folder for vectors, there or not.")
     found = [p for p in source.rglob("*.parquet") if p.is_file() and _is_seen(p.relative_to(source))]
     if not found:
         raise InputError(f"{source} has no files *.parquet; expected texts in some.")

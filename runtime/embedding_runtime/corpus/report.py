@@ -38,7 +38,7 @@ class CorpusReport:
         """The report of a whole folder, from each file's fields.
 
         Raises:
-            InputError: files that could not be embedded; or no row of any file could.
+            InputError: files that could not be embedded; or not one row of any could.
         """
         files = tuple(sorted((FileReport(**fields) for fields in reports), key=lambda f: f.name))
         failed = [f for f in files if f.status == "failed"]
@@ -49,14 +49,12 @@ class CorpusReport:
                 f"{len(failed)} of {len(files)} files have no vectors; the others are finished, and the same "
                 f"call goes on with these:\n{shown}{more}"
             )
-        found = cls(files)
-        written = [f for f in files if f.status == "written"]
-        if found.texts and sum(f.texts - f.without_vector for f in written) == 0 and written:
+        if all(f.status == "written" and f.texts == f.without_vector for f in files) and files[0].texts:
             raise InputError(
-                f"None of the rows that were read has a vector; the column 'error' of {written[0].name} says "
-                "why. Remove the files written before you call again."
+                f"None of the rows has a vector; the column 'error' of {files[0].name} says why. Remove the "
+                "files before you call again."
             )
-        return found
+        return cls(files)
 
     @property
     def texts(self) -> int:

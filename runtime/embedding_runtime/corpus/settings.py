@@ -70,8 +70,8 @@ class CorpusSettings:
                 f"Vectors in {options.get('vector_precision')} mean nothing without their ranges: pass "
                 "ranges too (numpy.load of what embed-text --write-ranges wrote)."
             )
-        absolute = (str(Path(path).absolute()) for path in (bundle, source, output))
-        return cls(*absolute, threads, options)
+        bundle, source, output = (str(Path(path).absolute()) for path in (bundle, source, output))
+        return cls(bundle, source, output, threads, options)
 
     @property
     def fields(self) -> Fields:

@@ -4,6 +4,7 @@ import pickle
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
+from types import GenericAlias
 from typing import Any, Unpack
 
 from embedding_runtime.corpus.file_embedder import kept_embedder
@@ -56,7 +57,8 @@ def embed_files(
             yield pandas.DataFrame([vars(files.embed(names[number])) for number in numbers])
 
     # Spark reads the kind of a pandas UDF off its annotations, which only pandas can give.
-    embed.__annotations__ = {"batches": Iterator[pandas.Series], "return": Iterator[pandas.DataFrame]}
+    taken, given = (GenericAlias(Iterator, (kind,)) for kind in (pandas.Series, pandas.DataFrame))
+    embed.__annotations__ = {"batches": taken, "return": given}
     embedded = functions.pandas_udf(embed, _REPORT)
     one_in_each_task = session.range(0, len(names), 1, len(names))
     rows = one_in_each_task.select(embedded("id").alias("report")).select("report.*").collect()

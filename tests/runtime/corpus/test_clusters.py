@@ -1,7 +1,12 @@
 """Ray and Spark, on local clusters of several workers: the vectors of one machine, whoever is killed."""
 
 import importlib.util
+import json
+import os
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +17,7 @@ from corpora import Call, run_and_kill_a_worker, vectors_in, write_corpus, write
 import embedding_runtime.ray
 import embedding_runtime.spark
 from embedding_runtime import Embedder, EngineError, check_space
+from embedding_runtime.embed_text.files.parquet_writer import import_pyarrow
 
 FILES, ROWS = 5, 400
 
@@ -44,8 +50,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def alone(served_bundle: Path, corpus: Path) -> dict[str, tuple[list[str], Any]]:
     """Ids and vectors of each file, in this process."""
-    from pyarrow import parquet
-
+    _, parquet = import_pyarrow("A corpus needs")
     found = {}
     with Embedder(served_bundle, precision="int8", threads=1) as embedder:
         for path in corpus.rglob("part-*.parquet"):
@@ -103,3 +108,32 @@ def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         embedding_runtime.ray.embed_files(tmp_path, tmp_path, tmp_path, workers=1)
     with pytest.raises(EngineError, match=r"pip install 'embedding-edge\[spark\]'.*Java 17"):
         embedding_runtime.spark.embed_files(None, tmp_path, tmp_path, tmp_path)
+
+
+def test_clusters_are_imported_when_they_are_called() -> None:
+    code = "import sys, embedding_runtime.ray, embedding_runtime.spark; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert {"ray", "pyspark", "pandas", "pyarrow", "onnxruntime"}.isdisjoint(loaded.split())
+
+
+def test_the_cost_of_a_corpus(served_bundle: Path, tmp_path: Path) -> None:
+    """The page's command, as it stands."""
+    page = (Path(__file__).parents[3] / "runtime" / "CLUSTERS.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```sh\n(.*?)```", page, re.S)
+    (tmp_path / "my-bundle").symlink_to(served_bundle)
+    write_texts(tmp_path / "sample.parquet", ["the red planet", "a deep ocean"] * 50)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", block],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path, "PYTHONWARNINGS": "ignore"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    found = re.fullmatch(r"([\d,]+) tokens/s per core, ([\d,]+) core-hours, ([\d,]+)\n", done.stdout)
+    assert found, done.stdout
+    rate, hours, cost = (int(number.replace(",", "")) for number in found.groups())
+    sample = json.loads((tmp_path / "sample.json").read_text())
+    assert hours == pytest.approx(1e6 * sample["tokens"] / rate / 3600, rel=0.02, abs=1)
+    assert cost == pytest.approx(0.04 * hours, abs=1)

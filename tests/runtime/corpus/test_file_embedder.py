@@ -1,7 +1,6 @@
 """One Parquet file of texts, one of vectors: the file of `embed-text`, complete or not there at all."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -222,16 +221,21 @@ def test_what_suits_no_file_is_refused_before_any(
     assert not (source.parent / "vectors").exists()
 
 
-def test_folders_that_cannot_be(served_bundle: Path, source: Path, tmp_path: Path) -> None:
+def test_folders_that_cannot_be(
+    served_bundle: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "empty").mkdir()
+    (tmp_path / "a file").touch()
     for texts, vectors, said in (
         (tmp_path / "none", tmp_path / "v", "is not a folder"),
         (source / "a.parquet", tmp_path / "v", "is not a folder"),
         (tmp_path / "empty", tmp_path / "v", "has no files"),
+        (source, source / "a.parquet", "lies in that"),
+        (source, tmp_path / "a file", "is a file"),
         (source, source, "lies in that of the texts"),
         (source, source / "vectors", "lies in that of the texts"),
     ):
         with pytest.raises(InputError, match=said):
             begin(CorpusSettings.of(served_bundle, texts, vectors, 1))
-    os.chdir(tmp_path)
+    monkeypatch.chdir(tmp_path)
     assert CorpusSettings.of("b", "texts", "v", 1).source == str(tmp_path / "texts")
