@@ -19,7 +19,7 @@ from embedding_runtime.machine.process_memory import process_memory
 
 UNANSWERED = "embedding_unanswered_texts"
 # What a thousand connections with their texts may take.
-MOST_BYTES = 120_000_000
+MOST_BYTES = 250_000_000
 
 
 def slow(tokens: int = 200) -> dict[str, Any]:
