@@ -7,6 +7,7 @@ DEMO := build/demo
 # A folder or hub id; without one it is the small trained sibling of this repository.
 CHECKPOINT ?= models/demo
 comma := ,
+UNIT := not full and not real and not haswell and not arm and not clients and not phone and not audits
 # Where `make bench` and `make peers` keep their full-size stand-in, bundle and results; COMPARE_OPTIONS go to
 # compare-embedding, after their own.
 BENCH := build/bench
@@ -24,7 +25,7 @@ LEAN ?= dist/lean-$(ARCH)-$(BOARD_PYTHON)
 FOR_BOARD := --quiet --only-binary=:all: --python-version $(BOARD_PYTHON) $(foreach tag,\
     manylinux_2_28 manylinux_2_27 manylinux_2_17 manylinux2014,--platform $(tag)_$(ARCH))
 
-.PHONY: demo test lint types unit test-full test-haswell test-arm test-clients test-phone test-audits test-soak wheelhouse lean bench ladder peers clean
+.PHONY: demo test lint types unit test-full test-haswell test-avx2 test-arm test-clients test-phone test-audits test-soak wheelhouse lean bench ladder peers clean
 
 demo: $(READY)
 	@mkdir -p $(DEMO)
@@ -48,15 +49,20 @@ $(VENV)/.clusters: $(READY)
 
 # Two processes of one thread each: faster on two cores than one process of two.
 unit: $(READY) $(VENV)/.clusters
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not full and not real and not haswell and not arm and not clients and not phone and not audits"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "$(UNIT)"
 
 # Full-size stand-in: minutes of work, about 6 GB of disk.
 test-full: $(READY)
 	$(BIN)/pytest -m full -s
 
-# A CPU without VNNI, emulated by qemu-user-static.
+# A CPU without VNNI: this one with AVX-512 and VNNI hidden, at its own speed, or emulated by qemu-user-static.
 test-haswell: $(READY)
 	$(BIN)/pytest -m haswell
+
+# Everything that `make test` runs, on such a CPU.
+test-avx2: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/support/avx2_machine.py \
+	    $(BIN)/python -m pytest -n 2 --dist loadfile -m "$(UNIT)"
 
 # A 64-bit ARM board, emulated: three kinds of CPU, the real wheels; and the CPU of test-haswell. 15 minutes.
 test-arm: $(READY)

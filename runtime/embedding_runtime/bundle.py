@@ -157,17 +157,21 @@ class Parity:
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
+# The entry of `Graph.golden_tolerance` for CPUs that round activations to 7 bits.
+SEVEN_BITS = "x86-7bit"
+
+
 @dataclass(frozen=True)
 class Graph:
     """One graph: `file` and `external_data` name entries of `Manifest.files`.
 
     `golden_tolerance` is the largest absolute difference allowed to a golden vector, per kind of CPU ("any"
-    where one figure serves all). `bit_stable` says whether every kind of CPU computes the same, so that
-    vectors differ only by the rounding of float32 sums and by quantized values that it tips over; it is false
-    if the engine's own kernels quantize differently on other CPUs, and None if nobody has measured it. Such
-    kernels may also sum one row in another order than several (onnx/int4 of checkpoints trained for Q4_0,
-    without AVX-512 and VNNI): then a text alone and the same text in a batch differ by up to 1e-6 in a
-    component. The hidden states of
+    where one figure serves all; `SEVEN_BITS` where activations may be rounded to 7 bits). `bit_stable` says
+    whether every kind of CPU with 8 bits computes the same, so that vectors differ only by the rounding of
+    float32 sums and by quantized values that it tips over; it is false if the engine's own kernels quantize
+    differently on other CPUs, and None if nobody has measured it. Such kernels may also sum one row in
+    another order than several (onnx/int4 of checkpoints trained for Q4_0, without AVX-512 and VNNI): then a
+    text alone and the same text in a batch differ by up to 1e-6 in a component. The hidden states of
     onnx/int8 never do. `composition` belongs to a graph made for a target cosine.
     """
 

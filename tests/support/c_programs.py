@@ -54,7 +54,8 @@ def compiled(out: Path, *sources: Path, flags: Sequence[str] = ("-O2",)) -> Path
 
 @functools.cache
 def has_sanitizers(folder: Path) -> bool:
-    """Whether the compiler brings AddressSanitizer and UndefinedBehaviorSanitizer, and they run here."""
+    """Whether the compiler brings AddressSanitizer and UndefinedBehaviorSanitizer, and they run here (they
+    have to come before all that is preloaded)."""
     source = folder / "nothing.c"
     source.write_text("int main(void) { return 0; }\n")
     if COMPILER is None:

@@ -5,7 +5,9 @@ once after writing on ids of real text; whether they are right is for the gate t
 """
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -13,8 +15,10 @@ from embedding_export.checkpoint.checkpoint import Checkpoint
 from embedding_export.composing import held_out_texts
 from embedding_export.errors import CheckpointError
 from embedding_export.weights.sample import BUILT_IN, CalibrationTexts
-from embedding_runtime.bundle import GoldenIds, GoldenVector
+from embedding_runtime.bundle import SEVEN_BITS, GoldenIds, GoldenVector
+from embedding_runtime.engines.onnx_session import OnnxSession
 from embedding_runtime.engines.registry import Session
+from embedding_runtime.machine.threads import available_cpus
 
 # Each line for a trap: prompts, space runs, bytes behind no piece, joined emoji, control tokens as text,
 # scripts.
@@ -119,6 +123,18 @@ def _spread(count: int) -> list[int]:
     """0 … count - 1 in an order of which every beginning is spread evenly: multiples of the golden ratio,
     whose fractions are."""
     return sorted(range(count), key=lambda n: (n + 1) * 0.6180339887498949 % 1)
+
+
+def seven_bits_tolerance(graph: Path, golden: Sequence[GoldenVector], tolerance: float) -> dict[str, float]:
+    """The entry of `golden_tolerance` for CPUs that round activations to 7 bits: the largest difference that
+    this makes to golden vectors, and `tolerance`, which 8 bits have; none if it makes more than that.
+    """
+    session, worst = OnnxSession(graph, available_cpus(), seven_bits=True), 0.0
+    for one in golden:
+        tokens = np.array([one.ids], np.int64)
+        (vectors,) = session.run(tokens, np.ones_like(tokens), ("sentence_embedding",))
+        worst = max(worst, float(np.abs(vectors[0] - one.vector).max()))
+    return {SEVEN_BITS: round(worst + tolerance, 4)} if worst <= tolerance else {}
 
 
 def golden_vectors(

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from embedding_export.architectures.registry import tensor_specs
 from embedding_export.audit.audit import audit_graph
 from embedding_export.bundle import describe
-from embedding_export.bundle.golden import SpecialIds, golden_vectors, held_out_ids
+from embedding_export.bundle.golden import SpecialIds, golden_vectors, held_out_ids, seven_bits_tolerance
 from embedding_export.checkpoint.checkpoint import Checkpoint
 from embedding_export.errors import ExportError
 from embedding_export.options import ExportOptions
@@ -209,6 +209,15 @@ def _write_onnx(
     _release(checkpoint)
     report.step(f"auditing the weights of onnx/{precision}")
     compared = audit_graph(path, checkpoint)
+    golden = golden_vectors(
+        OnnxSession(path, available_cpus()),
+        source.special,
+        checkpoint.config.window,
+        checkpoint.max_seq_length,
+    )
+    tolerance = row.golden_tolerance
+    if row.storage == "int8":
+        tolerance = {**tolerance, **seven_bits_tolerance(path, golden, tolerance["any"])}
     graph = Graph(
         format="onnx",
         precision=precision,
@@ -222,13 +231,8 @@ def _write_onnx(
         engine="onnxruntime",
         engine_min_version=row.engine_min_version,
         variant_id=_variant_id(path, data),
-        golden=golden_vectors(
-            OnnxSession(path, available_cpus()),
-            source.special,
-            checkpoint.config.window,
-            checkpoint.max_seq_length,
-        ),
-        golden_tolerance=row.golden_tolerance,
+        golden=golden,
+        golden_tolerance=tolerance,
         parity=NOT_YET,
         bit_stable=row.bit_stable,
         composition=choice.composition if choice else None,

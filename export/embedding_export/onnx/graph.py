@@ -67,9 +67,11 @@ class OnnxGraph:
         self._nodes, self._within = outer, ""
         return self.node("Scan", *(name for name, _ in scanned), body=graph, num_scan_inputs=len(scanned))
 
-    def constant(self, value: Array) -> str:
-        """A constant; equal ones are stored once."""
+    def constant(self, value: Array, name: str | None = None) -> str:
+        """A constant; equal ones are stored once. One with a `name` of its own may be replaced by it."""
         value = np.asarray(value)
+        if name is not None:
+            return name if self.has(name) else self.weight(name, value.dtype, value.shape, [value])
         key = repr((value.dtype.str, value.shape)).encode() + value.tobytes()
         if key not in self._constants:
             name = f"constant_{hashlib.sha256(key).hexdigest()[:12]}"

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto
 
 from embedding_export.architectures.interface.figures import Layer
 from embedding_export.architectures.interface.ops import DenseStage
@@ -30,10 +30,11 @@ from embedding_export.weights.folding import Weight, Weights, row_blocks
 from embedding_export.weights.matrices import Matrices
 from embedding_export.weights.quantize import pack_pairs
 from embedding_export.weights.turning import turn
+from embedding_runtime.engines.onnx_files.seven_bits import ACTIVATION_ZERO, STEP, STEP_BELOW
 
 # uint8 activations stand for (code - 128) * scale. Unsigned, because that is what engines have fast kernels
-# for.
-ACTIVATION_ZERO = 128
+# for. What they are rounded by stands in constants with names, so that a runtime may take fewer bits.
+CODE_ZERO = 128
 # MatMulNBits takes activations as they are.
 FLOAT32_LEVEL = 1
 # Keeps an all-zero row (a padding token's, say) from dividing by zero; far below any activation.
@@ -105,10 +106,12 @@ class Int8:
         # Two reductions read x twice; |x| would also have to be written.
         step, axis = np.float32(1 / quantize.INT8_MAX), np.array([-1], np.int64)
         above, below = (
-            g.node("Mul", g.node(op, x, self._constant(axis), keepdims=1), self._constant(factor))
-            for op, factor in (("ReduceMax", step), ("ReduceMin", -step))
+            g.node("Mul", g.node(op, x, self._constant(axis), keepdims=0), self._constant(factor, name))
+            for op, factor, name in (("ReduceMax", step, STEP), ("ReduceMin", -step, STEP_BELOW))
         )
-        scale = g.node("Max", above, below, self._constant(np.float32(TINY)))
+        # Without the last axis until here: engines work through [.., 1] element by element.
+        largest = g.node("Max", above, below, self._constant(np.float32(TINY)))
+        scale = g.node("Unsqueeze", largest, g.ints(-1))
         codes = g.node("QuantizeLinear", x, scale, self._zero(scale), axis=-1, block_size=width)
         self._quantized[x] = codes, scale
         return codes, scale
@@ -138,8 +141,8 @@ class Int8:
             rows = self._matrices.int8(weight)
             self._g.weight(stored, np.int8, rows.codes.T.shape, [rows.codes.T])
             self._g.weight(f"{name}:scale", np.float32, rows.scales.shape, [rows.scales])
-        one, zero = self._constant(np.float32(1)), self._constant(np.uint8(ACTIVATION_ZERO))
-        operands = (codes, stored, one, f"{name}:scale", zero)
+        one = self._constant(np.float32(1))
+        operands = (codes, stored, one, f"{name}:scale", self._activation_zero())
         return self._g.node("MatMulIntegerToFloat", *operands, domain=MICROSOFT, out=output_name(weight))
 
     def _four_bit_product(self, codes: str, weight: str, name: str) -> str:
@@ -156,7 +159,7 @@ class Int8:
         g.weight(f"{name}:scale", np.float32, (rows,), [blocks.scales])
         if codes not in self._whole:
             wide = g.node("Cast", codes, to=TensorProto.FLOAT, out=f"{codes}:wide")
-            zero = self._constant(np.float32(ACTIVATION_ZERO))
+            zero = self._constant(np.float32(CODE_ZERO))
             self._whole[codes] = g.node("Sub", wide, zero, out=f"{codes}:whole")
         products = g.node(
             "MatMulNBits",
@@ -177,12 +180,14 @@ class Int8:
     def _zero(self, scale: str) -> str:
         """The zero point, in the shape of a scale as QuantizeLinear requires; the same for all rows."""
         if not self._zeros:
-            value = numpy_helper.from_array(np.array([ACTIVATION_ZERO], np.uint8))
-            self._zeros = self._g.node("ConstantOfShape", self._g.node("Shape", scale), value=value)
+            self._zeros = self._g.node("Expand", self._activation_zero(), self._g.node("Shape", scale))
         return self._zeros
 
-    def _constant(self, value: Any) -> str:
-        return self._g.constant(np.asarray(value))
+    def _activation_zero(self) -> str:
+        return self._constant(np.uint8(CODE_ZERO), ACTIVATION_ZERO)
+
+    def _constant(self, value: Any, name: str | None = None) -> str:
+        return self._g.constant(np.asarray(value), name)
 
 
 class Int8Ops:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from embedding_export.onnx.graph import MICROSOFT, OnnxGraph
 from embedding_export.weights import quantize
 from embedding_export.weights.calibration import Calibration
+from embedding_runtime.engines.onnx_files.seven_bits import KEY_ZERO
 
 Floats = NDArray[np.float32]
 
@@ -45,18 +46,21 @@ class Int8Scores:
 
     def quantized(self, q: str, k: str) -> tuple[str, str]:
         """Codes of queries (uint8) and keys (int8)."""
-        zeros = np.array(QUERY_ZERO, np.uint8), np.array(0, np.int8)
         codes = (
-            self._g.node("QuantizeLinear", x, self._scale(x), self._g.constant(zero))
-            for x, zero in zip((q, k), zeros, strict=True)
+            self._g.node("QuantizeLinear", x, self._scale(x), zero)
+            for x, zero in zip((q, k), self._zeros(), strict=True)
         )
         return next(codes), next(codes)
 
     def product(self, codes: tuple[str, str], q: str, k: str) -> str:
         """The scores, float32: the product of `codes`, laid out for MatMul, of the queries q and keys k."""
-        zero = self._g.constant(np.array(QUERY_ZERO, np.uint8))
-        operands = (*codes, self._scale(q), self._scale(k), zero)
+        operands = (*codes, self._scale(q), self._scale(k), *self._zeros())
         return self._g.node("MatMulIntegerToFloat", *operands, domain=MICROSOFT)
+
+    def _zeros(self) -> tuple[str, str]:
+        """The zero points of queries and keys. The latter has a name, so that a runtime may take another."""
+        query, key = np.array(QUERY_ZERO, np.uint8), np.array(0, np.int8)
+        return self._g.constant(query), self._g.constant(key, KEY_ZERO)
 
     def _scale(self, heads: str) -> str:
         largest = ROOM * self._largest[heads] / quantize.INT8_MAX

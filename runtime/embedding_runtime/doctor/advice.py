@@ -53,7 +53,8 @@ def _of_machine(machine: Machine) -> list[str]:
         version = machine.engines["onnx"].version
         refused = version and below_floor("onnx", "int8", version, machine.cpu_kind)
         lines.append(
-            f"This CPU has no VNNI: {refused or 'int8 runs on slower kernels that do not saturate.'}"
+            "This CPU has no VNNI: int8 and int4 graphs round activations to 7 bits where the bundle allows "
+            f"it; others run on {f'no kernels: {refused}' if refused else 'slower kernels.'}"
         )
     if machine.cpu_kind == "arm":
         lines.append(

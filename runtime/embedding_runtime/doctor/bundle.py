@@ -10,11 +10,11 @@ from statistics import median
 from embedding_runtime.bundle import BundleGraph, Graph, bundle_graphs, load_manifest
 from embedding_runtime.embedder import Embedder
 from embedding_runtime.engines.backends import backend
-from embedding_runtime.engines.registry import ENGINES, installed, unfit, usable
+from embedding_runtime.engines.registry import ENGINES, installed, takes_seven_bits, unfit, usable
 from embedding_runtime.errors import EmbeddingError
-from embedding_runtime.machine.cpu import cpu_kind
 from embedding_runtime.machine.device_cache import entries_folder
 from embedding_runtime.machine.process_memory import process_memory
+from embedding_runtime.opening.golden import golden_tolerance
 from embedding_runtime.opening.open_bundle import cache_key
 from embedding_runtime.opening.selection import FORMAT_ORDER, check_parity, choose_graph, default_precisions
 
@@ -124,7 +124,7 @@ def _opened(state: BundleState, default: BundleGraph, threads: int) -> BundleSta
         graphs=tuple(replace(g, speed=speed) if g.chosen else g for g in state.graphs),
         parity=graph.parity.status,
         golden_difference=difference,
-        golden_tolerance=graph.golden_tolerance.get(cpu_kind(), graph.golden_tolerance.get("any")),
+        golden_tolerance=golden_tolerance(graph),
         load_seconds=seconds,
         prepared=(entries_folder() / cache_key(graph, layout).name).exists(),
         anonymous=held.anonymous if held else None,
@@ -134,7 +134,9 @@ def _opened(state: BundleState, default: BundleGraph, threads: int) -> BundleSta
 
 def _described(one: BundleGraph, default: Graph) -> GraphState:
     graph, size = one.graph, sum(one.sizes.values())
-    return GraphState(one.key, size, graph == default, _why(graph, default), bit_stable=graph.bit_stable)
+    seven = "; without VNNI its activations have 7 bits here" if takes_seven_bits(graph) else ""
+    why = f"{_why(graph, default)}{seven}"
+    return GraphState(one.key, size, graph == default, why, bit_stable=graph.bit_stable)
 
 
 def _why(graph: Graph, default: Graph) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from embedding_runtime.bundle import Format, Graph
-from embedding_runtime.engines.registry import Session
+from embedding_runtime.engines.registry import Session, takes_seven_bits
 
 # Where packed weights in a file are worth the disk with ONNX Runtime: int8 saves 94 MB of memory for 210 MB
 # of disk, int4 73 MB for 147 MB.
@@ -37,15 +37,17 @@ def backend(graph: Graph, file: Path, threads: int, pad_id: int) -> Backend:
 
 
 def _onnx(graph: Graph, file: Path, threads: int, _: int) -> Backend:
+    """The ONNX backend. Files prepared with 7 bits are not those of 8."""
     from embedding_runtime.engines import onnx_prepacked
     from embedding_runtime.engines.onnx_session import OnnxSession
 
+    seven = takes_seven_bits(graph)
     return Backend(
-        onnx_prepacked.LAYOUT,
+        f"{onnx_prepacked.LAYOUT}{'-7bit' if seven else ''}",
         graph.precision in PREPACKED_PRECISIONS,
-        lambda: OnnxSession(file, threads),
-        lambda folder: onnx_prepacked.build(file, folder),
-        lambda folder: onnx_prepacked.open_prepacked(folder, file, threads),
+        lambda: OnnxSession(file, threads, seven_bits=seven),
+        lambda folder: onnx_prepacked.build(file, folder, seven),
+        lambda folder: onnx_prepacked.open_prepacked(folder, file, threads, seven),
     )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedding_runtime.engines.onnx_files.four_bits import has_four_bits
+from embedding_runtime.engines.onnx_files.seven_bits import with_seven_bits
 from embedding_runtime.engines.onnx_files.tables import Table, without_tables
 from embedding_runtime.engines.onnx_session import OnnxSession, create_session, session_options
 from embedding_runtime.errors import BundleError, EngineError
@@ -30,8 +31,9 @@ TABLES = "tables.json"
 _EXTERNAL_BYTES = "1024"
 
 
-def build(graph: Path, folder: Path) -> None:
-    """Write the optimised graph, its weights both plain and packed, and a record of where its tables lie.
+def build(graph: Path, folder: Path, seven_bits: bool = False) -> None:
+    """Write the optimised graph, its weights both plain and packed, and a record of where its tables lie;
+    `seven_bits` as in `OnnxSession`.
 
     Raises:
         BundleError, EngineError: the graph cannot be read or loaded.
@@ -41,7 +43,7 @@ def build(graph: Path, folder: Path) -> None:
     held = sum(p.stat().st_size for p in graph.parent.glob(f"{graph.name}_data*"))
     copies = 3 if has_four_bits(model) else 2  # as they are and packed; what has 4 bits has 8 then
     require_room(folder, copies * max(0, held - sum(t.size for t in tables)))
-    options = session_options(threads=1)
+    options = session_options(threads=1, seven_bits=seven_bits)
     options.optimized_model_filepath = str(folder / MODEL)
     for key, value in {
         "session.optimized_model_external_initializers_file_name": DATA,
@@ -49,11 +51,11 @@ def build(graph: Path, folder: Path) -> None:
         "session.save_external_prepacked_constant_initializers": "1",
     }.items():
         options.add_session_config_entry(key, value)
-    create_session(model, options, graph)
+    create_session(with_seven_bits(model) if seven_bits else model, options, graph)
     (folder / TABLES).write_text(json.dumps([asdict(t) for t in tables]), encoding="utf-8")
 
 
-def open_prepacked(folder: Path, graph: Path, threads: int) -> OnnxSession:
+def open_prepacked(folder: Path, graph: Path, threads: int, seven_bits: bool = False) -> OnnxSession:
     """A session on what `build` wrote, with the tables mapped from beside `graph`.
 
     Raises:
@@ -64,7 +66,7 @@ def open_prepacked(folder: Path, graph: Path, threads: int) -> OnnxSession:
         tables = [Table(**{**entry, "shape": tuple(entry["shape"])}) for entry in noted]
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise EngineError(f"{folder / TABLES} cannot be read ({e}). It will be written again.") from e
-    return OnnxSession(folder / MODEL, threads, _mapped(tables, graph.parent))
+    return OnnxSession(folder / MODEL, threads, _mapped(tables, graph.parent), seven_bits)
 
 
 def _mapped(tables: list[Table], beside: Path) -> Mapping[str, NDArray[Any]]:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedding_runtime.engines.onnx_files.four_bits import with_eight_bits
+from embedding_runtime.engines.onnx_files.seven_bits import with_seven_bits
 from embedding_runtime.engines.registry import Ids, engine_module, first_line
 from embedding_runtime.errors import EngineError
 from embedding_runtime.machine.cpu import cpu_kind
@@ -26,8 +27,9 @@ def engine() -> Any:
     return engine_module("onnx")
 
 
-def session_options(threads: int) -> Any:
-    """The SessionOptions with which every graph of a bundle runs."""
+def session_options(threads: int, seven_bits: bool = False) -> Any:
+    """The SessionOptions with which every graph of a bundle runs; one with activations of `seven_bits` needs
+    no kernels that cannot saturate."""
     options = engine().SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -37,7 +39,7 @@ def session_options(threads: int) -> Any:
     # Workers wait for more work awake. Left to itself the engine keeps them so for some 45 ms after each
     # text, twice the time that a query takes; the pauses inside a text are far shorter than this.
     options.add_session_config_entry("session.intra_op.spin_duration_us", _AWAKE_MICROSECONDS)
-    if cpu_kind() == "x86":
+    if cpu_kind() == "x86" and not seven_bits:
         # Without VNNI the u8 x s8 kernels add pairs of products in 16 bits, which saturate.
         options.add_session_config_entry("session.x64quantprecision", "1")
     return options
@@ -86,20 +88,28 @@ def with_data(model: Path | bytes, options: Any, named: Path) -> Path | bytes:
 class OnnxSession:
     """Runs one graph on the CPU. `run` may be called from several threads at once."""
 
-    def __init__(self, path: Path, threads: int, tables: Mapping[str, NDArray[Any]] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        threads: int,
+        tables: Mapping[str, NDArray[Any]] | None = None,
+        seven_bits: bool = False,
+    ) -> None:
         """Open a graph; its external data is memory-mapped by ONNX Runtime.
 
         `tables` are inputs that stay the same from run to run; a graph that has them was optimised when it
-        was written (see `onnx_prepacked`), and must be run without further optimisation.
+        was written (see `onnx_prepacked`), and must be run without further optimisation. With `seven_bits`
+        activations are rounded to 7 bits instead of 8 (see `onnx_files.seven_bits`).
 
         Raises:
             EngineError: onnxruntime is missing, or does not load the graph.
+            BundleError: `seven_bits` of a graph that does not say what its activations are rounded by.
         """
-        options = session_options(threads)
+        options = session_options(threads, seven_bits)
         if tables is not None:
             options.graph_optimization_level = engine().GraphOptimizationLevel.ORT_DISABLE_ALL
         self._tables = dict(tables or {})
-        self._session = create_session(path, options, path)
+        self._session = create_session(with_seven_bits(path) if seven_bits else path, options, path)
 
     def run(self, ids: Ids, mask: Ids, outputs: tuple[str, ...]) -> list[Floats]:
         """Outputs by name for ids and mask, int64 of shape (B, S), right-padded.

@@ -11,10 +11,10 @@ from embedding_runtime.engines.backends import Backend, backend
 from embedding_runtime.engines.padding import pad
 from embedding_runtime.engines.registry import Session, check_engine_version
 from embedding_runtime.errors import EngineError, InputError
-from embedding_runtime.machine.cpu import cpu_fingerprint, cpu_kind
+from embedding_runtime.machine.cpu import cpu_fingerprint
 from embedding_runtime.machine.device_cache import CacheKey, open_prepared, read_ahead
 from embedding_runtime.machine.threads import resolve_threads
-from embedding_runtime.opening.golden import check_golden_ids, check_golden_vectors
+from embedding_runtime.opening.golden import check_golden_ids, check_golden_vectors, golden_tolerance
 from embedding_runtime.opening.integrity import Stamps, Verify, verify_files
 from embedding_runtime.opening.selection import check_parity, choose_graph
 from embedding_runtime.tokenizers.tokenizer import Tokenizer, open_tokenizer
@@ -101,7 +101,7 @@ def open_bundle(path: Path, choice: Choice) -> Opened:
 def _is_prepared(engine: Backend, graph: Graph, choice: Choice) -> bool:
     """Whether packed weights in the device's cache are worthwhile or requested, and can be checked."""
     prepare = engine.pays if choice.device_cache is None else choice.device_cache
-    checkable = graph.golden and graph.golden_tolerance.keys() & {cpu_kind(), "any"}
+    checkable = graph.golden and golden_tolerance(graph) is not None
     return bool(prepare and checkable and not choice.allow_failed)
 
 

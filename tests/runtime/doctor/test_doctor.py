@@ -17,12 +17,14 @@ from embedding_export.checkpoint.checkpoint import load_checkpoint
 from embedding_export.options import ExportOptions
 from embedding_export.pipeline import export_bundle
 from embedding_runtime import load_manifest
+from embedding_runtime.bundle import SEVEN_BITS
 from embedding_runtime.doctor import cli as doctor
 from embedding_runtime.doctor.advice import MB, advice, problems
 from embedding_runtime.doctor.bundle import BundleState, GraphState, Speed
 from embedding_runtime.doctor.cli import main
 from embedding_runtime.doctor.machine import CoreGroup, EngineState, Machine, examine_machine
 from embedding_runtime.errors import EngineError
+from embedding_runtime.machine.cpu import cpu_kind
 from embedding_runtime.machine.platforms import Platform, lack, this_platform
 from embedding_runtime.machine.process_memory import process_memory
 from embedding_runtime.opening.selection import choose_graph
@@ -187,7 +189,10 @@ def test_advice_about_the_machine(machine: Machine) -> None:
 
 def test_an_engine_too_old_for_this_cpu(machine: Machine) -> None:
     """Known without a bundle, and said with what to install."""
-    for version, words in (("1.29.0", "pip install 'onnxruntime>=1.30.0'"), ("1.30.0", "slower kernels")):
+    for version, words in (
+        ("1.29.0", "pip install 'onnxruntime>=1.30.0'"),
+        ("1.30.0", "others run on slower kernels"),
+    ):
         engines = {**machine.engines, "onnx": EngineState("onnxruntime", True, True, version, None)}
         (line,) = advice(replace(machine, cpu_kind="x86", engines=engines), None)
         assert "no VNNI" in line
@@ -233,6 +238,27 @@ def test_a_machine_without_an_engine(machine: Machine) -> None:
     assert "64-bit system" in problems(old, None)[0]
     broken = {**machine.engines, "litert": EngineState("ai-edge-litert", True, True, None, "does not load")}
     assert problems(replace(machine, engines=broken), None) == ["does not load"]
+
+
+def test_seven_bits_are_told(bundle: Path, tmp_path: Path, capfd: Captured) -> None:
+    """On a CPU without VNNI, of a bundle that allows them; its golden vectors are held to their own bound."""
+    allowing = tmp_path / "bundle"
+    shutil.copytree(bundle, allowing)
+    document = json.loads((allowing / "manifest.json").read_text())
+    for graph in document["graphs"]:
+        graph["golden_tolerance"].pop(SEVEN_BITS, None)
+        if graph["precision"] == "int8":
+            graph["golden_tolerance"][SEVEN_BITS] = 0.0999
+    (allowing / "manifest.json").write_text(json.dumps(document))
+    words = "its activations have 7 bits here"
+    with another_cpu("x86_64", "flags\t\t: fpu avx2\n", tmp_path):
+        graphs = {g["key"]: g for g in examined([str(allowing)], capfd, 0)["bundle"]["graphs"]}
+        told = examined([str(allowing)], capfd, 0)["bundle"]
+    assert {key: words in g["why"] for key, g in graphs.items()} == {
+        key: key == "onnx/int8" for key in graphs
+    }
+    assert told["golden_tolerance"] == 0.0999
+    assert words not in str(examined([str(allowing)], capfd, 0)) or cpu_kind() == "x86"
 
 
 @pytest.fixture

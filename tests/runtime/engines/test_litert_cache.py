@@ -217,7 +217,8 @@ def test_a_bit_that_a_golden_vector_misses(litert_bundle: Path, plain: Floats) -
         sums = {"files": {WEIGHTS: [len(content), zlib.crc32(content)]}}
         (entry() / SEAL).write_text(json.dumps(seal | sums))
         passed += not np.array_equal(vector(litert_bundle), plain)
-        (entry() / SEAL).write_text(json.dumps(seal))
+        for kept in entries_folder().iterdir():  # none where the golden vector has seen it, as some CPUs do
+            (kept / SEAL).write_text(json.dumps(seal))
         np.testing.assert_array_equal(vector(litert_bundle), plain)
     assert passed, "each of these bits was seen, or changed nothing"
 

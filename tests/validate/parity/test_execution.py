@@ -21,6 +21,7 @@ from embedding_export.onnx.scores import Int8Scores
 from embedding_export.weights import quantize
 from embedding_runtime.bundle import Precision
 from embedding_runtime.engines.onnx_files import four_bits
+from embedding_runtime.engines.onnx_files.tables import tensor_name
 from embedding_validate.forward import rounded_ops
 from embedding_validate.forward.rounded_ops import ROUNDINGS
 from embedding_validate.measures.thresholds import EXECUTION
@@ -119,7 +120,7 @@ def _no_zero_points_taken(patch: Patch) -> None:
 
     def values(tensor: bytes, folder: Path) -> Any:
         found = true(tensor, folder)
-        return found & 0 if four_bits._name(tensor) == "layers.1.mlp.gate_proj.weight:zero" else found
+        return found & 0 if tensor_name(tensor) == "layers.1.mlp.gate_proj.weight:zero" else found
 
     patch.setattr(four_bits, "_values", values)
 

@@ -94,11 +94,12 @@ def _compare(options: argparse.Namespace, command: list[str], left_out: Mapping[
     run = replace(run, left_out=tuple(LeftOut(name, why) for name, why in left_out.items()))
     store = Store(options.output, run, resume=options.resume)
     try:
-        _measure(store, plan, bundles, candidates, texts)
+        rates = predictions.Rates(graphs, plan.threads)
+        _measure(store, plan, bundles, candidates, texts, rates)
         for entry in compare_account.measure(accounts, plan, store.run.accounts, _say):
             store.add_account(entry)
         if graphs:
-            _predict(store, graphs, plan)
+            _predict(store, graphs, plan, rates)
         _finish(store)
         shutil.rmtree(cache, ignore_errors=True)
         (options.output / compare_store.BASE).unlink(missing_ok=True)
@@ -116,8 +117,10 @@ def _measure(
     bundles: Sequence[Bundle],
     candidates: Sequence[Candidate],
     texts: Corpus | None,
+    rates: predictions.Rates,
 ) -> None:
-    """Measure tokenizers, openings, cases and corpus, except what the store already has."""
+    """Measure tokenizers, openings, cases and corpus, except what the store already has; and rates between
+    the cases."""
     have = {c.key for c in store.run.tokenizers}
     subjects = [compare_systems.tokenizer(b) for b in bundles]
     for case in compare_run.alone(plan, subjects, have, _say):
@@ -134,6 +137,7 @@ def _measure(
     silent = {o.system for o in store.run.openings if o.status == NO_ANSWER}
     for case in compare_run.cases(plan, done, silent, _say):
         store.add_case(case)
+        rates.take_if_due()
     if texts is not None and store.run.corpus is None:
         dims = sorted({dim for b in bundles for dim in b.manifest.dims})
         hung = silent | {c.system for c in store.run.cases if c.status == NO_ANSWER}
@@ -147,9 +151,10 @@ def _graphs(bundles: Sequence[Bundle], candidates: Sequence[Candidate]) -> dict[
     return {name: g for b in bundles for g in b.graphs if (name := b.named(g)) in compared}
 
 
-def _predict(store: Store, graphs: Mapping[str, BundleGraph], plan: Plan) -> None:
+def _predict(store: Store, graphs: Mapping[str, BundleGraph], plan: Plan, rates: predictions.Rates) -> None:
     _say("predicting")
-    devices = tuple(predictions.profiles(graphs, plan.threads))
+    rates.take()
+    devices = rates.typical()
     lengths = [shape.tokens for shape in plan.shapes if shape.batch == 1]
     store.change(devices=devices, predictions=tuple(predictions.predict(graphs, lengths, devices)))
 

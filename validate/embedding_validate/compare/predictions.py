@@ -1,6 +1,8 @@
 """`compare-embedding --predict`: each graph's work at each length, priced by this device's rates."""
 
 import importlib.util
+import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from embedding_runtime.bundle import BundleGraph
@@ -10,6 +12,8 @@ from embedding_validate.compare.cost.predict import predicted_ms
 from embedding_validate.compare.cost.work import Work
 from embedding_validate.compare.document.prediction import DeviceProfile, Prediction
 
+# Of measuring, between two times that rates are taken.
+_EVERY_SECONDS = 60
 _NEEDED = {"onnx": ("onnx", "export"), "litert": ("ai_edge_litert", "litert")}
 
 
@@ -25,11 +29,30 @@ def check(graphs: Mapping[str, BundleGraph]) -> None:
             raise InputError(f"--predict needs {package} for {name}: pip install 'embedding-edge[{extra}]'.")
 
 
-def profiles(graphs: Mapping[str, BundleGraph], threads: Sequence[int]) -> Iterator[DeviceProfile]:
-    """The rates of each engine that the graphs need, on each number of threads; about a second each."""
-    for engine in dict.fromkeys(graph.graph.format for graph in graphs.values()):
-        for count in threads:
-            yield device.profile(engine, count)
+class Rates:
+    """The rates of each engine that the graphs need, on each number of threads, taken several times while the
+    comparison runs: machines are faster at times, and predictions are to meet what is measured meanwhile.
+    """
+
+    def __init__(self, graphs: Mapping[str, BundleGraph], threads: Sequence[int]) -> None:
+        engines = dict.fromkeys(graph.graph.format for graph in graphs.values())
+        self._wanted = [(engine, count) for engine in engines for count in threads]
+        self._taken: list[list[DeviceProfile]] = []
+        self._due = -math.inf
+
+    def take(self) -> None:
+        """Take them now; some seconds each."""
+        self._taken.append([device.profile(engine, count) for engine, count in self._wanted])
+        self._due = time.monotonic() + _EVERY_SECONDS
+
+    def take_if_due(self) -> None:
+        """Take them if the last time is a while ago."""
+        if self._wanted and time.monotonic() >= self._due:
+            self.take()
+
+    def typical(self) -> tuple[DeviceProfile, ...]:
+        """The medians of all that was taken."""
+        return tuple(device.typical(profiles) for profiles in zip(*self._taken, strict=True))
 
 
 def predict(

@@ -12,19 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedding_runtime.engines.onnx_files.links import data_beside
+from embedding_runtime.engines.onnx_files.seven_bits import ACTIVATION_ZERO
 from embedding_runtime.engines.onnx_files.tables import (
     BYTES,
     GRAPH_INITIALIZER,
     GRAPH_NODE,
     NODE_INPUT,
     NODE_OP_TYPE,
-    TENSOR_NAME,
     Field,
     as_bytes,
     as_text,
     fields_of,
     graph_edited,
     table_of,
+    tensor_name,
+    tensor_written,
     written,
 )
 from embedding_runtime.errors import BundleError
@@ -34,10 +36,10 @@ _PRODUCTS, _WHOLE, _WIDE = ":products", ":whole", ":wide"
 # What a 4-bit matrix is stored as.
 _PARTS = ("int4", "zero", "step")
 _NODE_OUTPUT, _NODE_NAME, _NODE_DOMAIN = 2, 3, 7
-_TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_RAW = 1, 2, 9
-_FLOAT, _UINT8, _INT8 = 1, 2, 3
-# What all such products take: 1 for the scale of activations, which is multiplied elsewhere, and their zero.
-_ONE, _ZERO, _ACTIVATION_ZERO = "eight_bits:one", "eight_bits:zero", 128
+_TENSOR_DIMS, _TENSOR_RAW = 1, 9
+# What all such products take: 1 for the scale of activations, which is multiplied elsewhere, and their zero,
+# where the graph has no name for it (older versions' graphs).
+_ONE, _ZERO = "eight_bits:one", "eight_bits:zero"
 
 
 def has_four_bits(model: bytes) -> bool:
@@ -68,11 +70,13 @@ def with_eight_bits(model: Path | bytes, named: Path) -> Path | bytes:
 def _edited(graph: bytes, folder: Path) -> Iterator[Field]:
     """The fields of a GraphProto: of a 4-bit product only the node that multiplies the scales is kept."""
     fields = list(fields_of(graph))
-    tensors = {_name(as_bytes(v)): as_bytes(v) for number, _, v in fields if number == GRAPH_INITIALIZER}
+    stored = [as_bytes(value) for number, _, value in fields if number == GRAPH_INITIALIZER]
+    tensors = {tensor_name(tensor): tensor for tensor in stored}
     codes: dict[str, str] = {}
+    zero = ACTIVATION_ZERO if ACTIVATION_ZERO in tensors else _ZERO
     for number, wire, value in fields:
         if number == GRAPH_INITIALIZER:
-            stem, _, part = _name(as_bytes(value)).rpartition(":")
+            stem, _, part = tensor_name(as_bytes(value)).rpartition(":")
             if part not in _PARTS or f"{stem}:step" not in tensors or _is_table(tensors, stem):
                 yield number, wire, value
         elif number == GRAPH_NODE:
@@ -81,15 +85,15 @@ def _edited(graph: bytes, folder: Path) -> Iterator[Field]:
                 codes[output] = inputs[0].removesuffix(_WHOLE)
             elif kind == "Mul" and inputs[0] in codes:
                 stem = inputs[0].removesuffix(_PRODUCTS)
-                operands = (codes[inputs[0]], f"{stem}:int8", _ONE, inputs[1], _ZERO)
+                operands = (codes[inputs[0]], f"{stem}:int8", _ONE, inputs[1], zero)
                 yield GRAPH_NODE, BYTES, _product(operands, output)
                 yield GRAPH_INITIALIZER, BYTES, _eight_bits(tensors, stem, folder)
             elif not output.endswith((_WHOLE, _WIDE)):
                 yield number, wire, value
         else:
             yield number, wire, value
-    yield GRAPH_INITIALIZER, BYTES, _tensor(_ONE, _FLOAT, np.array(1, np.float32))
-    yield GRAPH_INITIALIZER, BYTES, _tensor(_ZERO, _UINT8, np.array(_ACTIVATION_ZERO, np.uint8))
+    yield GRAPH_INITIALIZER, BYTES, tensor_written(_ONE, np.array(1, np.float32))
+    yield GRAPH_INITIALIZER, BYTES, tensor_written(_ZERO, np.array(128, np.uint8))
 
 
 def _is_table(tensors: dict[str, bytes], stem: str) -> bool:
@@ -104,7 +108,7 @@ def _eight_bits(tensors: dict[str, bytes], stem: str, folder: Path) -> bytes:
     codes = _pairs(packed.reshape(rows, -1)).reshape(rows, count, -1)
     zeros = _pairs(zeros)[:, :count, None]
     whole = (codes.view(np.int8) - zeros.view(np.int8)) * steps.view(np.int8)[:, :, None]
-    return _tensor(f"{stem}:int8", _INT8, np.ascontiguousarray(whole.reshape(rows, -1).T))
+    return tensor_written(f"{stem}:int8", np.ascontiguousarray(whole.reshape(rows, -1).T))
 
 
 def _pairs(packed: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -127,10 +131,6 @@ def _shape(tensor: bytes) -> tuple[int, ...]:
     return tuple(v for number, _, v in fields_of(tensor) if number == _TENSOR_DIMS and isinstance(v, int))
 
 
-def _name(tensor: bytes) -> str:
-    return next(as_text(v) for number, _, v in fields_of(tensor) if number == TENSOR_NAME)
-
-
 def _node(node: bytes) -> tuple[list[str], str, str]:
     """Inputs, the first output, and the operator of a NodeProto."""
     fields = list(fields_of(node))
@@ -148,9 +148,3 @@ def _product(inputs: tuple[str, ...], output: str) -> bytes:
         (_NODE_DOMAIN, "com.microsoft"),
     ]
     return b"".join(written(number, BYTES, text.encode()) for number, text in parts)
-
-
-def _tensor(name: str, kind: int, values: NDArray[np.generic]) -> bytes:
-    dims = b"".join(written(_TENSOR_DIMS, 0, n) for n in values.shape)
-    named = written(_TENSOR_TYPE, 0, kind) + written(TENSOR_NAME, BYTES, name.encode())
-    return dims + named + written(_TENSOR_RAW, BYTES, values.tobytes())

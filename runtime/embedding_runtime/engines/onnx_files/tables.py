@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from math import prod
 
 import numpy as np
+from numpy.typing import NDArray
 
 from embedding_runtime.errors import BundleError
 
@@ -23,7 +24,7 @@ _MODEL_GRAPH = 7
 GRAPH_NODE, GRAPH_INITIALIZER, _GRAPH_INPUT = 1, 5, 11
 NODE_INPUT, NODE_OP_TYPE, _NODE_ATTRIBUTE = 1, 4, 5
 _ATTRIBUTE_GRAPH = 6
-_TENSOR_DIMS, _TENSOR_TYPE, TENSOR_NAME, _TENSOR_EXTERNAL = 1, 2, 8, 13
+_TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_RAW, _TENSOR_EXTERNAL = 1, 2, 8, 9, 13
 
 Field = tuple[int, int, bytes | int]
 
@@ -155,7 +156,7 @@ def table_of(tensor: bytes) -> Table | None:
             dims += [int(value)] if wire == _VARINT else list(_varints(as_bytes(value)))
         elif number == _TENSOR_TYPE:
             dtype = int(value)
-        elif number == TENSOR_NAME:
+        elif number == _TENSOR_NAME:
             name = as_text(value)
         elif number == _TENSOR_EXTERNAL:
             entry = {n: as_text(v) for n, _, v in fields_of(as_bytes(value))}
@@ -163,6 +164,19 @@ def table_of(tensor: bytes) -> Table | None:
     if "location" not in external or dtype not in _DTYPES:
         return None
     return Table(name, _DTYPES[dtype], tuple(dims), external["location"], int(external.get("offset", "0")))
+
+
+def tensor_name(tensor: bytes) -> str:
+    """The name of a TensorProto; StopIteration if it has none."""
+    return next(as_text(v) for number, _, v in fields_of(tensor) if number == _TENSOR_NAME)
+
+
+def tensor_written(name: str, values: NDArray[np.generic]) -> bytes:
+    """A TensorProto that holds its values itself."""
+    dtype = next(number for number, known in _DTYPES.items() if known == values.dtype.name)
+    dims = b"".join(written(_TENSOR_DIMS, _VARINT, n) for n in values.shape)
+    named = written(_TENSOR_TYPE, _VARINT, dtype) + written(_TENSOR_NAME, BYTES, name.encode())
+    return dims + named + written(_TENSOR_RAW, BYTES, values.tobytes())
 
 
 def _value_info(table: Table) -> bytes:

@@ -5,17 +5,22 @@ Each probe is one operator, or a chain of one, run by the engine itself on made-
 """
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 
 from embedding_validate.compare.cost.work import Kind
 from embedding_validate.compare.document.prediction import DeviceProfile, Engine
-from embedding_validate.compare.measure.best_block import best_seconds
+from embedding_validate.compare.measure.best_block import block_seconds
 
 # Rows of the left operand at which products are timed: a few tokens are slower for each than many.
 ROWS = (16, 64, 256, 1024)
 INNER, COLUMNS = 768, 1152
+# Up to so many rows, reading the weights counts: these products are timed with so many matrices in turn
+# (57 MB), more than caches hold, as a graph has them.
+FEW_ROWS = 64
+MATRICES = {"int8": 64, "fp32": 16}
 # Of element by element operators.
 ELEMENTS_ROWS = 256
 CHAIN = 64
@@ -31,8 +36,9 @@ Run = Callable[[], None]
 class Probes:
     """What one engine offers to be timed, ready to run.
 
-    `products` and `scores` by rows; `stream` reads `stream_bytes` of weights; `chain` is `CHAIN` operators on
-    next to nothing; `elements` by kind, each over `ELEMENTS_ROWS` x `INNER` elements.
+    `products`, as many at once as `matrices` says, and `scores` by rows; `stream` reads `stream_bytes` of
+    weights; `chain` is `CHAIN` operators on next to nothing; `elements` by kind, each over `ELEMENTS_ROWS` x
+    `INNER` elements.
     """
 
     products: Mapping[Kind, Mapping[int, Run]]
@@ -57,7 +63,7 @@ def profile(engine: Engine, threads: int) -> DeviceProfile:
     started = time.perf_counter()
     operator_s = seconds(timed.chain) / CHAIN
     rates: dict[str, dict[str, float]] = {
-        kind: {str(rows): rows * INNER * COLUMNS / seconds(run) for rows, run in by_rows.items()}
+        kind: {str(r): matrices(kind, r) * r * INNER * COLUMNS / seconds(run) for r, run in by_rows.items()}
         for kind, by_rows in timed.products.items()
     }
     rates["scores"] = {str(rows): macs / seconds(run) for rows, (macs, run) in timed.scores.items()}
@@ -74,12 +80,33 @@ def profile(engine: Engine, threads: int) -> DeviceProfile:
     )
 
 
+def matrices(kind: str, rows: int) -> int:
+    """The number of matrices that so many rows are multiplied by in turn."""
+    return MATRICES[kind] if rows <= FEW_ROWS else 1
+
+
 def seconds(run: Run) -> float:
-    """Seconds of one run: the best of a few blocks of some milliseconds, as other work only adds time."""
+    """Seconds of one run: the median of a few blocks of some milliseconds, as what is predicted is one."""
     run()
     started = time.perf_counter()
     run()
-    return best_seconds(run, time.perf_counter() - started, _BLOCK_SECONDS, _BLOCKS)
+    return median(block_seconds(run, time.perf_counter() - started, _BLOCK_SECONDS, _BLOCKS))
+
+
+def typical(profiles: Sequence[DeviceProfile]) -> DeviceProfile:
+    """The medians of what profiles of one engine on one number of threads say, taken at different times."""
+    first = profiles[0]
+    return replace(
+        first,
+        macs_per_s={
+            kind: {rows: median(p.macs_per_s[kind][rows] for p in profiles) for rows in by_rows}
+            for kind, by_rows in first.macs_per_s.items()
+        },
+        bytes_per_s=median(p.bytes_per_s for p in profiles),
+        element_s={kind: median(p.element_s[kind] for p in profiles) for kind in first.element_s},
+        operator_s=median(p.operator_s for p in profiles),
+        benchmark_s=round(sum(p.benchmark_s for p in profiles), 3),
+    )
 
 
 def _cache_bytes() -> int:

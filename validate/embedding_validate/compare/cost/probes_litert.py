@@ -11,7 +11,16 @@ import numpy as np
 from embedding_export.litert.file import FLOAT32, LitertFile, Signature, Value
 from embedding_runtime.engines.litert_log import quiet
 from embedding_runtime.engines.registry import engine_module
-from embedding_validate.compare.cost.device import CHAIN, COLUMNS, ELEMENTS_ROWS, INNER, ROWS, Probes, Run
+from embedding_validate.compare.cost.device import (
+    CHAIN,
+    COLUMNS,
+    ELEMENTS_ROWS,
+    INNER,
+    ROWS,
+    Probes,
+    Run,
+    matrices,
+)
 from embedding_validate.compare.cost.work import Kind
 
 _STREAM = (1024, 65536)
@@ -34,7 +43,7 @@ def probes(threads: int) -> Probes:
         return s.op("TRANSPOSE", [x[0], s.ints(1, 0)], x[0].shape[::-1])
 
     def products(kind: str) -> dict[int, Run]:
-        return {rows: _product(kind, rows, INNER, COLUMNS, threads) for rows in ROWS}
+        return {r: _product(kind, r, INNER, COLUMNS, threads, matrices(kind, r)) for r in ROWS}
 
     elements: dict[Kind, Run] = {
         "softmax": unary("SOFTMAX", beta=1.0),
@@ -61,18 +70,23 @@ def _chain(_: LitertFile, s: Signature, x: Sequence[Value]) -> Value:
     return value
 
 
-def _product(kind: str, rows: int, inner: int, columns: int, threads: int) -> Run:
+def _product(kind: str, rows: int, inner: int, columns: int, threads: int, count: int = 1) -> Run:
+    """Products with so many matrices, each of what the one before gives."""
     rng = np.random.default_rng(0)
 
     def build(file: LitertFile, s: Signature, x: Sequence[Value]) -> Value:
-        codes = rng.integers(-127, 128, (columns, inner), dtype=np.int8)
-        if kind == "int8":
-            stored = file.weight("w", np.int8, codes.shape, [codes])
-            stored = replace(stored, scales=np.full(columns, 0.01, np.float32))
-        else:
-            stored = file.weight("w", np.float32, codes.shape, [codes.astype(np.float32)])
-        inputs = [x[0], s.use(stored)]
-        return s.op("FULLY_CONNECTED", inputs, (rows, columns), _FULLY_CONNECTED[kind], keepNumDims=True)
+        value, sizes = x[0], (inner, columns)
+        for i in range(count):
+            out, taken = sizes[(i + 1) % 2], sizes[i % 2]
+            codes = rng.integers(-127, 128, (out, taken), dtype=np.int8)
+            if kind == "int8":
+                stored = file.weight(f"w{i}", np.int8, codes.shape, [codes])
+                stored = replace(stored, scales=np.full(out, 1e-4, np.float32))
+            else:
+                stored = file.weight(f"w{i}", np.float32, codes.shape, [codes.astype(np.float32) * 1e-4])
+            inputs = [value, s.use(stored)]
+            value = s.op("FULLY_CONNECTED", inputs, (rows, out), _FULLY_CONNECTED[kind], keepNumDims=True)
+        return value
 
     return _run([(rows, inner)], build, threads)
 

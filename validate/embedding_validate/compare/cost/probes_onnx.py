@@ -8,7 +8,16 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from embedding_runtime.engines.onnx_session import create_session, session_options
-from embedding_validate.compare.cost.device import CHAIN, COLUMNS, ELEMENTS_ROWS, INNER, ROWS, Probes, Run
+from embedding_validate.compare.cost.device import (
+    CHAIN,
+    COLUMNS,
+    ELEMENTS_ROWS,
+    INNER,
+    ROWS,
+    Probes,
+    Run,
+    matrices,
+)
 from embedding_validate.compare.cost.work import Kind
 from embedding_validate.compare.measure.gemm_account import product
 
@@ -19,7 +28,8 @@ _OPSET, _IR = 21, 10
 
 def probes(threads: int) -> Probes:
     """Everything of `Probes`, sessions opened."""
-    int8, fp32 = (product(p, INNER, COLUMNS, threads) for p in ("int8", "fp32"))
+    kinds: tuple[Kind, ...] = ("int8", "fp32")
+    products = {kind: _products(kind, threads) for kind in kinds}
     inner, columns = _STREAM
     x = np.random.default_rng(0).standard_normal((ELEMENTS_ROWS, INNER)).astype(np.float32)
     one = np.ones(INNER, np.float32)
@@ -47,13 +57,18 @@ def probes(threads: int) -> Probes:
     chain = [_node("Relu" if i % 2 else "Neg", f"y{i}" if i else "x", out=f"y{i + 1}") for i in range(CHAIN)]
     chain[-1].output[0] = "y"
     return Probes(
-        products={"int8": {r: int8(r) for r in ROWS}, "fp32": {r: fp32(r) for r in ROWS}},
+        products=products,
         scores={rows: _scores(rows, threads) for rows in ROWS},
         stream=product("int8", inner, columns, threads)(1),
         stream_bytes=inner * columns,
         chain=_run(chain, {"x": tiny}, {}, threads),
         elements=elements,
     )
+
+
+def _products(kind: Kind, threads: int) -> dict[int, Run]:
+    by_count = {n: product(kind, INNER, COLUMNS, threads, n) for n in {matrices(kind, r) for r in ROWS}}
+    return {rows: by_count[matrices(kind, rows)](rows) for rows in ROWS}
 
 
 def _scores(rows: int, threads: int) -> tuple[int, Run]:

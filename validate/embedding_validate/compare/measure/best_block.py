@@ -4,13 +4,18 @@ import time
 from collections.abc import Callable
 
 
-def best_seconds(run: Callable[[], None], estimate: float, block_seconds: float, blocks: int) -> float:
-    """Seconds of one run, of about `estimate`: the best of `blocks` blocks of about `block_seconds`."""
-    times = max(1, round(block_seconds / max(estimate, 1e-6)))
-    seconds = []
+def best_seconds(run: Callable[[], None], estimate: float, seconds: float, blocks: int) -> float:
+    """Seconds of one run, of about `estimate`: the best of `blocks` blocks of about `seconds`."""
+    return min(block_seconds(run, estimate, seconds, blocks))
+
+
+def block_seconds(run: Callable[[], None], estimate: float, seconds: float, blocks: int) -> list[float]:
+    """Seconds of one run, of about `estimate`, in each of `blocks` blocks of about `seconds`."""
+    times = max(1, round(seconds / max(estimate, 1e-6)))
+    found = []
     for _ in range(blocks):
         started = time.perf_counter()
         for _ in range(times):
             run()
-        seconds.append((time.perf_counter() - started) / times)
-    return min(seconds)
+        found.append((time.perf_counter() - started) / times)
+    return found

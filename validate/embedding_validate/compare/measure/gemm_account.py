@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from embedding_runtime.engines.onnx_session import create_session, session_options
+from embedding_runtime.engines.onnx_session import create_session, engine, session_options
 from embedding_validate.compare.document.shapes import Shape
 from embedding_validate.compare.measure.best_block import best_seconds
 from embedding_validate.compare.measure.protocol import token_ids
@@ -63,23 +63,27 @@ class Account:
         return self.at_peak / self.total
 
 
-def product(precision: str, inner: int, columns: int, threads: int) -> Callable[[int], Callable[[], None]]:
-    """For a number of rows: one product by ONNX Runtime, u8 x s8 ("int8") or float32, its weights packed."""
+def product(
+    precision: str, inner: int, columns: int, threads: int, matrices: int = 1
+) -> Callable[[int], Callable[[], None]]:
+    """For a number of rows: one product with each of so many matrices by ONNX Runtime, u8 x s8 ("int8") or
+    float32, weights packed. All are written to the same place, as a graph uses its memory again."""
     rng = np.random.default_rng(0)
-    weights = rng.integers(-127, 128, (inner, columns), dtype=np.int8)
-    operands = [numpy_helper.from_array(weights if precision == "int8" else weights.astype(np.float32), "b")]
-    node, kind = helper.make_node("MatMul", ["a", "b"], ["y"]), int(TensorProto.FLOAT)
-    if precision == "int8":
-        scales = {"s": np.float32(1), "bs": np.ones(columns, np.float32), "z": np.uint8(128)}
-        operands += [numpy_helper.from_array(np.asarray(v), n) for n, v in scales.items()]
-        names = ["a", "b", *scales]
-        node, kind = (
-            helper.make_node("MatMulIntegerToFloat", names, ["y"], domain="com.microsoft"),
-            TensorProto.UINT8,
-        )
-    value = helper.make_tensor_value_info
-    inputs, outputs = [value("a", kind, ["m", inner])], [value("y", TensorProto.FLOAT, ["m", columns])]
-    graph = helper.make_graph([node], "product", inputs, outputs, initializer=operands)
+    integer, names = precision == "int8", [f"y{i}" for i in range(matrices)]
+    scales = {"s": np.float32(1), "bs": np.ones(columns, np.float32), "z": np.uint8(128)}
+    operands = [numpy_helper.from_array(np.asarray(v), n) for n, v in scales.items() if integer]
+    nodes = []
+    for name in names:
+        weights = rng.integers(-127, 128, (inner, columns), dtype=np.int8)
+        stored = weights if integer else weights.astype(np.float32)
+        operands.append(numpy_helper.from_array(stored, f"{name}:b"))
+        operator, domain = ("MatMulIntegerToFloat", "com.microsoft") if integer else ("MatMul", "")
+        given = ["a", f"{name}:b", *(scales if integer else ())]
+        nodes.append(helper.make_node(operator, given, [name], domain=domain))
+    value, kind = helper.make_tensor_value_info, TensorProto.UINT8 if integer else TensorProto.FLOAT
+    inputs = [value("a", kind, ["m", inner])]
+    outputs = [value(name, TensorProto.FLOAT, ["m", columns]) for name in names]
+    graph = helper.make_graph(nodes, "product", inputs, outputs, initializer=operands)
     domains = [helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1)]
     model = helper.make_model(graph, opset_imports=domains, ir_version=9)
     session = create_session(model.SerializeToString(), session_options(threads), Path("product.onnx"))
@@ -87,8 +91,10 @@ def product(precision: str, inner: int, columns: int, threads: int) -> Callable[
     def bound(rows: int) -> Callable[[], None]:
         values = rng.integers(0, 256, (rows, inner), dtype=np.uint8)
         binding = session.io_binding()
-        binding.bind_cpu_input("a", values if precision == "int8" else values.astype(np.float32))
-        binding.bind_output("y")
+        binding.bind_cpu_input("a", values if integer else values.astype(np.float32))
+        out = engine().OrtValue.ortvalue_from_numpy(np.empty((rows, columns), np.float32))
+        for name in names:
+            binding.bind_ortvalue_output(name, out)
         return lambda: session.run_with_iobinding(binding)
 
     return bound
