@@ -7,7 +7,7 @@ DEMO := build/demo
 # A folder or hub id; without one it is the small trained sibling of this repository.
 CHECKPOINT ?= models/demo
 comma := ,
-UNIT := not full and not real and not haswell and not arm and not clients and not phone and not audits
+UNIT := not full and not real and not haswell and not arm and not clients and not phone and not apps and not packages and not audits
 # Where `make bench` and `make peers` keep their full-size stand-in, bundle and results; COMPARE_OPTIONS go to
 # compare-embedding, after their own.
 BENCH := build/bench
@@ -25,7 +25,7 @@ LEAN ?= dist/lean-$(ARCH)-$(BOARD_PYTHON)
 FOR_BOARD := --quiet --only-binary=:all: --python-version $(BOARD_PYTHON) $(foreach tag,\
     manylinux_2_28 manylinux_2_27 manylinux_2_17 manylinux2014,--platform $(tag)_$(ARCH))
 
-.PHONY: demo test lint types unit test-full test-haswell test-avx2 test-arm test-clients test-phone test-audits test-soak wheelhouse lean bench ladder peers clean
+.PHONY: demo test lint types unit test-full test-haswell test-avx2 test-arm test-clients test-phone test-apps test-packages test-audits test-soak wheelhouse lean bench ladder peers clean
 
 demo: $(READY)
 	@mkdir -p $(DEMO)
@@ -49,6 +49,7 @@ $(VENV)/.clusters: $(READY)
 
 # Two processes of one thread each: faster on two cores than one process of two.
 unit: $(READY) $(VENV)/.clusters
+	@$(MAKE) --no-print-directory build/onnxruntime/.ready || echo "The tests of runtime/c/embed.c are skipped."
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "$(UNIT)"
 
 # Full-size stand-in: minutes of work, about 6 GB of disk.
@@ -68,6 +69,17 @@ test-avx2: $(READY)
 test-arm: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "arm or haswell" -rA
 
+# ONNX Runtime's C headers and Java classes, which no package on PyPI has: its archive for Android, out of npm.
+ORT_PACKAGE := com.github.asus4.onnxruntime
+ORT_SHA256 := e59788788818fdde1b2e522e766a21ba0f7d8391de55737abf81e32cc801785d
+build/onnxruntime/.ready:
+	@mkdir -p build/onnxruntime
+	cd build/onnxruntime && npm pack --silent $(ORT_PACKAGE)@0.4.9
+	cd build/onnxruntime && echo "$(ORT_SHA256)  $(ORT_PACKAGE)-0.4.9.tgz" | sha256sum --check --quiet
+	cd build/onnxruntime && tar xzf $(ORT_PACKAGE)-0.4.9.tgz --strip-components 3 package/Plugins/Android/onnxruntime.aar
+	cd build/onnxruntime && python3 -m zipfile -e onnxruntime.aar . && rm *.tgz && rm -r jni
+	@touch $@
+
 # Other ONNX clients on a bundle: transformers.js, for which Node >= 20 and npm must be there.
 test-clients: $(READY) build/clients/.ready
 	$(BIN)/pytest -m clients
@@ -78,6 +90,19 @@ build/clients/.ready: tests/end_to_end/clients/package-lock.json tests/end_to_en
 	cd build/clients && npm ci --ignore-scripts --no-audit --no-fund
 	@touch $@
 
+# The Kotlin of runtime/ONNX.md on a JVM, which must be there. npm has its compiler, and a package of PyPI the
+# newest of ONNX Runtime's Java classes with a library for Linux: 250 MB.
+test-apps: $(READY) build/onnxruntime/.ready build/apps/.ready
+	$(BIN)/pytest -m apps -rA
+
+build/apps/.ready:
+	@mkdir -p build/apps
+	cd build/apps && npm pack --silent kotlin-compiler@2.4.20 && tar xzf kotlin-compiler-2.4.20.tgz
+	$(BIN)/python -m pip download --quiet --no-deps --no-binary pyserini -d build/apps pyserini==1.6.0
+	cd build/apps && tar xzf pyserini-1.6.0.tar.gz --strip-components 4 --wildcards '*.jar' && mv anserini-*.jar anserini.jar
+	rm build/apps/*.tgz build/apps/*.tar.gz
+	@touch $@
+
 # The page of compare-phone in headless Chromium, as wide as a phone: chromium, Node >= 20 and npm must be there.
 test-phone: $(READY)
 	$(BIN)/compare-phone --fetch
@@ -86,6 +111,11 @@ test-phone: $(READY)
 # Ten minutes of clients' faults and killed workers against the service.
 test-soak: $(READY)
 	SOAK_SECONDS=600 $(BIN)/pytest tests/runtime/serve/test_soak.py
+
+# Packages for MediaPipe and LiteRT-LM, opened by these themselves; sentencepiece makes the stand-in's tokenizer.
+test-packages: $(READY)
+	$(BIN)/python -m pip install --quiet --editable '.[packages]' sentencepiece==0.2.3
+	$(BIN)/pytest -m packages -rA
 
 # Files that other converters wrote, judged by `validate-embedding --audit`. optimum-cli gets an environment of
 # its own; the LiteRT conversion runs where litert-torch is installed.

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from embedding_export.options import BUCKETS
+from embedding_export.options import BUCKETS, Package
 from embedding_runtime.bundle import BundleGraph, Format, Manifest, Precision
 from embedding_runtime.console import run_command, show
 from embedding_runtime.errors import EmbeddingError
@@ -46,7 +46,8 @@ def _run(options: argparse.Namespace) -> int:
     existing: Existing = "extend" if options.add else "replace" if options.overwrite else "refuse"
     export_options = ExportOptions(
         precisions=options.precision,
-        formats=options.format,
+        formats=tuple(f for f in options.format if f in typing.get_args(Format)),
+        packages=tuple(f for f in options.format if f in typing.get_args(Package)),
         buckets=options.buckets,
         litert_single=options.litert_single,
         existing=existing,
@@ -135,7 +136,8 @@ def _parser() -> argparse.ArgumentParser:
         type=_formats,
         default=("onnx",),
         metavar="LIST",
-        help="onnx, litert or both, comma-separated (default: onnx)",
+        help="onnx, litert or both, comma-separated (default: onnx); with litert also task and "
+        "litertlm: packages of its files for MediaPipe and LiteRT-LM",
     )
     p.add_argument(
         "--buckets",
@@ -196,7 +198,7 @@ def _precisions(text: str) -> tuple[str, ...]:
 
 
 def _formats(text: str) -> tuple[str, ...]:
-    return _names(text, typing.get_args(Format))
+    return _names(text, (*typing.get_args(Format), *typing.get_args(Package)))
 
 
 def _names(text: str, choices: Sequence[str]) -> tuple[str, ...]:

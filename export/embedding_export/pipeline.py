@@ -24,6 +24,7 @@ from embedding_export.bundle.graphs import (
     remove,
     write_graph,
 )
+from embedding_export.bundle.packages import require_packages, write_packages
 from embedding_export.bundle.staging import require_space, staged
 from embedding_export.checkpoint.checkpoint import Checkpoint
 from embedding_export.errors import ExportError, ParityError
@@ -80,6 +81,7 @@ def export_bundle(
             f"{checkpoint.path} leaves the prompt's tokens out of the mean (include_prompt is false in its "
             "pooling). LiteRT graphs take only token ids and cannot tell the prompt's: export --format onnx."
         )
+    require_packages(checkpoint, options)
     for note in left_out(options):
         report.step(f"note: {note}")
     require_space(bundle.parent.resolve(), bytes_needed(checkpoint, options) + OVERHEAD_BYTES)
@@ -120,8 +122,13 @@ def _write_graphs(
         choice = choose_composition(source, folder, options, report)
         options = replace(options, precisions=(choice.precision,))
     before = _existing_graphs(source.checkpoint, bundle, folder, options)
-    graphs = graphs_to_write(options)
-    return before, [write_graph(source, folder, which, options, report, choice) for which in graphs]
+    graphs = [
+        write_graph(source, folder, which, options, report, choice) for which in graphs_to_write(options)
+    ]
+    for graph in graphs if options.packages else ():
+        if graph.format == "litert":
+            write_packages(source.checkpoint, source.special, folder, graph, options, report)
+    return before, graphs
 
 
 def _existing_graphs(

@@ -39,13 +39,15 @@ class Answer(NamedTuple):
     ids: list[int]
 
 
-def compiled(out: Path, *sources: Path, flags: Sequence[str] = ("-O2",)) -> Path:
+def compiled(
+    out: Path, *sources: Path, flags: Sequence[str] = ("-O2",), libraries: Sequence[str] = ()
+) -> Path:
     """A program of C11 sources, without a warning; where there is no compiler the test is skipped."""
     if COMPILER is None:
         pytest.skip("no C compiler (cc) on this machine")
     strict = ["-std=c11", "-Wall", "-Wextra", "-Wshadow", "-pedantic"]
     include = ["-I", str(READER.parent)]
-    command = [COMPILER, *strict, *flags, *include, *map(str, sources), "-o", str(out)]
+    command = [COMPILER, *strict, *flags, *include, *map(str, sources), *libraries, "-o", str(out)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert not done.stderr

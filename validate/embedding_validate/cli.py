@@ -247,7 +247,7 @@ def _parser() -> argparse.ArgumentParser:
         "--audit",
         metavar="FILE",
         type=Path,
-        help="compare an .onnx or .tflite file made by another tool instead, and write nothing",
+        help="compare a file of another tool instead, and write nothing: .onnx, .tflite, .task, .litertlm",
     )
     what.add_argument(
         "--cross",

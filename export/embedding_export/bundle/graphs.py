@@ -19,6 +19,7 @@ from embedding_export.architectures.registry import tensor_specs
 from embedding_export.audit.audit import audit_graph
 from embedding_export.bundle import describe
 from embedding_export.bundle.golden import SpecialIds, golden_vectors, held_out_ids, seven_bits_tolerance
+from embedding_export.bundle.packages import KINDS, check_packages, package
 from embedding_export.checkpoint.checkpoint import Checkpoint
 from embedding_export.errors import ExportError
 from embedding_export.options import ExportOptions
@@ -136,7 +137,10 @@ def bytes_needed(checkpoint: Checkpoint, options: ExportOptions) -> int:
         PRECISIONS[p].bytes_per_parameter if f == "onnx" else 2 * LITERT[p].bytes_per_parameter
         for f, p in graphs_to_write(options)
     ]
-    return sum(int(one * parameters) for one in each)
+    packages = len(options.packages) * sum(
+        each[i] for i, (f, _) in enumerate(graphs_to_write(options)) if f == "litert"
+    )
+    return int((sum(each) + packages) * parameters)
 
 
 def check_options(options: ExportOptions) -> None:
@@ -147,6 +151,7 @@ def check_options(options: ExportOptions) -> None:
         EngineError: an engine is not installed, does not run on this machine, or is too old for a precision.
     """
     _check_target(options)
+    check_packages(options)
     rows = [PRECISIONS[p] if f == "onnx" else LITERT[p] for f, p in graphs_to_write(options)]
     if options.calibration.file is not None and not any(row.calibrated for row in rows):
         raise ExportError(f"{', '.join(options.precisions)} rounds nothing by texts. Leave out {OPTION}.")
@@ -290,7 +295,7 @@ def _recipe(recipe: dict[str, str], row: PrecisionRow | LitertRow, source: Sourc
 def remove(graph: Graph, folder: Path) -> None:
     """Take a graph's files out of a bundle's folder."""
     files = [folder / name for name in (graph.file, *graph.external_data)]
-    for path in (*files, _conformance(files[0])):
+    for path in (*files, _conformance(files[0]), *(package(files[0], kind) for kind in KINDS)):
         path.unlink(missing_ok=True)
 
 

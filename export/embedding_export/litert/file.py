@@ -8,6 +8,7 @@ signatures.
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -29,6 +30,7 @@ _BUFFER_DATA = 4
 _COPIED = 1 << 20
 
 Array = NDArray[Any]
+Vector = tuple[int, Callable[[BinaryIO], None]]
 FLOAT32, INT32, INT4 = schema.TensorType.FLOAT32, schema.TensorType.INT32, schema.TensorType.INT4
 BOOL = schema.TensorType.BOOL
 TYPES = {
@@ -71,7 +73,7 @@ class LitertFile:
         self._data, self._progress = data, progress
         self._spans: list[tuple[int, int]] = [(0, 0)]  # buffer 0 is the empty one, by convention
         self._constants: dict[bytes, Stored] = {}
-        self._quantizations: dict[str, _Packed] = {}
+        self._quantizations: dict[str, Packed] = {}
         self._codes: dict[tuple[int, int], int] = {}
         self._signatures: list[Signature] = []
 
@@ -105,7 +107,7 @@ class LitertFile:
     def quantization(self, stored: Stored) -> Any:
         """The quantization fields of a tensor; shared by all signatures if the format allows it."""
         if stored.name not in self._quantizations:
-            self._quantizations[stored.name] = _Packed(_per_row(stored))
+            self._quantizations[stored.name] = Packed(_per_row(stored))
         return self._quantizations[stored.name]
 
     def write(self, path: Path, description: str) -> None:
@@ -114,23 +116,13 @@ class LitertFile:
         Raises:
             ExportError: the file would be larger than the format allows.
         """
-        head = self._head(description)
-        size = len(head) + sum(length + 2 * ALIGNMENT for _, length in self._spans)
-        if size > LARGEST_FILE:
-            raise ExportError(
-                f"The weights take {size / 1e9:.2f} GB, and a LiteRT file holds at most "
-                f"{LARGEST_FILE / 1e9:.2f} GB. Export a smaller precision, such as int8."
-            )
-        tables = schema.Model.GetRootAs(head)
-        with path.open("wb") as file:
-            file.write(head)
-            places = [self._append(file, start, length) for start, length in self._spans]
-            for i, place in enumerate(places):
-                if place is not None:
-                    field = tables.Buffers(i)._tab
-                    at = field.Pos + field.Offset(_BUFFER_DATA)
-                    file.seek(at)
-                    file.write(struct.pack("<I", place - at))
+        model = schema.ModelT(version=SCHEMA_VERSION, description=description)
+        model.operatorCodes = [_operator_code(*code) for code in self._codes]
+        model.subgraphs = [s.subgraph() for s in self._signatures]
+        model.signatureDefs = [s.definition(i) for i, s in enumerate(self._signatures)]
+        write_model(
+            path, model, [(length, partial(self._copy, start, length)) for start, length in self._spans]
+        )
 
     def _store(self, name: str, kind: int, shape: Sequence[int], blocks: Iterable[Array]) -> Stored:
         start = self._data.tell()
@@ -140,28 +132,53 @@ class LitertFile:
         self._spans.append((start, self._data.tell() - start))
         return Stored(name, len(self._spans) - 1, kind, tuple(shape))
 
-    def _append(self, file: BinaryIO, start: int, length: int) -> int | None:
-        """Append a vector to the file; return the position of its length field."""
-        if length == 0:
-            return None
-        place = -(-(file.tell() + 4) // ALIGNMENT) * ALIGNMENT - 4
-        file.write(b"\0" * (place - file.tell()) + struct.pack("<I", length))
+    def _copy(self, start: int, length: int, file: BinaryIO) -> None:
+        """Copy a stored tensor to a file."""
         self._data.seek(start)
         for left in range(length, 0, -_COPIED):
             file.write(self._data.read(min(left, _COPIED)))
-        return place
 
-    def _head(self, description: str) -> bytes:
-        """The FlatBuffer with a placeholder of one byte for every vector of weights."""
-        model = schema.ModelT(version=SCHEMA_VERSION, description=description)
-        model.operatorCodes = [_operator_code(*code) for code in self._codes]
-        holder = np.zeros(1, np.uint8)
-        model.buffers = [schema.BufferT(data=holder if length else None) for _, length in self._spans]
-        model.subgraphs = [s.subgraph() for s in self._signatures]
-        model.signatureDefs = [s.definition(i) for i, s in enumerate(self._signatures)]
-        builder = flatbuffers.Builder(1 << 20)
-        builder.Finish(model.Pack(builder), file_identifier=FILE_IDENTIFIER)
-        return bytes(builder.Output())
+
+def write_model(path: Path, model: Any, vectors: Sequence[Vector]) -> None:
+    """Write a model whose buffers are `vectors`, in their order: the length in bytes of each, and what writes
+    it. They come behind the FlatBuffer's tables.
+
+    Raises:
+        ExportError: the file would be larger than the format allows.
+    """
+    # One byte stands for every vector; afterwards the tables are pointed to the vectors themselves.
+    holder = np.zeros(1, np.uint8)
+    model.buffers = [schema.BufferT(data=holder if length else None) for length, _ in vectors]
+    builder = flatbuffers.Builder(1 << 20)
+    builder.Finish(model.Pack(builder), file_identifier=FILE_IDENTIFIER)
+    head = bytes(builder.Output())
+    size = len(head) + sum(length + 2 * ALIGNMENT for length, _ in vectors)
+    if size > LARGEST_FILE:
+        raise ExportError(
+            f"The weights take {size / 1e9:.2f} GB, and a LiteRT file holds at most "
+            f"{LARGEST_FILE / 1e9:.2f} GB. Export a smaller precision, such as int8."
+        )
+    tables = schema.Model.GetRootAs(head)
+    with path.open("wb") as file:
+        file.write(head)
+        places = [_append(file, vector) for vector in vectors]
+        for i, place in enumerate(places):
+            if place is not None:
+                field = tables.Buffers(i)._tab
+                at = field.Pos + field.Offset(_BUFFER_DATA)
+                file.seek(at)
+                file.write(struct.pack("<I", place - at))
+
+
+def _append(file: BinaryIO, vector: Vector) -> int | None:
+    """Append a vector to the file; return the position of its length field."""
+    length, write = vector
+    if length == 0:
+        return None
+    place = -(-(file.tell() + 4) // ALIGNMENT) * ALIGNMENT - 4
+    file.write(b"\0" * (place - file.tell()) + struct.pack("<I", length))
+    write(file)
+    return place
 
 
 class Signature:
@@ -285,7 +302,7 @@ _OPTIONS = {
 }
 
 
-class _Packed:
+class Packed:
     """A FlatBuffer table that several others point to; packed once per builder."""
 
     def __init__(self, table: Any) -> None:

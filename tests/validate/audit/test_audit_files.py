@@ -85,7 +85,7 @@ def test_what_a_tflite_file_is_stored_as(tiny_checkpoint: Path, tmp_path: Path) 
     graphs = load_manifest(tmp_path / "bundle").graphs
     assert len(graphs) == 5
     for graph in graphs:
-        assert precision_of(tmp_path / "bundle" / graph.file) == graph.precision
+        assert precision_of((tmp_path / "bundle" / graph.file).read_bytes()) == graph.precision
 
 
 def test_a_tflite_file_of_one_length(
@@ -122,7 +122,7 @@ def test_what_is_no_such_graph(tiny_checkpoint: Path, tmp_path: Path, texts: Pat
         ("none.onnx", "There is no file"),
         ("text.onnx", "not an ONNX graph that can be run here"),
         ("text.tflite", "not a LiteRT file that can be run here"),
-        ("text.bin", "neither an .onnx nor a .tflite file"),
+        ("text.bin", "of no kind that --audit takes: an .onnx, .tflite, .task or .litertlm file"),
         ("image.onnx", "has the outputs ['features']"),
     ):
         arguments = ["--audit", str(tmp_path / name), "--reference", str(tiny_checkpoint)]

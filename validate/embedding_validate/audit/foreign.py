@@ -13,7 +13,8 @@ from embedding_validate.runners.calls import Runner
 class Foreign:
     """How to run the graph, its name, and notes for the reader on what was done to it.
 
-    `batches` says whether the graph takes several texts at once.
+    `batches` says whether the graph takes several texts at once, `reads_text` whether its client makes token
+    ids of texts by itself.
     """
 
     run: Runner
@@ -21,6 +22,7 @@ class Foreign:
     path: Path
     batches: bool
     notes: tuple[str, ...] = ()
+    reads_text: bool = False
 
 
 @dataclass(frozen=True)

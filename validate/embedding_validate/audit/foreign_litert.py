@@ -17,7 +17,7 @@ def open_litert(path: Path, answers: Answers) -> Foreign:
         InputError: its inputs or outputs have no known layout.
     """
     opened = open_file(path)
-    layout = Layout("litert", precision_of(path), opened.inputs, opened.outputs, opened.lengths)
+    layout = Layout("litert", precision_of(path.read_bytes()), opened.inputs, opened.outputs, opened.lengths)
     return Foreign(_LitertGraph(opened, answers).run, describe_file(path, layout), path, batches=False)
 
 

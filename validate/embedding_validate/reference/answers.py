@@ -74,6 +74,10 @@ class Answers:
         plain = (p for p in self.probes.probes if p.verb == "encode" and p.prompt_name is None)
         return self._only({p.id for p in plain if self.default_prompt_name is None})
 
+    def without_control_tokens(self) -> "Answers":
+        """These answers without the probes whose text has control tokens that are to be read as such."""
+        return self._only({p.id for p in self.probes.probes if not p.allow_special})
+
     def _only(self, names: Set[str]) -> "Answers":
         probes = replace(
             self.probes,

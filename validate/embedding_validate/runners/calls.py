@@ -1,7 +1,7 @@
 """Runs probes through the public `Embedder`, as a user would call it."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -104,11 +104,15 @@ def _ids(embedder: Embedder, probe: Probe) -> tuple[int, ...] | None:
     """
     if probe.allow_special:
         return None
+    text = with_prompt(probe, embedder.prompts, embedder.default_prompt_name)
+    return tuple(embedder.tokenize([text])["input_ids"][0].tolist())
+
+
+def with_prompt(probe: Probe, named: Mapping[str, str], default_name: str | None) -> str:
+    """A probe's text behind its prompt, as the model reads it."""
     choice = PromptChoice(prompt_name=probe.prompt_name, names=_NAMES[probe.verb])
-    prompt = prompts.resolve(choice, embedder.prompts, {}, embedder.default_prompt_name)
-    if probe.title is not None:
-        prompt = prompts.with_title(prompt, probe.title)
-    return tuple(embedder.tokenize([prompt + probe.text])["input_ids"][0].tolist())
+    prompt = prompts.resolve(choice, named, {}, default_name)
+    return (prompt if probe.title is None else prompts.with_title(prompt, probe.title)) + probe.text
 
 
 @contextmanager

@@ -115,25 +115,28 @@ def _called(runner: Any, input_name: str, output_name: str) -> Callable[[NDArray
     return run
 
 
-def precision_of(path: Path) -> Precision:
-    """The precision of the file's weights: the narrowest types among its larger constants.
+def precision_of(*files: bytes) -> Precision:
+    """The precision of the weights of a graph in one or more files: the narrowest types among the larger
+    constants.
 
     If only one constant has 4 bits and the others have 8, that one is the table.
     """
     from ai_edge_litert import schema_py_generated as schema
 
-    model = schema.Model.GetRootAs(path.read_bytes())
-    graphs = [model.Subgraphs(i) for i in range(model.SubgraphsLength())]
-    tensors = [g.Tensors(i) for g in graphs for i in range(g.TensorsLength())]
-    kinds = {
-        t.Buffer(): t.Type()
-        for t in tensors
-        if not model.Buffers(t.Buffer()).DataIsNone() and np.prod(t.ShapeAsNumpy()) >= _WEIGHT_ELEMENTS
-    }.values()
+    kinds: list[int] = []
+    for model in map(schema.Model.GetRootAs, files):
+        graphs = [model.Subgraphs(i) for i in range(model.SubgraphsLength())]
+        tensors = [g.Tensors(i) for g in graphs for i in range(g.TensorsLength())]
+        weights = {
+            t.Buffer(): t.Type()
+            for t in tensors
+            if not model.Buffers(t.Buffer()).DataIsNone() and np.prod(t.ShapeAsNumpy()) >= _WEIGHT_ELEMENTS
+        }
+        kinds += weights.values()
     if schema.TensorType.INT4 in kinds:
         if schema.TensorType.INT8 not in kinds:
             return "int4"
-        return "int8_q4" if list(kinds).count(schema.TensorType.INT4) == 1 else "mixed"
+        return "int8_q4" if kinds.count(schema.TensorType.INT4) == 1 else "mixed"
     if schema.TensorType.INT8 in kinds:
         return "int8"
     return "fp16" if schema.TensorType.FLOAT16 in kinds else "fp32"

@@ -1,0 +1,1 @@
+"""Packages of a LiteRT file that vendors' clients open: what is inside, and how it is packed."""
