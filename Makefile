@@ -25,7 +25,7 @@ LEAN ?= dist/lean-$(ARCH)-$(BOARD_PYTHON)
 FOR_BOARD := --quiet --only-binary=:all: --python-version $(BOARD_PYTHON) $(foreach tag,\
     manylinux_2_28 manylinux_2_27 manylinux_2_17 manylinux2014,--platform $(tag)_$(ARCH))
 
-.PHONY: demo test lint types unit test-full test-haswell test-avx2 test-arm test-clients test-phone test-apps test-packages test-audits wheelhouse lean bench ladder peers clean
+.PHONY: demo test lint types unit test-full test-haswell test-avx2 test-arm test-clients test-phone test-apps test-packages test-audits test-soak wheelhouse lean bench ladder peers clean
 
 demo: $(READY)
 	@mkdir -p $(DEMO)
@@ -42,8 +42,13 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
+# What only the tests of clusters need, 800 MB: Ray, and Spark where Java is.
+$(VENV)/.clusters: $(READY)
+	$(BIN)/python -m pip install --quiet --editable '.[ray$(if $(shell command -v java),$(comma)spark)]'
+	@touch $@
+
 # Two processes of one thread each: faster on two cores than one process of two.
-unit: $(READY)
+unit: $(READY) $(VENV)/.clusters
 	@$(MAKE) --no-print-directory build/onnxruntime/.ready || echo "The tests of runtime/c/embed.c are skipped."
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "$(UNIT)"
 
@@ -102,6 +107,10 @@ build/apps/.ready:
 test-phone: $(READY)
 	$(BIN)/compare-phone --fetch
 	$(BIN)/pytest -m phone -rA
+
+# Ten minutes of clients' faults and killed workers against the service.
+test-soak: $(READY)
+	SOAK_SECONDS=600 $(BIN)/pytest tests/runtime/serve/test_soak.py
 
 # Packages for MediaPipe and LiteRT-LM, opened by these themselves; sentencepiece makes the stand-in's tokenizer.
 test-packages: $(READY)

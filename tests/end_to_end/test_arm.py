@@ -43,6 +43,7 @@ BOUNDS = {
     "onnx/fp32": (2e-6, 1 - 1e-6),
     "onnx/fp16": (2e-6, 1 - 1e-6),
     "onnx/int8": (1e-2, 0.9995),
+    "onnx/int8_q4": (1e-2, 0.9995),
     "onnx/int4": (1e-2, 0.9995),
     "litert/int8": (1e-2, 0.9995),
 }
@@ -172,6 +173,7 @@ def test_vectors_are_those_of_x86(
             assert same >= len(one) / 2, "the manifest says that this graph computes the same everywhere"
         most, least = BOUNDS[graph.key]
         assert difference <= most
+        assert batch <= most, "a padded row is summed in another order here: a value falls to the next step"
         assert cosine >= least
 
 

@@ -40,9 +40,11 @@ class Running:
 
 
 @contextmanager
-def serving(bundle: Path, *options: object, **environment: str) -> Iterator[Running]:
-    """A service of its own process on a free port; ended by SIGTERM, which has to do."""
-    command = [*COMMAND, "serve", str(bundle), "--port", "0", "--threads", "1", *map(str, options)]
+def serving(
+    bundle: Path, *options: object, under: tuple[str, ...] = (), **environment: str
+) -> Iterator[Running]:
+    """A service of its own process on a free port, `under` a command that becomes it; ended by SIGTERM."""
+    command = [*under, *COMMAND, "serve", str(bundle), "--port", "0", "--threads", "1", *map(str, options)]
     kept = {k: v for k, v in os.environ.items() if k != "EMBED_TEXT_TOKEN"}
     process = subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, env={**kept, "PYTHONWARNINGS": "ignore", **environment}
@@ -66,3 +68,18 @@ def serving(bundle: Path, *options: object, **environment: str) -> Iterator[Runn
             assert process.wait(30) is not None
         finally:
             process.kill()
+
+
+def workers(parent: int) -> set[int]:
+    """Processes that a process has started and that listen with it."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                command = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if int(fields[1]) == parent and b"spawn_main" in command and fields[0] != "Z":
+                found.add(int(entry.name))
+    return found

@@ -24,10 +24,9 @@ from embedding_runtime.embed_text.files.writers import JsonlWriter, NpyWriter, W
 from embedding_runtime.embed_text.index import join_file
 from embedding_runtime.embed_text.job import Job, Plan, Report
 from embedding_runtime.embed_text.paths import Table, check_paths, choose_table, read_ranges
+from embedding_runtime.embed_text.plan import make_plan, planned_stamp
 from embedding_runtime.embed_text.resume import Digest, Mark, Notes
 from embedding_runtime.embedder import Embedder
-from embedding_runtime.encoding import prompts as prompting
-from embedding_runtime.encoding.inputs import check_encodable
 from embedding_runtime.encoding.options import Options
 from embedding_runtime.encoding.progress import Progress
 from embedding_runtime.encoding.stream import TOKEN_BUDGET, WINDOW_BATCHES, WINDOW_CHARACTERS
@@ -92,7 +91,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def _job(arguments: argparse.Namespace, embedder: Embedder, output: Path | None, table: Table) -> Job:
     """The run, from its beginning or from where an interrupted one stopped."""
     plan = _plan(arguments, embedder)
-    stamp, held = _stamp(embedder, plan), None
+    stamp, held = planned_stamp(embedder, plan), None
     if output is None:
         return Job(embedder, plan, _writer(arguments, None, stamp, 0, None), _say)
     if arguments.into:
@@ -109,13 +108,6 @@ def _job(arguments: argparse.Namespace, embedder: Embedder, output: Path | None,
         # Before the first row: whatever ends the run, the next one knows which rows were there before.
         notes.write(Mark(0, Digest().hex(), writer.sync() or 0, Report().noted()))
     return Job(embedder, plan, writer, _say, notes, mark)
-
-
-def _stamp(embedder: Embedder, plan: Plan) -> Stamp:
-    dim, precision = embedder.get_embedding_dimension(), plan.options.precision or "float32"
-    return Stamp.of(
-        embedder.manifest, embedder.graph, dim, plan.prompt, embedder.prompts, precision, plan.ranges
-    )
 
 
 def _mark(notes: Notes, output: Path) -> Mark | None:
@@ -165,16 +157,6 @@ def _output(arguments: argparse.Namespace) -> Path | None:
 
 
 def _plan(arguments: argparse.Namespace, embedder: Embedder) -> Plan:
-    task = arguments.task
-    if task is None and arguments.prompt is None and arguments.title_field:
-        task = next((n for n in prompting.DOCUMENT_NAMES if embedder.prompts.get(n)), None)
-    choice = prompting.PromptChoice(arguments.prompt, None, task)
-    prompt = prompting.resolve(
-        choice, embedder.prompts, embedder.manifest.aliases, embedder.default_prompt_name
-    )
-    if arguments.title_field:
-        prompting.with_title(prompt, None)
-    _check_prompt(prompt)
     ranges = None
     if arguments.vector_precision in ("int8", "uint8"):
         ranges = read_ranges(arguments.ranges, arguments.vector_precision)
@@ -183,18 +165,19 @@ def _plan(arguments: argparse.Namespace, embedder: Embedder) -> Plan:
         False,
         {
             "precision": arguments.vector_precision,
+            "task": arguments.task,
             "overflow": arguments.overflow,
             "allow_special": arguments.allow_special,
         },
     )
-    return Plan(prompt, arguments.title_field is not None, options, arguments.on_error, ranges)
-
-
-def _check_prompt(prompt: str) -> None:
-    try:
-        check_encodable(prompt)
-    except InputError as e:
-        raise InputError(f"The prompt {e}") from e
+    return make_plan(
+        embedder,
+        options,
+        arguments.on_error,
+        arguments.prompt,
+        arguments.title_field is not None,
+        ranges,
+    )
 
 
 def _writer(

@@ -79,6 +79,7 @@ class Job:
     """One run of rows through an Embedder into a writer; `tell` gets a line for every bad row.
 
     If there are `notes`, finished blocks are recorded in them; with a `mark`, the run continues there.
+    `advice` ends the message of a bad row that stops the run.
     """
 
     embedder: Embedder
@@ -87,6 +88,7 @@ class Job:
     tell: Callable[[str], None]
     notes: Notes | None = None
     mark: Mark | None = None
+    advice: str = "--on-error skip or null continues."
     report: Report = field(init=False)
     _digest: Digest = field(default_factory=Digest)
     _waiting: deque[Row] = field(default_factory=deque)
@@ -161,7 +163,7 @@ class Job:
 
     def _bad(self, row: Row, error: str) -> list[Written]:
         if self.plan.on_error == "stop":
-            raise InputError(f"line {row.line} {error} (--on-error skip or null continues.)")
+            raise InputError(f"line {row.line} {error} ({self.advice})")
         self.tell(f"line {row.line} {error}")
         self.report.errors.append({"line": row.line, "error": error})
         if self.plan.on_error == "skip":

@@ -1,4 +1,4 @@
-"""Writes text files that survive a power cut whole: either the new file or the previous one."""
+"""Puts files in place so that they survive a power cut whole: either the new file or the previous one."""
 
 import os
 from pathlib import Path
@@ -19,3 +19,14 @@ def replace_durably(path: Path, text: str, temporary: Path) -> None:
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def move_durably(temporary: Path, path: Path) -> None:
+    """Flush a finished file to the disk, and rename it to `path` on the same disk.
+
+    Raises:
+        OSError: it cannot be flushed or renamed; `path` is as it was.
+    """
+    with temporary.open("r+b") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,28 +13,13 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from service import serving
+from service import serving, workers
 from text_command import COMMAND
 
 from embedding_runtime import Embedder
 from embedding_runtime.embed_text.cli import main
 
 Captured = pytest.CaptureFixture[str]
-
-
-def workers(parent: int) -> set[int]:
-    """Processes that a process has started and that listen with it."""
-    found = set()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-                command = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if int(fields[1]) == parent and b"spawn_main" in command and fields[0] != "Z":
-                found.add(int(entry.name))
-    return found
 
 
 def alive(pid: int) -> bool:
@@ -85,6 +71,26 @@ def test_workers_do_not_outlive_their_parent(served_bundle: Path) -> None:
             assert time.monotonic() < deadline
             time.sleep(0.1)
     assert len(left) == 2
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="needs to mount a full disk")
+def test_a_full_disk_does_not_end_workers(served_bundle: Path, tmp_path: Path) -> None:
+    """Their counts are mapped files: a worker that began one on a full disk would be killed by it."""
+    mount = f'mount -t tmpfs -o size=4m tmpfs {tmp_path}; exec "$@"'
+    under = ("unshare", "--mount", "sh", "-ec", mount, "sh")
+    with serving(served_bundle, "--workers", 2, under=under, TMPDIR=str(tmp_path)) as service:
+        seen_by_it = Path(f"/proc/{service.process.pid}/root{tmp_path}")
+        with (seen_by_it / "all").open("wb", 0) as disk, pytest.raises(OSError, match="No space left"):
+            while True:
+                disk.write(bytes(1024))
+        for pid in workers(service.process.pid):
+            os.kill(pid, signal.SIGKILL)
+        for _ in range(20):
+            assert service.post(input="a").status_code == 200
+            assert service.post(input=7).status_code == 400
+        assert service.metric('embedding_requests_total{status="400"}') == 20
+        assert service.process.poll() is None
+    assert service.lines[1:] and all("starting another" in line for line in service.lines[1:])
 
 
 def test_workers_count_together(served_bundle: Path) -> None:

@@ -18,6 +18,7 @@ from contextlib import suppress
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
+from pathlib import Path
 from typing import Any
 
 from embedding_runtime.console import DONE, FAILED
@@ -31,6 +32,9 @@ _BACKLOG = 2048
 # For what comes after the last answer.
 _GRACE_SECONDS = 5.0
 _LOOK_SECONDS = 0.5
+# Workers count in mapped files. On a full disk the first write to a page of one kills its process, so they
+# are in memory where the system has a folder there.
+_MEMORY = Path("/dev/shm")
 
 Ready = Callable[[], None]
 
@@ -111,7 +115,8 @@ class _Workers:
     def run(self, ready: Ready) -> int:
         """Keep the workers running until a signal comes or one cannot start; return the exit status."""
         stop = _Stop()
-        with tempfile.TemporaryDirectory(prefix="embed-text-") as counts:
+        folder = _MEMORY if os.access(_MEMORY, os.W_OK) else None
+        with tempfile.TemporaryDirectory(prefix="embed-text-", dir=folder) as counts:
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = counts
             try:
                 return self._run(stop, ready)

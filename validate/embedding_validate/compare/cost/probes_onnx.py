@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from embedding_export.onnx.graph import MICROSOFT
 from embedding_runtime.engines.onnx_session import create_session, session_options
 from embedding_validate.compare.cost.device import (
     COLUMNS,
@@ -23,7 +22,7 @@ from embedding_validate.compare.measure.gemm_account import product
 
 _STREAM = (1024, 65536)
 _HEAD, _GROUP = 256, 3
-_OPSET, _IR = 21, 10
+_OPSET, _IR, _MICROSOFT = 21, 10, "com.microsoft"
 
 
 def probes(threads: int) -> Probes:
@@ -91,7 +90,7 @@ def _layers(threads: int) -> Run:
         stored[f"m{i}"] = rng.integers(-127, 128, (inner, columns), dtype=np.int8)
         stored[f"s{columns}"] = np.full(columns, 1e-3, np.float32)
         operands = (given, f"m{i}", "one", f"s{columns}", "zero")
-        nodes.append(_node("MatMulIntegerToFloat", *operands, out=f"{i}:y", domain=MICROSOFT))
+        nodes.append(_node("MatMulIntegerToFloat", *operands, out=f"{i}:y", domain=_MICROSOFT))
         small(str(i), columns)
         given = f"{i}:d"
     nodes[-1].output[0] = "y"
@@ -123,7 +122,7 @@ def _run(
     infos = [value(n, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape) for n, v in inputs.items()]
     tensors = [numpy_helper.from_array(v, n) for n, v in stored.items()]
     graph = helper.make_graph(nodes, "probe", infos, [value("y", kind, None)], initializer=tensors)
-    opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid(MICROSOFT, 1)]
+    opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid(_MICROSOFT, 1)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=_IR)
     session = create_session(model.SerializeToString(), session_options(threads), Path("probe.onnx"))
     binding = session.io_binding()
