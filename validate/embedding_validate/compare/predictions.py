@@ -13,7 +13,7 @@ from embedding_validate.compare.cost.work import Work
 from embedding_validate.compare.document.prediction import DeviceProfile, Prediction
 
 # Of measuring, between two times that rates are taken.
-_EVERY_SECONDS = 60
+_EVERY_SECONDS = 30
 _NEEDED = {"onnx": ("onnx", "export"), "litert": ("ai_edge_litert", "litert")}
 
 
