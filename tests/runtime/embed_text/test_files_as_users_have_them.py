@@ -225,7 +225,10 @@ def test_json_with_two_fields_of_one_name_is_a_bad_row(tmp_path: Path) -> None:
     assert [r.error for r in read(tmp_path / "a.jsonl")] == ["names the field 'text' twice"]
 
 
-@pytest.mark.parametrize("data", [JSONL.encode(), json.dumps(ROWS).encode(), gzip.compress(JSONL.encode())])
+PIPED = {"lines": JSONL.encode(), "array": json.dumps(ROWS).encode(), "packed": gzip.compress(JSONL.encode())}
+
+
+@pytest.mark.parametrize("data", PIPED.values(), ids=PIPED)
 def test_from_a_pipe(data: bytes, tiny_bundle: Path, embedder: Embedder) -> None:
     done = subprocess.run([*COMMAND, str(tiny_bundle), "-"], input=data, capture_output=True, check=True)
     close([r["embedding"] for r in records(done.stdout.decode())], embedder.encode(TEXTS))
