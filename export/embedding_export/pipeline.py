@@ -125,8 +125,8 @@ def _write_graphs(
     graphs = [
         write_graph(source, folder, which, options, report, choice) for which in graphs_to_write(options)
     ]
-    for graph in graphs if options.packages else ():
-        if graph.format == "litert":
+    for graph in graphs:
+        if options.packages and graph.format == "litert":
             write_packages(source.checkpoint, source.special, folder, graph, options, report)
     return before, graphs
 

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import standin
 import torch
 from numpy.typing import NDArray
 
 from embedding_export.architectures.interface.figures import Figures
 from embedding_export.architectures.registry import encode
 from embedding_export.bundle import describe
-from embedding_export.checkpoint.checkpoint import Checkpoint
+from embedding_export.checkpoint.checkpoint import Checkpoint, load_checkpoint
 from embedding_export.onnx.writer import write_onnx
 from embedding_export.weights.encoder import Encoder
 from embedding_export.weights.folding import ArrayWeight, Weights, as_stored, folded
@@ -36,6 +37,17 @@ def write(checkpoint: Checkpoint, folder: Path, precision: Precision) -> Path:
     encoder = Encoder(checkpoint.config, weights, checkpoint.normalize, dim, longest, sample)
     write_onnx(encoder, path, lambda _: None, row)
     return path
+
+
+def write_with_outliers(folder: Path, precision: Precision) -> Path:
+    """The graph's path; its checkpoint, a tiny stand-in with the trained model's outliers, lies beside it."""
+    standin.write(folder / "tiny", standin.Options(outliers=True))
+    return write(load_checkpoint(folder / "tiny"), folder, precision)
+
+
+def texts_beside(graph: Path) -> list[Ids]:
+    """Random ids of a few lengths for a graph that `write_with_outliers` wrote."""
+    return texts(load_checkpoint(graph.parent / "tiny"), [1, 9, 60, 300])
 
 
 def with_tensors(checkpoint: Checkpoint, changed: Mapping[str, Floats]) -> Checkpoint:

@@ -19,6 +19,8 @@ from embedding_runtime.bundle import SEVEN_BITS, GoldenIds, GoldenVector
 from embedding_runtime.engines.onnx_session import OnnxSession
 from embedding_runtime.engines.registry import Session
 from embedding_runtime.machine.threads import available_cpus
+from embedding_runtime.opening.golden import golden_difference
+from embedding_runtime.vectors import Floats
 
 # Each line for a trap: prompts, space runs, bytes behind no piece, joined emoji, control tokens as text,
 # scripts.
@@ -129,11 +131,8 @@ def seven_bits_tolerance(graph: Path, golden: Sequence[GoldenVector], tolerance:
     """The entry of `golden_tolerance` for CPUs that round activations to 7 bits: the largest difference that
     this makes to golden vectors, and `tolerance`, which 8 bits have; none if it makes more than that.
     """
-    session, worst = OnnxSession(graph, available_cpus(), seven_bits=True), 0.0
-    for one in golden:
-        tokens = np.array([one.ids], np.int64)
-        (vectors,) = session.run(tokens, np.ones_like(tokens), ("sentence_embedding",))
-        worst = max(worst, float(np.abs(vectors[0] - one.vector).max()))
+    session = OnnxSession(graph, available_cpus(), seven_bits=True)
+    worst = golden_difference(golden, lambda ids: _vector(session, ids))
     return {SEVEN_BITS: round(worst + tolerance, 4)} if worst <= tolerance else {}
 
 
@@ -151,7 +150,13 @@ def golden_vectors(
     *short, last = LENGTHS
     for length in (n for n in (*short, max(last, window + BEYOND_WINDOW)) if n <= longest):
         ids = [special.bos_id, *itertools.islice(itertools.cycle(text), length - 2), special.eos_id]
-        tokens = np.array([ids], np.int64)
-        (vectors,) = session.run(tokens, np.ones_like(tokens), ("sentence_embedding",))
-        golden.append(GoldenVector.of(ids, vectors[0]))
+        golden.append(GoldenVector.of(ids, _vector(session, ids)))
     return tuple(golden)
+
+
+def _vector(session: Session, ids: Sequence[int]) -> Floats:
+    """A graph's vector (D,) for one text, unpadded."""
+    tokens = np.array([ids], np.int64)
+    (vectors,) = session.run(tokens, np.ones_like(tokens), ("sentence_embedding",))
+    vector: Floats = vectors[0]
+    return vector

@@ -130,17 +130,15 @@ def left_out(options: ExportOptions) -> list[str]:
 
 
 def bytes_needed(checkpoint: Checkpoint, options: ExportOptions) -> int:
-    """Roughly the bytes that the graphs need on the disk while they are written (a LiteRT file needs twice
-    its size)."""
+    """Roughly the bytes that the graphs need on the disk while they are written (a LiteRT file and
+    each of its packages need twice its size)."""
     parameters = describe.architecture(checkpoint).parameters
+    copies = 2 * (1 + len(options.packages))
     each = [
-        PRECISIONS[p].bytes_per_parameter if f == "onnx" else 2 * LITERT[p].bytes_per_parameter
+        PRECISIONS[p].bytes_per_parameter if f == "onnx" else copies * LITERT[p].bytes_per_parameter
         for f, p in graphs_to_write(options)
     ]
-    packages = len(options.packages) * sum(
-        each[i] for i, (f, _) in enumerate(graphs_to_write(options)) if f == "litert"
-    )
-    return int((sum(each) + packages) * parameters)
+    return int(sum(each) * parameters)
 
 
 def check_options(options: ExportOptions) -> None:

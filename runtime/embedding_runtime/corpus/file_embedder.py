@@ -63,12 +63,11 @@ class FileEmbedder:
                     if not output.exists():
                         raise
                     # Another attempt finished first, and has removed the folder of this one.
-            self._check_finished(output, made_of)
+            rows = self._check_finished(output, made_of)
         except InputError as e:
             return FileReport(name, "failed", error=str(e))
         _remove_attempts(output)
-        _, parquet = import_pyarrow("Parquet files need")
-        return FileReport(name, "kept", texts=parquet.read_metadata(str(output)).num_rows)
+        return FileReport(name, "kept", texts=rows)
 
     def _made_of(self, source: Path) -> dict[str, Any]:
         """All that the rows depend on, except for what the stamp says."""
@@ -117,16 +116,17 @@ class FileEmbedder:
             len(done.cut_lines),
         )
 
-    def _check_finished(self, output: Path, made_of: dict[str, Any]) -> None:
-        """Refuse a file under the output's name that is not what this run would write.
+    def _check_finished(self, output: Path, made_of: dict[str, Any]) -> int:
+        """Refuse a file under the output's name that is not what this run would write; gives its rows.
 
         Raises:
             InputError: the message says what it is, and what to do.
         """
         read_stamp(output).join(self._stamp, str(output))
         _, parquet = import_pyarrow("Parquet files need")
+        footer = parquet.read_metadata(str(output))
         try:
-            found = json.loads((parquet.read_schema(str(output)).metadata or {})[SOURCE_KEY.encode()])
+            found = json.loads((footer.metadata or {})[SOURCE_KEY.encode()])
         except (KeyError, ValueError) as e:
             raise InputError(
                 f"{output} is there already and does not say which texts it was made of. Move it away, or "
@@ -143,6 +143,8 @@ class FileEmbedder:
                 f"{output} was made with {other[0]} {found.get(other[0])}, and this run has "
                 f"{made_of[other[0]]}. Call with the former, or give another folder for the vectors."
             )
+        rows: int = footer.num_rows
+        return rows
 
 
 @lru_cache(maxsize=1)

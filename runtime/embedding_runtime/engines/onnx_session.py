@@ -109,7 +109,8 @@ class OnnxSession:
         if tables is not None:
             options.graph_optimization_level = engine().GraphOptimizationLevel.ORT_DISABLE_ALL
         self._tables = dict(tables or {})
-        self._session = create_session(with_seven_bits(path) if seven_bits else path, options, path)
+        edited = seven_bits and tables is None  # a prepared graph was given them when it was written
+        self._session = create_session(with_seven_bits(path) if edited else path, options, path)
 
     def run(self, ids: Ids, mask: Ids, outputs: tuple[str, ...]) -> list[Floats]:
         """Outputs by name for ids and mask, int64 of shape (B, S), right-padded.

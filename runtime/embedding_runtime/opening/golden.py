@@ -1,10 +1,10 @@
 """Checks that a loaded bundle still gives the ids and vectors that it gave at export."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from embedding_runtime.bundle import SEVEN_BITS, Graph, TokenizerInfo
+from embedding_runtime.bundle import SEVEN_BITS, GoldenVector, Graph, TokenizerInfo
 from embedding_runtime.engines.registry import takes_seven_bits
 from embedding_runtime.errors import BundleError
 from embedding_runtime.machine.cpu import cpu_kind
@@ -35,6 +35,19 @@ def golden_tolerance(graph: Graph) -> float | None:
     return graph.golden_tolerance.get(kind, graph.golden_tolerance.get("any"))
 
 
+def golden_difference(golden: Iterable[GoldenVector], run: Callable[[tuple[int, ...]], Floats]) -> float:
+    """The largest absolute difference to golden vectors of what `run` maps their ids to, (D,); infinite where
+    a vector is not finite or of another size, 0.0 when there is nothing to compare with."""
+    worst = 0.0
+    for one in golden:
+        vector = run(one.ids)
+        difference = (
+            float(np.max(np.abs(vector - one.vector))) if vector.shape == one.vector.shape else np.inf
+        )
+        worst = max(worst, difference) if np.isfinite(difference) else np.inf
+    return worst
+
+
 def check_golden_vectors(graph: Graph, run: Callable[[tuple[int, ...]], Floats]) -> float:
     """Compare the graph's vectors with those stored at export; `run` maps token ids to a vector (D,).
 
@@ -44,14 +57,7 @@ def check_golden_vectors(graph: Graph, run: Callable[[tuple[int, ...]], Floats])
     Raises:
         BundleError: the difference exceeds the tolerance for this kind of CPU, or a vector is not finite.
     """
-    tolerance = golden_tolerance(graph)
-    worst = 0.0
-    for golden in graph.golden:
-        vector = run(golden.ids)
-        difference = (
-            float(np.max(np.abs(vector - golden.vector))) if vector.shape == golden.vector.shape else np.inf
-        )
-        worst = max(worst, difference) if np.isfinite(difference) else np.inf
+    tolerance, worst = golden_tolerance(graph), golden_difference(graph.golden, run)
     if tolerance is not None and worst > tolerance:
         raise BundleError(
             f"The graph {graph.key} is off by {worst:.3g} from the vectors stored at export; "

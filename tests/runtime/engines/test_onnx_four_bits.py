@@ -6,11 +6,9 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-import standin
 import written
 from onnx import numpy_helper
 
-from embedding_export.checkpoint.checkpoint import load_checkpoint
 from embedding_export.onnx.reader import read_stored
 from embedding_runtime.engines.onnx_files.four_bits import has_four_bits, with_eight_bits
 from embedding_runtime.engines.onnx_prepacked import build, open_prepacked
@@ -20,14 +18,7 @@ from embedding_runtime.errors import BundleError
 
 @pytest.fixture(scope="module")
 def graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("four")
-    standin.write(folder / "tiny", standin.Options(outliers=True))
-    return written.write(load_checkpoint(folder / "tiny"), folder, "int4")
-
-
-def _texts(graph: Path) -> list[np.ndarray]:
-    checkpoint = load_checkpoint(graph.parent / "tiny")
-    return written.texts(checkpoint, [1, 9, 60, 300])
+    return written.write_with_outliers(tmp_path_factory.mktemp("four"), "int4")
 
 
 def _elsewhere(graph: Path, ids: np.ndarray) -> np.ndarray:
@@ -38,7 +29,7 @@ def _elsewhere(graph: Path, ids: np.ndarray) -> np.ndarray:
 
 
 def test_other_programs_get_the_same(graph: Path) -> None:
-    for ids in _texts(graph):
+    for ids in written.texts_beside(graph):
         found = written.run(graph, [ids], output="last_hidden_state")[0]
         right = _elsewhere(graph, ids)
         np.testing.assert_allclose(found, right, rtol=0, atol=1e-4 * np.abs(right).max())
@@ -68,7 +59,7 @@ def test_the_device_cache_has_the_same(graph: Path, tmp_path: Path) -> None:
     build(graph, tmp_path)
     assert not has_four_bits((tmp_path / "model.onnx").read_bytes())
     session = open_prepacked(tmp_path, graph, 1)
-    for ids in _texts(graph):
+    for ids in written.texts_beside(graph):
         found = session.run(ids[None], np.ones_like(ids[None]), ("sentence_embedding",))[0]
         np.testing.assert_array_equal(found, written.run(graph, [ids]))
 
@@ -77,7 +68,7 @@ def test_a_graph_behind_links(graph: Path, tmp_path: Path) -> None:
     """As hub caches keep bundles: neither file has its name where it lies."""
     for file in (graph, graph.with_name(graph.name + "_data")):
         (tmp_path / file.name).symlink_to(file)
-    ids = _texts(graph)[1]
+    ids = written.texts_beside(graph)[1]
     np.testing.assert_array_equal(written.run(tmp_path / graph.name, [ids]), written.run(graph, [ids]))
 
 

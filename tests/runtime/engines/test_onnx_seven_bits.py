@@ -5,12 +5,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import standin
 import written
 from onnx import TensorProto, helper
 
 from embedding_export.bundle.golden import seven_bits_tolerance
-from embedding_export.checkpoint.checkpoint import load_checkpoint
 from embedding_runtime.bundle import SEVEN_BITS, GoldenVector
 from embedding_runtime.engines import onnx_session
 from embedding_runtime.engines.onnx_files.four_bits import with_eight_bits
@@ -20,18 +18,11 @@ from embedding_runtime.engines.onnx_session import OnnxSession
 from embedding_runtime.errors import BundleError
 
 IN_16_BITS = 2**15 - 1
-LENGTHS = [1, 9, 60, 300]
 
 
 @pytest.fixture(scope="module", params=["int8", "int8_q4", "int4"])
 def graph(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder, precision = tmp_path_factory.mktemp("seven"), request.param
-    standin.write(folder / "tiny", standin.Options(outliers=True))
-    return written.write(load_checkpoint(folder / "tiny"), folder, precision)
-
-
-def _texts(graph: Path) -> list[np.ndarray]:
-    return written.texts(load_checkpoint(graph.parent / "tiny"), LENGTHS)
+    return written.write_with_outliers(tmp_path_factory.mktemp("seven"), request.param)
 
 
 def _vector(session: OnnxSession, ids: np.ndarray) -> np.ndarray:
@@ -52,7 +43,7 @@ def test_no_sum_of_two_products_leaves_16_bits(graph: Path) -> None:
         model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.UINT8, None))
     options = onnx_session.session_options(1, seven_bits=True)
     session = onnx_session.create_session(model.SerializeToString(), options, graph)
-    for ids in _texts(graph):
+    for ids in written.texts_beside(graph):
         feed = {"input_ids": ids[None], "attention_mask": np.ones_like(ids[None])}
         for name, values in zip(codes, session.run(codes, feed), strict=True):
             assert 2 * int(values.max()) * 127 <= IN_16_BITS, name
@@ -65,7 +56,7 @@ def test_no_sum_of_two_products_leaves_16_bits(graph: Path) -> None:
 
 def test_the_exact_graph_stays_exact(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without VNNI it runs on kernels that cannot saturate, as long as nobody asks for 7 bits."""
-    ids = _texts(graph)[0]
+    ids = written.texts_beside(graph)[0]
     exact = _vector(OnnxSession(graph, 1), ids)
     fewer = _vector(OnnxSession(graph, 1, seven_bits=True), ids)
     assert np.abs(fewer - exact).max() > 0 and fewer @ exact > 0.98
@@ -74,7 +65,7 @@ def test_the_exact_graph_stays_exact(graph: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_text_does_not_know_its_company(graph: Path) -> None:
-    session, texts = OnnxSession(graph, 1, seven_bits=True), _texts(graph)
+    session, texts = OnnxSession(graph, 1, seven_bits=True), written.texts_beside(graph)
     longest = max(map(len, texts))
     ids = np.stack([np.pad(t, (0, longest - len(t))) for t in texts])
     mask = np.stack([np.arange(longest) < len(t) for t in texts]).astype(np.int64)
@@ -88,7 +79,7 @@ def test_the_device_cache_has_the_same(graph: Path, tmp_path: Path) -> None:
     assert with_seven_bits(prepared) is prepared, "it has 7 bits already"
     session = open_prepacked(tmp_path, graph, 1, seven_bits=True)
     alone = OnnxSession(graph, 1, seven_bits=True)
-    for ids in _texts(graph):
+    for ids in written.texts_beside(graph):
         np.testing.assert_array_equal(_vector(session, ids), _vector(alone, ids))
 
 
@@ -105,7 +96,7 @@ def test_graphs_that_do_not_name_their_rounding(tiny_bundle: Path, graph: Path) 
 @pytest.mark.parametrize("tolerance", [1.0, 1e-6])
 def test_a_bundle_allows_them_where_golden_vectors_hardly_change(tolerance: float, graph: Path) -> None:
     session = OnnxSession(graph, 1)
-    golden = [GoldenVector.of(ids.tolist(), _vector(session, ids)) for ids in _texts(graph)]
+    golden = [GoldenVector.of(ids.tolist(), _vector(session, ids)) for ids in written.texts_beside(graph)]
     allowed = seven_bits_tolerance(graph, golden, tolerance)
     fewer = OnnxSession(graph, 1, seven_bits=True)
     worst = max(np.abs(_vector(fewer, np.array(g.ids)) - g.vector).max() for g in golden)

@@ -57,13 +57,17 @@ static void answer(int number, siginfo_t *info, void *context) {
     r[REG_RIP] += 2;
 }
 
-/* Whoever else handles faults (Python's faulthandler, compilers) is called by the handler above. */
-int sigaction(int number, const struct sigaction *new, struct sigaction *old) {
+static int real_sigaction(int number, const struct sigaction *new, struct sigaction *old) {
     static int (*real)(int, const struct sigaction *, struct sigaction *);
     if (!real)
         real = (int (*)(int, const struct sigaction *, struct sigaction *))dlsym(RTLD_NEXT, "sigaction");
+    return real(number, new, old);
+}
+
+/* Whoever else handles faults (Python's faulthandler, compilers) is called by the handler above. */
+int sigaction(int number, const struct sigaction *new, struct sigaction *old) {
     if (number != SIGSEGV)
-        return real(number, new, old);
+        return real_sigaction(number, new, old);
     if (old)
         *old = others;
     if (new)
@@ -108,10 +112,7 @@ __attribute__((constructor)) static void hide(void) {
     memset(&action, 0, sizeof action);
     action.sa_sigaction = answer;
     action.sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK;
-    /* The system call itself: `sigaction` above is what everybody else gets. */
-    int (*real)(int, const struct sigaction *, struct sigaction *) =
-        (int (*)(int, const struct sigaction *, struct sigaction *))dlsym(RTLD_NEXT, "sigaction");
-    if (real(SIGSEGV, &action, NULL) || syscall(SYS_arch_prctl, ARCH_SET_CPUID, 0)) {
+    if (real_sigaction(SIGSEGV, &action, NULL) || syscall(SYS_arch_prctl, ARCH_SET_CPUID, 0)) {
         fputs("without_vnni: this CPU or kernel cannot have CPUID trap\n", stderr);
         _exit(77);
     }

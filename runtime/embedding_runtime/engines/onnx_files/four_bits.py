@@ -19,6 +19,8 @@ from embedding_runtime.engines.onnx_files.tables import (
     GRAPH_NODE,
     NODE_INPUT,
     NODE_OP_TYPE,
+    TENSOR_DIMS,
+    TENSOR_RAW,
     Field,
     as_bytes,
     as_text,
@@ -36,7 +38,6 @@ _PRODUCTS, _WHOLE, _WIDE = ":products", ":whole", ":wide"
 # What a 4-bit matrix is stored as.
 _PARTS = ("int4", "zero", "step")
 _NODE_OUTPUT, _NODE_NAME, _NODE_DOMAIN = 2, 3, 7
-_TENSOR_DIMS, _TENSOR_RAW = 1, 9
 # What all such products take: 1 for the scale of activations, which is multiplied elsewhere, and their zero,
 # where the graph has no name for it (older versions' graphs).
 _ONE, _ZERO = "eight_bits:one", "eight_bits:zero"
@@ -93,7 +94,8 @@ def _edited(graph: bytes, folder: Path) -> Iterator[Field]:
         else:
             yield number, wire, value
     yield GRAPH_INITIALIZER, BYTES, tensor_written(_ONE, np.array(1, np.float32))
-    yield GRAPH_INITIALIZER, BYTES, tensor_written(_ZERO, np.array(128, np.uint8))
+    if zero == _ZERO:
+        yield GRAPH_INITIALIZER, BYTES, tensor_written(_ZERO, np.array(128, np.uint8))
 
 
 def _is_table(tensors: dict[str, bytes], stem: str) -> bool:
@@ -120,7 +122,7 @@ def _values(tensor: bytes, folder: Path) -> NDArray[np.uint8]:
     """The values of a uint8 TensorProto, in the file or beside it."""
     table = table_of(tensor)
     if table is None:
-        raw = next(as_bytes(v) for number, _, v in fields_of(tensor) if number == _TENSOR_RAW)
+        raw = next(as_bytes(v) for number, _, v in fields_of(tensor) if number == TENSOR_RAW)
         return np.frombuffer(raw, np.uint8).reshape(_shape(tensor))
     with (folder / table.file).open("rb") as file:
         file.seek(table.offset)
@@ -128,7 +130,7 @@ def _values(tensor: bytes, folder: Path) -> NDArray[np.uint8]:
 
 
 def _shape(tensor: bytes) -> tuple[int, ...]:
-    return tuple(v for number, _, v in fields_of(tensor) if number == _TENSOR_DIMS and isinstance(v, int))
+    return tuple(v for number, _, v in fields_of(tensor) if number == TENSOR_DIMS and isinstance(v, int))
 
 
 def _node(node: bytes) -> tuple[list[str], str, str]:

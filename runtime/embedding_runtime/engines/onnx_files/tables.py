@@ -24,7 +24,7 @@ _MODEL_GRAPH = 7
 GRAPH_NODE, GRAPH_INITIALIZER, _GRAPH_INPUT = 1, 5, 11
 NODE_INPUT, NODE_OP_TYPE, _NODE_ATTRIBUTE = 1, 4, 5
 _ATTRIBUTE_GRAPH = 6
-_TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_RAW, _TENSOR_EXTERNAL = 1, 2, 8, 9, 13
+TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_NAME, TENSOR_RAW, _TENSOR_EXTERNAL = 1, 2, 8, 9, 13
 
 Field = tuple[int, int, bytes | int]
 
@@ -152,7 +152,7 @@ def table_of(tensor: bytes) -> Table | None:
     name, dtype = "", 0
     external: dict[str, str] = {}
     for number, wire, value in fields_of(tensor):
-        if number == _TENSOR_DIMS:
+        if number == TENSOR_DIMS:
             dims += [int(value)] if wire == _VARINT else list(_varints(as_bytes(value)))
         elif number == _TENSOR_TYPE:
             dtype = int(value)
@@ -174,9 +174,9 @@ def tensor_name(tensor: bytes) -> str:
 def tensor_written(name: str, values: NDArray[np.generic]) -> bytes:
     """A TensorProto that holds its values itself."""
     dtype = next(number for number, known in _DTYPES.items() if known == values.dtype.name)
-    dims = b"".join(written(_TENSOR_DIMS, _VARINT, n) for n in values.shape)
+    dims = b"".join(written(TENSOR_DIMS, _VARINT, n) for n in values.shape)
     named = written(_TENSOR_TYPE, _VARINT, dtype) + written(_TENSOR_NAME, BYTES, name.encode())
-    return dims + named + written(_TENSOR_RAW, BYTES, values.tobytes())
+    return dims + named + written(TENSOR_RAW, BYTES, values.tobytes())
 
 
 def _value_info(table: Table) -> bytes:

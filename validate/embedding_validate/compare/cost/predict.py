@@ -2,7 +2,8 @@
 
 Operators run one after the other. Each takes its multiply-accumulates at the rate of its rows, or what its
 elements take, but no less than an operator of a few tokens; or the moving of what a core's cache does not
-hold, weights and tensors, where that is longer (the roofline of Williams, Waterman and Patterson, https://doi.org/10.1145/1498765.1498785).
+hold, weights and tensors, where that is longer (the roofline of Williams, Waterman and Patterson,
+https://doi.org/10.1145/1498765.1498785).
 """
 
 import itertools

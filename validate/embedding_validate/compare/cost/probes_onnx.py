@@ -71,8 +71,12 @@ def _products(kind: Kind, threads: int) -> dict[int, Run]:
 def _layers(threads: int) -> Run:
     """Products of the fewest rows, each of codes of what the one before gives."""
     rng, rows, count = np.random.default_rng(0), ROWS[0], matrices("int8", ROWS[0])
-    one = {"one": np.float32(1), "zero": np.uint8(128), "scale": np.full((rows, 1), 0.05, np.float32)}
-    stored: dict[str, Any] = {**one, "zeros": np.full((rows, 1), 128, np.uint8)}
+    stored: dict[str, Any] = {
+        "one": np.float32(1),
+        "zero": np.uint8(128),
+        "scale": np.full((rows, 1), 0.05, np.float32),
+        "zeros": np.full((rows, 1), 128, np.uint8),
+    }
     nodes: list[Any] = []
 
     def small(name: str, columns: int) -> None:

@@ -71,15 +71,16 @@ def product(
     rng = np.random.default_rng(0)
     integer, names = precision == "int8", [f"y{i}" for i in range(matrices)]
     scales = {"s": np.float32(1), "bs": np.ones(columns, np.float32), "z": np.uint8(128)}
-    operands = [numpy_helper.from_array(np.asarray(v), n) for n, v in scales.items() if integer]
+    if not integer:
+        scales = {}
+    operator, domain = ("MatMulIntegerToFloat", "com.microsoft") if integer else ("MatMul", "")
+    operands = [numpy_helper.from_array(np.asarray(v), n) for n, v in scales.items()]
     nodes = []
     for name in names:
         weights = rng.integers(-127, 128, (inner, columns), dtype=np.int8)
         stored = weights if integer else weights.astype(np.float32)
         operands.append(numpy_helper.from_array(stored, f"{name}:b"))
-        operator, domain = ("MatMulIntegerToFloat", "com.microsoft") if integer else ("MatMul", "")
-        given = ["a", f"{name}:b", *(scales if integer else ())]
-        nodes.append(helper.make_node(operator, given, [name], domain=domain))
+        nodes.append(helper.make_node(operator, ["a", f"{name}:b", *scales], [name], domain=domain))
     value, kind = helper.make_tensor_value_info, TensorProto.UINT8 if integer else TensorProto.FLOAT
     inputs = [value("a", kind, ["m", inner])]
     outputs = [value(name, TensorProto.FLOAT, ["m", columns]) for name in names]
