@@ -1,6 +1,7 @@
 """Folders of Parquet files for tests of clusters; as a program, calls of `embed_files` on a local cluster.
 
-python tests/support/corpora.py {ray|spark} BUNDLE CALLS, the last as a JSON list of the fields of `Call`.
+python tests/support/processes/corpora.py {ray|spark} BUNDLE CALLS
+The last is a JSON list of the fields of `Call`.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Many requests at once against `embed-text serve`; as a program, measured in turn with `embed-text`.
 
-python tests/support/load.py BUNDLE [TURNS [REQUESTS]]
+python tests/support/processes/load.py BUNDLE [TURNS [REQUESTS]]
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """Faults against running services for as long as one likes, while other clients want their right vectors.
 
-python tests/support/soak.py BUNDLE SECONDS
+python tests/support/processes/soak.py BUNDLE SECONDS
 
 Two services: one of two workers, of which one is killed now and then, and one of one process, whose memory,
 files and threads are counted before and after.
