@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 import standin
 
+from embedding_export import pipeline
 from embedding_export.checkpoint.checkpoint import load_checkpoint
+from embedding_export.files.tokenizer_file import TokenizerFile
 from embedding_export.options import ExportOptions
 from embedding_export.pipeline import export_bundle
+from embedding_export.tokenizer import table
 from embedding_runtime import Embedder
 from embedding_runtime.bundle import Parity, load_manifest
 from embedding_validate.probes import probes, texts
@@ -23,6 +26,27 @@ WITHOUT_POWERS = (
     "import ctypes; libc = ctypes.CDLL(None)\n"
     "libc.capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)())"
 )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _tables_proved_once() -> Iterator[None]:
+    """Exports of one tokenizer share its table: proving it again takes more than a second of each.
+
+    What calls `build_table` itself always proves it.
+    """
+    proved: dict[tuple[str, bool, tuple[str, ...]], bytes] = {}
+
+    def build_table(source: TokenizerFile, out: Path) -> None:
+        key = (source.library.to_str(), source.lower, source.without_row)
+        if key in proved:
+            out.write_bytes(proved[key])
+        else:
+            table.build_table(source, out)
+            proved[key] = out.read_bytes()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "build_table", build_table)
+        yield
 
 
 @pytest.fixture(scope="session")
