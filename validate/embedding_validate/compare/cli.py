@@ -193,7 +193,7 @@ def _plan(options: argparse.Namespace, bundles: Sequence[Bundle], candidates: Se
         subjects=tuple(c.subject for c in candidates),
         shapes=tuple(dict.fromkeys(crossed)),
         threads=tuple(counts(options.threads, "--threads")),
-        reference=compare_systems.first_choice(candidates),
+        reference=compare_systems.first_choice(candidates, bundles),
         bases=compare_systems.accuracy_bases(candidates, bundles),
         rounds=options.rounds,
         seconds=options.seconds,

@@ -110,7 +110,8 @@ class ManifestVerdict:
 
 @dataclass(frozen=True)
 class GraphEntry:
-    """A graph of a bundle: bytes by file and by part, and the verdict on it."""
+    """A graph of a bundle: bytes by file and by part, the verdict on it, and the mean cosine that it was
+    composed for, if it was."""
 
     name: str
     kind: Literal["bundle"]
@@ -124,6 +125,7 @@ class GraphEntry:
     parts: dict[str, int] | None
     buckets: tuple[int, ...]
     parity: ReportVerdict | ManifestVerdict
+    target_cosine: float | None = optional()
 
 
 @dataclass(frozen=True)

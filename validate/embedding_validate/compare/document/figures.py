@@ -92,6 +92,13 @@ def verdict(run: Run, system: str) -> ReportVerdict | ManifestVerdict | None:
     return entry.parity if isinstance(entry, GraphEntry) else None
 
 
+def composed(run: Run, system: str) -> str:
+    """What a graph was composed for, in words; empty for others."""
+    entry = about(run, system)
+    target = entry.target_cosine if isinstance(entry, GraphEntry) else None
+    return f"composed for a mean cosine of {target:g}" if target is not None else ""
+
+
 def graph_bytes(run: Run, system: str) -> int | None:
     """Bytes of the files that a system opens, its tokenizer left out."""
     if size := run.sizes.get(system):

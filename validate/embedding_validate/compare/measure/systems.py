@@ -7,13 +7,13 @@ import importlib.util
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import embedding_validate
 from embedding_runtime.bundle import BundleGraph, Manifest, bundle_graphs, load_manifest
-from embedding_runtime.errors import InputError
-from embedding_runtime.opening.selection import FORMAT_ORDER, PRECISION_ORDER
+from embedding_runtime.errors import EngineError, InputError
+from embedding_runtime.opening.selection import choose_graph
 from embedding_runtime.tokenizers.tokenizer import open_tokenizer
 from embedding_validate.compare.document.document import (
     GraphEntry,
@@ -138,6 +138,7 @@ def _graph(bundle: Bundle, bundle_graph: BundleGraph, cache: Path) -> Candidate:
         parts=by_part(bundle_graph),
         buckets=graph.buckets,
         parity=parity,
+        target_cosine=graph.composition.target_cosine if graph.composition else None,
     )
     return Candidate(subject, about, bundle.manifest.space_id)
 
@@ -329,15 +330,17 @@ def accuracy_texts(
     }
 
 
-def first_choice(candidates: Sequence[Candidate]) -> str:
-    """The name of the reference case: the graph that the runtime would choose in the first bundle, else the
-    first."""
-    ours = [c.about for c in candidates if isinstance(c.about, GraphEntry)]
-    for precision in PRECISION_ORDER:
-        for format in FORMAT_ORDER:
-            for about in ours:
-                if (about.precision, about.format) == (precision, format):
-                    return about.name
+def first_choice(candidates: Sequence[Candidate], bundles: Sequence[Bundle]) -> str:
+    """The name of the reference case: of the graphs that are compared, the one that the runtime would choose
+    in the first bundle where it chooses any, else the first."""
+    compared = {c.subject.name for c in candidates}
+    for bundle in bundles:
+        graphs = [g for g in bundle.graphs if bundle.named(g) in compared]
+        try:
+            chosen = choose_graph(replace(bundle.manifest, graphs=tuple(g.graph for g in graphs)), None, None)
+            return next(bundle.named(g) for g in graphs if g.graph is chosen)
+        except (InputError, EngineError):  # int4 alone, which is taken only when asked for; or no engine
+            continue
     return candidates[0].subject.name
 
 

@@ -77,9 +77,9 @@ def _of_model(run: Run, bundles: Sequence[BundleEntry], shape: str, said: tuple[
         doubts = " and ".join(choice.doubts)
         yield (
             f"{f'{doubts[0].upper()}{doubts[1:]}. ' if doubts else ''}"
-            f"For {said[0]}{within} and {said[1]} take {choice.system}: {_megabytes(choice.size)} with its "
-            f"tokenizer, {number(choice.milliseconds)} ms on {threads} thread{'s' if threads > 1 else ''}"
-            f"{_memory(choice)}{_loss(run, choice.system)}."
+            f"For {said[0]}{within} and {said[1]} take {_called(run, choice)}: {_megabytes(choice.size)} "
+            f"with its tokenizer, {number(choice.milliseconds)} ms on {threads} "
+            f"thread{'s' if threads > 1 else ''}{_memory(choice)}{_loss(run, choice.system)}."
         )
 
 
@@ -122,6 +122,12 @@ def _best(choices: list[Choice]) -> Choice:
     kind = [c for c in kind if not c.doubts] or kind
     fastest = min(c.milliseconds for c in kind)
     return next(c for c in kind if c.milliseconds <= fastest * _AS_FAST)
+
+
+def _called(run: Run, choice: Choice) -> str:
+    """Its name; a composed graph is another one than the plain graph of its precision."""
+    made = figures.composed(run, choice.system)
+    return f"{choice.system} ({made})" if made else choice.system
 
 
 def _memory(choice: Choice) -> str:

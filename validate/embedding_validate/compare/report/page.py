@@ -87,6 +87,7 @@ def _system(run: Run, name: str) -> Context:
         "memory": figures.memory(run, name),
         "cosine": figures.accuracy_cell(run, name),
         "wrong": figures.wrong(run, name),
+        "composed": figures.composed(run, name),
         "exponent": figures.exponent(run, name, max(run.plan.threads)),
     }
 

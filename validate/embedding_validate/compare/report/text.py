@@ -224,7 +224,8 @@ def _tool_table(run: ToolRun) -> str:
 
 
 def _name(run: Run, name: str) -> str:
-    return f"{name} (wrong)" if figures.wrong(run, name) else name
+    said = [figures.composed(run, name), "wrong" if figures.wrong(run, name) else ""]
+    return " ".join([name, *(f"({words})" for words in said if words)])
 
 
 def _accounts(accounts: Sequence[AccountEntry]) -> str:
