@@ -62,7 +62,7 @@ test-haswell: $(READY)
 
 # Everything that `make test` runs, on such a CPU.
 test-avx2: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python tests/support/avx2_machine.py \
+	OMP_NUM_THREADS=1 $(BIN)/python tests/support/other_cpus/avx2_machine.py \
 	    $(BIN)/python -m pytest -n 2 --dist loadfile -m "$(UNIT)"
 
 # A 64-bit ARM board, emulated: three kinds of CPU, the real wheels; and the CPU of test-haswell. 15 minutes.

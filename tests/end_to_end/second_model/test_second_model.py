@@ -31,7 +31,7 @@ from embedding_validate.ladder import document, sets
 from embedding_validate.reference.checks import ReferenceLoadError
 from embedding_validate.reference.reference import Reference
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TEXTS = ["red", "Which planet is the red one?", "Mars, it is said."]
 # 2,281 tokens: what comes after the first 2,048 is about something else.
 LONG = "mars " * 1_000 + "stone river " * 140

@@ -1,6 +1,6 @@
 """From which size on an error is seen, by which question, per precision.
 
-`python tests/support/sensitivity.py DIR` prints it.
+`python tests/support/checkpoints_and_exports/sensitivity.py DIR` prints it.
 Errors are planted while graphs of the tiny stand-in in DIR are written; the table is in
 validate/VALIDATION.md, and `test_sensitivity` holds parts of it.
 """

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-SOURCE = Path(__file__).parent / "x86" / "without_vnni.c"
+SOURCE = Path(__file__).with_name("without_vnni.c")
 FLAGS = "fpu sse sse2 ssse3 sse4_1 sse4_2 avx avx2 fma f16c bmi1 bmi2"
 CPUINFO = f"processor\t: 0\nmodel name\t: Haswell\nflags\t\t: {FLAGS}\n"
 _QEMU = shutil.which("qemu-x86_64-static") or shutil.which("qemu-x86_64")

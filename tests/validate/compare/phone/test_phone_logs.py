@@ -10,7 +10,7 @@ from embedding_validate.compare import cli as compare
 from embedding_validate.compare.document import phone_logs
 
 LOGS = Path(__file__).with_name("phone_logs")
-PUBLISHED = Path(__file__).parents[3] / "validate" / "published"
+PUBLISHED = Path(__file__).parents[4] / "validate" / "published"
 
 
 def write(path: Path, text: str) -> Path:

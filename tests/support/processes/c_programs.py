@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 READER = ROOT / "runtime" / "c" / "embedding_tokenizer.c"
 SOURCES = ROOT / "tests" / "runtime" / "c"
 COMPILER = shutil.which("cc")

@@ -13,7 +13,7 @@ from embedding_runtime.tokenizers.tokenizer import Tokenizer as Own
 def stress_lines(literals: Sequence[str]) -> list[str]:
     """`literals` are control tokens of the model, which stand in 3,000 of the lines."""
     draw = random.Random(18)
-    files = sorted(Path(__file__).parents[1].rglob("*.py"))
+    files = sorted(Path(__file__).parents[2].rglob("*.py"))
     code = [line for file in files for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
     source = draw.sample(code, 5_000)
     blanks = (" ", "  ", "\t", "\n", "\r\n", "\u3000", "a", "▁")

@@ -10,7 +10,7 @@ from embedding_export.tokenizer.table import build_table
 from embedding_runtime.bundle import TokenizerInfo
 from embedding_runtime.tokenizers.table import TableTokenizer
 
-SHARED = Path(__file__).parents[3] / "shared" / "standin-tokenizer" / "tokenizer.json"
+SHARED = Path(__file__).parents[4] / "shared" / "standin-tokenizer" / "tokenizer.json"
 SCRIPTS = {
     "latin": (0x41, 0x17F),
     "greek": (0x370, 0x3FF),

@@ -26,8 +26,10 @@ from embedding_export.pipeline import export_bundle
 from embedding_runtime import load_manifest
 
 pytestmark = pytest.mark.arm
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 BUILD = ROOT / "build" / "arm"
+SUPPORT = ROOT / "tests/support"
+VECTORS = SUPPORT / "other_cpus/arm/vectors.py"
 # The runtime's own tests: those that need nothing but the runtime and the bundles.
 MODULES = {
     "cortex-a72": ("bundle", "integrity", "overflow", "prompts", "threads", "tokenizer_bpe"),
@@ -121,7 +123,7 @@ def product() -> bytes:
 def here(bundles: Path) -> dict[str, Any]:
     """The vectors that this machine gives."""
     out = bundles / "here.npz"
-    program = [sys.executable, str(ROOT / "tests/support/arm/vectors.py"), str(bundles / "vectors"), str(out)]
+    program = [sys.executable, str(VECTORS), str(bundles / "vectors"), str(out)]
     subprocess.run([*program, str(bundles / "product.onnx")], check=True, capture_output=True)
     return dict(np.load(out))
 
@@ -148,7 +150,7 @@ def test_vectors_are_those_of_x86(
 ) -> None:
     """Every graph opens with all its checks, golden vectors among them, packed weights built and read."""
     out = bundles / f"{cpu}.npz"
-    program = (ROOT / "tests/support/arm/vectors.py", bundles / "vectors", out, bundles / "product.onnx")
+    program = (VECTORS, bundles / "vectors", out, bundles / "product.onnx")
     done = python(cpu, *map(str, program))
     assert done.returncode == 0, done.stderr
     told, found = json.loads(done.stdout.splitlines()[-1]), dict(np.load(out))
@@ -186,7 +188,7 @@ def test_the_runtime_s_own_tests(
     modules = [str(next((ROOT / "tests").rglob(f"test_{name}.py"))) for name in MODULES[cpu]]
     options = ["-c", "/dev/null", "--rootdir", "/tmp", "-p", "no:cacheprovider", "--noconftest", "-q"]
     options += ["-p", "arm.given", "-k", LEFT_OUT, "--basetemp", str(bundles / f"temporary-{cpu}")]
-    paths = f"{BUILD / 'site'}:{ROOT / 'tests/support'}"
+    paths = ":".join(map(str, (BUILD / "site", *sorted(SUPPORT.iterdir()))))
     plugin = {"PYTHONPATH": paths, "ARM_BUNDLES": str(bundles), "PYTHONDONTWRITEBYTECODE": "1"}
     done = python(cpu, "-m", "pytest", *options, *modules, **plugin)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # Heading → the runnable blocks under it, in order, as (language, code).
 BLOCKS = [(m[1], m[2]) for m in re.finditer(r"^```(sh|python)\n(.*?)^```$", README, re.M | re.S)]

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "validate" / "FIELD_REPORTS.md").read_text(encoding="utf-8")
 
 

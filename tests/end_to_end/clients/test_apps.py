@@ -21,7 +21,7 @@ from embedding_runtime.machine.cpu import cpu_kind
 
 pytestmark = pytest.mark.apps
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 # Where `make test-apps` puts the compiler and ONNX Runtime's Java classes: Android's, and the JVM's.
 COMPILER = ROOT / "build" / "apps" / "package" / "bin" / "kotlinc"
 JVM_CLASSES = ROOT / "build" / "apps" / "anserini.jar"

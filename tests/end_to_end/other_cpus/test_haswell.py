@@ -1,8 +1,8 @@
 """x86 without VNNI: u8 x s8 products saturate there, and the runtime takes 7 bits or kernels that do not.
 
 `make test-haswell` runs this very Python as if on a Haswell: with AVX-512 and VNNI hidden from it where the
-CPU and the kernel can do that (`x86/without_vnni.c`), else under qemu's user emulation. Either way
-/proc/cpuinfo has to be one that fits.
+CPU and the kernel can do that (`without_vnni.c`), else under qemu's user emulation. Either way /proc/cpuinfo
+has to be one that fits.
 """
 
 import base64

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLES = Path(__file__).parents[2] / "runtime" / "examples"
+EXAMPLES = Path(__file__).parents[3] / "runtime" / "examples"
 MARS = "Mars, known for its reddish appearance, is often called the Red Planet."
 NEEDS = {"search_folder": "usearch", "langchain_search": "langchain_core", "llamaindex_search": "llama_index"}
 

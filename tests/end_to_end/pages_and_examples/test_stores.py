@@ -14,7 +14,7 @@ from postgres import postgres
 
 from embedding_runtime import Embedder
 
-EXAMPLES = Path(__file__).parents[2] / "runtime" / "examples"
+EXAMPLES = Path(__file__).parents[3] / "runtime" / "examples"
 STORES = {
     "store_usearch": ("usearch",),
     "store_faiss": ("faiss",),

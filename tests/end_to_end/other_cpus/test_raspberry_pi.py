@@ -19,7 +19,7 @@ from embedding_export.checkpoint.checkpoint import load_checkpoint
 from embedding_export.options import ExportOptions
 from embedding_export.pipeline import export_bundle
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "runtime/RASPBERRY_PI.md").read_text(encoding="utf-8")
 BLOCKS = [(m[1], m[2]) for m in re.finditer(r"^<!-- (\w+) -->\n```sh\n(.*?)^```$", PAGE, re.M | re.S)]
 SIZES = [int(m[1]) for m in re.finditer(r"^\| .*(?:pip install|make lean).* \| (\d+) \|$", PAGE, re.M)]
