@@ -100,11 +100,14 @@ def export_bundle(
         manifest = _finish(checkpoint, staging.path, (*before, *written), info, options)
         checkpoint.tokenizer.release()
         old = load_manifest(bundle) if before else manifest
+        changed = {g.key: verdicts.changed_since(old, manifest, g) for g in before}
+        if not before or any(changed.values()):
+            _remove_reports(staging.path)
         if isinstance(gate, str):
             verdict: Verdict = {g.key: Parity("not run", gate) for g in written}
-            verdict = {**verdict, **_outdated(old, manifest, before, gate)}
+            verdict = {**verdict, **_outdated(changed, gate)}
         else:
-            again = _to_judge_again(old, manifest, before, report)
+            again = _to_judge_again(before, changed, report)
             report.step(f"comparing {', '.join(g.key for g in (*again, *written))} with the reference")
             asked = replace(manifest, graphs=(*again, *written))
             companions.write_text(staging.path / MANIFEST, asked.to_json())
@@ -145,8 +148,6 @@ def _existing_graphs(
     old = _check_same(checkpoint, bundle, options)
     if old is None:
         return ()
-    for stale in ("parity.json", "parity.html"):
-        (folder / stale).unlink(missing_ok=True)
     replaced = graphs_to_write(options)
     for graph in (g for g in old.graphs if (g.format, g.precision) in replaced):
         remove(graph, folder)
@@ -270,19 +271,24 @@ def _finish(
     return manifest
 
 
+def _remove_reports(folder: Path) -> None:
+    """Take a validation's report out of a bundle whose graphs are no longer what it was about."""
+    for stale in ("parity.json", "parity.html"):
+        (folder / stale).unlink(missing_ok=True)
+
+
 def _to_judge_again(
-    old: Manifest, new: Manifest, before: tuple[Graph, ...], report: Reporter
+    before: tuple[Graph, ...], changed: Mapping[str, str | None], report: Reporter
 ) -> tuple[Graph, ...]:
     """The graphs of the old bundle whose verdict does not hold in the new one; the report says why."""
-    reasons = {graph.key: verdicts.reason_to_judge(old, new, graph) for graph in before}
+    reasons = {graph.key: verdicts.reason_to_judge(graph, changed[graph.key]) for graph in before}
     for key, reason in reasons.items():
         report.step(f"{key} is compared again: {reason}" if reason else f"{key} keeps its verdict")
     return tuple(graph for graph in before if reasons[graph.key])
 
 
-def _outdated(old: Manifest, new: Manifest, before: tuple[Graph, ...], why_not: str) -> Verdict:
+def _outdated(changed: Mapping[str, str | None], why_not: str) -> Verdict:
     """What stands in place of verdicts that no longer hold where nothing can be compared."""
-    changed = {graph.key: verdicts.changed_since(old, new, graph) for graph in before}
     return {
         key: Parity("not run", f"{why_not}; it was judged before this was {what}")
         for key, what in changed.items()

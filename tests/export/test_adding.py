@@ -15,6 +15,7 @@ from embedding_export.errors import ParityError
 from embedding_export.options import ExportOptions
 from embedding_export.pipeline import Gate, export_bundle
 from embedding_export.reporting import SILENT
+from embedding_runtime import BundleError, Embedder
 from embedding_runtime.bundle import Manifest, Parity, Precision, load_manifest
 from embedding_validate.gate import parity_gate
 
@@ -156,6 +157,25 @@ def test_where_nothing_can_be_compared(what: str, add: Add, bundle: Path, editab
         )
     else:
         assert kept.status == ("not run" if what == "verdict" else "passed")
+
+
+@pytest.mark.parametrize("what", [None, "table"])
+def test_a_validation_report_is_kept_while_it_is_about_these_graphs(
+    what: str | None, add: Add, bundle: Path, editable: Path
+) -> None:
+    """A graph that the full validation refused is not let through by adding another."""
+    variant = load_manifest(bundle).graphs[0].variant_id
+    entry = {"variant_id": variant, "status": "failed", "reason": "planted"}
+    report = json.dumps({"schema_version": 1, "graphs": {"onnx/fp32": entry}})
+    (bundle / "parity.json").write_text(report, encoding="utf-8")
+    if what:
+        CHANGES[what][0](bundle, editable)
+    add(Judge(), "int8")
+    assert (bundle / "parity.json").exists() == (what is None)
+    if what is None:
+        with pytest.raises(BundleError, match="planted"):
+            Embedder.load(bundle, precision="fp32")
+    Embedder.load(bundle, precision="int8").close()
 
 
 def test_a_refused_graph_leaves_the_bundle(add: Add, bundle: Path) -> None:

@@ -34,11 +34,12 @@ def changed_since(old: Manifest, new: Manifest, graph: Graph) -> str | None:
     return f"changed: {', '.join([*files, *facts])}" if files or facts else None
 
 
-def reason_to_judge(old: Manifest, new: Manifest, graph: Graph) -> str | None:
-    """Why a graph of `old` needs a verdict anew, in words; None if the one that it has still holds."""
+def reason_to_judge(graph: Graph, changed: str | None) -> str | None:
+    """Why a graph needs a verdict anew, in words; None if the one that it has still holds. `changed` is what
+    `changed_since` says of it."""
     if graph.parity.status != "passed":
         return f"its verdict was {graph.parity.status}"
-    if changed := changed_since(old, new, graph):
+    if changed:
         return changed
     other = [f"{name} {was}" for name, was in graph.parity.versions.items() if _installed(name) != was]
     return f"it was judged with {', '.join(other)}" if other else None
