@@ -195,13 +195,14 @@ def test_older_results_of_several_models(run: Run) -> None:
 
 
 def test_texts_are_read_by_each_models_own_tokenizer(bundles: list[Path], tmp_path: Path) -> None:
-    read = systems.read_bundles(bundles)
-    texts = systems.accuracy_texts(systems.of_bundles(read, None, tmp_path), read, ())
-    assert set(texts) == {"first onnx/fp32", "second onnx/fp32"}
-    for bundle in bundles[:2]:
+    read = [systems.read_bundles([bundle])[0] for bundle in bundles]
+    twice = [replace(b, prefix=f"{b.path.name}{again} ") for b in read for again in ("", "2")]
+    texts = systems.accuracy_texts(systems.of_bundles(twice, None, tmp_path), twice, ())
+    assert set(texts) == {"first onnx/fp32", "second onnx/fp32", "tuned onnx/int8"}
+    for bundle, base in zip(bundles, texts, strict=True):
         opened = open_tokenizer(bundle, load_manifest(bundle).tokenizer, verify=False)
-        own = {tuple(map(int, opened.encode(t.text, 256))) for t in packaged()}
-        assert set(texts[f"{bundle.name} onnx/fp32"]) == own
+        assert set(texts[base]) == {tuple(map(int, opened.encode(t.text, 256))) for t in packaged()}
+    assert set(texts["first onnx/fp32"]) != set(texts["tuned onnx/int8"]), "their tokenizers differ"
 
 
 def test_one_model_is_measured_as_ever(bundles: list[Path], tmp_path: Path) -> None:
