@@ -4,6 +4,7 @@ The results decide only how rounding errors are distributed, never what a graph 
 differ from the calibration texts, that costs a little accuracy at most.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -131,7 +132,8 @@ class Watched:
         return np.concatenate([_attend(q[t], k[t], v[t], layer) for t in self._texts])
 
     def gelu_gate(self, gate: Floats, up: Floats) -> Floats:
-        inner = np.sqrt(2 / np.pi) * (gate + 0.044715 * gate**3)
+        cubed = gate * gate * gate  # ** 3 takes ten times as long
+        inner = math.sqrt(2 / math.pi) * (gate + 0.044715 * cubed)
         return np.asarray(0.5 * gate * (1 + np.tanh(inner)) * up, np.float32)
 
     def residual(self, x: Floats, update: Floats, name: str) -> Floats:
