@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from embedding_export.bundle import companions, describe
+from embedding_export.bundle import companions, describe, verdicts
 from embedding_export.bundle.golden import SpecialIds, golden_ids
 from embedding_export.bundle.graphs import (
     Source,
@@ -47,7 +47,8 @@ from embedding_runtime.bundle import (
 
 Verdict = Mapping[str, Parity]
 Gate = Callable[[Path], Verdict]
-"""Takes a finished bundle that has not got its name yet; gives a verdict for each `Graph.key`."""
+"""Takes a finished bundle that has not got its name yet, and whose manifest has only the graphs that need a
+verdict; gives one for each `Graph.key`."""
 
 TOKENIZER_TABLE = "tokenizer.table"
 TOKENIZER_JSON = "tokenizer.json"
@@ -98,10 +99,18 @@ def export_bundle(
         info = _tokenizer_info(checkpoint, tokenizer, special, options)
         manifest = _finish(checkpoint, staging.path, (*before, *written), info, options)
         checkpoint.tokenizer.release()
+        old = load_manifest(bundle) if before else manifest
+        changed = {g.key: verdicts.changed_since(old, manifest, g) for g in before}
+        if not before or any(changed.values()):
+            _remove_reports(staging.path)
         if isinstance(gate, str):
             verdict: Verdict = {g.key: Parity("not run", gate) for g in written}
+            verdict = {**verdict, **_outdated(changed, gate)}
         else:
-            report.step("comparing with the reference")
+            again = _to_judge_again(before, changed, report)
+            report.step(f"comparing {', '.join(g.key for g in (*again, *written))} with the reference")
+            asked = replace(manifest, graphs=(*again, *written))
+            companions.write_text(staging.path / MANIFEST, asked.to_json())
             verdict = gate(staging.path)
         manifest = replace(manifest, graphs=tuple(_judged(g, verdict) for g in manifest.graphs))
         companions.write_text(staging.path / MANIFEST, manifest.to_json())
@@ -139,8 +148,6 @@ def _existing_graphs(
     old = _check_same(checkpoint, bundle, options)
     if old is None:
         return ()
-    for stale in ("parity.json", "parity.html"):
-        (folder / stale).unlink(missing_ok=True)
     replaced = graphs_to_write(options)
     for graph in (g for g in old.graphs if (g.format, g.precision) in replaced):
         remove(graph, folder)
@@ -262,6 +269,31 @@ def _finish(
     )
     companions.write_text(folder / MANIFEST, manifest.to_json())
     return manifest
+
+
+def _remove_reports(folder: Path) -> None:
+    """Take a validation's report out of a bundle whose graphs are no longer what it was about."""
+    for stale in ("parity.json", "parity.html"):
+        (folder / stale).unlink(missing_ok=True)
+
+
+def _to_judge_again(
+    before: tuple[Graph, ...], changed: Mapping[str, str | None], report: Reporter
+) -> tuple[Graph, ...]:
+    """The graphs of the old bundle whose verdict does not hold in the new one; the report says why."""
+    reasons = {graph.key: verdicts.reason_to_judge(graph, changed[graph.key]) for graph in before}
+    for key, reason in reasons.items():
+        report.step(f"{key} is compared again: {reason}" if reason else f"{key} keeps its verdict")
+    return tuple(graph for graph in before if reasons[graph.key])
+
+
+def _outdated(changed: Mapping[str, str | None], why_not: str) -> Verdict:
+    """What stands in place of verdicts that no longer hold where nothing can be compared."""
+    return {
+        key: Parity("not run", f"{why_not}; it was judged before this was {what}")
+        for key, what in changed.items()
+        if what
+    }
 
 
 def _judged(graph: Graph, verdict: Verdict) -> Graph:

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from embedding_runtime.bundle import Source
 from embedding_runtime.console import run_command
 from embedding_runtime.errors import InputError
+from embedding_validate.reference.checks import require_same_weights
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -48,7 +48,7 @@ def _run(options: argparse.Namespace) -> int:
     checkpoint: Any = None if stored else _checkpoint(options, manifest)
     source = (stored or checkpoint).source
     if manifest:
-        _require_same_weights(manifest.source, source)
+        require_same_weights(manifest.source, source)
     if options.golden and manifest:
         from embedding_validate.tutorial import golden
 
@@ -72,7 +72,7 @@ def _cross(options: argparse.Namespace) -> int:
     def require_weights(server: Any, reference: str) -> None:
         if reference.endswith(".npz"):
             raise InputError(f"--cross embeds texts, but {reference} holds only answers. Give a checkpoint.")
-        _require_same_weights(server.source, _checkpoint(options, server).source)
+        require_same_weights(server.source, _checkpoint(options, server).source)
 
     return command.run(options, require_weights, _say)
 
@@ -106,15 +106,6 @@ def _checkpoint(options: argparse.Namespace, manifest: Any) -> Any:
         sliding_window=options.sliding_window,
         max_length=manifest.max_seq_length if manifest else None,
     )
-
-
-def _require_same_weights(bundle: Source, reference: Source) -> None:
-    if bundle.weights_sha256 != reference.weights_sha256:
-        raise InputError(
-            f"The bundle was exported from {bundle.name} (weights {bundle.weights_sha256[:12]}), but this "
-            f"reference is of {reference.name} (weights {reference.weights_sha256[:12]}). Give the "
-            "checkpoint that the bundle was exported from."
-        )
 
 
 def _answers(options: argparse.Namespace, checkpoint: Any, manifest: Any, own: Any) -> Any:

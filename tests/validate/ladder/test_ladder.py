@@ -110,6 +110,16 @@ def test_the_command(
     assert str(tmp_path) not in (out / "ladder.json").read_text()
 
 
+def test_a_checkpoint_of_another_model_is_refused(
+    other_bundle: Path, tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before anything is measured: losses to its vectors would mean nothing."""
+    arguments = [str(other_bundle), "--reference", str(tiny_checkpoint), "--output", str(tmp_path / "out")]
+    assert cli.main(arguments) == 2
+    assert "Give the checkpoint that the bundle was exported from." in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("wrong", [["--lengths", "many"], ["--lengths", "99999"], ["--resume"]])
 def test_what_the_comparison_refuses_ends_the_command(
     tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: list[str]

@@ -85,7 +85,7 @@ def _compare(options: argparse.Namespace, command: list[str], left_out: Mapping[
     candidates = _candidates(options, bundles, cache)
     plan = replace(
         _plan(options, bundles, candidates),
-        texts=compare_systems.texts(bundles, texts.documents if texts else ()),
+        texts=compare_systems.accuracy_texts(candidates, bundles, texts.documents if texts else ()),
     )
     accounts = compare_account.graphs_to_account(options.account, bundles)
     graphs = _graphs(bundles, candidates) if options.predict else {}
@@ -129,7 +129,7 @@ def _measure(
         Path(folder).mkdir(parents=True, exist_ok=True)
     opened = {o.system for o in store.run.openings}
     for opening in compare_run.openings(plan, store.base, opened, _say):
-        if opening.system == plan.base:
+        if opening.system in plan.bases.values():
             store.keep_base()
         store.add_opening(opening)
     store.change(sizes={c.subject.name: compare_systems.size_of(c) for c in candidates})
@@ -139,10 +139,12 @@ def _measure(
         store.add_case(case)
         rates.take_if_due()
     if texts is not None and store.run.corpus is None:
-        dims = sorted({dim for b in bundles for dim in b.manifest.dims})
+        dims: dict[str, set[int]] = {}
+        for manifest in (b.manifest for b in bundles):
+            dims.setdefault(manifest.space_id, set()).update(manifest.dims)
         hung = silent | {c.system for c in store.run.cases if c.status == NO_ANSWER}
         answering = [c for c in candidates if c.subject.name not in hung]
-        store.change(corpus=corpus_run.measure(texts, answering, plan.base, dims, _say))
+        store.change(corpus=corpus_run.measure(texts, answering, dims, _say))
 
 
 def _graphs(bundles: Sequence[Bundle], candidates: Sequence[Candidate]) -> dict[str, BundleGraph]:
@@ -169,12 +171,14 @@ def _candidates(options: argparse.Namespace, bundles: Sequence[Bundle], cache: P
     candidates = compare_systems.of_bundles(bundles, keys, cache)
     if options.per_tensor:
         candidates += [compare_systems.per_tensor(bundle) for bundle in bundles]
+    original = None
     if options.reference:
         compare_systems.require_torch()
+        original = compare_systems.read_original(options.reference, bundles)
         dtypes = compare_worker.DTYPES if options.bf16 else compare_worker.DTYPES[:1]
         longest = max(b.manifest.max_seq_length for b in bundles)
-        candidates += [compare_systems.torch(options.reference, dtype, longest) for dtype in dtypes]
-    candidates += [compare_systems.peer(argument, options.reference, bundles[0]) for argument in options.peer]
+        candidates += [compare_systems.torch(original, dtype, longest) for dtype in dtypes]
+    candidates += [compare_systems.peer(argument, original, bundles) for argument in options.peer]
     if len({c.subject.name for c in candidates}) < len(candidates):
         raise InputError("Two systems have the same name. Give each --peer a name of its own.")
     return candidates
@@ -189,8 +193,8 @@ def _plan(options: argparse.Namespace, bundles: Sequence[Bundle], candidates: Se
         subjects=tuple(c.subject for c in candidates),
         shapes=tuple(dict.fromkeys(crossed)),
         threads=tuple(counts(options.threads, "--threads")),
-        reference=compare_systems.first_choice(candidates),
-        base=compare_systems.most_exact(candidates),
+        reference=compare_systems.first_choice(candidates, bundles),
+        bases=compare_systems.accuracy_bases(candidates, bundles),
         rounds=options.rounds,
         seconds=options.seconds,
         limit=options.limit,
@@ -200,6 +204,7 @@ def _plan(options: argparse.Namespace, bundles: Sequence[Bundle], candidates: Se
 
 def _run(command: list[str], bundles: Sequence[Bundle], candidates: Sequence[Candidate], plan: Plan) -> Run:
     this_machine = machine()
+    first, *others = compare_systems.by_model(candidates).values()
     examined = {name: value for name, value in asdict(examine_machine()).items() if name != "cache"}
     return Run(
         label=this_machine["cpu"] if examined["board"] == this_machine["architecture"] else examined["board"],
@@ -213,10 +218,11 @@ def _run(command: list[str], bundles: Sequence[Bundle], candidates: Sequence[Can
             shapes=tuple(str(s) for s in plan.shapes),
             threads=plan.threads,
             reference=plan.reference,
-            base=plan.base,
+            base=compare_systems.most_exact(first),
             rounds=plan.rounds,
             seconds=plan.seconds,
             limit=plan.limit,
+            bases=dict(plan.bases) if others else None,
         ),
         machine=RunMachine(**{**this_machine, **examined}),
         versions=versions(),

@@ -46,11 +46,13 @@ def _run(options: argparse.Namespace) -> int:
     from embedding_export.checkpoint.checkpoint import load_checkpoint
     from embedding_runtime.bundle import load_manifest
     from embedding_validate.ladder import measure, page, sets
+    from embedding_validate.reference.checks import require_same_weights
 
     pairs = sets.read_pairs(options.sts) if options.sts else None
     search = sets.numpy_search()
-    longest = load_manifest(options.bundle).max_seq_length
-    checkpoint = load_checkpoint(options.reference, max_length=longest)
+    manifest = load_manifest(options.bundle)
+    checkpoint = load_checkpoint(options.reference, max_length=manifest.max_seq_length)
+    require_same_weights(manifest.source, checkpoint.source)
     options.output.mkdir(parents=True, exist_ok=True)
     costs = options.output / "times"
     run = measure.measure_cost(

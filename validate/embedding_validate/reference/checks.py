@@ -8,7 +8,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from embedding_runtime.errors import EmbeddingError
+from embedding_runtime.bundle import Source
+from embedding_runtime.errors import EmbeddingError, InputError
 
 if TYPE_CHECKING:
     import torch
@@ -18,6 +19,20 @@ if TYPE_CHECKING:
 
 class ReferenceLoadError(EmbeddingError):
     """The reference cannot be loaded, or does not compute the model that the checkpoint describes."""
+
+
+def require_same_weights(bundle: Source, reference: Source) -> None:
+    """Refuse a reference of other weights than the bundle's.
+
+    Raises:
+        InputError: it is another model's.
+    """
+    if bundle.weights_sha256 != reference.weights_sha256:
+        raise InputError(
+            f"The bundle was exported from {bundle.name} (weights {bundle.weights_sha256[:12]}), but this "
+            f"reference is of {reference.name} (weights {reference.weights_sha256[:12]}). Give the "
+            "checkpoint that the bundle was exported from."
+        )
 
 
 def require_bidirectional(transformer: Any) -> None:

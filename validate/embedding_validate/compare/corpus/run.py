@@ -1,14 +1,14 @@
 """Runs a corpus through every graph of a comparison and measures its cost: `corpus` in `compare.json`.
 
-Each graph embeds in a fresh process; one that fails becomes a row. The base is the reference if the
-comparison has one, else its most exact graph.
+Each graph embeds in a fresh process; one that fails becomes a row. The base of a model's graphs is the
+reference if the comparison has it, else the model's most exact graph.
 """
 
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ from embedding_validate.compare.document.document import (
 )
 from embedding_validate.compare.measure.process import explained
 from embedding_validate.compare.measure.run import Progress
-from embedding_validate.compare.measure.systems import Candidate
+from embedding_validate.compare.measure.systems import Candidate, by_model, most_exact
 from embedding_validate.measures.ranking import TOP_K, neighbours
 
 # Characters of a text that the report shows.
@@ -45,14 +45,16 @@ _SHOWN = 240
 
 
 def measure(
-    texts: Corpus, candidates: Sequence[Candidate], base: str, dims: Sequence[int], say: Progress
+    texts: Corpus, candidates: Sequence[Candidate], dims: Mapping[str, set[int]], say: Progress
 ) -> CorpusRun:
-    """Everything that `compare.json` holds of the corpus; `candidates` are graphs, and PyTorch if
-    requested."""
+    """Everything that `compare.json` holds of the corpus; `candidates` are graphs, and PyTorch if requested,
+    `dims` those of each model."""
     embedded: dict[str, Embedded] = {}
     failures: dict[str, str] = {}
     commands: dict[str, tuple[str, ...]] = {}
-    for candidate in sorted(candidates, key=lambda c: c.subject.name != base):
+    models = by_model(candidates)
+    exact = {model: most_exact(those) for model, those in models.items()}
+    for candidate in sorted(candidates, key=lambda c: c.subject.name != exact[c.model]):
         if isinstance(candidate.about, (GraphEntry, TorchEntry)):
             say(f"embedding the corpus with {candidate.subject.name}")
             if isinstance(candidate.about, GraphEntry):
@@ -62,25 +64,33 @@ def measure(
                 failures[candidate.subject.name] = vectors
             else:
                 embedded[candidate.subject.name] = vectors
-    name = base if base in embedded else next(iter(embedded), "")
+    groups = {model: [n for n in embedded if n in _names(those)] for model, those in models.items()}
+    bases = {name: names[0] for names in groups.values() for name in names}
+    base = next(iter(bases.values()), "")
     result = CorpusRun(
         file=str(texts.path),
         documents=len(texts.documents),
         asked=len(texts.asked),
         pairs=texts.relevant is not None,
         k=neighbours(texts.candidates),
-        base=name,
+        base=base,
         commands=commands,
         failures=failures,
+        bases=bases if len(models) > 1 else None,
     )
-    return _compared(result, embedded, texts, dims) if embedded else result
+    for model, names in groups.items():
+        if names:
+            result = _compared(result, {n: embedded[n] for n in names}, texts, dims.get(model, set()))
+    return result
 
 
-def _compared(
-    result: CorpusRun, embedded: dict[str, Embedded], texts: Corpus, dims: Sequence[int]
-) -> CorpusRun:
-    """The result with the costs of every graph and dim."""
-    base = result.base
+def _names(candidates: Sequence[Candidate]) -> set[str]:
+    return {c.subject.name for c in candidates}
+
+
+def _compared(result: CorpusRun, embedded: dict[str, Embedded], texts: Corpus, dims: set[int]) -> CorpusRun:
+    """The result with the costs of every graph of one model and dim; the first of `embedded` is the base."""
+    base = next(iter(embedded))
     whole = embedded[base].documents.shape[1]
     base_scores = scores(embedded[base].cut(whole), "float32")
     relevant, k = texts.relevant or (), neighbours(texts.candidates)
@@ -94,11 +104,12 @@ def _compared(
                 those = changed(base_scores, scores(cut, "float32"), k)
                 shown = tuple(_shown(texts, c) for c in those[:MOST_CHANGED])
                 changes[f"{name}, dim {dim}"] = ChangedTexts(len(those), shown)
+    of_first = base == result.base and relevant
     return replace(
         result,
-        rows=tuple(rows),
-        base_ndcg=ndcg(base_scores, relevant, TOP_K) if relevant else None,
-        changed=changes,
+        rows=(*result.rows, *rows),
+        base_ndcg=ndcg(base_scores, relevant, TOP_K) if of_first else result.base_ndcg,
+        changed={**result.changed, **changes},
     )
 
 

@@ -20,7 +20,11 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What was asked: systems by name, shapes as they are written, and how each case is measured."""
+    """What was asked: systems by name, shapes as they are written, and how each case is measured.
+
+    `base` is the system whose vectors accuracy is measured against. Where the systems are of several models,
+    `bases` says it for each system, and leaves out those whose model has none.
+    """
 
     systems: tuple[str, ...]
     shapes: tuple[str, ...]
@@ -30,6 +34,7 @@ class RunPlan:
     rounds: int
     seconds: float | None = optional()
     limit: float | None = optional()
+    bases: dict[str, str] | None = optional()
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,8 @@ class ManifestVerdict:
 
 @dataclass(frozen=True)
 class GraphEntry:
-    """A graph of a bundle: bytes by file and by part, and the verdict on it."""
+    """A graph of a bundle: bytes by file and by part, the verdict on it, and the mean cosine that it was
+    composed for, if it was."""
 
     name: str
     kind: Literal["bundle"]
@@ -119,6 +125,7 @@ class GraphEntry:
     parts: dict[str, int] | None
     buckets: tuple[int, ...]
     parity: ReportVerdict | ManifestVerdict
+    target_cosine: float | None = optional()
 
 
 @dataclass(frozen=True)
@@ -255,7 +262,11 @@ class ChangedTexts:
 
 @dataclass(frozen=True)
 class CorpusRun:
-    """What each graph costs on the user's own texts; `pairs` says whether queries came with answers."""
+    """What each graph costs on the user's own texts; `pairs` says whether queries came with answers.
+
+    Where the graphs are of several models, `bases` says for each system what it is compared with, and each
+    row of a base has its nDCG.
+    """
 
     file: str
     documents: int
@@ -268,6 +279,7 @@ class CorpusRun:
     rows: tuple[CorpusCost, ...] = ()
     base_ndcg: float | None = None
     changed: dict[str, ChangedTexts] = field(default_factory=dict)
+    bases: dict[str, str] | None = optional()
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from statistics import median
 from embedding_validate.compare.document.case import MEASURED, Case
 from embedding_validate.compare.document.document import (
     Accuracy,
+    BundleEntry,
     GraphEntry,
     ManifestVerdict,
     Opening,
@@ -49,6 +50,32 @@ def cases(run: Run, system: str, threads: int | None = None) -> list[Case]:
     ]
 
 
+def base(run: Run, system: str) -> str | None:
+    """The system whose vectors its accuracy is measured against; None where there is none of its model.
+
+    Older results measure graphs of several models against one base: only those of its bundle's model count.
+    """
+    if run.plan.bases is not None:
+        return run.plan.bases.get(system)
+    of_one_model = len(spaces(run)) < 2 or _space(run, system) == _space(run, run.plan.base) is not None
+    return run.plan.base if of_one_model else None
+
+
+def _space(run: Run, system: str) -> str | None:
+    """The space of a graph's vectors; None for other systems."""
+    entry = about(run, system)
+    paths = {bundle.path: bundle.space_id for bundle in run.bundles}
+    return paths.get(entry.bundle) if isinstance(entry, GraphEntry) else None
+
+
+def spaces(run: Run) -> dict[str, list[BundleEntry]]:
+    """The bundles of each model, by the space of its vectors."""
+    found: dict[str, list[BundleEntry]] = {}
+    for bundle in run.bundles:
+        found.setdefault(bundle.space_id, []).append(bundle)
+    return found
+
+
 def case(run: Run, system: str, threads: int, shape: str) -> Case | None:
     """A system's case, measured or not."""
     return next((c for c in run.cases if (c.system, c.threads, c.shape) == (system, threads, shape)), None)
@@ -63,6 +90,13 @@ def verdict(run: Run, system: str) -> ReportVerdict | ManifestVerdict | None:
     """The verdict on a graph of a bundle; None for other systems."""
     entry = about(run, system)
     return entry.parity if isinstance(entry, GraphEntry) else None
+
+
+def composed(run: Run, system: str) -> str:
+    """What a graph was composed for, in words; empty for others."""
+    entry = about(run, system)
+    target = entry.target_cosine if isinstance(entry, GraphEntry) else None
+    return f"composed for a mean cosine of {target:g}" if target is not None else ""
 
 
 def graph_bytes(run: Run, system: str) -> int | None:
@@ -140,13 +174,31 @@ def cosine(run: Run, system: str) -> float | None:
     """The smallest cosine to the accuracy's base over the texts; in older results, over random token ids."""
     if accuracy := _accuracy(run, system):
         return accuracy.minimum
-    cosines = [c.cosine for c in cases(run, system)]
+    cosines = [c.cosine for c in cases(run, system) if base(run, system)]
     measured = [least for least in cosines if least is not None]
     return min(measured) if measured and len(measured) == len(cosines) else None
 
 
+def accuracy_cell(run: Run, system: str) -> str:
+    """That cosine as tables show it, or why there is none."""
+    if base(run, system) is None:
+        return "no base"
+    least = cosine(run, system)
+    return "–" if least is None else f"{least:.4f}"
+
+
+def base_in_words(run: Run) -> str:
+    """Whose vectors the cosines are to."""
+    if run.plan.bases is None:
+        return run.plan.base
+    names = ", ".join(dict.fromkeys(run.plan.bases.values())) or "none here"
+    return f"the most exact of the same model ({names}; no base: nothing else here is of that model)"
+
+
 def _accuracy(run: Run, system: str) -> Accuracy | None:
-    """Least and mean cosine over the texts; None where that was not measured."""
+    """Least and mean cosine over the texts; None where that was not measured, or to another model's."""
+    if base(run, system) is None:
+        return None
     return next((o.accuracy for o in run.openings if o.system == system), None)
 
 
@@ -154,7 +206,8 @@ def wrong(run: Run, system: str) -> str | None:
     """Why a system does not give the model's vectors, in words; None if nothing indicates it.
 
     For our graphs the comparison with the reference decides. For other systems, and if there was no
-    comparison, the validator's bounds of the precision apply to the cosine to the accuracy's base.
+    comparison, the validator's bounds of the precision apply to the cosine to the accuracy's base: another
+    model's vectors make nothing wrong.
     """
     parity, entry = verdict(run, system), about(run, system)
     if parity and parity.status == "failed":
@@ -162,7 +215,7 @@ def wrong(run: Run, system: str) -> str | None:
     if parity and parity.status == "passed":
         return None
     if short := _short_of(run, system, entry.precision if isinstance(entry, GraphEntry) else NONSENSE):
-        return f"not the same model: {short} to {run.plan.base}"
+        return f"not the same model: {short} to {base(run, system)}"
     return None
 
 
@@ -171,13 +224,20 @@ def _short_of(run: Run, system: str, precision: str) -> str | None:
 
     Results older than accuracy on texts have only the smallest cosine.
     """
-    bounds = threshold(precision, any(b.random_weights for b in run.bundles))
+    bounds = threshold(precision, _random_weights(run, system))
     accuracy, least = _accuracy(run, system), cosine(run, system)
     if least is not None and least < bounds.cosine_min:
         return f"cosine {least:.4f}, below {bounds.cosine_min:g},"
     if accuracy and accuracy.mean < bounds.cosine_mean:
         return f"cosine {accuracy.mean:.4f} on average, below {bounds.cosine_mean:g},"
     return None
+
+
+def _random_weights(run: Run, system: str) -> bool:
+    """Whether a bundle of its model is a stand-in."""
+    entries, own_base = (e for e in run.systems if isinstance(e, GraphEntry)), base(run, system)
+    own = {e.bundle for e in entries if e.name == system or own_base == base(run, e.name) is not None}
+    return any(bundle.random_weights for bundle in run.bundles if bundle.path in own)
 
 
 @dataclass(frozen=True)
@@ -210,7 +270,8 @@ def patience(run: Run) -> str:
 def coarseness(run: Run, system: str) -> int:
     """1 if a system misses the validator's bounds for int8_q4, else 0; 0 if that is unknown.
 
-    A system that is not coarse is never given up for a faster one that is.
+    Only systems of one base may be compared by it. One that is not coarse is never given up for a faster one
+    that is.
     """
     return int(_short_of(run, system, FINE) is not None)
 

@@ -34,8 +34,8 @@ _LONG_ROUNDS = 2
 _CONVERTING = 10
 
 Vectors = NDArray[np.float32]
-# Where the base's vectors of the texts are kept.
-TEXTS = "texts"
+TokenIds = tuple[tuple[int, ...], ...]
+"""Of each text."""
 Progress = Callable[[str], None]
 
 
@@ -60,31 +60,38 @@ class Subject:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to measure. `reference` names what ratios are taken to, `base` whose vectors are the accuracy's
-    base, which is measured first. `seconds` is what a case's own samples take together, roughly; `limit` the
-    seconds after which a system that has not answered is ended. `texts` are the token ids of real texts, on
-    which accuracy is measured; times are taken with random ids."""
+    """What to measure. `reference` names what ratios are taken to, `bases` for each system whose vectors are
+    its accuracy's base, which is measured first (a system without a base is not there). `seconds` is what a
+    case's own samples take together, roughly; `limit` the seconds after which a system that has not answered
+    is ended. `texts` are the token ids of real texts for each base, on which accuracy is measured; times are
+    taken with random ids."""
 
     subjects: tuple[Subject, ...]
     shapes: tuple[Shape, ...]
     threads: tuple[int, ...]
     reference: str
-    base: str
+    bases: Mapping[str, str]
     rounds: int
     seconds: float
     limit: float
     vocab_size: int
-    texts: tuple[tuple[int, ...], ...] = ()
+    texts: Mapping[str, TokenIds] = field(default_factory=dict)
 
     def subject(self, name: str) -> Subject:
         """The subject of that name."""
         return next(s for s in self.subjects if s.name == name)
 
+    @property
+    def bases_first(self) -> list[Subject]:
+        """The subjects, those that are a base before the others."""
+        bases = set(self.bases.values())
+        return sorted(self.subjects, key=lambda s: s.name not in bases)
+
 
 def openings(plan: Plan, base: dict[str, Vectors], done: set[str], progress: Progress) -> Iterator[Opening]:
-    """Open every system on the plan's first number of threads, those in `done` left out; the accuracy's base
-    first, whose vectors of the texts `base` holds or gets."""
-    for subject in sorted(plan.subjects, key=lambda s: s.name != plan.base):
+    """Open every system on the plan's first number of threads, those in `done` left out; the accuracy's bases
+    first, whose vectors of the texts `base` holds or gets by name."""
+    for subject in plan.bases_first:
         if subject.name not in done:
             progress(f"opening {subject.name}")
             yield _opening(plan, subject, plan.threads[0], base)
@@ -100,7 +107,7 @@ def _opening(plan: Plan, subject: Subject, threads: int, base: dict[str, Vectors
         dropped = drop_pages((*subject.files, *_prepared(subject)))
         with _process(plan, subject, threads) as process:
             opened, command = process.opened, tuple(process.command)
-            vectors = _vectors(process, plan)
+            vectors = _vectors(process, plan, subject)
     except Ended as e:
         return Opening(subject.name, threads, e.status, e.reason)
     return Opening(
@@ -118,10 +125,12 @@ def _opening(plan: Plan, subject: Subject, threads: int, base: dict[str, Vectors
     )
 
 
-def _vectors(process: Process, plan: Plan) -> list[Vectors]:
-    """The vectors of the texts; none if they end the process, which its cases will report."""
+def _vectors(process: Process, plan: Plan, subject: Subject) -> list[Vectors]:
+    """The vectors of the texts; none if nothing can be compared with them, or if they end the process, which
+    its cases will report."""
+    texts = plan.texts.get(plan.bases.get(subject.name, ""), ())
     try:
-        return process.vectors(plan.texts)
+        return process.vectors(texts) if texts else []
     except Ended:
         return []
 
@@ -130,12 +139,13 @@ def _accuracy(
     plan: Plan, subject: Subject, vectors: list[Vectors], base: dict[str, Vectors]
 ) -> Accuracy | None:
     """Smallest and mean cosine to the base over the texts; 0 for vectors of another size, or with NaN."""
-    if subject.name == plan.base and vectors:
-        base[TEXTS] = np.stack(vectors)
-    if not vectors or TEXTS not in base:
+    own = plan.bases.get(subject.name)
+    if own == subject.name and vectors:
+        base[own] = np.stack(vectors)
+    if not vectors or own not in base:
         return None
     raw = [
-        metrics.cosine(a, b) if a.shape == b.shape else 0.0 for a, b in zip(vectors, base[TEXTS], strict=True)
+        metrics.cosine(a, b) if a.shape == b.shape else 0.0 for a, b in zip(vectors, base[own], strict=True)
     ]
     cosines = [c if np.isfinite(c) else 0.0 for c in raw]
     return Accuracy(len(cosines), round(min(cosines), 6), round(float(np.mean(cosines)), 6))
@@ -156,7 +166,7 @@ def cases(plan: Plan, done: set[str], silent: set[str], progress: Progress) -> I
         hung = set(silent)
         with closing(_Reference(plan, threads)) as reference:
             for shape in plan.shapes:
-                for subject in sorted(plan.subjects, key=lambda s: s.name != plan.base):
+                for subject in plan.bases_first:
                     case = Case(subject.name, threads, shape.batch, shape.tokens, "", started=_now())
                     if case.key in done:
                         continue

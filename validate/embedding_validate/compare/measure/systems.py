@@ -7,13 +7,13 @@ import importlib.util
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import embedding_validate
 from embedding_runtime.bundle import BundleGraph, Manifest, bundle_graphs, load_manifest
-from embedding_runtime.errors import InputError
-from embedding_runtime.opening.selection import FORMAT_ORDER, PRECISION_ORDER
+from embedding_runtime.errors import EngineError, InputError
+from embedding_runtime.opening.selection import choose_graph
 from embedding_runtime.tokenizers.tokenizer import open_tokenizer
 from embedding_validate.compare.document.document import (
     GraphEntry,
@@ -27,7 +27,7 @@ from embedding_validate.compare.document.document import (
 )
 from embedding_validate.compare.measure import worker as compare_worker
 from embedding_validate.compare.measure.process import System
-from embedding_validate.compare.measure.run import Subject
+from embedding_validate.compare.measure.run import Subject, TokenIds
 from embedding_validate.compare.measure.sizes import by_part
 from embedding_validate.parity.results import PARITY
 from embedding_validate.probes.texts import packaged
@@ -43,10 +43,14 @@ _WEIGHTS = ("*.safetensors", "*/*.safetensors")
 
 @dataclass(frozen=True)
 class Candidate:
-    """A system to measure, and its entry in `compare.json` besides measurements."""
+    """A system to measure, and its entry in `compare.json` besides measurements.
+
+    `model` tells whose vectors it gives: the `space_id` of its bundle, or a text that no bundle has there.
+    """
 
     subject: Subject
     about: SystemEntry
+    model: str
 
 
 @dataclass(frozen=True)
@@ -134,8 +138,9 @@ def _graph(bundle: Bundle, bundle_graph: BundleGraph, cache: Path) -> Candidate:
         parts=by_part(bundle_graph),
         buckets=graph.buckets,
         parity=parity,
+        target_cosine=graph.composition.target_cosine if graph.composition else None,
     )
-    return Candidate(subject, about)
+    return Candidate(subject, about, bundle.manifest.space_id)
 
 
 def _parity(bundle_graph: BundleGraph) -> ReportVerdict | ManifestVerdict:
@@ -179,30 +184,81 @@ def per_tensor(bundle: Bundle) -> Candidate:
     name, sizes = f"{bundle.named(graph)} per tensor", graph.sizes
     system = System(name, _WORKER, {"kind": "per-tensor", "graph": str(graph.path)})
     about = PerTensorEntry(name, "per-tensor", sizes, sum(sizes.values()))
-    return Candidate(Subject(system, tuple(bundle.path / n for n in sizes)), about)
+    files = tuple(bundle.path / n for n in sizes)
+    return Candidate(Subject(system, files), about, bundle.manifest.space_id)
 
 
-def torch(checkpoint: str, dtype: str, longest: int) -> Candidate:
-    """sentence-transformers on a checkpoint, texts cut to `longest` tokens.
+@dataclass(frozen=True)
+class Original:
+    """The checkpoint that PyTorch and peers run: its folder, its weights' hash, and the bundle that was made
+    from it, if there is one."""
+
+    folder: str
+    weights_sha256: str
+    bundle: Bundle | None
+
+    @property
+    def model(self) -> str:
+        """The bundle's space, or the weights: another model than every bundle's."""
+        return self.bundle.manifest.space_id if self.bundle else self.weights_sha256
+
+
+def read_original(checkpoint: str, bundles: Sequence[Bundle]) -> Original:
+    """Read a checkpoint's folder completely, and find the bundle that gives its vectors.
 
     Raises:
-        InputError: not a folder (the comparison does not download), or the extra is not installed.
+        InputError: not a folder (the comparison does not download).
+        CheckpointError: it is damaged, or of a kind that is not supported.
     """
-    folder = Path(checkpoint)
-    if not folder.is_dir():
+    from embedding_export.checkpoint.checkpoint import load_checkpoint  # needs an extra
+
+    if not Path(checkpoint).is_dir():
         raise InputError(f"--reference is {checkpoint!r}; expected a checkpoint's folder.")
+    read = load_checkpoint(checkpoint)
+    facts = (
+        read.source.weights_sha256,
+        read.config.vocab_size,
+        read.config.window,
+        read.include_prompt,
+        read.do_lower_case,
+        read.normalize,
+        [dense.activation for dense in read.dense],
+    )
+    made = next((bundle for bundle in bundles if _facts(bundle.manifest) == facts), None)
+    return Original(checkpoint, read.source.weights_sha256, made)
+
+
+def _facts(manifest: Manifest) -> tuple[object, ...]:
+    """What decides about a bundle's vectors and can be read off its checkpoint too."""
+    stages = manifest.stages
+    return (
+        manifest.source.weights_sha256,
+        manifest.architecture.vocab_size,
+        manifest.architecture.window,
+        manifest.include_prompt,
+        manifest.tokenizer.do_lower_case,
+        any(stage.type == "normalize" for stage in stages),
+        [stage.activation for stage in stages if stage.type == "dense"],
+    )
+
+
+def torch(original: Original, dtype: str, longest: int) -> Candidate:
+    """sentence-transformers on a checkpoint, texts cut to `longest` tokens."""
+    checkpoint, folder = original.folder, Path(original.folder)
     name = _TORCH_FP32 if dtype == "float32" else "torch bf16"
     files = tuple(sorted({p for pattern in _WEIGHTS for p in folder.glob(pattern)}))
     spec = {"kind": "torch", "checkpoint": checkpoint, "dtype": dtype, "longest": longest}
     sizes = {p.name: p.stat().st_size for p in files}
     about = TorchEntry(name, "torch", sum(p.stat().st_size for p in files), sizes)
-    return Candidate(Subject(System(name, _WORKER, spec), files), about)
+    return Candidate(Subject(System(name, _WORKER, spec), files), about, original.model)
 
 
-def peer(argument: str, checkpoint: str | None, bundle: Bundle) -> Candidate:
+def peer(argument: str, original: Original | None, bundles: Sequence[Bundle]) -> Candidate:
     """`NAME=PYTHON=SCRIPT`: a worker script run by the Python of an environment of its own.
 
-    Converted files are kept beside that environment, per checkpoint; `size_of` adds up their sizes later.
+    It is given the checkpoint and the bundle made from it, or the first bundle; where there is no such
+    bundle, nobody knows which of the two the script runs, and its model is its own. Converted files are kept
+    beside that environment, per checkpoint; `size_of` adds up their sizes later.
 
     Raises:
         InputError: anything else.
@@ -211,18 +267,22 @@ def peer(argument: str, checkpoint: str | None, bundle: Bundle) -> Candidate:
     python, _, script = command.partition("=")
     if not Path(python).is_file() or not Path(script).is_file():
         raise InputError(f"--peer is {argument!r}; expected NAME=PYTHON=SCRIPT with two files that exist.")
+    bundle = original.bundle if original and original.bundle else bundles[0]
+    manifest = bundle.manifest
+    weights = original.weights_sha256 if original else manifest.source.weights_sha256
     # Not resolved: a virtual environment's python is a link to another one's.
-    folder = Path(python).absolute().parents[1] / f"converted-{bundle.manifest.source.weights_sha256[:12]}"
+    folder = Path(python).absolute().parents[1] / f"converted-{weights[:12]}"
     environment = {"PYTHONPATH": str(_PACKAGES), "XDG_CACHE_HOME": str(folder)}
     spec = {
         "kind": name,
-        "checkpoint": checkpoint,
+        "checkpoint": original.folder if original else None,
         "bundle": str(bundle.path),
-        "dim": bundle.manifest.embedding_dim,
+        "dim": manifest.embedding_dim,
     }
     system = System(name, (str(Path(python).absolute()), script), spec)
     about = PeerEntry(name, "peer", python, script, str(folder))
-    return Candidate(Subject(system, (), environment, "converts"), about)
+    model = name if original and not original.bundle else manifest.space_id
+    return Candidate(Subject(system, (), environment, "converts"), about, model)
 
 
 def size_of(candidate: Candidate) -> Size:
@@ -243,10 +303,11 @@ def tokenizer(bundle: Bundle) -> Subject:
     return Subject(System(f"{bundle.prefix}tokenizer", _WORKER, spec), ())
 
 
-def texts(bundles: Sequence[Bundle], own: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+def texts(bundles: Sequence[Bundle], own: Sequence[str]) -> TokenIds:
     """Token ids of the texts on which accuracy is measured: the package's, and the first of the user's own.
 
-    They are truncated to a length that every graph and peer can run at little cost.
+    `bundles` are of one model. The texts are truncated to a length that every graph and peer can run at
+    little cost.
     """
     path, info = bundles[0].path, bundles[0].manifest.tokenizer
     opened = open_tokenizer(path, info, verify=False)
@@ -256,20 +317,59 @@ def texts(bundles: Sequence[Bundle], own: Sequence[str]) -> tuple[tuple[int, ...
     return tuple(dict.fromkeys(tuple(map(int, opened.encode(text, longest))) for text in sample))
 
 
-def first_choice(candidates: Sequence[Candidate]) -> str:
-    """The name of the reference case: the graph that the runtime would choose in the first bundle, else the
-    first."""
-    ours = [c.about for c in candidates if isinstance(c.about, GraphEntry)]
-    for precision in PRECISION_ORDER:
-        for format in FORMAT_ORDER:
-            for about in ours:
-                if (about.precision, about.format) == (precision, format):
-                    return about.name
+def accuracy_texts(
+    candidates: Sequence[Candidate], bundles: Sequence[Bundle], own: Sequence[str]
+) -> dict[str, TokenIds]:
+    """For each accuracy base, the token ids of the texts by its own model's tokenizer."""
+    bases, models = set(accuracy_bases(candidates, bundles).values()), by_model(candidates)
+    return {
+        candidate.subject.name: texts([b for b in bundles if b.manifest.space_id == model], own)
+        for model, those in models.items()
+        for candidate in those
+        if candidate.subject.name in bases
+    }
+
+
+def first_choice(candidates: Sequence[Candidate], bundles: Sequence[Bundle]) -> str:
+    """The name of the reference case: of the graphs that are compared, the one that the runtime would choose
+    in the first bundle where it chooses any, else the first."""
+    compared = {c.subject.name for c in candidates}
+    for bundle in bundles:
+        graphs = [g for g in bundle.graphs if bundle.named(g) in compared]
+        try:
+            chosen = choose_graph(replace(bundle.manifest, graphs=tuple(g.graph for g in graphs)), None, None)
+            return next(bundle.named(g) for g in graphs if g.graph is chosen)
+        except (InputError, EngineError):  # int4 alone, which is taken only when asked for; or no engine
+            continue
     return candidates[0].subject.name
 
 
+def by_model(candidates: Sequence[Candidate]) -> dict[str, list[Candidate]]:
+    """The systems of each model, in order."""
+    models: dict[str, list[Candidate]] = {}
+    for candidate in candidates:
+        models.setdefault(candidate.model, []).append(candidate)
+    return models
+
+
+def accuracy_bases(candidates: Sequence[Candidate], bundles: Sequence[Bundle]) -> dict[str, str]:
+    """By system, the base that its accuracy is measured against: the most exact system of its model.
+
+    Where there are several models, a system that is alone of its model has none, nor has one whose model has
+    no bundle, and so no tokenizer here.
+    """
+    models, spaces = by_model(candidates), {bundle.manifest.space_id for bundle in bundles}
+    return {
+        candidate.subject.name: most_exact(those)
+        for model, those in models.items()
+        for candidate in those
+        if len(models) == 1 or (model in spaces and len(those) > 1)
+    }
+
+
 def most_exact(candidates: Sequence[Candidate]) -> str:
-    """The name of the accuracy's base: PyTorch in fp32, else the graph with the most bits, else the first."""
+    """Of systems of one model, the name of the accuracy's base: PyTorch in fp32, else the graph with the most
+    bits, else the first."""
     if any(c.subject.name == _TORCH_FP32 for c in candidates):
         return _TORCH_FP32
     for precision in _MOST_BITS_FIRST:

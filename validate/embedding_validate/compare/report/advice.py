@@ -1,10 +1,11 @@
 """Recommends which file to use, in plain words: a pure function of a run of `compare.json`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from embedding_validate.compare.document import figures
-from embedding_validate.compare.document.document import GraphEntry, Run
+from embedding_validate.compare.document.document import BundleEntry, GraphEntry, Run, TorchEntry
 from embedding_validate.compare.report.grid import number
 
 # Within this much of the fastest, the smaller file is taken.
@@ -32,21 +33,54 @@ def recommendation(run: Run) -> list[str]:
 
     Only our graphs are recommended, and none that is wrong; 4-bit ones with their loss. A graph that has not
     been compared, or whose figures were all disturbed, is recommended only if there is no other, and that is
-    stated first.
+    stated first. Where there are several models, each has sentences of its own: no model is preferred.
     """
-    threads = max(run.plan.threads)
-    sentences = []
-    for shape, words in _shapes(run):
-        for limit, choice in _by_limit(_choices(run, threads, shape)):
-            within = f"≤ {_megabytes(limit)}" if limit is not None else "any size"
-            doubts = " and ".join(choice.doubts)
-            sentences.append(
-                f"{f'{doubts[0].upper()}{doubts[1:]}. ' if doubts else ''}"
-                f"For {within} and {words} take {choice.system}: {_megabytes(choice.size)} with its "
-                f"tokenizer, {number(choice.milliseconds)} ms on {threads} thread{'s' if threads > 1 else ''}"
-                f"{_memory(choice)}{_loss(run, choice.system)}."
-            )
+    sentences = models(run)
+    named = len(figures.spaces(run)) > 1
+    for bundles in figures.spaces(run).values():
+        of = f"{_names(bundles)}, " if named else ""
+        for shape, words in _shapes(run):
+            sentences += _of_model(run, bundles, shape, (of, words))
     return sentences
+
+
+def models(run: Run) -> list[str]:
+    """Where there are several models, what may be compared between them."""
+    bundles, sentences = list(figures.spaces(run).values()), []
+    if len(bundles) > 1:
+        sentences.append(
+            f"{len(bundles)} models are compared here: {'; '.join(map(_names, bundles))}. Their sizes and "
+            "times can be compared, their vectors cannot: accuracy is to each model's own most exact system, "
+            "and each model has its own advice. Which of them finds more on your texts, --corpus says with "
+            "pairs of query and document."
+        )
+    ours = {figures.base(run, name) for name in figures.graphs(run)}
+    sentences += [
+        f"{entry.name} is of none of the bundles' models: no graph's accuracy is measured against it."
+        for entry in run.systems
+        if isinstance(entry, TorchEntry) and figures.base(run, entry.name) not in ours - {None}
+    ]
+    return sentences
+
+
+def _names(bundles: Sequence[BundleEntry]) -> str:
+    """The checkpoint of one model's bundles, and their folders."""
+    sources = " and ".join(dict.fromkeys(bundle.source for bundle in bundles))
+    return f"{sources} ({', '.join(PurePath(bundle.path).name for bundle in bundles)})"
+
+
+def _of_model(run: Run, bundles: Sequence[BundleEntry], shape: str, said: tuple[str, str]) -> Iterator[str]:
+    """The sentences on the graphs of one model at one shape; `said` are the words for both."""
+    threads = max(run.plan.threads)
+    for limit, choice in _by_limit(_choices(run, bundles, threads, shape)):
+        within = f"≤ {_megabytes(limit)}" if limit is not None else "any size"
+        doubts = " and ".join(choice.doubts)
+        yield (
+            f"{f'{doubts[0].upper()}{doubts[1:]}. ' if doubts else ''}"
+            f"For {said[0]}{within} and {said[1]} take {_called(run, choice)}: {_megabytes(choice.size)} "
+            f"with its tokenizer, {number(choice.milliseconds)} ms on {threads} "
+            f"thread{'s' if threads > 1 else ''}{_memory(choice)}{_loss(run, choice.system)}."
+        )
 
 
 def _shapes(run: Run) -> Iterator[tuple[str, str]]:
@@ -58,12 +92,13 @@ def _shapes(run: Run) -> Iterator[tuple[str, str]]:
         yield str(tokens), f"{kind} of up to {tokens} tokens"
 
 
-def _choices(run: Run, threads: int, shape: str) -> list[Choice]:
-    choices = []
+def _choices(run: Run, bundles: Sequence[BundleEntry], threads: int, shape: str) -> list[Choice]:
+    choices, paths = [], {bundle.path for bundle in bundles}
     for name in figures.systems(run):
         case, size = figures.case(run, name, threads, shape), figures.disk_bytes(run, name)
-        ours = isinstance(figures.about(run, name), GraphEntry) and figures.wrong(run, name) is None
-        if ours and size and case and case.median_ms is not None:
+        entry = figures.about(run, name)
+        own = isinstance(entry, GraphEntry) and entry.bundle in paths
+        if own and figures.wrong(run, name) is None and size and case and case.median_ms is not None:
             memory = case.memory.get("anonymous_peak")
             coarse, doubts = figures.coarseness(run, name), tuple(figures.doubts(run, name))
             choices.append(Choice(name, size, case.median_ms, memory, coarse, doubts))
@@ -89,6 +124,12 @@ def _best(choices: list[Choice]) -> Choice:
     return next(c for c in kind if c.milliseconds <= fastest * _AS_FAST)
 
 
+def _called(run: Run, choice: Choice) -> str:
+    """Its name; a composed graph is another one than the plain graph of its precision."""
+    made = figures.composed(run, choice.system)
+    return f"{choice.system} ({made})" if made else choice.system
+
+
 def _memory(choice: Choice) -> str:
     return f", {choice.memory / 1024:.0f} MB of memory of its own" if choice.memory else ""
 
@@ -96,7 +137,7 @@ def _memory(choice: Choice) -> str:
 def _loss(run: Run, system: str) -> str:
     """A clause on accuracy, if there is something to say."""
     least = figures.cosine(run, system)
-    if least is not None and figures.coarseness(run, system) and system != run.plan.base:
+    if least is not None and figures.coarseness(run, system) and system != figures.base(run, system):
         return f"; mind its accuracy, cosine down to {least:.3f} here"
     return ""
 

@@ -38,6 +38,13 @@ def markdown(run: CorpusRun) -> list[str]:
 def sentence(run: CorpusRun) -> str:
     """How to read the table."""
     base = f"{run.base} in full dimension and float32"
+    if run.bases is not None:
+        names = ", ".join(dict.fromkeys(run.bases.values()))
+        return (
+            f"Against the most exact of the same model ({names}) in full dimension and float32: share of its "
+            f"first {run.k} that are found too, rank correlation of all scores, mean shift of a score. Only "
+            "nDCG, where pairs say what should be found, compares models."
+        )
     ndcg = "" if run.base_ndcg is None else f", whose nDCG@{TOP_K} is {run.base_ndcg:.4f}"
     return (
         f"Against {base}{ndcg}: share of its first {run.k} that are found too, rank correlation of all "

@@ -22,6 +22,7 @@ from embedding_validate.report.plots import Axis
 from embedding_validate.report.template import environment
 
 HTML = "compare.html"
+_UNKNOWN = " Dashed: nothing of its model to measure its vectors against."
 
 Context = dict[str, Any]
 """What a part of the template may name."""
@@ -55,6 +56,7 @@ def _run(run: AnyRun) -> Context:
         "run": run,
         "kind": "measured",
         "advice": compare_advice.recommendation(run),
+        "base": figures.base_in_words(run),
         "systems": [_system(run, name) for name in figures.systems(run)],
         "figures": _figures(run),
         "grids": [_grid(run, threads) for threads in run.plan.threads],
@@ -83,8 +85,9 @@ def _system(run: Run, name: str) -> Context:
         "warm_s": figures.warm_load(run, name),
         "first_ms": figures.first_run(run, name),
         "memory": figures.memory(run, name),
-        "cosine": figures.cosine(run, name),
+        "cosine": figures.accuracy_cell(run, name),
         "wrong": figures.wrong(run, name),
+        "composed": figures.composed(run, name),
         "exponent": figures.exponent(run, name, max(run.plan.threads)),
     }
 
@@ -121,8 +124,7 @@ def _plane(run: Run, threads: int) -> Context | None:
         return None
     # Wrong graphs, and those that nobody ships, do not take part in the Pareto front.
     sound = [f for f in points if _kind(run, f[0]) != "wrong" and _ships(run, f[0])]
-    on_front = figures.pareto([(size, ms, figures.coarseness(run, name)) for name, size, ms in sound])
-    front = {name for (name, *_), on in zip(sound, on_front, strict=True) if on}
+    front = _front(run, sound)
     dots = [Dot(size, ms, name, _kind(run, name), name in front) for name, size, ms in points]
     x = Axis("MB on disk", 0, 4 * figures.rounded_up(max(d.x for d in dots) * 1.1 / 4))
     y = _log_axis(f"ms at {tokens} tokens", [d.y for d in dots])
@@ -130,10 +132,23 @@ def _plane(run: Run, threads: int) -> Context | None:
     return {
         "svg": compare_plots.plane(dots, x, y, f"Size against latency: {alt}"),
         "caption": f"Size against latency at {tokens} tokens on {_threads(threads)}. Full dots: vectors as "
-        "the reference's, as the validator asks of int8_q4; hollow: coarser; crosses: wrong. No other beats "
-        "those in bold in size, latency and accuracy together.",
+        "the reference's, as the validator asks of int8_q4; hollow: coarser; crosses: wrong. No other "
+        f"{'of its model ' if run.plan.bases is not None else ''}beats those in bold in size, latency and "
+        f"accuracy together.{_UNKNOWN if any(d.kind == 'unknown' for d in dots) else ''}",
         "legend": [],
     }
+
+
+def _front(run: Run, points: Sequence[tuple[str, float, float]]) -> set[str]:
+    """The names that no other of the same model beats; points are name, size and latency."""
+    models: dict[str, list[tuple[str, float, float]]] = {}
+    for point in points:
+        models.setdefault(figures.base(run, point[0]) or point[0], []).append(point)
+    front: set[str] = set()
+    for those in models.values():
+        on = figures.pareto([(size, ms, figures.coarseness(run, name)) for name, size, ms in those])
+        front |= {name for (name, *_), best in zip(those, on, strict=True) if best}
+    return front
 
 
 def _browser_figures(run: BrowserRun) -> list[Context]:
@@ -214,6 +229,8 @@ def _parts(run: Run) -> Context | None:
 def _kind(run: Run, name: str) -> str:
     if figures.wrong(run, name):
         return "wrong"
+    if figures.base(run, name) is None:
+        return "unknown"
     return "coarse" if figures.coarseness(run, name) else "good"
 
 

@@ -27,7 +27,8 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Dot:
-    """A system in the plane. `kind` is `good`, `coarse` or `wrong`; `front` sets its name in bold."""
+    """A system in the plane. `kind` is `good`, `coarse`, `unknown` or `wrong`; `front` sets its name in
+    bold."""
 
     x: float
     y: float

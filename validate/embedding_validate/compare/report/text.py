@@ -127,7 +127,7 @@ def _systems(run: Run) -> str:
 def _system(run: Run, name: str) -> list[str]:
     opening = figures.opening(run, name, run.plan.threads[0])
     memory, parity = figures.memory(run, name), figures.verdict(run, name)
-    size, least = figures.graph_bytes(run, name), figures.cosine(run, name)
+    size = figures.graph_bytes(run, name)
     return [
         _name(run, name),
         number(size / 1e6) if size else NONE,
@@ -135,7 +135,7 @@ def _system(run: Run, name: str) -> list[str]:
         number(figures.warm_load(run, name)),
         number(figures.first_run(run, name)),
         *(number(m / 1024 if (m := memory.get(k)) else None) for k in ("anonymous_peak", "file_peak")),
-        NONE if least is None else f"{least:.4f}",
+        figures.accuracy_cell(run, name),
         parity.status if parity else NONE,
     ]
 
@@ -199,8 +199,8 @@ def _machine(run: Run) -> str:
         f"{machine.architecture}, governor {machine.governor or 'unknown'}{heat}, {loads}; "
         f"{packages}; {run.started}. Medians in ms, each case in a fresh process, in turn with "
         f"{plan.reference}{figures.patience(run)}; "
-        f"cosine: the least to {plan.base}; own MB: anonymous memory of the whole process at up to "
-        f"{figures.MEMORY_TOKENS} tokens."
+        f"cosine: the least to {figures.base_in_words(run)}; "
+        f"own MB: anonymous memory of the whole process at up to {figures.MEMORY_TOKENS} tokens."
     )
 
 
@@ -224,7 +224,8 @@ def _tool_table(run: ToolRun) -> str:
 
 
 def _name(run: Run, name: str) -> str:
-    return f"{name} (wrong)" if figures.wrong(run, name) else name
+    said = [figures.composed(run, name), "wrong" if figures.wrong(run, name) else ""]
+    return " ".join([name, *(f"({words})" for words in said if words)])
 
 
 def _accounts(accounts: Sequence[AccountEntry]) -> str:
