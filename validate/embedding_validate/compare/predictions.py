@@ -9,7 +9,7 @@ from embedding_runtime.bundle import BundleGraph
 from embedding_runtime.errors import InputError
 from embedding_validate.compare.cost import device
 from embedding_validate.compare.cost.predict import predicted_ms
-from embedding_validate.compare.cost.work import Work
+from embedding_validate.compare.cost.work import Kind, Work
 from embedding_validate.compare.document.prediction import DeviceProfile, Prediction
 
 # Of measuring, between two times that rates are taken.
@@ -37,12 +37,15 @@ class Rates:
     def __init__(self, graphs: Mapping[str, BundleGraph], threads: Sequence[int]) -> None:
         engines = dict.fromkeys(graph.graph.format for graph in graphs.values())
         self._wanted = [(engine, count) for engine in engines for count in threads]
+        # Weights stored in 16 bits are float32 in memory.
+        wide = any(graph.graph.precision in ("fp32", "fp16") for graph in graphs.values())
+        self._streamed: tuple[Kind, ...] = ("int8", "fp32") if wide else ("int8",)
         self._taken: list[list[DeviceProfile]] = []
         self._due = -math.inf
 
     def take(self) -> None:
         """Take them now; some seconds each."""
-        self._taken.append([device.profile(engine, count) for engine, count in self._wanted])
+        self._taken.append([device.profile(engine, count, self._streamed) for engine, count in self._wanted])
         self._due = time.monotonic() + _EVERY_SECONDS
 
     def take_if_due(self) -> None:

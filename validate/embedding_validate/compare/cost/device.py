@@ -5,7 +5,7 @@ Each probe is one operator, or a chain of one, run by the engine itself on made-
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -17,10 +17,10 @@ from embedding_validate.compare.measure.best_block import block_seconds
 # Rows of the left operand at which products are timed: a few tokens are slower for each than many.
 ROWS = (16, 64, 256, 1024)
 INNER, COLUMNS = 768, 1152
-# Up to so many rows, reading the weights counts: these products are timed with so many matrices in turn
-# (57 MB), more than caches hold, as a graph has them.
+# Up to so many rows, reading the weights counts: these products are timed with so many matrices in turn, as a
+# graph has them: 57 MB of int8, 226 MB of float32, which caches of many megabytes do not hold either.
 FEW_ROWS = 64
-MATRICES = {"int8": 64, "fp32": 16}
+MATRICES = 64
 # Of element by element operators.
 ELEMENTS_ROWS = 256
 _BLOCKS, _BLOCK_SECONDS = 5, 0.006
@@ -50,8 +50,11 @@ class Probes:
     elements: Mapping[Kind, Run]
 
 
-def profile(engine: Engine, threads: int) -> DeviceProfile:
+def profile(engine: Engine, threads: int, streamed: Collection[Kind]) -> DeviceProfile:
     """Time an engine's probes on this device.
+
+    `streamed` are the kinds of weights, int8 at least, that graphs read from beyond the caches. Of float32
+    this takes a gigabyte of memory for a moment, which is little beside such a graph's own.
 
     Raises:
         EngineError: the engine is not installed.
@@ -60,10 +63,13 @@ def profile(engine: Engine, threads: int) -> DeviceProfile:
         from embedding_validate.compare.cost.probes_onnx import probes
     else:
         from embedding_validate.compare.cost.probes_litert import probes
-    timed = probes(threads)
+    timed = probes(threads, streamed)
     started = time.perf_counter()
     rates: dict[str, dict[str, float]] = {
-        kind: {str(r): matrices(kind, r) * r * INNER * COLUMNS / seconds(run) for r, run in by_rows.items()}
+        kind: {
+            str(r): matrices(kind, r, streamed) * r * INNER * COLUMNS / seconds(run)
+            for r, run in by_rows.items()
+        }
         for kind, by_rows in timed.products.items()
     }
     rates["scores"] = {str(rows): macs / seconds(run) for rows, (macs, run) in timed.scores.items()}
@@ -94,12 +100,12 @@ def _operator_s(timed: Probes) -> float:
             run()
             seconds_of.append(time.perf_counter() - started)
     products, layers = map(median, taken)
-    return max(0.0, layers - products) / (matrices("int8", few) * timed.small)
+    return max(0.0, layers - products) / (MATRICES * timed.small)
 
 
-def matrices(kind: str, rows: int) -> int:
+def matrices(kind: Kind, rows: int, streamed: Collection[Kind]) -> int:
     """The number of matrices that so many rows are multiplied by in turn."""
-    return MATRICES[kind] if rows <= FEW_ROWS else 1
+    return MATRICES if kind in streamed and rows <= FEW_ROWS else 1
 
 
 def seconds(run: Run) -> float:

@@ -1,7 +1,7 @@
 """Operators for LiteRT to be timed on: products as the exporter's files have them, and others."""
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from embedding_validate.compare.cost.device import (
     COLUMNS,
     ELEMENTS_ROWS,
     INNER,
+    MATRICES,
     ROWS,
     Probes,
     Run,
@@ -30,7 +31,7 @@ _FULLY_CONNECTED = {"fp32": 6, "int8": 12}
 Build = Callable[[LitertFile, Signature, Sequence[Value]], Value]
 
 
-def probes(threads: int) -> Probes:
+def probes(threads: int, streamed: Collection[Kind]) -> Probes:
     """Everything of `Probes`, interpreters opened."""
     engine_module("litert")
     plane = [(ELEMENTS_ROWS, INNER)]
@@ -41,8 +42,8 @@ def probes(threads: int) -> Probes:
     def transposed(_: LitertFile, s: Signature, x: Sequence[Value]) -> Value:
         return s.op("TRANSPOSE", [x[0], s.ints(1, 0)], x[0].shape[::-1])
 
-    def products(kind: str) -> dict[int, Run]:
-        return {r: _product(kind, r, INNER, COLUMNS, threads, matrices(kind, r)) for r in ROWS}
+    def products(kind: Kind) -> dict[int, Run]:
+        return {r: _product(kind, r, INNER, COLUMNS, threads, matrices(kind, r, streamed)) for r in ROWS}
 
     elements: dict[Kind, Run] = {
         "softmax": unary("SOFTMAX", beta=1.0),
@@ -57,7 +58,7 @@ def probes(threads: int) -> Probes:
         scores={rows: _scores(rows, threads) for rows in ROWS},
         stream=_product("int8", 1, *_STREAM, threads),
         stream_bytes=_STREAM[0] * _STREAM[1],
-        layers=_product("int8", ROWS[0], INNER, COLUMNS, threads, matrices("int8", ROWS[0]), small=True),
+        layers=_product("int8", ROWS[0], INNER, COLUMNS, threads, MATRICES, small=True),
         small=4,
         elements=elements,
     )

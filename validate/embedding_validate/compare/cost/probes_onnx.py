@@ -1,6 +1,6 @@
 """Operators for ONNX Runtime to be timed on: products as the exporter's graphs have them, and others."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from embedding_validate.compare.cost.device import (
     COLUMNS,
     ELEMENTS_ROWS,
     INNER,
+    MATRICES,
     ROWS,
     Probes,
     Run,
@@ -25,10 +26,10 @@ _HEAD, _GROUP = 256, 3
 _OPSET, _IR, _MICROSOFT = 21, 10, "com.microsoft"
 
 
-def probes(threads: int) -> Probes:
+def probes(threads: int, streamed: Collection[Kind]) -> Probes:
     """Everything of `Probes`, sessions opened."""
     kinds: tuple[Kind, ...] = ("int8", "fp32")
-    products = {kind: _products(kind, threads) for kind in kinds}
+    products = {kind: _products(kind, threads, streamed) for kind in kinds}
     inner, columns = _STREAM
     x = np.random.default_rng(0).standard_normal((ELEMENTS_ROWS, INNER)).astype(np.float32)
     one = np.ones(INNER, np.float32)
@@ -63,14 +64,15 @@ def probes(threads: int) -> Probes:
     )
 
 
-def _products(kind: Kind, threads: int) -> dict[int, Run]:
-    by_count = {n: product(kind, INNER, COLUMNS, threads, n) for n in {matrices(kind, r) for r in ROWS}}
-    return {rows: by_count[matrices(kind, rows)](rows) for rows in ROWS}
+def _products(kind: Kind, threads: int, streamed: Collection[Kind]) -> dict[int, Run]:
+    counts = {rows: matrices(kind, rows, streamed) for rows in ROWS}
+    by_count = {n: product(kind, INNER, COLUMNS, threads, n) for n in set(counts.values())}
+    return {rows: by_count[n](rows) for rows, n in counts.items()}
 
 
 def _layers(threads: int) -> Run:
     """Products of the fewest rows, each of codes of what the one before gives."""
-    rng, rows, count = np.random.default_rng(0), ROWS[0], matrices("int8", ROWS[0])
+    rng, rows = np.random.default_rng(0), ROWS[0]
     stored: dict[str, Any] = {
         "one": np.float32(1),
         "zero": np.uint8(128),
@@ -89,7 +91,7 @@ def _layers(threads: int) -> Run:
         nodes.append(_node(*codes, out=f"{name}:d", axis=-1, block_size=columns))
 
     given, sizes = "x", (INNER, COLUMNS)
-    for i in range(count):
+    for i in range(MATRICES):
         inner, columns = sizes[i % 2], sizes[(i + 1) % 2]
         stored[f"m{i}"] = rng.integers(-127, 128, (inner, columns), dtype=np.int8)
         stored[f"s{columns}"] = np.full(columns, 1e-3, np.float32)
