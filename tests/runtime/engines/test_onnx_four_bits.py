@@ -22,8 +22,11 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _elsewhere(graph: Path, ids: np.ndarray) -> np.ndarray:
-    """What a program that knows nothing of this gets, with its engine's own 4-bit kernels."""
-    session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
+    """What a program that knows nothing of this gets, with its engine's own 4-bit kernels; the matrices of 8
+    bits are multiplied without saturating, as runtime/ONNX.md says."""
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
     given = {"input_ids": ids[None], "attention_mask": np.ones_like(ids[None])}
     return np.asarray(session.run(["last_hidden_state"], given)[0][0])
 

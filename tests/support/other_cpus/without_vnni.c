@@ -26,6 +26,19 @@
 
 static struct sigaction others;
 
+static int real_sigaction(int number, const struct sigaction *new, struct sigaction *old) {
+    static int (*real)(int, const struct sigaction *, struct sigaction *);
+    if (!real)
+        real = (int (*)(int, const struct sigaction *, struct sigaction *))dlsym(RTLD_NEXT, "sigaction");
+    return real(number, new, old);
+}
+
+/* The fault comes again, and ends the process as it would have. */
+static void end_by(int number) {
+    struct sigaction action = {.sa_handler = SIG_DFL};
+    real_sigaction(number, &action, NULL);
+}
+
 static void answer(int number, siginfo_t *info, void *context) {
     greg_t *r = ((ucontext_t *)context)->uc_mcontext.gregs;
     const uint8_t *at = (const uint8_t *)r[REG_RIP];
@@ -35,7 +48,7 @@ static void answer(int number, siginfo_t *info, void *context) {
         else if (others.sa_handler != SIG_DFL && others.sa_handler != SIG_IGN)
             others.sa_handler(number);
         else
-            _exit(128 + number);
+            end_by(number);
         return;
     }
     uint32_t leaf = (uint32_t)r[REG_RAX], sub = (uint32_t)r[REG_RCX], a, b, c, d;
@@ -55,13 +68,6 @@ static void answer(int number, siginfo_t *info, void *context) {
     }
     r[REG_RAX] = a, r[REG_RBX] = b, r[REG_RCX] = c, r[REG_RDX] = d;
     r[REG_RIP] += 2;
-}
-
-static int real_sigaction(int number, const struct sigaction *new, struct sigaction *old) {
-    static int (*real)(int, const struct sigaction *, struct sigaction *);
-    if (!real)
-        real = (int (*)(int, const struct sigaction *, struct sigaction *))dlsym(RTLD_NEXT, "sigaction");
-    return real(number, new, old);
 }
 
 /* Whoever else handles faults (Python's faulthandler, compilers) is called by the handler above. */
