@@ -94,13 +94,13 @@ def export_bundle(
             kept_ids = cut.kept_ids
             report.step(cut.summary())
         special = golden_ids(checkpoint, options.calibration)
-        before, written = _write_graphs(Source(checkpoint, special), bundle, staging.path, options, report)
+        kept, written = _write_graphs(Source(checkpoint, special), bundle, staging.path, options, report)
         tokenizer = _write_tokenizer(checkpoint, staging.path, kept_ids, report)
         info = _tokenizer_info(checkpoint, tokenizer, special, options)
+        before = kept.graphs if kept else ()
         manifest = _finish(checkpoint, staging.path, (*before, *written), info, options)
         checkpoint.tokenizer.release()
-        old = load_manifest(bundle) if before else manifest
-        changed = {g.key: verdicts.changed_since(old, manifest, g) for g in before}
+        changed = {g.key: verdicts.changed_since(kept, manifest, g) for g in before} if kept else {}
         if not before or any(changed.values()):
             _remove_reports(staging.path)
         if isinstance(gate, str):
@@ -123,35 +123,34 @@ def export_bundle(
 
 def _write_graphs(
     source: Source, bundle: Path, folder: Path, options: ExportOptions, report: Reporter
-) -> tuple[tuple[Graph, ...], list[Graph]]:
-    """The graphs that stay, and the requested ones; the data that they share is released before the gate."""
+) -> tuple[Manifest | None, list[Graph]]:
+    """What stays of the old bundle, and the requested graphs; the data that they share is released before the
+    gate."""
     choice = None
     if options.target_cosine is not None:
         _check_same(source.checkpoint, bundle, options)
         choice = choose_composition(source, folder, options, report)
         options = replace(options, precisions=(choice.precision,))
-    before = _existing_graphs(source.checkpoint, bundle, folder, options)
+    kept = _kept(source.checkpoint, bundle, folder, options)
     graphs = [
         write_graph(source, folder, which, options, report, choice) for which in graphs_to_write(options)
     ]
     for graph in graphs:
         if options.packages and graph.format == "litert":
             write_packages(source.checkpoint, source.special, folder, graph, options, report)
-    return before, graphs
+    return kept, graphs
 
 
-def _existing_graphs(
-    checkpoint: Checkpoint, bundle: Path, folder: Path, options: ExportOptions
-) -> tuple[Graph, ...]:
-    """Graphs of `bundle` that stay when others are added; a graph that is exported again is first removed
-    from `folder`."""
+def _kept(checkpoint: Checkpoint, bundle: Path, folder: Path, options: ExportOptions) -> Manifest | None:
+    """The manifest of `bundle` with the graphs that stay when others are added; a graph that is exported
+    again is first removed from `folder`."""
     old = _check_same(checkpoint, bundle, options)
     if old is None:
-        return ()
+        return None
     replaced = graphs_to_write(options)
     for graph in (g for g in old.graphs if (g.format, g.precision) in replaced):
         remove(graph, folder)
-    return tuple(g for g in old.graphs if (g.format, g.precision) not in replaced)
+    return replace(old, graphs=tuple(g for g in old.graphs if (g.format, g.precision) not in replaced))
 
 
 def _check_same(checkpoint: Checkpoint, bundle: Path, options: ExportOptions) -> Manifest | None:

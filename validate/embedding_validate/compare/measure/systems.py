@@ -321,12 +321,11 @@ def accuracy_texts(
     candidates: Sequence[Candidate], bundles: Sequence[Bundle], own: Sequence[str]
 ) -> dict[str, TokenIds]:
     """For each accuracy base, the token ids of the texts by its own model's tokenizer."""
-    bases, models = set(accuracy_bases(candidates, bundles).values()), by_model(candidates)
+    bases = set(accuracy_bases(candidates, bundles).values())
     return {
-        candidate.subject.name: texts([b for b in bundles if b.manifest.space_id == model], own)
-        for model, those in models.items()
-        for candidate in those
-        if candidate.subject.name in bases
+        c.subject.name: texts([b for b in bundles if b.manifest.space_id == c.model], own)
+        for c in candidates
+        if c.subject.name in bases
     }
 
 
