@@ -11,6 +11,7 @@ import json
 import os
 import pickle
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -201,7 +202,11 @@ def _make_folder(attempt: Path) -> None:
 
 def _is_free(folder: Path) -> bool:
     """Whether no file lies where a folder is to be made."""
-    return folder.is_dir() or not (folder.exists() or folder.is_symlink())
+    try:
+        mode = folder.lstat().st_mode  # once: it may come and go between two looks
+    except FileNotFoundError:
+        return True
+    return stat.S_ISDIR(mode) or (stat.S_ISLNK(mode) and folder.is_dir())
 
 
 def _remove_attempts(output: Path) -> None:

@@ -125,7 +125,7 @@ def test_a_prompt_that_is_not_averaged(editable: Path, tmp_path: Path) -> None:
 
 
 def test_vectors_that_nobody_gets_are_a_failure(program: Path, served_bundle: Path) -> None:
-    arguments = [program, served_bundle, "onnx/model_int8.onnx", "0", "", "a"]
+    arguments = [str(program), str(served_bundle), "onnx/model_int8.onnx", "0", "", "a"]
     environment = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0"}
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(arguments, stdout=full, stderr=subprocess.PIPE, env=environment, check=False)

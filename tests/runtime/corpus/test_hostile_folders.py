@@ -19,6 +19,7 @@ from embedding_runtime.corpus.file_embedder import FileEmbedder
 from embedding_runtime.corpus.folders import begin
 from embedding_runtime.corpus.report import CorpusReport
 from embedding_runtime.corpus.settings import CorpusSettings
+from embedding_runtime.embed_text.files.text_source import open_source
 from embedding_runtime.machine.durable_file import place_durably
 
 parquet: Any = pytest.importorskip("pyarrow.parquet")
@@ -110,14 +111,13 @@ def test_a_file_that_changes_as_it_is_read(
     served_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     texts(tmp_path, "a.parquet")
-    opened = file_embedder.open_source
 
     def and_changed(path: Path) -> Any:
-        source = opened(path)
+        source = open_source(path)
         os.utime(path, ns=(1, 1))
         return source
 
-    monkeypatch.setattr(file_embedder, "open_source", and_changed)
+    monkeypatch.setattr("embedding_runtime.corpus.file_embedder.open_source", and_changed)
     assert "a.parquet: was changed while it was read" in refused(served_bundle, tmp_path)
     assert list((tmp_path / "vectors").rglob("*")) == []
 

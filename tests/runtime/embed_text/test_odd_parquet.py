@@ -87,8 +87,10 @@ def test_damage_that_only_a_checksum_shows(tiny_bundle: Path, tmp_path: Path, ca
     options = {"write_page_checksum": True, "compression": "none", "use_dictionary": False}
     parquet.write_table(arrow.table({"text": ["the red planet"] * 3}), path, **options)
     assert len(embedded(tiny_bundle, path, tmp_path / "out.jsonl")) == 3
-    raw = path.read_bytes()
-    path.write_bytes(raw[:-8].replace(b"planet", b"planes", 1) + raw[-8:])
+    raw = bytearray(path.read_bytes())
+    last = raw.rfind(b"planet", 0, len(raw) - 8 - int.from_bytes(raw[-8:-4], "little"))
+    raw[last : last + 6] = b"comets"
+    path.write_bytes(raw)
     assert main([str(tiny_bundle), str(path), "--output", str(tmp_path / "out.jsonl")]) == 2
     assert "in.parquet is a damaged Parquet file" in capfd.readouterr().err
 
