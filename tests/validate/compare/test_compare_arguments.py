@@ -58,6 +58,14 @@ def test_default_lengths_are_those_that_a_bundle_reads(tiny_checkpoint: Path, tm
     assert [up_to(LENGTHS, n) for n in (8, 64, 8192)] == ["8", "16,64", LENGTHS]
 
 
+def test_results_need_a_folder(tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    for output in (tmp_path / "notes.txt", tmp_path / "notes.txt" / "below"):
+        assert compare.main([str(tiny_bundle), "--output", str(output), "--seconds", "0.01"]) == 2
+        assert "a file is in its way" in capsys.readouterr().err
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
 def test_usage(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert compare.main([str(tiny_bundle)]) == 2
     assert "--output DIR" in capsys.readouterr().err
