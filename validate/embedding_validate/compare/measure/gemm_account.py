@@ -16,7 +16,9 @@ from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from onnx.external_data_helper import set_external_data
 
 from embedding_runtime.engines.onnx_session import create_session, engine, session_options
 from embedding_validate.compare.document.shapes import Shape
@@ -68,6 +70,25 @@ def product(
 ) -> Callable[[int], Callable[[], None]]:
     """For a number of rows: one product with each of so many matrices by ONNX Runtime, u8 x s8 ("int8") or
     float32, weights packed. All are written to the same place, as a graph uses its memory again."""
+    with tempfile.TemporaryDirectory() as folder:
+        return _product(precision, (inner, columns), threads, matrices, Path(folder))
+
+
+def weights_of_one_file(names: Sequence[str], array: NDArray[Any], folder: Path) -> list[TensorProto]:
+    """Tensors of these names that all have the values of one file in `folder`: the engine packs each for
+    itself, and nothing else of them is in memory."""
+    (folder / names[0]).write_bytes(array.tobytes())
+    kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+    tensors = [TensorProto(name=name, data_type=kind, dims=array.shape, raw_data=b"") for name in names]
+    for tensor in tensors:
+        set_external_data(tensor, names[0], 0, array.nbytes)
+    return tensors
+
+
+def _product(
+    precision: str, shape: tuple[int, int], threads: int, matrices: int, folder: Path
+) -> Callable[[int], Callable[[], None]]:
+    inner, columns = shape
     rng = np.random.default_rng(0)
     integer, names = precision == "int8", [f"y{i}" for i in range(matrices)]
     scales = {"s": np.float32(1), "bs": np.ones(columns, np.float32), "z": np.uint8(128)}
@@ -75,19 +96,20 @@ def product(
         scales = {}
     operator, domain = ("MatMulIntegerToFloat", "com.microsoft") if integer else ("MatMul", "")
     operands = [numpy_helper.from_array(np.asarray(v), n) for n, v in scales.items()]
-    nodes = []
-    for name in names:
-        weights = rng.integers(-127, 128, (inner, columns), dtype=np.int8)
-        stored = weights if integer else weights.astype(np.float32)
-        operands.append(numpy_helper.from_array(stored, f"{name}:b"))
-        nodes.append(helper.make_node(operator, ["a", f"{name}:b", *scales], [name], domain=domain))
+    weights = rng.integers(-127, 128, shape, dtype=np.int8)
+    stored = [f"{name}_b" for name in names]
+    operands += weights_of_one_file(stored, weights if integer else weights.astype(np.float32), folder)
+    nodes = [
+        helper.make_node(operator, ["a", b, *scales], [name], domain=domain)
+        for name, b in zip(names, stored, strict=True)
+    ]
     value, kind = helper.make_tensor_value_info, TensorProto.UINT8 if integer else TensorProto.FLOAT
     inputs = [value("a", kind, ["m", inner])]
     outputs = [value(name, TensorProto.FLOAT, ["m", columns]) for name in names]
     graph = helper.make_graph(nodes, "product", inputs, outputs, initializer=operands)
     domains = [helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1)]
     model = helper.make_model(graph, opset_imports=domains, ir_version=9)
-    session = create_session(model.SerializeToString(), session_options(threads), Path("product.onnx"))
+    session = create_session(model.SerializeToString(), session_options(threads), folder / "product.onnx")
 
     def bound(rows: int) -> Callable[[], None]:
         values = rng.integers(0, 256, (rows, inner), dtype=np.uint8)
