@@ -94,8 +94,8 @@ def _layers_in(folder: Path, threads: int) -> Run:
     given, sizes = "x", (INNER, COLUMNS)
     weights: list[TensorProto] = []
     for first, (inner, columns) in enumerate((sizes, sizes[::-1])):
-        values = rng.integers(-127, 128, (inner, columns), dtype=np.int8)
-        weights += weights_of_one_file([f"m{i}" for i in range(first, MATRICES, 2)], values, folder)
+        names = [f"m{i}" for i in range(first, MATRICES, 2)]
+        weights += weights_of_one_file(names, (inner, columns), np.int8, folder)
         stored[f"s{columns}"] = np.full(columns, 1e-3, np.float32)
     for i in range(MATRICES):
         columns = sizes[(i + 1) % 2]

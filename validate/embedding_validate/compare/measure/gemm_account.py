@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnx.external_data_helper import set_external_data
 
@@ -74,14 +73,19 @@ def product(
         return _product(precision, (inner, columns), threads, matrices, Path(folder))
 
 
-def weights_of_one_file(names: Sequence[str], array: NDArray[Any], folder: Path) -> list[TensorProto]:
-    """Tensors of these names that all have the values of one file in `folder`: the engine packs each for
-    itself, and nothing else of them is in memory."""
-    (folder / names[0]).write_bytes(array.tobytes())
-    kind = helper.np_dtype_to_tensor_dtype(array.dtype)
-    tensors = [TensorProto(name=name, data_type=kind, dims=array.shape, raw_data=b"") for name in names]
-    for tensor in tensors:
-        set_external_data(tensor, names[0], 0, array.nbytes)
+def weights_of_one_file(
+    names: Sequence[str], shape: tuple[int, int], dtype: type[np.generic], folder: Path
+) -> list[TensorProto]:
+    """Matrices of these names, overlapping pieces of one file in `folder`: the engine packs each for itself
+    and holds nothing else of them. Of equal ones it would hold one."""
+    apart, size = 16, shape[0] * shape[1]
+    values = np.random.default_rng(0).integers(-127, 128, size + apart * len(names), dtype=np.int8)
+    stored = values.astype(dtype)
+    (folder / names[0]).write_bytes(stored.tobytes())
+    kind = helper.np_dtype_to_tensor_dtype(stored.dtype)
+    tensors = [TensorProto(name=name, data_type=kind, dims=shape, raw_data=b"") for name in names]
+    for i, tensor in enumerate(tensors):
+        set_external_data(tensor, names[0], i * apart * stored.itemsize, size * stored.itemsize)
     return tensors
 
 
@@ -96,9 +100,8 @@ def _product(
         scales = {}
     operator, domain = ("MatMulIntegerToFloat", "com.microsoft") if integer else ("MatMul", "")
     operands = [numpy_helper.from_array(np.asarray(v), n) for n, v in scales.items()]
-    weights = rng.integers(-127, 128, shape, dtype=np.int8)
     stored = [f"{name}_b" for name in names]
-    operands += weights_of_one_file(stored, weights if integer else weights.astype(np.float32), folder)
+    operands += weights_of_one_file(stored, shape, np.int8 if integer else np.float32, folder)
     nodes = [
         helper.make_node(operator, ["a", b, *scales], [name], domain=domain)
         for name, b in zip(names, stored, strict=True)
