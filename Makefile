@@ -151,7 +151,7 @@ bench: $(READY) $(BENCH)/bundle
 # real model an hour on a quiet machine with two cores, about 8 GB of disk.
 LADDER := build/ladder
 STS ?=
-LADDER_PRECISIONS ?= fp32,fp16,int8,mixed,int4
+LADDER_PRECISIONS ?= fp32,fp16,int8,int8_q4,mixed,int4
 ladder: $(READY)
 	@mkdir -p $(LADDER)
 	$(BIN)/export-embedding "$(CHECKPOINT)" $(LADDER)/bundle --overwrite --format onnx,litert \

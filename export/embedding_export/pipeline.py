@@ -76,6 +76,8 @@ def export_bundle(
         name.
     """
     describe.dims(checkpoint, options.dims)  # a wrong one is refused before any work
+    if options.keep_failed and options.keep_failed.exists():
+        raise ExportError(f"{options.keep_failed} exists already. Give --keep-failed another name.")
     check_options(options)
     if not checkpoint.include_prompt and "litert" in options.formats:
         raise ExportError(
@@ -92,6 +94,7 @@ def export_bundle(
             report.step(f"trimming the vocabulary to {options.alphabet}")
             checkpoint, cut = trim_vocabulary(checkpoint, options.alphabet, Path(scratch))
             kept_ids = cut.kept_ids
+            _check_same_tokens(kept_ids, bundle, options)
             report.step(cut.summary())
         special = golden_ids(checkpoint, options.calibration)
         kept, written = _write_graphs(Source(checkpoint, special), bundle, staging.path, options, report)
@@ -179,6 +182,17 @@ def _check_same(checkpoint: Checkpoint, bundle: Path, options: ExportOptions) ->
             "they would give other vectors. Export as the bundle was, or --overwrite."
         )
     return old
+
+
+def _check_same_tokens(kept_ids: NDArray[np.int64], bundle: Path, options: ExportOptions) -> None:
+    """The bundle that is added to must have these tokens too: a file of characters may have changed."""
+    file = bundle / KEPT_IDS
+    if options.existing != "extend" or not file.is_file() or np.array_equal(np.load(file), kept_ids):
+        return
+    raise ExportError(
+        f"The bundle's vocabulary is trimmed to other tokens than {options.alphabet} gives now: its graphs "
+        "would read other texts. Give the characters that it was exported with, or --overwrite."
+    )
 
 
 def _computed_otherwise(old: Manifest, checkpoint: Checkpoint) -> str:

@@ -204,12 +204,18 @@ def test_usage_errors_exit_2(arguments: list[str]) -> None:
 
 
 def test_a_failed_bundle_is_kept_when_asked(
-    export: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    export: Callable[..., int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(cli, "_gate", lambda _: REFUSING)
     assert export(tmp_path / "bundle", "--keep-failed", tmp_path / "failed") == 1
     assert [p.name for p in tmp_path.iterdir()] == ["failed"]
     assert load_manifest(tmp_path / "failed").graphs[0].parity.status == "failed"
+    before = _files(tmp_path)
+    assert export(tmp_path / "bundle", "--keep-failed", tmp_path / "failed") == 1
+    assert "failed exists already" in capsys.readouterr().err and _files(tmp_path) == before
 
 
 def test_a_failed_overwrite_keeps_the_old_bundle(

@@ -43,6 +43,10 @@ def _run(options: argparse.Namespace) -> int:
     manifest = load_manifest(options.bundle) if options.bundle else None
     if options.audit and (options.golden or options.examples):
         raise InputError("--golden and --examples need a bundle, with its prompts and tokenizer.")
+    if options.audit:
+        from embedding_validate.audit.foreign import check_file
+
+        check_file(options.audit)
     own = texts.read(options.texts) if options.texts else None
     stored = _stored(options)
     checkpoint: Any = None if stored else _checkpoint(options, manifest)

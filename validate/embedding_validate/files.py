@@ -1,7 +1,24 @@
-"""Writes files whole or not at all."""
+"""Makes folders for results, and writes files whole or not at all."""
 
 import os
+import tempfile
 from pathlib import Path
+
+from embedding_runtime.errors import InputError
+
+
+def make_folder(path: Path) -> None:
+    """Make the folder of a command's results where there is none, and see that it can be written to.
+
+    Raises:
+        InputError: something else has its name.  OSError: it cannot be made, or not be written to.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise InputError(f"{path} cannot be a folder, as a file is in its way. Give another one.") from None
+    with tempfile.TemporaryFile(dir=path):
+        pass
 
 
 def replace_text(path: Path, text: str) -> Path:

@@ -1,6 +1,7 @@
 """`--alphabet`: fewer rows, the same vectors for every text of the alphabet, in every file of the bundle."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -112,3 +113,23 @@ def test_an_unknown_alphabet_is_named(
     assert cli.main([str(tiny_checkpoint), str(tmp_path / "bundle"), "--alphabet", "klingon"]) == 1
     assert "neither one of ascii, latin" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_of_characters_that_has_changed_is_not_added_by(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Where the number of tokens stays nothing else tells, and its graphs would read other texts."""
+    checkpoint, characters, target = (
+        load_checkpoint(tiny_checkpoint),
+        tmp_path / "own.txt",
+        tmp_path / "bundle",
+    )
+    characters.write_text("xj0")
+    options = ExportOptions(precisions=("fp32",), alphabet=str(characters))
+    before = export_bundle(checkpoint, target, options, "no gate here")
+    characters.write_text("xj1")
+    again = replace(options, precisions=("int8",), existing="extend")
+    with pytest.raises(ExportError, match=r"trimmed to other tokens than .*own\.txt gives now"):
+        export_bundle(checkpoint, target, again, "no gate here")
+    assert load_manifest(target) == before
+    characters.write_text("xj0")
+    added = export_bundle(checkpoint, target, again, "no gate here")
+    assert [g.key for g in added.graphs] == ["onnx/fp32", "onnx/int8"] and added.space_id == before.space_id

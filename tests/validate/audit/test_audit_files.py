@@ -130,6 +130,20 @@ def test_what_is_no_such_graph(tiny_checkpoint: Path, tmp_path: Path, texts: Pat
         assert message in capsys.readouterr().err
 
 
+def test_a_file_is_refused_before_the_reference_is_run(tmp_path: Path, capsys: Captured) -> None:
+    """With the real model that takes minutes."""
+    (tmp_path / "empty.onnx").touch()
+    (tmp_path / "folder.tflite").mkdir()
+    for name, message in (
+        ("none.onnx", "There is no file"),
+        ("folder.tflite", "There is no file"),
+        ("empty.onnx", "empty.onnx is empty"),
+        ("model.safetensors", "There is no file"),
+    ):
+        assert main(["--audit", str(tmp_path / name), "--reference", "no/such-checkpoint"]) == 2
+        assert message in capsys.readouterr().err
+
+
 def test_usage(tiny_bundle: Path, tiny_checkpoint: Path, tmp_path: Path, capsys: Captured) -> None:
     reference = ["--reference", str(tiny_checkpoint)]
     with pytest.raises(SystemExit):

@@ -355,33 +355,3 @@ def test_a_board_without_extras(tiny_bundle: Path, tmp_path: Path) -> None:
     assert run["cases"][0]["status"] == "measured"
     assert run["systems"][0]["parts"] is None
     assert not (tmp_path / "out" / "compare.html").exists()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--graphs", "onnx/int3"], "No graph onnx/int3"),
-        (["--lengths", "0"], "whole numbers"),
-        (["--lengths", "1x2x3"], "TOKENS or BATCHxTOKENS"),
-        (["--threads", "two"], "whole numbers"),
-        (["--lengths", "4096"], "2048 at most"),
-        (["--batch", "x"], "--batch"),
-        (["--reference", "nowhere"], "checkpoint's folder"),
-        (["--peer", "openvino"], "NAME=PYTHON=SCRIPT"),
-        (["--resume"], "cannot be read"),
-        (["--merge", "nowhere.json"], "cannot be read"),
-    ],
-)
-def test_bad_arguments(
-    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
-) -> None:
-    given = [] if arguments[0] == "--merge" else [str(tiny_bundle)]
-    assert compare.main([*given, "--output", str(tmp_path / "out"), *arguments]) == 2
-    assert message in capsys.readouterr().err
-
-
-def test_usage(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert compare.main([str(tiny_bundle)]) == 2
-    assert "--output DIR" in capsys.readouterr().err
-    assert compare.main(["--output", "somewhere"]) == 2
-    assert "Give one or more bundles" in capsys.readouterr().err

@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -175,3 +177,33 @@ def test_what_cannot_be_counted_is_named(litert_bundle: Path, monkeypatch: pytes
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"embedding-edge\[export\]"):
         predictions.check({"onnx/int8": graph(litert_bundle, "onnx/int8")})
+
+
+@pytest.mark.parametrize(("engine", "most"), [("onnx", 320), ("litert", 320)])
+def test_rates_are_found_in_little_memory(engine: str, most: int) -> None:
+    """Small boards have 1 GB. The weights of one probe are in memory all the same, each at a place of its
+    own, or the rates would be those of the caches."""
+    program = (
+        "import re, sys, pathlib\n"
+        "from embedding_validate.compare.cost import device, probes_onnx, probes_litert\n"
+        "def megabytes(name):\n"
+        "    status = pathlib.Path('/proc/self/status').read_text()\n"
+        "    return int(re.search(name + r':\\s+(\\d+)', status)[1]) / 1024\n"
+        "modules = {'onnx': probes_onnx, 'litert': probes_litert}\n"
+        "timed = modules[sys.argv[1]].probes(1, ['int8'])\n"
+        "small = timed.products['int8'][1024]()\n"
+        "small()\n"
+        "before = megabytes('VmRSS')\n"
+        "many = timed.products['int8'][16]()\n"
+        "many()\n"
+        "after = megabytes('VmRSS')\n"
+        "del small, many\n"
+        "device.profile(sys.argv[1], 1, ['int8'])\n"
+        "weights = device.MATRICES * device.INNER * device.COLUMNS / 1024**2\n"
+        "print((after - before) / weights, megabytes('VmHWM'))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, engine], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    held, peak = map(float, done.stdout.split())
+    assert held > 1
+    assert peak < most

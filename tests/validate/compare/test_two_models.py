@@ -273,3 +273,23 @@ def test_vectors_that_are_kept_for_a_resumed_run(tmp_path: Path, run: Run) -> No
     kept.keep_base()
     again = store.Store(tmp_path, run, resume=True).base
     assert {name: again[name].tolist() for name in again} == {n: [len(n)] * 3 for n in (NAMES[0], NAMES[2])}
+
+
+def test_bundles_whose_vocabularies_differ(
+    bundles: list[Path], checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    """Times are taken with ids that every model has, PyTorch's included; texts are each tokenizer's own."""
+    trimmed, folder = tmp_path / "trimmed", tmp_path / "out"
+    options = ExportOptions(("fp32", "int8"), alphabet="ascii")
+    export_bundle(load_checkpoint(checkpoints["first"]), trimmed, options, "left out by this test")
+    own, whole = (load_manifest(f).architecture.vocab_size for f in (trimmed, bundles[0]))
+    assert own < whole
+    asked = [str(bundles[0]), str(trimmed), "--reference", str(checkpoints["first"]), "--graphs", "onnx/int8"]
+    assert compare.main([*asked, "--output", str(folder), *QUICK[:-1], "64,256"]) == 0
+    (run,) = store.load(folder / "compare.json").measured
+    assert [c.status for c in run.cases] == ["measured"] * 6
+    assert {json.loads(c.command[-1])["vocab_size"] for c in run.cases} == {own}
+    read = systems.read_bundles([bundles[0]])
+    original = systems.read_original(str(checkpoints["first"]), read)
+    assert systems.shared_vocab_size(read, replace(original, vocab_size=7)) == 7
+    assert systems.shared_vocab_size(read, original) == systems.shared_vocab_size(read, None) == whole

@@ -9,15 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from embedding_export.checkpoint.checkpoint import Checkpoint
-from embedding_runtime.errors import BundleError, InputError
-from embedding_validate.audit.foreign import Foreign
+from embedding_validate.audit.foreign import Foreign, check_file
 from embedding_validate.audit.foreign_onnx import open_onnx
 from embedding_validate.machine import machine, versions
 from embedding_validate.parity.parity import Progress, check_runner
 from embedding_validate.parity.results import Report
 from embedding_validate.reference.answers import Answers
-
-_KINDS = "an .onnx, .tflite, .task or .litertlm file"
 
 
 def check(path: Path, checkpoint: Checkpoint, answers: Answers, progress: Progress) -> Report:
@@ -58,19 +55,16 @@ def _judged(
 
 
 def _open(path: Path, answers: Answers, normalize: bool, stack: ExitStack) -> Foreign:
-    if not path.is_file():
-        raise BundleError(f"There is no file {path}. --audit takes {_KINDS}.")
+    check_file(path)
     if path.suffix == ".onnx":
         return open_onnx(path, answers, normalize)
     if path.suffix == ".tflite":
         from embedding_validate.audit.foreign_litert import open_litert
 
         return open_litert(path, answers)
-    if path.suffix in (".task", ".litertlm"):
-        from embedding_validate.audit.foreign_package import open_package
+    from embedding_validate.audit.foreign_package import open_package
 
-        return stack.enter_context(open_package(path, answers))
-    raise InputError(f"{path.name} is of no kind that --audit takes: {_KINDS}.")
+    return stack.enter_context(open_package(path, answers))
 
 
 def _supported_answers(foreign: Foreign, answers: Answers) -> Answers:

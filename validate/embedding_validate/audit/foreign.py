@@ -1,12 +1,23 @@
 """A graph that another tool wrote, ready to run: the value that both formats' openers give to the audit."""
 
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from embedding_runtime.bundle import Format, Graph, Parity, Precision
+from embedding_runtime.errors import BundleError, EngineError, InputError
 from embedding_runtime.opening.integrity import sha256
 from embedding_validate.runners.calls import Runner
+
+# What opens each kind of file: its module, its distribution, and the extra that brings it.
+_OPENED_BY = {
+    ".onnx": ("onnx", "onnx", "export"),
+    ".tflite": ("ai_edge_litert", "ai-edge-litert", "litert"),
+    ".task": ("mediapipe", "mediapipe", "packages"),
+    ".litertlm": ("litert_lm", "litert-lm-api", "packages"),
+}
+_KINDS = "an .onnx, .tflite, .task or .litertlm file"
 
 
 @dataclass(frozen=True)
@@ -34,6 +45,27 @@ class Layout:
     inputs: Sequence[str]
     outputs: Sequence[str]
     buckets: tuple[int, ...] = ()
+
+
+def check_file(path: Path) -> None:
+    """Refuse what `--audit` cannot open, before the reference is run for it.
+
+    Raises:
+        BundleError: there is no such file.  InputError: it is of no known kind.
+        EngineError: what opens it is not installed.
+    """
+    if not path.is_file():
+        raise BundleError(f"There is no file {path}. --audit takes {_KINDS}.")
+    if path.suffix not in _OPENED_BY:
+        raise InputError(f"{path.name} is of no kind that --audit takes: {_KINDS}.")
+    if not path.stat().st_size:
+        raise BundleError(f"{path} is empty. --audit takes {_KINDS}.")
+    module, distribution, extra = _OPENED_BY[path.suffix]
+    if importlib.util.find_spec(module) is None:
+        raise EngineError(
+            f"{path.name} is opened by {distribution}, which is not installed. Install it with: "
+            f"pip install 'embedding-edge[{extra}]'"
+        )
 
 
 def describe_file(path: Path, layout: Layout) -> Graph:

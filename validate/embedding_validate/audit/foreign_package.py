@@ -5,7 +5,6 @@ and LiteRT-LM has none.
 """
 
 import importlib.metadata
-import importlib.util
 import json
 import subprocess
 import sys
@@ -26,8 +25,8 @@ from embedding_validate.reference.answers import Answers
 from embedding_validate.runners.calls import Call, Result, with_prompt
 from embedding_validate.runners.litert_file import precision_of
 
-# The module and the distribution of each kind's client.
-CLIENTS = {".task": ("mediapipe", "mediapipe"), ".litertlm": ("litert_lm", "litert-lm-api")}
+# The distribution of each kind's client.
+CLIENTS = {".task": "mediapipe", ".litertlm": "litert-lm-api"}
 _LAST_LINES = 3
 
 
@@ -36,14 +35,9 @@ def open_package(path: Path, answers: Answers) -> Iterator[Foreign]:
     """Within the block, the package in its client.
 
     Raises:
-        EngineError: the client is not installed.  BundleError: it does not open the package, or ends.
+        BundleError: the client does not open the package, or ends.
     """
-    module, distribution = CLIENTS[path.suffix]
-    if importlib.util.find_spec(module) is None:
-        raise EngineError(
-            f"{path.name} is opened by its vendor's client, and {distribution} is not installed. Install it "
-            "with: pip install 'embedding-edge[packages]'"
-        )
+    distribution = CLIENTS[path.suffix]
     layout = _task(path) if path.suffix == ".task" else _litertlm(path)
     client = f"{distribution} {importlib.metadata.version(distribution)}"
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:

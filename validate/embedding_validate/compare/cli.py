@@ -35,7 +35,7 @@ from embedding_validate.compare.document.document import (
     RunMachine,
     RunPlan,
 )
-from embedding_validate.compare.document.shapes import LENGTHS, Shape, counts, shapes
+from embedding_validate.compare.document.shapes import LENGTHS, Shape, count, counts, seconds, shapes, up_to
 from embedding_validate.compare.document.store import Store
 from embedding_validate.compare.measure import account as compare_account
 from embedding_validate.compare.measure import run as compare_run
@@ -43,10 +43,10 @@ from embedding_validate.compare.measure import systems as compare_systems
 from embedding_validate.compare.measure import worker as compare_worker
 from embedding_validate.compare.measure.process import NO_ANSWER
 from embedding_validate.compare.measure.run import Plan
-from embedding_validate.compare.measure.systems import Bundle, Candidate
+from embedding_validate.compare.measure.systems import Bundle, Candidate, Original
 from embedding_validate.compare.report import text as compare_text
 from embedding_validate.compare.report.write import write_reports
-from embedding_validate.files import replace_text
+from embedding_validate.files import make_folder, replace_text
 from embedding_validate.machine import machine, versions
 
 _CACHE = "cache"
@@ -73,6 +73,8 @@ def compare(arguments: list[str], left_out: Mapping[str, str] = _NOTHING) -> int
         raise InputError("--output DIR is required: the folder for the results.")
     if options.merge:
         return _merge(options.merge, options.output)
+    if options.bf16 and not options.reference:
+        raise InputError("--bf16 is about PyTorch. Add --reference CHECKPOINT.")
     return _compare(options, ["compare-embedding", *arguments], left_out)
 
 
@@ -82,9 +84,10 @@ def _compare(options: argparse.Namespace, command: list[str], left_out: Mapping[
     bundles = compare_systems.read_bundles(options.bundles)
     texts = corpus.read(options.corpus) if options.corpus else None
     cache = options.output.absolute() / _CACHE
-    candidates = _candidates(options, bundles, cache)
+    original = _original(options, bundles)
+    candidates = _candidates(options, bundles, original, cache)
     plan = replace(
-        _plan(options, bundles, candidates),
+        _plan(options, bundles, original, candidates),
         texts=compare_systems.accuracy_texts(candidates, bundles, texts.documents if texts else ()),
     )
     accounts = compare_account.graphs_to_account(options.account, bundles)
@@ -166,15 +169,21 @@ def _finish(store: Store) -> None:
     store.change(finished=_now(), complete=True, load_average=load)
 
 
-def _candidates(options: argparse.Namespace, bundles: Sequence[Bundle], cache: Path) -> list[Candidate]:
-    keys = options.graphs.split(",") if options.graphs else None
+def _original(options: argparse.Namespace, bundles: Sequence[Bundle]) -> Original | None:
+    if not options.reference:
+        return None
+    compare_systems.require_torch()
+    return compare_systems.read_original(options.reference, bundles)
+
+
+def _candidates(
+    options: argparse.Namespace, bundles: Sequence[Bundle], original: Original | None, cache: Path
+) -> list[Candidate]:
+    keys = None if options.graphs is None else options.graphs.split(",")
     candidates = compare_systems.of_bundles(bundles, keys, cache)
     if options.per_tensor:
         candidates += [compare_systems.per_tensor(bundle) for bundle in bundles]
-    original = None
-    if options.reference:
-        compare_systems.require_torch()
-        original = compare_systems.read_original(options.reference, bundles)
+    if original:
         dtypes = compare_worker.DTYPES if options.bf16 else compare_worker.DTYPES[:1]
         longest = max(b.manifest.max_seq_length for b in bundles)
         candidates += [compare_systems.torch(original, dtype, longest) for dtype in dtypes]
@@ -184,9 +193,14 @@ def _candidates(options: argparse.Namespace, bundles: Sequence[Bundle], cache: P
     return candidates
 
 
-def _plan(options: argparse.Namespace, bundles: Sequence[Bundle], candidates: Sequence[Candidate]) -> Plan:
+def _plan(
+    options: argparse.Namespace,
+    bundles: Sequence[Bundle],
+    original: Original | None,
+    candidates: Sequence[Candidate],
+) -> Plan:
     longest = min(b.manifest.max_seq_length for b in bundles)
-    requested = shapes(options.lengths, longest)
+    requested = shapes(up_to(LENGTHS, longest) if options.lengths is None else options.lengths, longest)
     batches = counts(options.batch, "--batch")
     crossed = [Shape(b, s.tokens) if s.batch == 1 else s for b in batches for s in requested]
     return Plan(
@@ -198,7 +212,7 @@ def _plan(options: argparse.Namespace, bundles: Sequence[Bundle], candidates: Se
         rounds=options.rounds,
         seconds=options.seconds,
         limit=options.limit,
-        vocab_size=bundles[0].manifest.architecture.vocab_size,
+        vocab_size=compare_systems.shared_vocab_size(bundles, original),
     )
 
 
@@ -251,7 +265,7 @@ def _bundle(bundle: Bundle) -> BundleEntry:
 
 def _merge(paths: Sequence[Path], output: Path) -> int:
     document = agreement.marked(compare_store.merge([_runs(path) for path in paths]))
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     replace_text(output / compare_store.JSON, compare_store.dumps(document))
     _show(output, document)
     return 0
@@ -299,8 +313,7 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--lengths",
         metavar="LIST",
-        default=LENGTHS,
-        help="tokens, comma-separated, or 8x128 (default: %(default)s)",
+        help=f"tokens, comma-separated, or 8x128 (default: {LENGTHS}, up to the bundles' length)",
     )
     what.add_argument("--batch", metavar="LIST", default="1", help="texts at once (default: %(default)s)")
     what.add_argument(
@@ -340,21 +353,21 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument(
         "--rounds",
         metavar="N",
-        type=int,
+        type=count,
         default=5,
         help="turns with the reference case (default: %(default)s)",
     )
     how.add_argument(
         "--seconds",
         metavar="S",
-        type=float,
+        type=seconds,
         default=0.8,
         help="to run each case for, about (default: %(default)s)",
     )
     how.add_argument(
         "--limit",
         metavar="S",
-        type=float,
+        type=seconds,
         default=300,
         help="seconds after which a system that has not answered is stopped (default: %(default)s)",
     )

@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 
 from embedding_runtime.console import run_command
+from embedding_validate.compare.document.shapes import count, up_to
+from embedding_validate.files import make_folder, replace_text
 
 LENGTHS = "16,64,256,512,2048"
 
@@ -36,8 +38,10 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help="lines of score, sentence, sentence, tab-separated",
     )
-    p.add_argument("--threads", metavar="N", type=int, default=2, help="for the times (default: 2)")
-    p.add_argument("--lengths", metavar="LIST", default=LENGTHS, help="tokens (default: %(default)s)")
+    p.add_argument("--threads", metavar="N", type=count, default=2, help="for the times (default: 2)")
+    p.add_argument(
+        "--lengths", metavar="LIST", help=f"tokens (default: {LENGTHS}, up to the bundle's length)"
+    )
     p.add_argument("--resume", action="store_true", help="resume an interrupted run in DIR")
     return p
 
@@ -53,17 +57,18 @@ def _run(options: argparse.Namespace) -> int:
     manifest = load_manifest(options.bundle)
     checkpoint = load_checkpoint(options.reference, max_length=manifest.max_seq_length)
     require_same_weights(manifest.source, checkpoint.source)
-    options.output.mkdir(parents=True, exist_ok=True)
+    make_folder(options.output)
     costs = options.output / "times"
+    lengths = up_to(LENGTHS, manifest.max_seq_length) if options.lengths is None else options.lengths
     run = measure.measure_cost(
-        options.bundle, checkpoint.path, costs, options.lengths, options.threads, options.resume
+        options.bundle, checkpoint.path, costs, lengths, options.threads, options.resume
     )
     quality = measure.measure_quality(options.bundle, checkpoint, pairs, search, _say)
     named = None if pairs is None else (options.sts.name, pairs)
     ladder = measure.assemble(options.bundle, quality, run, named, search)
     ladder.write(options.output / "ladder.json")
     text = page.page(ladder)
-    (options.output / "ladder.md").write_text(text, encoding="utf-8")
+    replace_text(options.output / "ladder.md", text)
     print(text, end="")
     at_fault = measure.graphs_at_fault(run)
     for line in at_fault:

@@ -30,31 +30,33 @@ _CACHE = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
 _USUAL_CACHE = 1 << 20
 
 Run = Callable[[], None]
+Build = Callable[[], Run]
+"""Opens a probe. One is open at a time, two at most: small boards have little memory."""
 
 
 @dataclass(frozen=True)
 class Probes:
-    """What one engine offers to be timed, ready to run.
+    """What one engine offers to be timed.
 
-    `products`, as many at once as `matrices` says, and `scores` by rows; `stream` reads `stream_bytes` of
-    weights; `layers` is the int8 product of fewest rows with `small` operators after each matrix;
-    `elements` by kind, each over `ELEMENTS_ROWS` x `INNER` elements.
+    `products`, as many at once as `matrices` says, and `scores` with their multiply-accumulates, by rows;
+    `stream` reads `stream_bytes` of weights; `layers` is the int8 product of fewest rows with `small`
+    operators after each matrix; `elements` by kind, each over `ELEMENTS_ROWS` x `INNER` elements.
     """
 
-    products: Mapping[Kind, Mapping[int, Run]]
-    scores: Mapping[int, tuple[int, Run]]
-    stream: Run
+    products: Mapping[Kind, Mapping[int, Build]]
+    scores: Mapping[int, tuple[int, Build]]
+    stream: Build
     stream_bytes: int
-    layers: Run
+    layers: Build
     small: int
-    elements: Mapping[Kind, Run]
+    elements: Mapping[Kind, Build]
 
 
 def profile(engine: Engine, threads: int, streamed: Collection[Kind]) -> DeviceProfile:
     """Time an engine's probes on this device.
 
     `streamed` are the kinds of weights, int8 at least, that graphs read from beyond the caches. The probes
-    take 0.6 (LiteRT) or 0.8 GB of memory (ONNX Runtime) for a moment, 0.9 GB more where float32 is one.
+    take 0.2 GB of memory for a moment, 0.3 GB where float32 is one.
 
     Raises:
         EngineError: the engine is not installed.
@@ -67,19 +69,19 @@ def profile(engine: Engine, threads: int, streamed: Collection[Kind]) -> DeviceP
     started = time.perf_counter()
     rates: dict[str, dict[str, float]] = {
         kind: {
-            str(r): matrices(kind, r, streamed) * r * INNER * COLUMNS / seconds(run)
-            for r, run in by_rows.items()
+            str(r): matrices(kind, r, streamed) * r * INNER * COLUMNS / seconds(build())
+            for r, build in by_rows.items()
         }
         for kind, by_rows in timed.products.items()
     }
-    rates["scores"] = {str(rows): macs / seconds(run) for rows, (macs, run) in timed.scores.items()}
+    rates["scores"] = {str(rows): macs / seconds(build()) for rows, (macs, build) in timed.scores.items()}
     elements = ELEMENTS_ROWS * INNER
     return DeviceProfile(
         engine=engine,
         threads=threads,
         macs_per_s=rates,
-        bytes_per_s=timed.stream_bytes / seconds(timed.stream),
-        element_s={kind: seconds(run) / elements for kind, run in timed.elements.items()},
+        bytes_per_s=timed.stream_bytes / seconds(timed.stream()),
+        element_s={kind: seconds(build()) / elements for kind, build in timed.elements.items()},
         operator_s=_operator_s(timed),
         cache_bytes=_cache_bytes(),
         benchmark_s=round(time.perf_counter() - started, 3),
@@ -90,7 +92,7 @@ def _operator_s(timed: Probes) -> float:
     """What an operator on a few rows takes where weights pass through the caches between operators: what
     `layers` takes longer than its products, in turn with them."""
     few = ROWS[0]
-    runs = timed.products["int8"][few], timed.layers
+    runs = timed.products["int8"][few](), timed.layers()
     taken: tuple[list[float], list[float]] = [], []
     for _ in range(_TURNS):
         for run, seconds_of in zip(runs, taken, strict=True):

@@ -1,5 +1,7 @@
-"""Shapes of a batch, and parsing of lists of numbers in arguments."""
+"""Shapes of a batch, and parsing of numbers in arguments."""
 
+import argparse
+import math
 from dataclasses import dataclass
 
 from embedding_runtime.errors import InputError
@@ -33,6 +35,31 @@ def shapes(text: str, longest: int) -> tuple[Shape, ...]:
             )
         requested.append(Shape(numbers[0] if len(numbers) == 2 else 1, numbers[-1]))
     return tuple(requested)
+
+
+def up_to(lengths: str, longest: int) -> str:
+    """Those of a command's default lengths that a bundle reads; where it reads none of them, its longest."""
+    return ",".join(n for n in lengths.split(",") if int(n) <= longest) or str(longest)
+
+
+def seconds(text: str) -> float:
+    """An argument's seconds, for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return value
+
+
+def count(text: str) -> int:
+    """An argument's whole number, for argparse."""
+    try:
+        (value,) = counts(text, "")
+    except (InputError, ValueError):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1") from None
+    return value
 
 
 def counts(text: str, option: str) -> list[int]:

@@ -28,7 +28,7 @@ from embedding_validate.compare.document.document import (
     Opening,
     Run,
 )
-from embedding_validate.files import replace_bytes, replace_text
+from embedding_validate.files import make_folder, replace_bytes, replace_text
 from embedding_validate.records import RecordError
 
 JSON = "compare.json"
@@ -53,7 +53,8 @@ class Store:
         """Begin a run, or resume the one that the folder holds.
 
         Raises:
-            InputError: there is none to resume, or one of another plan or other files, or a damaged one.
+            InputError: there is none to resume, or one of another plan or other files, or a damaged one; or
+                the folder's name is a file's.
             OSError: the folder cannot be written to.
         """
         self.folder, self.run = folder, run
@@ -61,7 +62,7 @@ class Store:
         self._browsers = _browsers(folder / JSON)
         if resume:
             self._resume()
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         self.write()
 
     def add_tokenizer(self, case: Case) -> None:
@@ -104,7 +105,7 @@ class Store:
         ]
         if before is None or differing:
             raise InputError(
-                f"{self.folder / JSON} is of another comparison (its {', '.join(differing)} differ). Repeat "
+                f"{self.folder / JSON} is of another comparison (other {', '.join(differing)}). Repeat "
                 "the command that was interrupted, or take another --output."
             )
         resumed = (*(before.resumed or ()), self.run.started)

@@ -22,11 +22,12 @@ def graphs_to_account(keys: str | None, bundles: Sequence[Bundle]) -> dict[str, 
     Raises:
         InputError: a graph that is not there, or of which no account can be taken here.
     """
-    named = keys.split(",") if keys else []
+    named = [] if keys is None else keys.split(",")
     files = {bundle.named(g): g.path for bundle in bundles for g in bundle.graphs if g.key in named}
     have = {g.key for bundle in bundles for g in bundle.graphs if g.key in KEYS}
     if unknown := set(named) - have:
-        raise InputError(f"--account has {', '.join(sorted(unknown))}; expected {' or '.join(sorted(have))}.")
+        missing = ", ".join(key or "''" for key in sorted(unknown))
+        raise InputError(f"--account has {missing}; expected {' or '.join(sorted(have) or KEYS)}.")
     if named and importlib.util.find_spec("onnx") is None:
         raise InputError("--account needs the package onnx: pip install 'embedding-edge[export]'.")
     return files

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from onnx.external_data_helper import set_external_data
 
 from embedding_runtime.engines.onnx_session import create_session, engine, session_options
 from embedding_validate.compare.document.shapes import Shape
@@ -68,6 +69,30 @@ def product(
 ) -> Callable[[int], Callable[[], None]]:
     """For a number of rows: one product with each of so many matrices by ONNX Runtime, u8 x s8 ("int8") or
     float32, weights packed. All are written to the same place, as a graph uses its memory again."""
+    with tempfile.TemporaryDirectory() as folder:
+        return _product(precision, (inner, columns), threads, matrices, Path(folder))
+
+
+def weights_of_one_file(
+    names: Sequence[str], shape: tuple[int, int], dtype: type[np.generic], folder: Path
+) -> list[TensorProto]:
+    """Matrices of these names, overlapping pieces of one file in `folder`: the engine packs each for itself
+    and holds nothing else of them. Of equal ones it would hold one."""
+    apart, size = 16, shape[0] * shape[1]
+    values = np.random.default_rng(0).integers(-127, 128, size + apart * len(names), dtype=np.int8)
+    stored = values.astype(dtype)
+    (folder / names[0]).write_bytes(stored.tobytes())
+    kind = helper.np_dtype_to_tensor_dtype(stored.dtype)
+    tensors = [TensorProto(name=name, data_type=kind, dims=shape, raw_data=b"") for name in names]
+    for i, tensor in enumerate(tensors):
+        set_external_data(tensor, names[0], i * apart * stored.itemsize, size * stored.itemsize)
+    return tensors
+
+
+def _product(
+    precision: str, shape: tuple[int, int], threads: int, matrices: int, folder: Path
+) -> Callable[[int], Callable[[], None]]:
+    inner, columns = shape
     rng = np.random.default_rng(0)
     integer, names = precision == "int8", [f"y{i}" for i in range(matrices)]
     scales = {"s": np.float32(1), "bs": np.ones(columns, np.float32), "z": np.uint8(128)}
@@ -75,19 +100,19 @@ def product(
         scales = {}
     operator, domain = ("MatMulIntegerToFloat", "com.microsoft") if integer else ("MatMul", "")
     operands = [numpy_helper.from_array(np.asarray(v), n) for n, v in scales.items()]
-    nodes = []
-    for name in names:
-        weights = rng.integers(-127, 128, (inner, columns), dtype=np.int8)
-        stored = weights if integer else weights.astype(np.float32)
-        operands.append(numpy_helper.from_array(stored, f"{name}:b"))
-        nodes.append(helper.make_node(operator, ["a", f"{name}:b", *scales], [name], domain=domain))
+    stored = [f"{name}_b" for name in names]
+    operands += weights_of_one_file(stored, shape, np.int8 if integer else np.float32, folder)
+    nodes = [
+        helper.make_node(operator, ["a", b, *scales], [name], domain=domain)
+        for name, b in zip(names, stored, strict=True)
+    ]
     value, kind = helper.make_tensor_value_info, TensorProto.UINT8 if integer else TensorProto.FLOAT
     inputs = [value("a", kind, ["m", inner])]
     outputs = [value(name, TensorProto.FLOAT, ["m", columns]) for name in names]
     graph = helper.make_graph(nodes, "product", inputs, outputs, initializer=operands)
     domains = [helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1)]
     model = helper.make_model(graph, opset_imports=domains, ir_version=9)
-    session = create_session(model.SerializeToString(), session_options(threads), Path("product.onnx"))
+    session = create_session(model.SerializeToString(), session_options(threads), folder / "product.onnx")
 
     def bound(rows: int) -> Callable[[], None]:
         values = rng.integers(0, 256, (rows, inner), dtype=np.uint8)

@@ -73,21 +73,16 @@ class Bundle:
 
 
 def read_bundles(paths: Sequence[Path]) -> list[Bundle]:
-    """The bundles, checked to have the same vocabulary so that the same ids can run through all.
+    """The bundles.
 
     Raises:
         BundleError: one of them is not a bundle.
-        InputError: two have the same name, or different vocabularies.
+        InputError: two have the same name.
     """
     manifests = [load_manifest(path) for path in paths]
     names = [path.resolve().name for path in paths]
     if len(set(names)) < len(names):
         raise InputError(f"Two bundles have the same name: {', '.join(names)}. Rename a folder.")
-    if len({m.architecture.vocab_size for m in manifests}) > 1:
-        raise InputError(
-            "The bundles have different vocabularies, and one text has other token ids in each. Compare "
-            "them one by one and put the results together with --merge."
-        )
     prefixes = ["" if len(paths) == 1 else f"{name} " for name in names]
     return [Bundle(*fields) for fields in zip(paths, manifests, prefixes, strict=True)]
 
@@ -100,7 +95,8 @@ def of_bundles(bundles: Sequence[Bundle], keys: Sequence[str] | None, cache: Pat
     """
     have = {graph.key for bundle in bundles for graph in bundle.graphs}
     if unknown := set(keys or ()) - have:
-        raise InputError(f"No graph {', '.join(sorted(unknown))}; there are {', '.join(sorted(have))}.")
+        missing = ", ".join(key or "''" for key in sorted(unknown))
+        raise InputError(f"No graph {missing}; there are {', '.join(sorted(have))}.")
     return [
         _graph(bundle, graph, cache)
         for bundle in bundles
@@ -190,11 +186,12 @@ def per_tensor(bundle: Bundle) -> Candidate:
 
 @dataclass(frozen=True)
 class Original:
-    """The checkpoint that PyTorch and peers run: its folder, its weights' hash, and the bundle that was made
-    from it, if there is one."""
+    """The checkpoint that PyTorch and peers run: its folder, its weights' hash, how many tokens it knows, and
+    the bundle that was made from it, if there is one."""
 
     folder: str
     weights_sha256: str
+    vocab_size: int
     bundle: Bundle | None
 
     @property
@@ -225,7 +222,13 @@ def read_original(checkpoint: str, bundles: Sequence[Bundle]) -> Original:
         [dense.activation for dense in read.dense],
     )
     made = next((bundle for bundle in bundles if _facts(bundle.manifest) == facts), None)
-    return Original(checkpoint, read.source.weights_sha256, made)
+    return Original(checkpoint, read.source.weights_sha256, read.config.vocab_size, made)
+
+
+def shared_vocab_size(bundles: Sequence[Bundle], original: Original | None) -> int:
+    """Ids below it are tokens of every model, so that times are taken with the same ids."""
+    sizes = [bundle.manifest.architecture.vocab_size for bundle in bundles]
+    return min([*sizes, original.vocab_size] if original else sizes)
 
 
 def _facts(manifest: Manifest) -> tuple[object, ...]:

@@ -16,7 +16,7 @@ from embedding_runtime.bundle import load_manifest
 from embedding_runtime.console import FAILED, INTERRUPTED, run_command
 from embedding_runtime.encoding.options import check_whole
 from embedding_runtime.errors import EngineError, InputError
-from embedding_validate.compare.document.shapes import counts
+from embedding_validate.compare.document.shapes import counts, seconds
 from embedding_validate.compare.phone import address, engines
 from embedding_validate.compare.phone.plan import Plan, choose
 from embedding_validate.compare.phone.results import Results, status
@@ -62,7 +62,8 @@ def _measure(options: argparse.Namespace) -> int:
 
 def _plan(options: argparse.Namespace) -> Plan:
     manifest = load_manifest(options.bundle)
-    graphs = choose(options.bundle, manifest, options.graphs.split(",") if options.graphs else None)
+    keys = None if options.graphs is None else options.graphs.split(",")
+    graphs = choose(options.bundle, manifest, keys)
     longest = max(graph.max_length for graph in graphs)
     lengths = tuple(sorted({n for n in counts(options.lengths, "--lengths") if n <= longest}))
     if not lengths:
@@ -142,14 +143,14 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--seconds",
         metavar="S",
-        type=float,
+        type=seconds,
         default=0.8,
         help="for each length (default: %(default)s)",
     )
     what.add_argument(
         "--limit",
         metavar="S",
-        type=float,
+        type=seconds,
         default=300,
         help="seconds after which an engine that has not answered is ended (default: %(default)s)",
     )

@@ -76,7 +76,8 @@ def choose(folder: Path, manifest: Manifest, keys: Sequence[str] | None) -> tupl
     graphs = bundle_graphs(folder, manifest)
     have = {graph.key for graph in graphs}
     if unknown := set(keys or ()) - have:
-        raise InputError(f"No graph {', '.join(sorted(unknown))}; there are {', '.join(sorted(have))}.")
+        missing = ", ".join(key or "''" for key in sorted(unknown))
+        raise InputError(f"No graph {missing}; there are {', '.join(sorted(have))}.")
     choices = [g for g in graphs if g.key in keys] if keys else _first_choices(graphs)
     if bare := [g.key for g in choices if not g.graph.golden]:
         raise InputError(f"{', '.join(bare)} has no golden vectors to compare with. Export the bundle again.")

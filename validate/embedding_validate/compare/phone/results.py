@@ -14,7 +14,7 @@ from embedding_validate.compare.document.document import Document
 from embedding_validate.compare.phone import engines
 from embedding_validate.compare.phone.plan import Plan
 from embedding_validate.compare.report.write import write_reports
-from embedding_validate.files import replace_text
+from embedding_validate.files import make_folder, replace_text
 from embedding_validate.records import RecordError, decode
 
 _MOST_CASES, _LONGEST_TEXT = 100, 500
@@ -44,9 +44,11 @@ class Results:
         """Read what is there.
 
         Raises:
-            InputError: the folder holds an interrupted comparison, or a `compare.json` that cannot be read.
+            InputError: the folder holds an interrupted comparison, or a `compare.json` that cannot be read;
+                or its name is a file's.  OSError: it cannot be written to.
         """
         self._plan, self._folder, self._say = plan, folder, say
+        make_folder(folder)
         path = folder / store.JSON
         self._before = store.load(path) if path.exists() else Document(())
         if any(not run.complete for run in self._before.measured):
@@ -107,7 +109,6 @@ class Results:
 
     def _write(self) -> None:
         document = store.merge([self._before, Document(self.runs)])
-        self._folder.mkdir(parents=True, exist_ok=True)
         replace_text(self._folder / store.JSON, store.dumps(document))
         write_reports(self._folder, document)
 
