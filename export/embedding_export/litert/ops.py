@@ -22,8 +22,8 @@ NEG = np.float32(-3e4)
 # Queries per block where local attention is cut into blocks (64 and 256 are slower by 6 % or more at 1,024
 # tokens on two x86 cores).
 CHUNK = 128
-# Longer texts attend in blocks of so many queries, one after the other, where each query sees all keys: at
-# 8,192 tokens the scores of all queries of a global layer would take 1 GB at once.
+# Of longer texts so many queries attend at once, and fewer where each sees all keys: at 8,192 tokens the
+# scores of a global layer would take 1 GB, the keys and values around a local layer's blocks 0.3 GB.
 ATTENDED_AT_ONCE = 2_048
 QUERIES_IN_TURN = 256
 
@@ -59,7 +59,7 @@ class LitertOps:
     ) -> None:
         self.s, self.config, self._storage, self._names = signature, config, storage, names
         self.length, self._longest = lengths.bucket, lengths.longest
-        self._biases: dict[int | None, Value] = {}
+        self._biases: dict[tuple[int | None, int], Value] = {}
         self._turns: dict[tuple[float, int], Value] = {}
         self._tokens = signature.input(names.input, (1, self.length), INT32)
         pad = signature.constant(np.array([lengths.pad_id], np.int32))
@@ -96,23 +96,29 @@ class LitertOps:
         key = layer.rope_theta, layer.head_dim
         if key not in self._turns:
             self._turns[key] = self._turn(*key)
-        pairs = self._reshape(x, *x.shape[:2], 1, 2, -1)
-        turned = self._reduce("SUM", self._times(pairs, self._turns[key]), 3)
-        return self._reshape(turned, *x.shape)
+        parts = []
+        for first in range(0, self.length, ATTENDED_AT_ONCE):
+            count = min(ATTENDED_AT_ONCE, self.length - first)
+            rows, turns = (self._rows(t, first, count) for t in (x, self._turns[key]))
+            pairs = self._reshape(rows, *rows.shape[:2], 1, 2, -1)
+            turned = self._reduce("SUM", self._times(pairs, turns), 3)
+            parts.append(self._reshape(turned, *rows.shape))
+        return self._concat(parts, 0) if len(parts) > 1 else parts[0]
 
     def attention(self, q: Value, k: Value, v: Value, layer: Layer) -> Value:
         side = self._side(layer.window)
-        blocks = self.length // CHUNK if side else 1
-        if layer.window is None and self.length > ATTENDED_AT_ONCE:
-            queries = self._queries_in_turn(q, layer)
-        else:
-            queries = [self._queries(q, blocks, layer)]
-        keys, values = (self._keys(self._reshape(x, self.length, -1), blocks, side, layer) for x in (k, v))
-        parts = []
-        for block in queries:
-            scores = self._product(block, keys, transpose=True)  # [blocks, KV, block * group, keys]
+        rows = [self._reshape(x, self.length, -1) for x in (k, v)]
+        if side:
+            rows = [self._in_blocks(x, side) for x in rows]
+        parts: list[Value] = []
+        for first, count in self._in_turn(layer.window, side):
+            blocks = count // CHUNK if side else 1
+            if side or not parts:
+                keys, values = (self._keys(x, first // CHUNK, blocks, side, layer) for x in rows)
+            queries = self._queries(self._rows(q, first, count), blocks, layer)
+            scores = self._product(queries, keys, transpose=True)  # [blocks, KV, block * group, keys]
             split = self._reshape(scores, *scores.shape[:-2], -1, layer.group, scores.shape[-1])
-            weights = self._softmax(self._add(split, self._bias(layer.window, blocks, side)))
+            weights = self._softmax(self._add(split, self._bias(layer.window, first // CHUNK, blocks, side)))
             out = self._product(self._reshape(weights, *scores.shape), values)
             parts.append(self._join_heads(out, layer))
         return self._concat(parts, 0) if len(parts) > 1 else parts[0]
@@ -183,14 +189,20 @@ class LitertOps:
         minus = self._mul(sin, np.array([-1], np.float32))
         return self._concat([self._concat([cos, minus], 3), self._concat([sin, cos], 3)], 2)
 
-    def _queries_in_turn(self, q: Value, layer: Layer) -> list[Value]:
-        """[S, N, D] as blocks of [1, KV, block * group, D]."""
-        blocks = []
-        for first in range(0, self.length, QUERIES_IN_TURN):
-            shape = (min(QUERIES_IN_TURN, self.length - first), *q.shape[1:])
-            block = self.s.op("SLICE", [q, self.s.ints(first, 0, 0), self.s.ints(*shape)], shape)
-            blocks.append(self._queries(block, 1, layer))
-        return blocks
+    def _in_turn(self, window: int | None, side: int) -> list[tuple[int, int]]:
+        """The first query, and the number of queries, of the parts in which attention is computed."""
+        if self.length <= ATTENDED_AT_ONCE or (window is not None and not side):
+            return [(0, self.length)]
+        most = ATTENDED_AT_ONCE if side else QUERIES_IN_TURN
+        return [(first, min(most, self.length - first)) for first in range(0, self.length, most)]
+
+    def _rows(self, x: Value, first: int, count: int) -> Value:
+        """Rows of x [S, ...]."""
+        if count == self.length:
+            return x
+        shape = (count, *x.shape[1:])
+        begin = self.s.ints(first, *[0] * (len(shape) - 1))
+        return self.s.op("SLICE", [x, begin, self.s.ints(*shape)], shape)
 
     def _queries(self, q: Value, blocks: int, layer: Layer) -> Value:
         """[queries, N, D] as [blocks, KV, block * group, D]: queries of one key head stand together."""
@@ -200,44 +212,50 @@ class LitertOps:
         q = self._reshape(q, blocks, -1, kv, layer.group * d)
         return self._reshape(self._transpose(q, 0, 2, 1, 3), blocks, kv, -1, d)
 
-    def _keys(self, x: Value, blocks: int, side: int, layer: Layer) -> Value:
-        """[S, KV * D] as [blocks, KV, keys, D]: a block's own tokens and `side` blocks on either side."""
+    def _keys(self, x: Value, first: int, blocks: int, side: int, layer: Layer) -> Value:
+        """[S, KV * D], or `_in_blocks` of it, as [blocks, KV, keys, D]: the tokens of each block from the
+        `first` on, and of `side` blocks on either side."""
         kv, d = layer.kv_heads, layer.head_dim
         if side:
-            x = self._around(x, blocks, side)
+            x = self._around(x, first, blocks, side)
         if kv == 1:
             return self._reshape(x, blocks, 1, -1, d)
         return self._transpose(self._reshape(x, blocks, -1, kv, d), 0, 2, 1, 3)
 
-    def _around(self, x: Value, blocks: int, side: int) -> Value:
-        """Rows [S, n] as [blocks, keys, n], each block with its neighbours; zeros beyond the ends."""
+    def _in_blocks(self, x: Value, side: int) -> Value:
+        """Rows [S, n] in blocks [blocks + 2 * side, block, n], with zeros beyond the ends."""
         width = x.shape[1]
         ends = np.array([[side * CHUNK, side * CHUNK], [0, 0]], np.int32)
         padded = self.s.op("PAD", [x, self.s.constant(ends)], (self.length + 2 * side * CHUNK, width))
-        cut = self._reshape(padded, blocks + 2 * side, CHUNK, width)
-        size = self.s.ints(blocks, CHUNK, width)
+        return self._reshape(padded, -1, CHUNK, width)
+
+    def _around(self, x: Value, first: int, blocks: int, side: int) -> Value:
+        """`_in_blocks` as [blocks, keys, n]: each block from the `first` on with its neighbours."""
+        shape = (blocks, *x.shape[1:])
+        size = self.s.ints(*shape)
         return self._concat(
-            [
-                self.s.op("SLICE", [cut, self.s.ints(i, 0, 0), size], (blocks, CHUNK, width))
-                for i in range(2 * side + 1)
-            ],
+            [self.s.op("SLICE", [x, self.s.ints(first + i, 0, 0), size], shape) for i in range(2 * side + 1)],
             1,
         )
 
-    def _bias(self, window: int | None, blocks: int, side: int) -> Value:
+    def _bias(self, window: int | None, first: int, blocks: int, side: int) -> Value:
         """The mask added to scores [blocks, KV, block, group, keys]: 0 where a query attends, else NEG."""
-        key = window if window is not None and window < self.length - 1 else None
+        band = window if window is not None and window < self.length - 1 else None
+        key = band, first if side else 0
         if key not in self._biases:
-            bias = self._padding_bias(blocks, side)
-            if key is not None:
-                bias = self._add(bias, self.s.constant(_band(self.length // blocks, side * CHUNK, key)))
+            bias = self._padding_bias(first, blocks, side)
+            if band is not None:
+                block = CHUNK if side else self.length
+                bias = self._add(bias, self.s.constant(_band(block, side * CHUNK, band)))
             self._biases[key] = bias
         return self._biases[key]
 
-    def _padding_bias(self, blocks: int, side: int) -> Value:
+    def _padding_bias(self, first: int, blocks: int, side: int) -> Value:
         mask = self._mask
         if side:
-            mask = self._around(self._reshape(mask, self.length, 1), blocks, side)
+            mask = self._around(
+                self._in_blocks(self._reshape(mask, self.length, 1), side), first, blocks, side
+            )
         missing = self.s.op("SUB", [self.s.constant(np.ones(1, np.float32)), mask], mask.shape)
         return self._reshape(self._mul(missing, np.array([NEG])), blocks, 1, 1, 1, -1)
 

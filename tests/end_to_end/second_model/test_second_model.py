@@ -190,9 +190,11 @@ def test_a_comparison_reads_texts_as_long_as_the_bundle(
 
 
 def test_8192_tokens_are_the_references(tiny_second: Path, tmp_path: Path) -> None:
-    """The longest text that a bundle takes, alone and beside a short one."""
+    """The longest text that a bundle takes, alone and beside a short one; in LiteRT also one of 17 blocks, of
+    which 16 attend at once."""
     checkpoint = load_checkpoint(tiny_second, max_length=8_192)
-    export_bundle(checkpoint, tmp_path / "bundle", ExportOptions(("fp32",)), assumed)
+    options = ExportOptions(("fp32",), formats=("onnx", "litert"), buckets=(2_176, 8_192))
+    export_bundle(checkpoint, tmp_path / "bundle", options, assumed)
     long = " ".join(f"{word} {i}" for i in range(700) for word in ("mars", "stone river", "planet"))
     reference = Reference.load(checkpoint)
     assert len(reference.token_ids(long)) == 8_192 < reference.count(long)
@@ -200,6 +202,11 @@ def test_8192_tokens_are_the_references(tiny_second: Path, tmp_path: Path) -> No
     with Embedder(tmp_path / "bundle", threads=1) as embedder:
         np.testing.assert_allclose(embedder.encode(["red", long], batch_size=2)[::-1], expected, atol=1e-5)
         np.testing.assert_allclose(embedder.encode(long), expected[0], atol=1e-5)
+    middle = long[:3_000]
+    assert 2_048 < len(reference.token_ids(middle)) <= 2_176
+    with Embedder.load(tmp_path / "bundle", format="litert", threads=1) as embedder:
+        np.testing.assert_allclose(embedder.encode(long), expected[0], atol=1e-5)
+        np.testing.assert_allclose(embedder.encode(middle), reference.encode([middle])[0], atol=1e-5)
 
 
 def test_the_reference_is_for_text_alone(reference: Reference) -> None:
