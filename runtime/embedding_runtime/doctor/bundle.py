@@ -126,7 +126,7 @@ def _opened(state: BundleState, default: BundleGraph, threads: int) -> BundleSta
         golden_difference=difference,
         golden_tolerance=golden_tolerance(graph),
         load_seconds=seconds,
-        prepared=(entries_folder() / cache_key(graph, layout).name).exists(),
+        prepared=(entries_folder() / cache_key(default, layout).name).exists(),
         anonymous=held.anonymous if held else None,
         proportional=held.proportional if held else None,
     )
