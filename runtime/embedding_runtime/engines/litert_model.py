@@ -148,7 +148,7 @@ def open_model(path: Path, threads: int, weights: Path | None) -> Whole | OneByO
     Raises:
         EngineError: ai-edge-litert is missing, does not load the graph, or would end the process.
     """
-    if weights is None:
+    if weights is None and path.is_file():
         _check_limit(path)
     with _opening(path):
         model = _one_by_one(path, threads, weights) or Whole(path, threads, str(weights or IN_MEMORY))

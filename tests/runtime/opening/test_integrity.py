@@ -29,6 +29,7 @@ from embedding_runtime.machine import cpu
 from embedding_runtime.machine.platforms import this_platform
 from embedding_runtime.machine.user_cache import cache_folder
 from embedding_runtime.opening import integrity, open_bundle, selection
+from embedding_runtime.opening.golden import check_golden_vectors
 from embedding_runtime.opening.selection import choose_graph
 from embedding_runtime.vectors import Floats
 
@@ -198,7 +199,7 @@ def test_golden_vectors_are_compared_once_for_each_graph_and_cpu(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compared: list[str] = []
-    whole = open_bundle.check_golden_vectors
+    whole = check_golden_vectors
 
     def noted(graph: Graph, run: Callable[[tuple[int, ...]], Floats]) -> float:
         compared.append(graph.key)
