@@ -131,21 +131,3 @@ def test_https_with_its_own_certificate(litert_bundle: Path, tmp_path: Path) -> 
         measure(page, served.link)
     run = run_of(output)
     assert run.machine.isolated and run.cases[0].status == "measured"
-
-
-@pytest.mark.parametrize("threads", [1, 2])
-def test_as_fast_as_the_engine_alone(litert_bundle: Path, tmp_path: Path, threads: int) -> None:
-    """The same file, engine and ids, in turn: a worker, a heap that is watched, and messages cost nothing.
-
-    The best rounds are compared, as other work only adds time.
-    """
-    options = ("--graphs", "onnx/int8", "--lengths", "512", "--threads", str(threads))
-    script = (Path(driven.__file__).parent / "plain_engine.js").read_text(encoding="utf-8")
-    for name, value in (("KEY", "'onnx/int8'"), ("THREADS", threads), ("TOKENS", 512), ("ROUNDS", 5)):
-        script = script.replace(name, str(value))
-    with serving(litert_bundle, tmp_path / "out", *options) as served, driven.page(tmp_path) as page:
-        page.open(served.link)
-        page.until(READY, 30)
-        rounds = page.evaluate(script.partition("\n(")[1][1:] + script.partition("\n(")[2])
-    ours, plain = np.min(rounds, axis=0)
-    assert ours <= 1.1 * plain, rounds
