@@ -186,6 +186,8 @@ def _opening(path: Path) -> Iterator[None]:
         except EngineError:
             raise
         except Exception as e:  # the engine's own errors have no common base
+            if isinstance(e.__cause__, KeyboardInterrupt):  # as it imported more of itself
+                raise KeyboardInterrupt from e
             # What was made of the engine before it failed goes here, not where the error is dropped.
             traceback.clear_frames(e.__traceback__)
             raise EngineError(

@@ -96,7 +96,8 @@ def _tensor(model: onnx.ModelProto, part: str) -> onnx.TensorProto:
     """A part of the first 4-bit matrix."""
     stem = next(n.output[0] for n in model.graph.node if n.output[0].endswith(":products"))
     name = f"{stem.removesuffix(':products')}:{part}"
-    return next(t for t in model.graph.initializer if t.name == name)
+    found: onnx.TensorProto = next(t for t in model.graph.initializer if t.name == name)
+    return found
 
 
 def _said(tensor: onnx.TensorProto, key: str, value: str) -> None:
