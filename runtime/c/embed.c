@@ -1,7 +1,7 @@
 /* Vectors of texts with ONNX Runtime's C API: embed BUNDLE GRAPH DIM PROMPT TEXT...
  *
  * Prints a line for each text: DIM numbers, separated by spaces, of length 1. DIM 0 keeps all components as the
- * graph gives them. Prompts are in the bundle's manifest.json; so are the two constants below. */
+ * graph gives them. Prompts are in the bundle's manifest.json; so are the three constants below. */
 #include "embedding_tokenizer.h"
 
 #include <errno.h>
@@ -14,7 +14,8 @@
 
 enum {
     MAX_LENGTH = 2048, /* manifest.json: max_seq_length */
-    LOWER_CASE = 0     /* manifest.json: tokenizer.do_lower_case */
+    LOWER_CASE = 0,    /* manifest.json: tokenizer.do_lower_case */
+    INCLUDE_PROMPT = 1 /* manifest.json: include_prompt */
 };
 
 static const OrtApi *ort;
@@ -63,8 +64,9 @@ static OrtSession *open_graph(OrtEnv *env, const char *path)
     return session;
 }
 
-/* Ids and a mask of ones, int64 [1, count], to the vector; its components are `*dim`. Free the result. */
-static float *run(OrtSession *session, const int32_t *ids, size_t count, size_t *dim)
+/* Ids and a mask, int64 [1, count], to the vector; its components are `*dim`. The mask is 2 for the first
+ * `unpooled` ids, which are read but not averaged, and 1 for the others. Free the result. */
+static float *run(OrtSession *session, const int32_t *ids, size_t count, size_t unpooled, size_t *dim)
 {
     static int64_t values[2][MAX_LENGTH];
     const int64_t shape[2] = {1, (int64_t)count};
@@ -75,7 +77,7 @@ static float *run(OrtSession *session, const int32_t *ids, size_t count, size_t 
     float *data, *vector;
     for (size_t i = 0; i < count; i++) {
         values[0][i] = ids[i];
-        values[1][i] = 1;
+        values[1][i] = i < unpooled ? 2 : 1;
     }
     check(ort->CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, &memory), "memory");
     for (int i = 0; i < 2; i++)
@@ -96,6 +98,22 @@ static float *run(OrtSession *session, const int32_t *ids, size_t count, size_t 
     for (int i = 0; i < 2; i++)
         ort->ReleaseValue(tensors[i]);
     return vector;
+}
+
+/* Ids for at most MAX_LENGTH tokens of prompt and text; returns their number. */
+static size_t encode(const embedding_tokenizer *tokenizer, const char *prompt, const char *text, int32_t *ids,
+                     int number)
+{
+    embedding_tokenizer_error error;
+    embedding_tokenizer_input input = {
+        .prompt = prompt, .prompt_bytes = strlen(prompt), .text = text, .text_bytes = strlen(text)};
+    size_t found;
+    int truncated;
+    if (embedding_tokenizer_encode(tokenizer, &input, ids, MAX_LENGTH, &found, &truncated, &error))
+        fail("text %d: %s", number, error.message);
+    if (truncated)
+        fprintf(stderr, "text %d is longer than the %d tokens that the model reads\n", number, MAX_LENGTH);
+    return found;
 }
 
 /* Print the first `kept` of the components, divided by the length of what is kept. */
@@ -127,22 +145,20 @@ int main(int count, char **arguments)
              ORT_API_VERSION);
     check(ort->CreateEnv(ORT_LOGGING_LEVEL_ERROR, "embed", &env), "ONNX Runtime");
     OrtSession *session = open_graph(env, graph);
+    static int32_t ids[MAX_LENGTH];
+    const char *prompt = arguments[4];
+    /* Of a prompt that is not averaged, all but its <eos>. */
+    size_t unpooled = INCLUDE_PROMPT || !*prompt ? 0 : encode(tokenizer, prompt, "", ids, 0) - 1;
     for (int i = 5; i < count; i++) {
-        static int32_t ids[MAX_LENGTH];
-        embedding_tokenizer_input input = {.prompt = arguments[4], .prompt_bytes = strlen(arguments[4]),
-                                           .text = arguments[i], .text_bytes = strlen(arguments[i])};
-        size_t found, size;
-        int truncated;
-        if (embedding_tokenizer_encode(tokenizer, &input, ids, MAX_LENGTH, &found, &truncated, &error))
-            fail("text %d: %s", i - 4, error.message);
-        if (truncated)
-            fprintf(stderr, "text %d is longer than the %d tokens that the model reads\n", i - 4, MAX_LENGTH);
-        float *vector = run(session, ids, found, &size);
+        size_t size, found = encode(tokenizer, prompt, arguments[i], ids, i - 4);
+        float *vector = run(session, ids, found, unpooled, &size);
         if (dim > size)
             fail("DIM is %lu, and the graph's vectors have %zu components", dim, size);
         show(vector, dim ? dim : size, dim != 0);
         free(vector);
     }
+    if (fflush(stdout) || ferror(stdout))
+        fail("standard output: %s", strerror(errno));
     ort->ReleaseSession(session);
     ort->ReleaseEnv(env);
     embedding_tokenizer_close(tokenizer);

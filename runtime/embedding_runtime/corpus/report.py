@@ -49,9 +49,10 @@ class CorpusReport:
                 f"{len(failed)} of {len(files)} files have no vectors; the others are finished, and the same "
                 f"call goes on with these:\n{shown}{more}"
             )
-        if all(f.status == "written" and f.texts == f.without_vector for f in files) and files[0].texts:
+        bad = [f for f in files if f.without_vector]
+        if bad and all(f.status == "written" and f.texts == f.without_vector for f in files):
             raise InputError(
-                f"None of the rows has a vector; the column 'error' of {files[0].name} says why. Remove the "
+                f"None of the rows has a vector; the column 'error' of {bad[0].name} says why. Remove the "
                 "files before you call again."
             )
         return cls(files)

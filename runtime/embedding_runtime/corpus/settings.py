@@ -105,7 +105,7 @@ class CorpusSettings:
         """
         options = self.options
         asked = {"precision": options.get("vector_precision", "float32"), "task": options.get("task")}
-        titles = options.get("title_field") is not None
+        titles = self.fields.title is not None
         used = options.get("ranges") if asked["precision"] in ("int8", "uint8") else None
         return make_plan(
             embedder,

@@ -5,21 +5,27 @@ The subcommand `serve` is in the package `serve`.
 
 import argparse
 import hashlib
+import io
 import json
 import sys
+from collections.abc import Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from embedding_runtime.console import run_command, show, warnings_as_lines
 from embedding_runtime.embed_text.arguments import parser
 from embedding_runtime.embed_text.files.existing import Existing
 from embedding_runtime.embed_text.files.parquet_writer import ParquetWriter, spool
+from embedding_runtime.embed_text.files.rows import Row
 from embedding_runtime.embed_text.files.text_source import open_source
 from embedding_runtime.embed_text.files.writers import JsonlWriter, NpyWriter, Writer, output_format
 from embedding_runtime.embed_text.index import join_file
 from embedding_runtime.embed_text.job import Job, Plan, Report
+from embedding_runtime.embed_text.output_lock import locked
 from embedding_runtime.embed_text.paths import Table, check_paths, choose_table, read_ranges
 from embedding_runtime.embed_text.plan import make_plan, planned_stamp
 from embedding_runtime.embed_text.resume import Digest, Mark, Notes
@@ -28,8 +34,8 @@ from embedding_runtime.encoding.options import Options
 from embedding_runtime.encoding.progress import Progress
 from embedding_runtime.encoding.stream import TOKEN_BUDGET, WINDOW_BATCHES, WINDOW_CHARACTERS
 from embedding_runtime.engines.registry import check_engine_version
-from embedding_runtime.errors import InputError
 from embedding_runtime.machine.cpu import cpu_fingerprint
+from embedding_runtime.machine.durable_file import replace_durably
 from embedding_runtime.machine.threads import resolve_threads
 from embedding_runtime.serve.command import cli as service
 from embedding_runtime.stamps.files import PARQUET_KEY, stored_as, write_stamp
@@ -61,28 +67,39 @@ def _run(arguments: argparse.Namespace) -> int:
     check_paths(arguments, source_path, output)
     source = open_source(source_path)
     table = choose_table(source, source_path, arguments)
-    with Embedder(
-        arguments.bundle,
-        format=arguments.format,
-        precision=arguments.precision,
-        threads=arguments.threads,
-        truncate_dim=arguments.dim,
-        overflow=arguments.overflow,
-        verify=arguments.verify,
-        allow_failed=arguments.allow_failed,
-    ) as embedder:
+    with (
+        locked(output),
+        Embedder(
+            arguments.bundle,
+            format=arguments.format,
+            precision=arguments.precision,
+            threads=arguments.threads,
+            truncate_dim=arguments.dim,
+            overflow=arguments.overflow,
+            verify=arguments.verify,
+            allow_failed=arguments.allow_failed,
+        ) as embedder,
+    ):
+        rows = _begun(table.rows(source))
         job = _job(arguments, embedder, output, table)
         complete = False
         try:
             with Progress(None, arguments.progress) as progress:
-                job.run(table.rows(source), lambda n: progress.advance(n, source.fraction))
+                job.run(rows, lambda n: progress.advance(n, source.fraction))
             complete = True
         finally:
             job.writer.close(complete or job.notes is None or not job.notes.path.exists())
+        if arguments.write_ranges is not None and job.report.ranges is not None:
+            _write_ranges(arguments.write_ranges, job.report.ranges)
         if job.notes:
             job.notes.clear()
         _finish(arguments, job)
     return 2 if job.report.texts and len(job.report.errors) == job.report.texts else 0
+
+
+def _begun(rows: Iterator[Row]) -> Iterator[Row]:
+    """The same rows, the first of them read: a header that does not fit must not cost an existing output."""
+    return chain(list(islice(rows, 1)), rows)
 
 
 def _job(arguments: argparse.Namespace, embedder: Embedder, output: Path | None, table: Table) -> Job:
@@ -94,8 +111,8 @@ def _job(arguments: argparse.Namespace, embedder: Embedder, output: Path | None,
     if arguments.into:
         stamp, held = join_file(output, stamp, arguments.id_field, arguments.resume)
     settings = {**_settings(arguments, embedder, plan, table), "into": None if held is None else vars(held)}
-    notes = Notes(output, settings)
-    mark = _mark(notes, output) if arguments.resume else None
+    notes = Notes(output, settings, spool(output) if output_format(output) == "parquet" else output)
+    mark = _mark(notes) if arguments.resume else None
     if mark is None:
         notes.clear()
     writer = _writer(arguments, output, stamp, mark.size if mark else 0, held)
@@ -107,17 +124,12 @@ def _job(arguments: argparse.Namespace, embedder: Embedder, output: Path | None,
     return Job(embedder, plan, writer, _say, notes, mark)
 
 
-def _mark(notes: Notes, output: Path) -> Mark | None:
+def _mark(notes: Notes) -> Mark | None:
     mark = notes.read()
-    written = spool(output) if output_format(output) == "parquet" else output
-    if mark is None or not written.exists():
+    if mark is None or not notes.written.exists():
         _say("there is no interrupted run to resume; starting from the beginning")
         return None
-    if (size := written.stat().st_size) < mark.size:
-        raise InputError(
-            f"{written} has {size} bytes; the interrupted run had written {mark.size}. Leave out "
-            "--resume to start again."
-        )
+    notes.check_output(mark)
     _say(f"resuming after {mark.rows} rows")
     return mark
 
@@ -194,11 +206,18 @@ def _writer(
     return JsonlWriter(output, arguments.id_field, kept_bytes, first)
 
 
+def _write_ranges(path: Path, ranges: NDArray[np.float32]) -> None:
+    """Write ranges (2, dim) as .npy; a failure leaves the previous file whole."""
+    data, real = io.BytesIO(), path.resolve()
+    np.save(data, ranges)
+    if real.exists() and not real.is_file():  # a device or a pipe
+        real.write_bytes(data.getvalue())
+    else:
+        replace_durably(real, data.getvalue(), real.with_name(f".{real.name}.new"))
+
+
 def _finish(arguments: argparse.Namespace, job: Job) -> None:
     report, embedder = job.report, job.embedder
-    if arguments.write_ranges is not None and report.ranges is not None:
-        with Path(arguments.write_ranges).open("wb") as file:
-            np.save(file, report.ranges)
     if report.errors:
         _say(f"{len(report.errors)} of {report.texts} rows have no vector")
     if not report.texts:

@@ -1,6 +1,8 @@
 """Checks the files that `embed-text` is given before anything is opened or computed."""
 
 import argparse
+import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,8 @@ from embedding_runtime.embed_text.files.rows import DEFAULT_TEXT_FIELD, Fields, 
 from embedding_runtime.embed_text.files.text_source import Source
 from embedding_runtime.embed_text.files.writers import output_format
 from embedding_runtime.errors import InputError
+
+_STDIN, _STDOUT = 0, 1
 
 
 @dataclass(frozen=True)
@@ -52,8 +56,7 @@ def check_paths(arguments: argparse.Namespace, source: Path | None, output: Path
         raise InputError(f"{source} is a folder; expected a file of texts.")
     for written in filter(None, (output, arguments.write_ranges and Path(arguments.write_ranges))):
         _check_written(written)
-    if output is not None and source is not None and output.exists() and output.samefile(source):
-        raise InputError(f"The output {output} is the input; choose another file.")
+    _check_apart(source, output, arguments.write_ranges)
     if kind == "npy" and arguments.id_field:
         raise InputError("A .npy file holds vectors only. Write .jsonl or .parquet to keep --id-field.")
     if kind == "npy" and arguments.on_error == "null" and arguments.vector_precision != "float32":
@@ -68,7 +71,8 @@ def choose_table(source: Source, path: Path | None, arguments: argparse.Namespac
     Raises:
         InputError: it cannot be found out, or an option does not apply to such an input.
     """
-    named = Fields(arguments.text_field or DEFAULT_TEXT_FIELD, arguments.title_field, arguments.id_field)
+    text_field = DEFAULT_TEXT_FIELD if arguments.text_field is None else arguments.text_field
+    named = Fields(text_field, arguments.title_field, arguments.id_field)
     kind = choose_format(source, path, arguments.input_format, named.names)
     if kind == "lines" and (arguments.text_field or arguments.title_field or arguments.id_field):
         raise InputError(
@@ -108,6 +112,27 @@ def read_ranges(path: Path | None, precision: str) -> Any:
         raise InputError(f"No such file: {path}. Make it with --write-ranges.") from e
     except (ValueError, EOFError) as e:
         raise InputError(f"{path} is not a .npy file of ranges. Make one with --write-ranges.") from e
+
+
+def _check_apart(source: Path | None, output: Path | None, ranges: Path | None) -> None:
+    """Refuse to write over what is read, or over what else is written, under whatever name."""
+    read, written = source or _STDIN, output or _STDOUT
+    if _is_one_file(written, read):
+        raise InputError(f"The output {output or 'on standard output'} is the input; choose another file.")
+    if ranges is not None and (_is_one_file(ranges, read) or _is_one_file(ranges, written)):
+        which = "input" if _is_one_file(ranges, read) else "output"
+        raise InputError(f"--write-ranges {ranges} is the {which}; choose another file.")
+
+
+def _is_one_file(one: Path | int, other: Path | int) -> bool:
+    """Whether two paths, or open descriptors, are one regular file, or will be."""
+    if isinstance(one, Path) and isinstance(other, Path) and one.resolve() == other.resolve():
+        return True
+    try:
+        found = [each.stat() if isinstance(each, Path) else os.fstat(each) for each in (one, other)]
+    except OSError:  # not there yet, or closed
+        return False
+    return stat.S_ISREG(found[0].st_mode) and os.path.samestat(*found)
 
 
 def _check_written(path: Path) -> None:

@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from embedding_runtime.embed_text.files.rows import Row
+from embedding_runtime.embed_text.files.writers import HEADER_BYTES
 from embedding_runtime.errors import InputError
 from embedding_runtime.machine.durable_file import replace_durably
 
-NOTES_VERSION = 1
+NOTES_VERSION = 2
+# Bytes of the output before a mark by which it is known again.
+_TAIL = 1 << 16
 # Notes are at least this far apart, and further where the disk is slow: at most a part in 20 of the time.
 INTERVAL_SECONDS = 1.0
 _SHARE = 20
@@ -25,12 +28,16 @@ _SHARE = 20
 
 @dataclass(frozen=True)
 class Mark:
-    """The end of a block: rows of the input done and their digest, bytes of output, the report until then."""
+    """The end of a block: rows of the input done and their digest, bytes of output, the report until then.
+
+    `tail` is a digest of the last of those bytes.
+    """
 
     rows: int
     digest: str
     size: int
     report: dict[str, Any]
+    tail: str = ""
 
 
 class Digest:
@@ -64,10 +71,14 @@ def noted_settings(output: Path) -> dict[str, Any]:
 
 
 class Notes:
-    """The notes of one output file; `settings` is everything that a row's bytes in it depend on."""
+    """The notes of one output file; `settings` is everything that a row's bytes in it depend on.
 
-    def __init__(self, output: Path, settings: dict[str, Any]) -> None:
+    `written` is the file that its rows are in until it is closed.
+    """
+
+    def __init__(self, output: Path, settings: dict[str, Any], written: Path | None = None) -> None:
         self.path = notes_path(output)
+        self.written = written or output
         self._settings = settings
         self._started = time.monotonic()
         self._next = self._started + INTERVAL_SECONDS
@@ -96,6 +107,31 @@ class Notes:
             )
         return mark
 
+    def check_output(self, mark: Mark) -> None:
+        """Refuse an output that another program has written since.
+
+        Raises:
+            InputError: it is shorter than at the mark, or has other bytes before it.
+        """
+        if (size := self.written.stat().st_size) < mark.size:
+            raise InputError(
+                f"{self.written} has {size} bytes; the interrupted run had written {mark.size}. Leave out "
+                "--resume to start again."
+            )
+        if self._tail(mark.size) != mark.tail:
+            raise InputError(
+                f"{self.written} is not the file that the interrupted run has left: its rows are others. Put "
+                "that file back, or leave out --resume to start again, which replaces this one."
+            )
+
+    def _tail(self, size: int) -> str:
+        start = max(HEADER_BYTES, size - _TAIL)  # the header of .npy changes with each block
+        if size <= start:
+            return ""
+        with self.written.open("rb") as file:
+            file.seek(start)
+            return hashlib.blake2b(file.read(size - start), digest_size=16).hexdigest()
+
     def clear(self) -> None:
         """Delete the notes."""
         with suppress(FileNotFoundError):
@@ -107,12 +143,13 @@ class Notes:
         return self._started >= self._next
 
     def write(self, mark: Mark) -> None:
-        """Record a mark; a power cut leaves these notes or the previous ones.
+        """Record a mark, its tail filled in; a power cut leaves these notes or the previous ones.
 
         Raises:
             OSError: they cannot be written; the previous ones stay.
         """
-        data = {"version": NOTES_VERSION, "settings": self._settings, "mark": vars(mark)}
+        noted = {**vars(mark), "tail": self._tail(mark.size)}
+        data = {"version": NOTES_VERSION, "settings": self._settings, "mark": noted}
         replace_durably(self.path, json.dumps(data), self.path.with_name(f"{self.path.name}.new"))
         now = time.monotonic()
         self._next = now + max(INTERVAL_SECONDS, _SHARE * (now - self._started))

@@ -87,13 +87,11 @@ def _object(text: str, where: str) -> dict[str, Any]:
 
 
 def _parquet_stamp(file: Path) -> str:
-    from embedding_runtime.embed_text.files.parquet_writer import import_pyarrow
+    from embedding_runtime.embed_text.files.parquet_writer import damage_told, import_pyarrow
 
     arrow, parquet = import_pyarrow("Reading Parquet needs")
-    try:
-        metadata = parquet.read_schema(str(file)).metadata or {}
-    except arrow.ArrowInvalid as e:
-        raise InputError(f"{file} is not a readable Parquet file ({e}).") from e
+    with damage_told(file, arrow), file.open("rb") as data:
+        metadata = parquet.read_schema(data).metadata or {}
     if PARQUET_KEY.encode() not in metadata:
         raise InputError(
             f"{file} has no stamp ({PARQUET_KEY!r} in its metadata), so nothing says which model its vectors "

@@ -364,3 +364,8 @@ def test_the_pages_program_gives_the_ids(demo: Both, tmp_path: Path) -> None:
     done = subprocess.run([program, demo.path, prompt, "word " * 3000], capture_output=True, text=True)
     assert done.stdout.endswith(" 1 (the text is longer than the model reads)\n")
     assert subprocess.run([program, tmp_path / "none", prompt, text], capture_output=True).returncode == 1
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [program, demo.path, prompt, text], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert (done.returncode, done.stderr) == (1, "standard output: No space left on device\n")

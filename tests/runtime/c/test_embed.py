@@ -12,27 +12,37 @@ import numpy as np
 import onnxruntime
 import pytest
 from c_programs import READER, ROOT, SANITIZED, compiled, has_sanitizers
+from conftest import assumed
+from edits import change
 from numpy.typing import NDArray
 
+from embedding_export.checkpoint.checkpoint import load_checkpoint
+from embedding_export.options import ExportOptions
+from embedding_export.pipeline import export_bundle
 from embedding_runtime import Embedder
 from embedding_runtime.bundle import Precision
 from embedding_runtime.machine.cpu import cpu_kind
 
 HEADERS = ROOT / "build" / "onnxruntime" / "headers"
 (LIBRARY,) = (Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*")
+SOURCE = READER.with_name("embed.c")
 TEXTS = ["Which planet is known as the Red Planet?", "a", "", "Привет, 世界! 🙂 " * 20, "<eos> is text"]
+
+
+def built(folder: Path, source: Path) -> Path:
+    """The program of a source, beside the library."""
+    if not (HEADERS / "onnxruntime_c_api.h").is_file():
+        pytest.skip("no headers of ONNX Runtime (`make build/onnxruntime/.ready` has npm fetch them)")
+    for name in ("libonnxruntime.so.1", "libonnxruntime.so"):
+        (folder / name).symlink_to(LIBRARY)
+    flags = [*(SANITIZED if has_sanitizers(folder) else ()), "-isystem", str(HEADERS), f"-Wl,-rpath,{folder}"]
+    sources = (source, READER, folder / "libonnxruntime.so")
+    return compiled(folder / "embed", *sources, flags=flags, libraries=["-lm"])
 
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if not (HEADERS / "onnxruntime_c_api.h").is_file():
-        pytest.skip("no headers of ONNX Runtime (`make build/onnxruntime/.ready` has npm fetch them)")
-    folder = tmp_path_factory.mktemp("embed")
-    for name in ("libonnxruntime.so.1", "libonnxruntime.so"):
-        (folder / name).symlink_to(LIBRARY)
-    flags = [*(SANITIZED if has_sanitizers(folder) else ()), "-isystem", str(HEADERS), f"-Wl,-rpath,{folder}"]
-    sources = (READER.with_name("embed.c"), READER, folder / "libonnxruntime.so")
-    return compiled(folder / "embed", *sources, flags=flags, libraries=["-lm"])
+    return built(tmp_path_factory.mktemp("embed"), SOURCE)
 
 
 def run(program: Path, *arguments: object) -> "subprocess.CompletedProcess[str]":
@@ -97,3 +107,27 @@ def test_a_text_that_is_too_long_is_cut_and_told(program: Path, served_bundle: P
     assert done.returncode == 0, done.stderr
     assert done.stderr == "text 1 is longer than the 2048 tokens that the model reads\n"
     assert len(done.stdout.splitlines()) == 2
+
+
+def test_a_prompt_that_is_not_averaged(editable: Path, tmp_path: Path) -> None:
+    """The manifest's include_prompt is one of the constants."""
+    change(editable / "1_Pooling" / "config.json", {"include_prompt": False})
+    export_bundle(load_checkpoint(editable), tmp_path / "bundle", ExportOptions(("fp32",)), assumed)
+    source = tmp_path / "embed.c"
+    changed = SOURCE.read_text(encoding="utf-8").replace("INCLUDE_PROMPT = 1", "INCLUDE_PROMPT = 0")
+    source.write_text(changed, encoding="utf-8")
+    program = built(tmp_path, source)
+    with Embedder.load(tmp_path / "bundle", threads=1, device_cache=False) as embedder:
+        for prompt in ("", embedder.prompts["query"]):
+            found = vectors(program, tmp_path / "bundle", embedder.graph.file, 0, prompt, *TEXTS)
+            wanted = embedder.encode(TEXTS, prompt=prompt, batch_size=1)
+            np.testing.assert_array_equal(found, wanted)
+
+
+def test_vectors_that_nobody_gets_are_a_failure(program: Path, served_bundle: Path) -> None:
+    arguments = [str(program), str(served_bundle), "onnx/model_int8.onnx", "0", "", "a"]
+    environment = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0"}
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(arguments, stdout=full, stderr=subprocess.PIPE, env=environment, check=False)
+    assert done.returncode == 1
+    assert done.stderr == b"standard output: No space left on device\n"

@@ -245,7 +245,11 @@ def test_what_does_not_go_on(stopped: list[str], tmp_path: Path, capfd: Captured
     source.write_text(whole)
     refused("line 1001 is not valid JSON")
     assert main([*stopped, "--resume", "--on-error", "skip"]) == 2
-    out.write_bytes(out.read_bytes()[:1000])
+    left = out.read_bytes()
+    np.save(out, np.ones((2000, 64), dtype=np.float32))
+    refused("is not the file that the interrupted run has left")
+    assert len(np.load(out)) == 2000
+    out.write_bytes(left[:1000])
     refused("has 1000 bytes; the interrupted run had written")
     Notes(out, {}).path.write_text("{")
     refused("cannot be read")

@@ -160,6 +160,7 @@ def test_facts_that_differ(edited: Callable[[Edit], Path], few: Answers, change:
     report = parity.check(edited(change), few)
     reason = report.graphs["onnx/fp32"].reason
     assert not report.passed and reason and expected in reason
+    assert reason in "\n".join(table.lines(report))
 
 
 def test_a_dropped_prompt_shows_in_the_ids_too(edited: Callable[[Edit], Path], few: Answers) -> None:

@@ -16,6 +16,8 @@ def lines(report: Report) -> list[str]:
 def _graph(key: str, graph: GraphReport) -> list[str]:
     verdict = "PASSED" if graph.status == "passed" else "FAILED"
     lines = [f"{key}: {verdict}, {graph.texts} texts, {graph.checks} checks in {graph.seconds:.0f} s"]
+    if graph.reason:
+        lines.append(f"  {graph.reason}")
     lines.append(
         f"  {'':24} {'checks':>6} {'failed':>6} {'cosine min':>12} {'mean':>12} {'max abs error':>14}"
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from embedding_runtime.embed_text.files.parquet_writer import import_pyarrow, make_schema
+from embedding_runtime.embed_text.files.parquet_writer import damage_told, import_pyarrow, make_schema
 from embedding_runtime.embed_text.files.writers import HEADER_BYTES, output_format
 from embedding_runtime.errors import InputError
 
@@ -88,21 +88,19 @@ def _last_line(path: Path, size: int) -> bytes:
 
 def _parquet(path: Path, width: int, dtype: str, id_field: str | None) -> Existing:
     arrow, parquet = import_pyarrow("Adding to a Parquet file needs")
-    try:
-        with parquet.ParquetFile(str(path)) as file:
-            schema = file.schema_arrow
-            expected = make_schema(arrow, width, dtype, id_field)
-            if not schema.equals(expected, check_metadata=False):
-                raise InputError(
-                    f"{path} has the columns {_shown(schema)}; expected {_shown(expected)} to add vectors "
-                    "to. Give the options that the file was made with, or another file."
-                )
-            groups = file.metadata.num_row_groups
-            if id_field or not groups:
-                return Existing(0, 0)
-            return Existing(0, file.read_row_group(groups - 1, columns=["index"])["index"][-1].as_py() + 1)
-    except arrow.ArrowInvalid as e:
-        raise InputError(f"{path} is not a readable Parquet file ({e}).") from e
+    with damage_told(path, arrow), path.open("rb") as data, parquet.ParquetFile(data) as file:
+        schema = file.schema_arrow
+        expected = make_schema(arrow, width, dtype, id_field)
+        if not schema.equals(expected, check_metadata=False):
+            raise InputError(
+                f"{path} has the columns {_shown(schema)}; expected {_shown(expected)} to add vectors "
+                "to. Give the options that the file was made with, or another file."
+            )
+        groups = range(file.metadata.num_row_groups)
+        last = max((g for g in groups if file.metadata.row_group(g).num_rows), default=None)
+        if id_field or last is None:
+            return Existing(0, 0)
+        return Existing(0, file.read_row_group(last, columns=["index"])["index"][-1].as_py() + 1)
 
 
 def _shown(schema: Any) -> str:

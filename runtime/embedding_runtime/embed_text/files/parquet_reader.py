@@ -22,16 +22,32 @@ def read_parquet(source: Source, layouts: Sequence[Sequence[str]]) -> Iterator[R
     done = 0
     try:
         with source.seekable() as data:
-            file: Any = parquet.ParquetFile(data)
+            # Spark writes a checksum of each page; where there is none, nothing is compared.
+            file: Any = parquet.ParquetFile(data, page_checksum_verification=True)
             names = file.schema_arrow.names
             check_names(names, layouts)
             columns = next(list(layout) for layout in layouts if set(layout) <= set(names))
             for batch in file.iter_batches(_BATCH_ROWS, columns=list(dict.fromkeys(columns))):
-                for values in batch.to_pylist():
+                for record in _records(batch, done):
                     done += 1
                     source.share_read = done / file.metadata.num_rows
-                    yield Record(done, values)
+                    yield record
     except (arrow.ArrowException, OSError) as e:
         if isinstance(e, OSError) and e.errno is not None:
             raise
         raise InputError(f"{source.name} is a damaged Parquet file ({e}). Copy it again.") from e
+
+
+def _records(batch: Any, before: int) -> Iterator[Record]:
+    """Rows of a batch, `before` others; one by one where a row holds what is no Python value."""
+    try:
+        rows = batch.to_pylist()
+    except (ValueError, OverflowError):
+        rows = None
+    for n in range(batch.num_rows):
+        try:
+            yield Record(before + n + 1, rows[n] if rows else batch.slice(n, 1).to_pylist()[0])
+        except UnicodeDecodeError:
+            yield Record(before + n + 1, error="is not valid UTF-8")
+        except (ValueError, OverflowError) as e:
+            yield Record(before + n + 1, error=f"holds a value that cannot be read ({e})")

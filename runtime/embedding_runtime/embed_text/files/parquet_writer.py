@@ -1,14 +1,17 @@
 """Writes vectors to a Parquet file with pyarrow. Only this file imports pyarrow."""
 
-import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from embedding_runtime.embed_text.files.writers import RowFile, Written
-from embedding_runtime.errors import EngineError
+from embedding_runtime.embed_text.files.writers import RowFile, Written, spelled_as_json
+from embedding_runtime.errors import EngineError, InputError
+from embedding_runtime.machine.durable_file import move_durably
 
 
 class ParquetWriter:
@@ -77,7 +80,7 @@ class ParquetWriter:
         temporary = self._path.with_name(f".{self._path.name}.part")
         try:
             self._convert(temporary)
-            temporary.replace(self._path)
+            move_durably(temporary, self._path)
         finally:
             temporary.unlink(missing_ok=True)
         if complete:
@@ -85,7 +88,11 @@ class ParquetWriter:
 
     def _take_over(self) -> None:
         """Copy the rows that the file has into the spool."""
-        with self._parquet.ParquetFile(str(self._path)) as file:
+        with (
+            damage_told(self._path, self._arrow),
+            self._path.open("rb") as data,
+            self._parquet.ParquetFile(data) as file,
+        ):
             for group in range(file.metadata.num_row_groups):
                 for batch in file.read_row_group(group).to_batches():
                     same = self._arrow.record_batch(batch.columns, schema=self._schema)
@@ -93,9 +100,10 @@ class ParquetWriter:
 
     def _convert(self, out: Path) -> None:
         with (
-            self._arrow.memory_map(str(spool(self._path))) as mapped,
+            self._arrow.memory_map(os.fsencode(spool(self._path))) as mapped,
             self._arrow.ipc.open_stream(mapped) as batches,
-            self._parquet.ParquetWriter(str(out), self._schema) as writer,
+            out.open("wb") as data,
+            self._parquet.ParquetWriter(data, self._schema) as writer,
         ):
             for batch in batches:
                 writer.write_batch(batch)
@@ -114,7 +122,21 @@ def spool(path: Path) -> Path:
 
 
 def _spelled(value: Any) -> str | None:
-    return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if value is None:
+        return None
+    text = value if isinstance(value, str) else spelled_as_json(value)
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")  # lone surrogates, as in JSONL
+
+
+@contextmanager
+def damage_told(path: Path, arrow: Any) -> Iterator[None]:
+    """Turns what the module pyarrow raises for a damaged file into an InputError."""
+    try:
+        yield
+    except (arrow.ArrowException, OSError) as e:
+        if isinstance(e, OSError) and e.errno is not None:
+            raise
+        raise InputError(f"{path} is not a readable Parquet file ({e}). Copy or make it again.") from e
 
 
 def import_pyarrow(what: str) -> tuple[Any, Any]:

@@ -4,6 +4,7 @@ A row that cannot be read becomes a row with an error, so that the caller decide
 """
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -15,6 +16,8 @@ from embedding_runtime.embed_text.files.text_source import Source
 from embedding_runtime.errors import InputError
 
 DEFAULT_TEXT_FIELD = "text"
+# What each row of the output has beside its id.
+OWN_FIELDS = ("embedding", "error")
 
 
 class Row(NamedTuple):
@@ -34,6 +37,19 @@ class Fields:
     text: str = DEFAULT_TEXT_FIELD
     title: str | None = None
     id: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse names that would be lost.
+
+        Raises:
+            InputError: an empty name, or an id of a name that the output has for something else.
+        """
+        if "" in self.names:
+            raise InputError("A field has an empty name. Give the field's name, or leave the option out.")
+        if self.id in OWN_FIELDS:
+            raise InputError(
+                f"The field {self.id!r} cannot be the id: the output has another one of that name. Rename it."
+            )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -157,7 +173,9 @@ def _row(line: int, record: dict[str, Any], fields: Fields) -> Row:
 
 
 def _plain(value: Any) -> Any:
-    """An id in a form that JSON can hold: Parquet also has dates and decimals."""
+    """An id in a form that JSON can hold: Parquet also has dates, decimals, and NaN for what is missing."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
     return value if isinstance(value, str | int | float | list | dict | None) else str(value)
 
 

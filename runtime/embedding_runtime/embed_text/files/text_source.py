@@ -54,6 +54,7 @@ class _Begun(io.RawIOBase):
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream, self._head, self.count = stream, b"", 0
+        self._rewinds = stream.seekable() and stream.tell() == 0
 
     def readable(self) -> bool:
         """Part of io's interface."""
@@ -76,6 +77,12 @@ class _Begun(io.RawIOBase):
                 break
             self._head += more
         return self._head
+
+    def rewound(self) -> BinaryIO | None:
+        """The stream at its beginning; None if it is none that can be read again."""
+        if self._rewinds:
+            self._stream.seek(0)
+        return self._stream if self._rewinds else None
 
     def _more(self, count: int) -> bytes:
         data: bytes = cast(Any, self._stream).read1(count)
@@ -128,10 +135,12 @@ class Source:
             yield from text
 
     def seekable(self) -> BinaryIO:
-        """The whole input, in a temporary file."""
+        """The whole input: the file itself, or of a pipe and what is packed a temporary copy."""
         import shutil
         import tempfile
 
+        if self._unpacked is self._bytes and (whole := self._bytes.rewound()):
+            return whole
         file = tempfile.TemporaryFile()  # noqa: SIM115 (its reader closes it)
         with self._named():
             shutil.copyfileobj(io.BufferedReader(self._unpacked), file)

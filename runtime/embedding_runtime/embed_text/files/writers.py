@@ -31,6 +31,11 @@ class Written:
     error: str | None = None
 
 
+def spelled_as_json(value: Any) -> str:
+    """JSON on one line; what it has no form for, such as a date in a list, is spelled out."""
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
 class Writer(Protocol):
     """Takes rows; after `close` the file holds every row that was written whole."""
 
@@ -147,7 +152,7 @@ class JsonlWriter:
 
     def _line(self, row: Written) -> bytes:
         key = {self._id_field: row.id} if self._id_field else {"index": self._first + row.index}
-        fields = json.dumps(key, ensure_ascii=False)[:-1]
+        fields = spelled_as_json(key)[:-1]
         vector = "null" if row.vector is None else as_json(row.vector)
         error = "" if row.error is None else f', "error": {json.dumps(row.error, ensure_ascii=False)}'
         return f'{fields}, "embedding": {vector}{error}}}\n'.encode("utf-8", "backslashreplace")
