@@ -5,19 +5,20 @@ Only the exporter writes a manifest (`Manifest.to_json`).
 
 import base64
 import dataclasses
-import functools
 import json
-import types
-import typing
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embedding_runtime.errors import BundleError
 from embedding_runtime.manifest.composition import Composition
+from embedding_runtime.manifest.decoding import decode, parsed
+from embedding_runtime.manifest.text import read_text
 
 # What a bundle of EmbeddingGemma has, and what one has whose global layers have a shape of their own, as
 # EmbeddingGemma 2's have: versions that do not know such a model refuse it by this number.
@@ -130,7 +131,7 @@ class GoldenVector:
     vector_base64: str
 
     @classmethod
-    def of(cls, ids: typing.Iterable[int], vector: NDArray[np.float32]) -> "GoldenVector":
+    def of(cls, ids: Iterable[int], vector: NDArray[np.float32]) -> "GoldenVector":
         """Pack a float32 vector of shape (dim,)."""
         return cls(tuple(ids), base64.b64encode(vector.astype("<f4").tobytes()).decode("ascii"))
 
@@ -251,15 +252,11 @@ class Manifest:
         """Read a manifest, refusing what this version does not know.
 
         Raises:
-            BundleError: not JSON, another schema version, a field missing, unknown, or of a wrong type, a
-                path that leaves the bundle, or a graph that names a file without a record.
+            BundleError: not JSON, another schema version, a field missing, unknown, of a wrong type or
+                outside its range, a path that leaves the bundle, or a graph that names a file without a
+                record.
         """
-        try:
-            data = json.loads(text)
-        except ValueError as e:
-            raise BundleError(
-                f"{where} is not valid JSON ({e}). The bundle is damaged: export it again."
-            ) from e
+        data = parsed(text, where)
         version = data.get("schema_version") if isinstance(data, dict) else None
         if type(version) is not int or not SCHEMA_VERSION <= version <= SHAPES_SCHEMA_VERSION:
             newer = type(version) is int and version > SHAPES_SCHEMA_VERSION
@@ -268,13 +265,14 @@ class Manifest:
                 f"{SHAPES_SCHEMA_VERSION}. "
                 + ("Upgrade embedding-edge." if newer else "Export the bundle again.")
             )
-        manifest: Manifest = _decode(cls, data, where)
+        manifest: Manifest = decode(cls, data, where)
         if manifest.architecture.schema_version != version:
             raise BundleError(
                 f"{where} has schema_version {version}, but its architecture needs "
                 f"{manifest.architecture.schema_version}. The bundle is damaged: export it again."
             )
         _check_paths(manifest, where)
+        _check_ranges(manifest, where)
         return manifest
 
 
@@ -321,14 +319,14 @@ def load_manifest(bundle: Path) -> Manifest:
     """
     path = bundle / MANIFEST
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except (FileNotFoundError, NotADirectoryError) as e:
         what = "has no manifest.json" if bundle.is_dir() else "is not a folder"
         raise BundleError(
             f"{bundle} {what}. Expected a bundle written by export-embedding; "
             "check the path, or create one with: export-embedding CHECKPOINT BUNDLE"
         ) from e
-    except (OSError, UnicodeDecodeError) as e:
+    except (OSError, ValueError) as e:  # not UTF-8, or a path that no system has
         raise BundleError(
             f"{path} cannot be read ({e}). Check its permissions, or export the bundle again."
         ) from e
@@ -338,7 +336,8 @@ def load_manifest(bundle: Path) -> Manifest:
 def _check_paths(manifest: Manifest, where: str) -> None:
     for name in manifest.files:
         parts = PurePosixPath(name).parts
-        if not parts or name.startswith("/") or "\\" in name or ":" in name or ".." in parts:
+        odd = not name.isprintable() or any(mark in name for mark in "\\:")
+        if not parts or name.startswith("/") or odd or ".." in parts:
             raise BundleError(
                 f"{where} names the file {name!r}, which lies outside the bundle. Do not use this bundle: "
                 "it was not written by export-embedding."
@@ -351,50 +350,51 @@ def _check_paths(manifest: Manifest, where: str) -> None:
             )
 
 
-def _decode(tp: Any, value: Any, where: str) -> Any:
-    """Decode JSON into the annotated type `tp`; `where` is the path for error messages."""
-    origin, args = typing.get_origin(tp), typing.get_args(tp)
-    if dataclasses.is_dataclass(tp):
-        return _decode_dataclass(tp, value, where)
-    if origin is types.UnionType:
-        return None if value is None else _decode(args[0], value, where)
-    if origin is tuple and args[0] is int and isinstance(value, list) and set(map(type, value)) <= {int}:
-        return tuple(value)  # most of a manifest: token ids
-    if origin is tuple and isinstance(value, list):
-        return tuple(_decode(args[0], v, f"{where}[{i}]") for i, v in enumerate(value))
-    if origin is dict and isinstance(value, dict):
-        return {k: _decode(args[1], v, f"{where}[{k!r}]") for k, v in value.items()}
-    if origin is Literal and value in args and type(value) is str:
-        return value
-    if tp is float and type(value) in (int, float):
-        return float(value)
-    if type(value) is tp:
-        return value
-    expected = f"one of {args}" if origin is Literal else getattr(tp, "__name__", str(tp))
-    raise BundleError(
-        f"{where} is {str(value)[:80]!r}; expected {expected}. The bundle is damaged: export it again."
-    )
+def _check_ranges(manifest: Manifest, where: str) -> None:
+    graphs = bundle_graphs(Path(), manifest)
+    for name, found, fits, expected in [*_ranges(manifest), *(r for g in graphs for r in _graph_ranges(g))]:
+        if not fits:
+            fault = f"{where}: {name} is {str(found)[:80]}; expected {expected}"
+            raise BundleError(f"{fault}. The bundle is damaged: export it again.")
 
 
-def _decode_dataclass(tp: Any, value: Any, where: str) -> Any:
-    if not isinstance(value, dict):
-        raise BundleError(
-            f"{where} is {str(value)[:80]!r}; expected an object. The bundle is damaged: export it again."
-        )
-    hints, required = _fields(tp)
-    if unknown := sorted(set(value) - set(hints)):
-        raise BundleError(
-            f"{where} has unknown fields {unknown}. Upgrade embedding-edge, or export the bundle again."
-        )
-    if missing := sorted(required - set(value)):
-        raise BundleError(f"{where} lacks the fields {missing}. The bundle is damaged: export it again.")
-    return tp(**{k: _decode(hints[k], v, f"{where}: {k}") for k, v in value.items()})
+def _ranges(manifest: Manifest) -> Iterator[tuple[str, object, bool, str]]:
+    """(name, found, whether it is possible, expected): with other figures every text fails, later."""
+    size, length, cut = manifest.embedding_dim, manifest.max_seq_length, manifest.truncate_dim
+    keys, known = [g.key for g in manifest.graphs], sorted({"query", "document", *manifest.prompts})
+    prompt, ids, most = manifest.default_prompt_name, manifest.tokenizer, manifest.architecture.vocab_size
+    control = (ids.bos_id, ids.eos_id, ids.pad_id)
+    ends = {(*golden.ids[:1], *golden.ids[-1:]) for golden in ids.golden}
+    yield "max_seq_length", length, 3 <= length < 1 << 31, "3 tokens or more"
+    yield "dims", manifest.dims, all(1 <= d <= size for d in manifest.dims), f"numbers from 1 to {size}"
+    yield "truncate_dim", cut, cut is None or 1 <= cut <= size, f"1 to {size}, or null"
+    yield "default_prompt_name", prompt, prompt is None or prompt in known, f"one of {known}, or null"
+    yield "vocab_size", ids.vocab_size, 0 < ids.vocab_size <= most, f"1 to the table's {most}"
+    yield "bos_id, eos_id, pad_id", control, all(0 <= i < most for i in control), f"ids below {most}"
+    yield "ends of golden ids", ends, ends == {control[:2]}, f"<bos> and <eos>, {control[:2]}"
+    yield "graphs", keys, len(set(keys)) == len(keys), "no graph twice"
 
 
-@functools.cache
-def _fields(tp: Any) -> tuple[dict[str, Any], frozenset[str]]:
-    """Types by name, and the names without a default; cached: manifests have many records of a kind."""
-    required = (
-        f.name for f in dataclasses.fields(tp) if f.default is f.default_factory is dataclasses.MISSING
-    )
-    return typing.get_type_hints(tp), frozenset(required)
+def _graph_ranges(one: BundleGraph) -> Iterator[tuple[str, object, bool, str]]:
+    """What a graph is compared by when it is opened: with less than this a wrong one would pass."""
+    key, graph, size, rows = one.key, one.graph, one.manifest.embedding_dim, one.manifest.tokenizer.vocab_size
+    yield f"{key}: buckets", graph.buckets, all(b >= 2 for b in graph.buckets), "2 tokens or more each"
+    yield f"{key}: golden", "empty", bool(graph.golden) or one.max_length < 3, "ids and their vectors"
+    most = 0.0
+    for golden in graph.golden:
+        inside = min(golden.ids, default=-1) >= 0 and max(golden.ids) < rows
+        yield f"{key}: ids of golden", golden.ids, inside, f"some, each below {rows}"
+        most = max(most, largest := _largest(golden, size))
+        yield f"{key}: vector_base64", "damaged", math.isfinite(largest), f"{size} finite numbers of float32"
+    # A tolerance of the vectors' own size lets any vector pass.
+    narrow = bool(allowed := graph.golden_tolerance) and all(0 <= each < most for each in allowed.values())
+    yield f"{key}: golden_tolerance", allowed, narrow or not graph.golden, f"numbers from 0 to {most:.2g}"
+
+
+def _largest(golden: GoldenVector, size: int) -> float:
+    """The largest magnitude of a golden vector's components; NaN if it is not one of `size` components."""
+    try:
+        vector = golden.vector
+    except ValueError:  # not base64, or not of whole numbers of float32
+        return math.nan
+    return float(np.abs(vector).max()) if vector.shape == (size,) and size > 0 else math.nan

@@ -5,7 +5,9 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 from embedding_runtime.errors import EmbeddingError
@@ -38,6 +40,14 @@ def show(text: str) -> None:
         sys.stdout.flush()
 
 
+@contextmanager
+def warnings_as_lines(name: str) -> Iterator[None]:
+    """Warnings as plain lines of a command, without the source code they come from."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: _say(f"{name}: warning: {message}")
+        yield
+
+
 def run_command(
     name: str,
     run: Callable[[], int],
@@ -66,9 +76,13 @@ def run_command(
         status, line = FAILED, f"error: {e.strerror or e}{where}{f'; {left}' if left else ''}"
     finally:
         signal.signal(signal.SIGTERM, before)
-    sys.stderr.write(f"{name}: {line}\n")
-    sys.stderr.flush()
+    _say(f"{name}: {line}")
     return status
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

@@ -1,5 +1,6 @@
 """Examines a bundle on this machine: which graph is loaded, whether it is right, and how fast it is."""
 
+import os
 import time
 import warnings
 from collections.abc import Sequence
@@ -126,7 +127,7 @@ def _opened(state: BundleState, default: BundleGraph, threads: int) -> BundleSta
         golden_difference=difference,
         golden_tolerance=golden_tolerance(graph),
         load_seconds=seconds,
-        prepared=(entries_folder() / cache_key(graph, layout).name).exists(),
+        prepared=os.path.exists(entries_folder() / cache_key(default, layout).name),  # noqa: PTH110
         anonymous=held.anonymous if held else None,
         proportional=held.proportional if held else None,
     )

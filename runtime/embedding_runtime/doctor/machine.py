@@ -4,6 +4,7 @@ import os
 import platform
 import shutil
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,9 +122,12 @@ def _engine(kind: Format) -> EngineState:
 
 
 def _cache(folder: Path) -> CacheState:
-    there = next(p for p in (folder, *folder.parents) if p.exists())
-    sizes = [p.stat().st_size for p in folder.rglob("*") if p.is_file()]
-    entries = sum(p.is_dir() and not p.name.startswith(".") for p in folder.iterdir()) if sizes else 0
+    # os.path says that what may not be looked at is not there.
+    there = next(p for p in (folder, *folder.parents) if os.path.exists(p))  # noqa: PTH110
+    entries, sizes = 0, [0]
+    with suppress(OSError):  # unreadable, or another process is replacing an entry
+        entries = sum(p.is_dir() and not p.name.startswith(".") for p in folder.iterdir())
+        sizes = [p.stat().st_size for p in folder.rglob("*") if p.is_file()]
     writable = os.access(there, os.W_OK | os.X_OK)
     return CacheState(str(folder), entries, sum(sizes), shutil.disk_usage(there).free, writable)
 

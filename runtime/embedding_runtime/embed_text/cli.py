@@ -8,9 +8,7 @@ import hashlib
 import io
 import json
 import sys
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embedding_runtime.console import run_command, show
+from embedding_runtime.console import run_command, show, warnings_as_lines
 from embedding_runtime.embed_text.arguments import parser
 from embedding_runtime.embed_text.files.existing import Existing
 from embedding_runtime.embed_text.files.parquet_writer import ParquetWriter, spool
@@ -54,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     def rows_note() -> str:
         return f"the rows written so far are complete{_resumable(arguments)}"
 
-    with _warnings_shown():
+    with warnings_as_lines("embed-text"):
         return run_command(
             "embed-text",
             lambda: _run(arguments),
@@ -250,14 +248,6 @@ def _finish(arguments: argparse.Namespace, job: Job) -> None:
         )
         + "\n"
     )
-
-
-@contextmanager
-def _warnings_shown() -> Iterator[None]:
-    """Warnings as plain lines, without the source code they come from."""
-    with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_, **__: _say(f"warning: {message}")
-        yield
 
 
 def _say(line: str) -> None:

@@ -156,6 +156,11 @@ class Stream:
             for place, row in enumerate(rows):
                 mask[place, : unpooled[row]] *= 2
             results = self.session.run(ids, mask, outputs)
+            if results[0].shape != (len(rows), self.embedding_dim):
+                raise EngineError(
+                    f"The graph gave vectors of shape {results[0].shape}; the manifest says "
+                    f"{(len(rows), self.embedding_dim)}. Export the bundle again."
+                )
             vectors[rows] = results[0]
             for place, row in enumerate(rows if settings.hidden else ()):
                 hidden[row] = results[1][place, : lengths[row]].copy()

@@ -20,12 +20,14 @@ PREPACKED_PRECISIONS = ("int8", "int8_q4", "int4")
 class Backend:
     """One graph and its engine.
 
-    `layout` names the code that prepares files; `pays` says whether they are worth the disk. `build` fills an
+    `layout` names the code that prepares files; `pays` says whether they are worth the disk. `data` names the
+    files that the graph itself says its weights lie in, beside it. `build` fills an
     empty folder with them, and `open_prepared` opens it.
     """
 
     layout: str
     pays: bool
+    data: Callable[[], set[str]]
     open: Callable[[], Session]
     build: Callable[[Path], None]
     open_prepared: Callable[[Path], Session]
@@ -39,12 +41,14 @@ def backend(graph: Graph, file: Path, threads: int, pad_id: int) -> Backend:
 def _onnx(graph: Graph, file: Path, threads: int, _: int) -> Backend:
     """The ONNX backend. Files prepared with 7 bits are not those of 8."""
     from embedding_runtime.engines import onnx_prepacked
+    from embedding_runtime.engines.onnx_files.links import data_names
     from embedding_runtime.engines.onnx_session import OnnxSession
 
     seven = takes_seven_bits(graph)
     return Backend(
         f"{onnx_prepacked.LAYOUT}{'-7bit' if seven else ''}",
         graph.precision in PREPACKED_PRECISIONS,
+        lambda: data_names(file),
         lambda: OnnxSession(file, threads, seven_bits=seven),
         lambda folder: onnx_prepacked.build(file, folder, seven),
         lambda folder: onnx_prepacked.open_prepacked(folder, file, threads, seven),
@@ -59,6 +63,7 @@ def _litert(_: Graph, file: Path, threads: int, pad_id: int) -> Backend:
     return Backend(
         litert_packed.LAYOUT,
         True,
+        set,
         lambda: LitertSession(file, threads, pad_id),
         lambda folder: litert_packed.build(file, folder, pad_id),
         lambda folder: litert_packed.open_packed(folder, file, threads, pad_id),

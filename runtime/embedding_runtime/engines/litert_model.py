@@ -17,6 +17,7 @@ from embedding_runtime.engines.litert_log import quiet, quiet_exit
 from embedding_runtime.engines.litert_mapping import View, Views, supported
 from embedding_runtime.engines.registry import engine_module, first_line
 from embedding_runtime.errors import EngineError
+from embedding_runtime.machine.device_cache import require_file_size
 from embedding_runtime.vectors import Floats
 
 # Packed weights without a file. With no name at all every signature would pack weights of its own.
@@ -145,8 +146,10 @@ def open_model(path: Path, threads: int, weights: Path | None) -> Whole | OneByO
     """Open a graph; `weights` as in `LitertSession`.
 
     Raises:
-        EngineError: ai-edge-litert is missing, or does not load the graph.
+        EngineError: ai-edge-litert is missing, does not load the graph, or would end the process.
     """
+    if weights is None and path.is_file():
+        _check_limit(path)
     with _opening(path):
         model = _one_by_one(path, threads, weights) or Whole(path, threads, str(weights or IN_MEMORY))
     quiet_exit()
@@ -162,6 +165,17 @@ def _one_by_one(path: Path, threads: int, weights: Path | None) -> OneByOne | No
     return None
 
 
+def _check_limit(path: Path) -> None:
+    """Refuse to pack weights in a file of memory that may not grow so far."""
+    try:
+        require_file_size(path.stat().st_size)
+    except OSError as e:
+        raise EngineError(
+            f"ai-edge-litert cannot pack the weights of {path} ({e.strerror or e}). Raise that limit, or use "
+            "an ONNX graph."
+        ) from e
+
+
 @contextmanager
 def _opening(path: Path) -> Iterator[None]:
     """Silence the engine, and turn its exceptions into an EngineError."""
@@ -172,6 +186,8 @@ def _opening(path: Path) -> Iterator[None]:
         except EngineError:
             raise
         except Exception as e:  # the engine's own errors have no common base
+            if isinstance(e.__cause__, KeyboardInterrupt):  # as it imported more of itself
+                raise KeyboardInterrupt from e
             # What was made of the engine before it failed goes here, not where the error is dropped.
             traceback.clear_frames(e.__traceback__)
             raise EngineError(

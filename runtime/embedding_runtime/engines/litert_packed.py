@@ -12,7 +12,7 @@ from pathlib import Path
 
 from embedding_runtime.engines.litert_session import LitertSession
 from embedding_runtime.errors import EngineError
-from embedding_runtime.machine.device_cache import require_room
+from embedding_runtime.machine.device_cache import require_file_size, require_room
 
 # Part of the cache key: raise it when the file below changes its meaning.
 LAYOUT = "litert-xnnpack-1"
@@ -58,7 +58,11 @@ def _safe_to_write(target: Path, graph_bytes: int) -> Iterator[Path]:
     """A file in memory if the system has such files; else `target` itself, if the disk has room.
 
     XNNPACK ends the process if it cannot write.
+
+    Raises:
+        OSError: it could not.
     """
+    require_file_size(graph_bytes)
     descriptor = os.memfd_create("packed-weights") if hasattr(os, "memfd_create") else None
     try:
         path = Path(f"/proc/self/fd/{descriptor}")

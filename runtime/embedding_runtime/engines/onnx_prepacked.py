@@ -64,7 +64,7 @@ def open_prepacked(folder: Path, graph: Path, threads: int, seven_bits: bool = F
     try:
         noted = json.loads((folder / TABLES).read_text(encoding="utf-8"))
         tables = [Table(**{**entry, "shape": tuple(entry["shape"])}) for entry in noted]
-    except (OSError, ValueError, KeyError, TypeError) as e:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
         raise EngineError(f"{folder / TABLES} cannot be read ({e}). It will be written again.") from e
     return OnnxSession(folder / MODEL, threads, _mapped(tables, graph.parent), seven_bits)
 

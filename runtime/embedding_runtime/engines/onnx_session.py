@@ -33,7 +33,7 @@ def session_options(threads: int, seven_bits: bool = False) -> Any:
     options = engine().SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # its errors are raised too, and one line on standard error is enough
     # Lengths vary from call to call: plans made for one shape only hold memory.
     options.enable_mem_pattern = False
     # Workers wait for more work awake. Left to itself the engine keeps them so for some 45 ms after each

@@ -178,5 +178,5 @@ def _release(version: str) -> tuple[int, ...]:
         digits = part[: len(part) - len(part.lstrip("0123456789"))]
         if not digits:
             break
-        parts.append(int(digits))
+        parts.append(int(digits[:9]))
     return tuple(parts)

@@ -21,12 +21,13 @@ import errno
 import hashlib
 import json
 import os
+import sys
 import threading
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -41,6 +42,10 @@ SEAL_VERSION = 1
 NUMBERS = ".data"
 # An entry nobody has opened for this long goes when another one is built (a new engine orphans old ones).
 KEPT_SECONDS = 30 * 24 * 3600.0
+# A folder under way that no process holds goes after this long: a service that is killed as it builds and
+# started again would fill the disk.
+ABANDONED_SECONDS = 10.0
+_BUILDING, _GOING = ".building-", ".going-"
 _BLOCK = 1 << 18
 _NOTICES = Notices()
 _SPARE_BYTES = 64 << 20
@@ -129,6 +134,21 @@ def require_room(folder: Path, needed: int) -> None:
         raise OSError(errno.ENOSPC, f"{needed + _SPARE_BYTES} bytes needed, {free} free", str(folder))
 
 
+def require_file_size(needed: int) -> None:
+    """Refuse to begin if the system lets no file of this process grow so far (`ulimit -f`).
+
+    Raises:
+        OSError: a file may have less than `needed` bytes.
+    """
+    if sys.platform == "win32":
+        return
+    import resource
+
+    most, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if most != resource.RLIM_INFINITY and most < needed:
+        raise OSError(errno.EFBIG, f"{needed} bytes needed, ulimit -f allows a file {most}")
+
+
 def read_ahead(key: CacheKey) -> None:
     """Have the system read the entry for `key` from the disk in the background, if there is one."""
     if hasattr(os, "posix_fadvise"):
@@ -158,7 +178,7 @@ def _sealed(entry: Path, key: CacheKey) -> dict[str, int] | None:
         if sizes != {name: size for name, (size, _) in seal["files"].items()}:
             return None
         return {name: crc for name, (_, crc) in seal["files"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
@@ -192,7 +212,10 @@ def _replace(entry: Path, key: CacheKey, build: Callable[[Path], None]) -> None:
 
     entry.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     _sweep(entry.parent)
-    with tempfile.TemporaryDirectory(dir=entry.parent, prefix=".building-", ignore_cleanup_errors=True) as at:
+    with (
+        tempfile.TemporaryDirectory(dir=entry.parent, prefix=_BUILDING, ignore_cleanup_errors=True) as at,
+        _held(Path(at)),
+    ):
         folder = Path(at) / "entry"
         folder.mkdir()
         build(folder)
@@ -201,7 +224,11 @@ def _replace(entry: Path, key: CacheKey, build: Callable[[Path], None]) -> None:
         (folder / SEAL).write_text(json.dumps(seal, indent=1), encoding="utf-8")
         if not intact(entry, key):
             _discard(entry)
-            folder.rename(entry)
+            try:
+                folder.rename(entry)
+            except OSError:
+                if not intact(entry, key):  # else another process was quicker
+                    raise
 
 
 def _discard(entry: Path) -> None:
@@ -211,7 +238,7 @@ def _discard(entry: Path) -> None:
 
     with suppress(FileNotFoundError):
         if entry.is_dir() and not entry.is_symlink():
-            going = Path(tempfile.mkdtemp(dir=entry.parent, prefix=".going-"))
+            going = Path(tempfile.mkdtemp(dir=entry.parent, prefix=_GOING))
             try:
                 entry.rename(going / "entry")
             finally:
@@ -221,15 +248,49 @@ def _discard(entry: Path) -> None:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove entries and leftovers of interrupted builds that have not been touched for `KEPT_SECONDS`."""
+    """Remove entries that have not been touched for `KEPT_SECONDS`, and what interrupted builds have left."""
     import shutil
 
-    before = time.time() - KEPT_SECONDS
     for path in folder.iterdir():
         with suppress(OSError):
             stamp = path / SEAL
-            if (stamp if stamp.exists() else path).stat().st_mtime < before:
+            age = time.time() - (stamp if stamp.exists() else path).stat().st_mtime
+            under_way = path.name.startswith((_BUILDING, _GOING))
+            if age > KEPT_SECONDS or (under_way and age > ABANDONED_SECONDS and not _is_held(path)):
                 shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock. The system frees it with the process, whatever ends that."""
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a disk without locks: see `_is_held`
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _is_held(folder: Path) -> bool:
+    """Whether a process holds a folder's lock, or nobody can tell."""
+    if sys.platform == "win32":
+        return True
+    import fcntl
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _as_sealed(entry: Path, sealed: Mapping[str, int]) -> bool:

@@ -8,6 +8,7 @@ from embedding_runtime.bundle import SEVEN_BITS, GoldenVector, Graph, TokenizerI
 from embedding_runtime.engines.registry import takes_seven_bits
 from embedding_runtime.errors import BundleError
 from embedding_runtime.machine.cpu import cpu_kind
+from embedding_runtime.tokenizers.checks import DAMAGED
 from embedding_runtime.tokenizers.tokenizer import Tokenizer
 from embedding_runtime.vectors import Floats
 
@@ -16,10 +17,15 @@ def check_golden_ids(tokenizer: Tokenizer, info: TokenizerInfo) -> None:
     """Compare the tokenizer's ids with those stored at export.
 
     Raises:
-        BundleError: a text gives other ids; the message names it.
+        BundleError: a text gives other ids, or none; the message names it.
     """
     for golden in info.golden:
-        token_ids = tuple(tokenizer.encode(golden.text))
+        try:
+            token_ids = tuple(tokenizer.encode(golden.text))
+        except DAMAGED as e:
+            raise BundleError(
+                f"The tokenizer {info.file} fails on {golden.text!r} ({e!r}). Export the bundle again."
+            ) from e
         if token_ids != golden.ids:
             raise BundleError(
                 f"The tokenizer {info.file} gives {list(token_ids)} for {golden.text!r}; the manifest says "

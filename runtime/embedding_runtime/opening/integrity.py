@@ -7,6 +7,7 @@ later loads only compare those. A cache that cannot be read or written costs tim
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -42,7 +43,7 @@ class Stamps:
             data = json.loads(path.read_text(encoding="utf-8"))
             if data["version"] == STAMPS_VERSION:
                 return cls(path, dict(data["files"]), list(data["golden"]))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             pass
         return cls(path)
 
@@ -78,6 +79,8 @@ def verify_files(
 def _verify_file(path: Path, name: str, record: FileRecord, stamps: Stamps, verify: Verify) -> None:
     try:
         before = path.stat()
+        if not stat.S_ISREG(before.st_mode):  # reading a pipe or a device never ends
+            raise _damaged(path, "is not a file")
         if before.st_size != record.size:
             raise _damaged(path, f"has {before.st_size} bytes; the manifest says {record.size}")
         stamp: list[int | str] = [before.st_size, before.st_mtime_ns, before.st_ino, record.sha256]

@@ -9,6 +9,7 @@ from embedding_runtime.bundle import BundleGraph, Format, Graph, Manifest, Preci
 from embedding_runtime.engines.registry import ENGINES, unfit, usable
 from embedding_runtime.errors import BundleError, EngineError, InputError, ParityWarning
 from embedding_runtime.machine.platforms import lack, this_platform
+from embedding_runtime.manifest.text import read_text
 from embedding_runtime.notices import warn
 
 PARITY = "parity.json"
@@ -99,7 +100,7 @@ def _reported(bundle: Path, graph: Graph) -> dict[str, Any] | None:
     """This graph's entry in `parity.json`; None when there is none for this `variant_id`."""
     path = bundle / PARITY
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(read_text(path))
         if data["schema_version"] != PARITY_SCHEMA_VERSION:
             raise ValueError(f"schema_version {data['schema_version']!r}")
         entry: dict[str, Any] | None = data["graphs"].get(graph.key)
@@ -109,7 +110,7 @@ def _reported(bundle: Path, graph: Graph) -> dict[str, Any] | None:
             raise ValueError(f"status {entry['status']!r}")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         raise BundleError(
             f"{path} cannot be read ({type(e).__name__}: {e}). Run validate-embedding again, or remove it."
         ) from e

@@ -6,6 +6,8 @@ from typing import Any
 from embedding_runtime.errors import InputError, InputTypeError
 
 BLOCK = 1 << 20
+# What a table raises whose numbers lead nowhere.
+DAMAGED = (LookupError, ArithmeticError, ValueError, RuntimeError)
 
 
 def checked_text(text: Any) -> str:

@@ -129,6 +129,8 @@ def _import_tokenizers() -> Any:
         import tokenizers
         import tokenizers.normalizers
     except ImportError as e:
+        if isinstance(e.__cause__, KeyboardInterrupt):
+            raise KeyboardInterrupt from e
         raise EngineError(
             "This bundle has no compact tokenizer table, so the `tokenizers` library is needed, and it is "
             "not installed. Install it with: pip install tokenizers, or export the bundle with a table."

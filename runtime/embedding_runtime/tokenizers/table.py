@@ -13,6 +13,7 @@ from embedding_runtime.errors import BundleError
 from embedding_runtime.tokenizers.added import AddedSearch, AddedTables
 from embedding_runtime.tokenizers.bpe import ID_MASK, WHOLE, Merger, Pieces, Symbols
 from embedding_runtime.tokenizers.checks import (
+    DAMAGED,
     check_rows,
     checked_ids,
     checked_limit,
@@ -76,7 +77,12 @@ class TableTokenizer:
                 f"{path} has (entries, <bos>, <eos>) {actual}; the manifest says "
                 f"{(info.vocab_size, info.bos_id, info.eos_id)}. Export the bundle again."
             )
-        return cls(table, info)
+        try:
+            return cls(table, info)
+        except DAMAGED as e:
+            raise BundleError(
+                f"{path} has sections that do not fit together ({e!r}). Export the bundle again."
+            ) from e
 
     def encode(self, text: str, max_length: int | None = None, *, allow_special: bool = False) -> list[int]:
         """See `Tokenizer.encode`. Stops as soon as `max_length` ids are certain, however long the text is."""

@@ -145,7 +145,7 @@ def _decoded(path: Path, raw: bytes) -> Header:
         numbers = [v for k, v in fields.items()] + [
             n for s in sections.values() for n in (s.offset, s.count, s.crc32)
         ]
-    except (ValueError, TypeError, KeyError, AttributeError) as e:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
         raise _refused(path, f"has a header this version does not understand ({e})") from e
     if any(type(n) is not int or n < 0 for n in numbers):
         raise _refused(path, "has a header with a field that is not a natural number")

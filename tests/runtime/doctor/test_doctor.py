@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import assumed
+from conftest import WITHOUT_POWERS, assumed
 from machines import another_cpu, put
 
 from embedding_export.checkpoint.checkpoint import load_checkpoint
@@ -83,6 +83,19 @@ def test_without_a_bundle(capfd: Captured) -> None:
     assert found["bundle"] is None
     assert found["machine"]["threads"] >= 1
     assert found["machine"]["cache"]["writable"] is True
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's capabilities")
+@pytest.mark.parametrize("place", ["", "embedding-edge", "embedding-edge/prepared"])
+def test_a_cache_that_cannot_be_looked_at(bundle: Path, tmp_path: Path, place: str) -> None:
+    closed = tmp_path / "xdg" / place
+    closed.mkdir(parents=True)
+    closed.chmod(0)
+    code = f"{WITHOUT_POWERS}\nimport sys; from embedding_runtime.doctor import main; sys.exit(main())"
+    done = subprocess.run([sys.executable, "-c", code, str(bundle)], capture_output=True, text=True)
+    closed.chmod(0o700)
+    assert done.returncode == 0, done.stderr
+    assert "Packed weights cannot be kept" in done.stdout and "fine       nothing" in done.stdout
 
 
 def test_a_damaged_bundle(bundle: Path, tmp_path: Path, capfd: Captured) -> None:

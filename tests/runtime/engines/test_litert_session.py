@@ -132,6 +132,17 @@ def test_what_is_not_a_graph(tmp_path: Path) -> None:
         LitertSession(tmp_path / "nothing.tflite", 1, PAD)
 
 
+def test_an_engine_interrupted_while_it_opens_a_graph(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It imports more of itself then; that part says only that it could not be initialised, and why."""
+
+    def stopped(*_: object) -> None:
+        raise ImportError("initialization failed") from KeyboardInterrupt()
+
+    monkeypatch.setattr("embedding_runtime.engines.litert_model.Whole", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        LitertSession(graph, 1, PAD)
+
+
 def test_a_missing_engine_says_what_to_install(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
     with pytest.raises(EngineError, match=r"pip install 'embedding-edge\[litert\]'"):

@@ -1,5 +1,6 @@
 """4-bit matrices that are multiplied by 8-bit kernels: the same sums as the graph itself gives elsewhere."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -89,3 +90,47 @@ def test_data_that_is_cut_off_is_refused(kept: int, graph: Path, tmp_path: Path)
     (tmp_path / data.name).write_bytes(data.read_bytes()[:kept])
     with pytest.raises(BundleError, match=r"4-bit matrices of .* cannot be read"):
         OnnxSession(copy, 1)
+
+
+def _tensor(model: onnx.ModelProto, part: str) -> onnx.TensorProto:
+    """A part of the first 4-bit matrix."""
+    stem = next(n.output[0] for n in model.graph.node if n.output[0].endswith(":products"))
+    name = f"{stem.removesuffix(':products')}:{part}"
+    found: onnx.TensorProto = next(t for t in model.graph.initializer if t.name == name)
+    return found
+
+
+def _said(tensor: onnx.TensorProto, key: str, value: str) -> None:
+    (entry,) = (e for e in tensor.external_data if e.key == key)
+    entry.value = value
+
+
+EDITS: dict[str, Callable[[onnx.ModelProto], object]] = {
+    "above its folder": lambda m: _said(_tensor(m, "int4"), "location", "../secret"),
+    "anywhere": lambda m: _said(_tensor(m, "int4"), "location", "/etc/passwd"),
+    "nowhere": lambda m: _said(_tensor(m, "int4"), "location", "gone"),
+    "before its file": lambda m: _said(_tensor(m, "int4"), "offset", "-64"),
+    "far behind its file": lambda m: _said(_tensor(m, "int4"), "offset", str(2**70)),
+    "an entry without a key": lambda m: _tensor(m, "int4").external_data[0].ClearField("key"),
+    "larger than any memory": lambda m: _tensor(m, "int4").dims.append(2**62),
+    "a negative size": lambda m: _tensor(m, "int4").dims.append(-1),
+    "no shape": lambda m: _tensor(m, "zero").ClearField("dims"),
+    "no name": lambda m: _tensor(m, "step").ClearField("name"),
+    "no tensor": lambda m: m.graph.initializer.remove(_tensor(m, "zero")),
+    "no operator": lambda m: m.graph.node[0].ClearField("op_type"),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS, ids=lambda name: name.replace(" ", "-"))
+def test_an_edited_graph_is_refused(edit: str, graph: Path, tmp_path: Path) -> None:
+    """Its matrices lie where they cannot be read, or must not: a graph reads nothing outside its folder."""
+    model = onnx.load(str(graph), load_external_data=False)
+    EDITS[edit](model)
+    data = f"{graph.name}_data"
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / data).symlink_to(graph.with_name(data))
+    (tmp_path / "secret").symlink_to(graph.with_name(data))
+    copy = tmp_path / "in" / graph.name
+    copy.write_bytes(model.SerializeToString())
+    with pytest.raises(BundleError, match=r"4-bit matrices of .* cannot be read|is not an ONNX file"):
+        with_eight_bits(copy, copy)

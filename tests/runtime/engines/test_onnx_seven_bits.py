@@ -89,6 +89,10 @@ def test_graphs_that_do_not_name_their_rounding(tiny_bundle: Path, graph: Path) 
     for model in (next((tiny_bundle / "onnx").glob("model.onnx")), older):
         with pytest.raises(BundleError, match="no constant constant_activation"):
             with_seven_bits(model)
+    nameless = onnx.load(str(graph), load_external_data=False)
+    nameless.graph.initializer.add()
+    with pytest.raises(BundleError, match="not an ONNX file"):
+        with_seven_bits(nameless.SerializeToString())
     with pytest.raises(BundleError, match="not an ONNX file"):
         with_seven_bits(graph.read_bytes()[:-9])
 

@@ -8,7 +8,7 @@ import pytest
 
 from embedding_runtime.bundle import load_manifest
 from embedding_runtime.engines.onnx_files.tables import without_tables
-from embedding_runtime.errors import EmbeddingError
+from embedding_runtime.errors import BundleError, EmbeddingError
 
 
 def test_tables_become_inputs(tiny_bundle: Path) -> None:
@@ -34,3 +34,15 @@ def test_tables_become_inputs(tiny_bundle: Path) -> None:
 def test_what_is_not_onnx_is_refused(content: bytes) -> None:
     with pytest.raises(EmbeddingError, match="not an ONNX file"):
         without_tables(content)
+
+
+@pytest.mark.parametrize("entry", [None, "../model", "/model"])
+def test_a_table_without_a_place_in_its_folder(tiny_bundle: Path, entry: str | None) -> None:
+    model = onnx.load(str(tiny_bundle / "onnx/model.onnx"), load_external_data=False)
+    tensor = next(t for t in model.graph.initializer if t.external_data)
+    del tensor.external_data[:]
+    given = tensor.external_data.add()
+    if entry is not None:
+        given.key, given.value = "location", entry
+    with pytest.raises(BundleError, match="not an ONNX file"):
+        without_tables(model.SerializeToString())

@@ -164,6 +164,22 @@ def test_a_bundle_that_does_not_open_ends_the_service(tmp_path: Path, count: str
     assert done.stderr.startswith("embed-text: error: ") and "no manifest.json" in done.stderr
 
 
+@pytest.mark.parametrize("count", ["1", "2"])
+def test_what_it_says_of_a_bundle_is_one_line_each(served_bundle: Path, tmp_path: Path, count: str) -> None:
+    """A graph that nobody has compared, whose weights are missing: a warning and an error."""
+    bundle = Path(shutil.copytree(served_bundle, tmp_path / "bundle"))
+    manifest = bundle / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"status": "passed"', '"status": "not run"'))
+    for data in bundle.glob("onnx/*_data"):
+        data.unlink()
+    command = [*COMMAND, "serve", str(bundle), "--port", "0", "--workers", count]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    warned, refused = done.stderr.splitlines()
+    assert warned.startswith("embed-text: warning: The graph onnx/int8 of ")
+    assert refused.startswith("embed-text: error: ") and "is missing" in refused
+
+
 def test_a_port_that_is_taken(served_bundle: Path, capsys: Captured) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])

@@ -5,6 +5,7 @@ memory; 8-bit kernels give the same sums in half the time. Its nodes are known b
 of engines; built on `tables`, because the runtime does without the onnx package.
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def with_eight_bits(model: Path | bytes, named: Path) -> Path | bytes:
     try:
         folder = data_beside(named)
         return graph_edited(whole, lambda graph: b"".join(written(*f) for f in _edited(graph, folder)))
-    except (StopIteration, RuntimeError, IndexError, KeyError, ValueError, OSError) as e:
+    except (ValueError, OSError) as e:
         raise BundleError(f"The 4-bit matrices of {named} cannot be read ({e}). Export it again.") from e
 
 
@@ -126,7 +127,8 @@ def _values(tensor: bytes, folder: Path) -> NDArray[np.uint8]:
         return np.frombuffer(raw, np.uint8).reshape(_shape(tensor))
     with (folder / table.file).open("rb") as file:
         file.seek(table.offset)
-        return np.frombuffer(file.read(table.size), np.uint8).reshape(table.shape)
+        held = min(table.size, os.fstat(file.fileno()).st_size)
+        return np.frombuffer(file.read(held), np.uint8).reshape(table.shape)
 
 
 def _shape(tensor: bytes) -> tuple[int, ...]:

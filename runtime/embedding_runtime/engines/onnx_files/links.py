@@ -6,9 +6,9 @@ once, and the graph is handed over with the real locations in it.
 
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from embedding_runtime.engines.onnx_files.tables import graph_edited, locations, moved
+from embedding_runtime.engines.onnx_files.tables import graph_edited, inside, locations, moved
 from embedding_runtime.errors import BundleError
 
 
@@ -22,13 +22,25 @@ def links_followed(model: bytes, graph: Path) -> tuple[bytes, Path]:
     """
     try:
         names = locations(model)
-        places = {name: _real(name, graph) for name in names if _inside(name)}
+        places = {name: _real(name, graph) for name in names if inside(name)}  # the engine refuses others
         if not places:
             return model, graph.parent
         folder = Path(os.path.commonpath([place.parent for place in places.values()]))
         new = {name: place.relative_to(folder).as_posix() for name, place in places.items()}
         return (model if all(k == v for k, v in new.items()) else _renamed(model, new)), folder
-    except (StopIteration, IndexError, ValueError) as e:
+    except ValueError as e:
+        raise BundleError(f"{graph} is not an ONNX file ({e}). Export the bundle again.") from e
+
+
+def data_names(graph: Path) -> set[str]:
+    """Names of the files of external data that a graph uses, relative to its folder.
+
+    Raises:
+        BundleError: not an ONNX file.
+    """
+    try:
+        return locations(graph.read_bytes())
+    except ValueError as e:
         raise BundleError(f"{graph} is not an ONNX file ({e}). Export the bundle again.") from e
 
 
@@ -37,7 +49,7 @@ def data_beside(graph: Path) -> Path:
     graph."""
     if not graph.is_symlink():
         return graph.parent
-    names = [name for name in locations(graph.read_bytes()) if _inside(name)]
+    names = [name for name in locations(graph.read_bytes()) if inside(name)]
     folders = (hop.parent for hop in _hops(graph))
     return next((f for f in folders if all((f / name).exists() for name in names)), graph.parent)
 
@@ -53,13 +65,6 @@ def _hops(graph: Path) -> Iterator[Path]:
     while graph.is_symlink():
         graph = graph.parent / graph.readlink()
         yield graph
-
-
-def _inside(name: str) -> bool:
-    """Whether a name stays inside the folder. Names that lead out of it are left to the engine, which refuses
-    them."""
-    path = PurePosixPath(name)
-    return not path.is_absolute() and ".." not in path.parts
 
 
 def _renamed(model: bytes, names: Mapping[str, str]) -> bytes:

@@ -51,7 +51,7 @@ def with_seven_bits(model: Path | bytes) -> Path | bytes:
         )
     try:
         edited = graph_edited(whole, _edited)
-    except (StopIteration, IndexError, ValueError) as e:
+    except ValueError as e:
         raise BundleError(f"The graph is not an ONNX file ({e}). Export the bundle again.") from e
     return model if edited == whole else edited
 

@@ -9,6 +9,7 @@ on the onnx package.
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
+from pathlib import PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,16 +61,30 @@ def without_tables(model: bytes) -> tuple[bytes, tuple[Table, ...]]:
             return rest
 
         return graph_edited(model, edit), tuple(tables)
-    except (StopIteration, IndexError, ValueError) as e:
+    except ValueError as e:
         raise BundleError(f"The graph is not an ONNX file ({e}). Export the bundle again.") from e
 
 
 def graph_edited(model: bytes, edit: Callable[[bytes], bytes]) -> bytes:
-    """The ONNX file `model` with its GraphProto changed by `edit`; StopIteration if it has none."""
-    fields = list(fields_of(model))
-    at = next(i for i, (number, _, _) in enumerate(fields) if number == _MODEL_GRAPH)
-    fields[at] = (_MODEL_GRAPH, BYTES, edit(as_bytes(fields[at][2])))
-    return b"".join(written(*f) for f in fields)
+    """The ONNX file `model` with its GraphProto changed by `edit`.
+
+    Raises:
+        ValueError: it has none, or `edit` does not find in it what it looks for.
+    """
+    try:
+        fields = list(fields_of(model))
+        at = next(i for i, (number, _, _) in enumerate(fields) if number == _MODEL_GRAPH)
+        fields[at] = (_MODEL_GRAPH, BYTES, edit(as_bytes(fields[at][2])))
+        return b"".join(written(*f) for f in fields)
+    # A generator turns StopIteration into RuntimeError; numbers of a damaged file may be of any size.
+    except (StopIteration, RuntimeError, LookupError, OverflowError, TypeError) as e:
+        raise ValueError(f"a field is missing or out of range: {e!r}") from e
+
+
+def inside(name: str) -> bool:
+    """Whether the name of a file stays inside the graph's folder."""
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts
 
 
 def locations(model: bytes) -> set[str]:
@@ -147,7 +162,11 @@ def _only_gathered(nodes: list[bytes]) -> set[str]:
 
 
 def table_of(tensor: bytes) -> Table | None:
-    """A tensor with external data of a type that numpy has, else None."""
+    """A tensor with external data of a type that numpy has, else None.
+
+    Raises:
+        ValueError: its data lies outside the graph's folder.
+    """
     dims: list[int] = []
     name, dtype = "", 0
     external: dict[str, str] = {}
@@ -163,6 +182,8 @@ def table_of(tensor: bytes) -> Table | None:
             external[entry[1]] = entry.get(2, "")
     if "location" not in external or dtype not in _DTYPES:
         return None
+    if not inside(external["location"]):
+        raise ValueError(f"{name} is said to lie in {external['location']!r}, outside its folder")
     return Table(name, _DTYPES[dtype], tuple(dims), external["location"], int(external.get("offset", "0")))
 
 

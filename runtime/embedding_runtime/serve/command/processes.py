@@ -21,7 +21,7 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
-from embedding_runtime.console import DONE, FAILED
+from embedding_runtime.console import DONE, FAILED, warnings_as_lines
 from embedding_runtime.errors import EmbeddingError
 from embedding_runtime.serve.settings import Settings
 
@@ -96,7 +96,8 @@ def _work(settings: Settings, listening: socket.socket, ready: Ready) -> None:
     from embedding_runtime.serve.command.server import make_server
     from embedding_runtime.serve.service import Service
 
-    service = Service(settings)
+    with warnings_as_lines("embed-text"):
+        service = Service(settings)
     app, grace = create_app(service, settings.token), int(settings.limits.seconds + 1)
     server = make_server(app, grace, lifespan="on", backlog=_BACKLOG)
     ready()
