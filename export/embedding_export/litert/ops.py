@@ -96,14 +96,9 @@ class LitertOps:
         key = layer.rope_theta, layer.head_dim
         if key not in self._turns:
             self._turns[key] = self._turn(*key)
-        parts = []
-        for first in range(0, self.length, ATTENDED_AT_ONCE):
-            count = min(ATTENDED_AT_ONCE, self.length - first)
-            rows, turns = (self._rows(t, first, count) for t in (x, self._turns[key]))
-            pairs = self._reshape(rows, *rows.shape[:2], 1, 2, -1)
-            turned = self._reduce("SUM", self._times(pairs, turns), 3)
-            parts.append(self._reshape(turned, *rows.shape))
-        return self._concat(parts, 0) if len(parts) > 1 else parts[0]
+        pairs = self._reshape(x, *x.shape[:2], 1, 2, -1)
+        turned = self._reduce("SUM", self._times(pairs, self._turns[key]), 3)
+        return self._reshape(turned, *x.shape)
 
     def attention(self, q: Value, k: Value, v: Value, layer: Layer) -> Value:
         side = self._side(layer.window)
@@ -197,12 +192,11 @@ class LitertOps:
         return [(first, min(most, self.length - first)) for first in range(0, self.length, most)]
 
     def _rows(self, x: Value, first: int, count: int) -> Value:
-        """Rows of x [S, ...]."""
+        """Rows of x [S, N, D]."""
         if count == self.length:
             return x
         shape = (count, *x.shape[1:])
-        begin = self.s.ints(first, *[0] * (len(shape) - 1))
-        return self.s.op("SLICE", [x, begin, self.s.ints(*shape)], shape)
+        return self.s.op("SLICE", [x, self.s.ints(first, 0, 0), self.s.ints(*shape)], shape)
 
     def _queries(self, q: Value, blocks: int, layer: Layer) -> Value:
         """[queries, N, D] as [blocks, KV, block * group, D]: queries of one key head stand together."""

@@ -69,10 +69,10 @@ def test_optimum_int8(tmp_path: Path, capsys: pytest.CaptureFixture[str], plain:
     """Its activations have one scale for the whole batch: vectors change with it, and a trained
     model's outliers leave the rest of a text next to nothing even alone."""
     standin.write(tmp_path / "checkpoint", standin.Options(plain=plain))
-    arguments = ["--library-name", "sentence_transformers", "--task", "feature-extraction", tmp_path / "fp32"]
-    _run(OPTIMUM, "export", "onnx", "--model", tmp_path / "checkpoint", *arguments)
-    quantize = ["--onnx_model", tmp_path / "fp32", "--avx512_vnni", "-o", tmp_path / "int8"]
-    _run(OPTIMUM, "onnxruntime", "quantize", *quantize)
+    library = ("--library-name", "sentence_transformers", "--task", "feature-extraction")
+    _run(OPTIMUM, "export", "onnx", "--model", tmp_path / "checkpoint", *library, tmp_path / "fp32")
+    quantize = (OPTIMUM, "onnxruntime", "quantize", "--avx512_vnni")
+    _run(*quantize, "--onnx_model", tmp_path / "fp32", "-o", tmp_path / "int8")
     status, graph = _audit(tmp_path / "int8" / "model_quantized.onnx", tmp_path / "checkpoint", capsys)
     assert status == 1 and graph["invariance"]["batch"] > graph["thresholds"]["batch_error"]
     assert (graph["cosine"]["minimum"] > 0.97) == plain

@@ -1,5 +1,6 @@
 """What compare-embedding refuses before it measures anything, and what it takes where nothing is said."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from embedding_export.checkpoint.checkpoint import load_checkpoint
 from embedding_export.options import ExportOptions
 from embedding_export.pipeline import export_bundle
+from embedding_runtime.bundle import load_manifest
 from embedding_validate.compare import cli as compare
 from embedding_validate.compare.document import store
 from embedding_validate.compare.document.shapes import LENGTHS, up_to
@@ -55,7 +57,19 @@ def test_default_lengths_are_those_that_a_bundle_reads(tiny_checkpoint: Path, tm
     )
     (run,) = store.load(tmp_path / "out" / "compare.json").measured
     assert run.plan.shapes == ("16",)
-    assert [up_to(LENGTHS, n) for n in (8, 64, 8192)] == ["8", "16,64", LENGTHS]
+
+
+def test_default_lengths_are_those_that_a_graph_reads(tiny_bundle: Path) -> None:
+    manifest = load_manifest(tiny_bundle)
+    (graph,) = manifest.graphs
+
+    def given(length: int, *buckets: tuple[int, ...]) -> str:
+        graphs = tuple(replace(graph, buckets=b) for b in buckets)
+        return up_to(LENGTHS, [manifest, replace(manifest, max_seq_length=length, graphs=graphs)])
+
+    assert [given(n, ()) for n in (8, 64, 8192)] == ["8", "16,64", LENGTHS]
+    assert given(2048, (32, 128)) == "16,64,128"
+    assert given(2048, (32, 128), ()) == LENGTHS
 
 
 def test_results_need_a_folder(tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -153,8 +153,8 @@ def _padding_counts(length: int) -> Callable[[pytest.MonkeyPatch], None]:
     """In one length, keys beyond the text are attended to."""
     true = litert_ops.LitertOps._padding_bias
 
-    def planted(self: litert_ops.LitertOps, blocks: int, side: int) -> Value:
-        bias = true(self, blocks, side)
+    def planted(self: litert_ops.LitertOps, first: int, blocks: int, side: int) -> Value:
+        bias = true(self, first, blocks, side)
         return self._mul(bias, np.zeros(1, np.float32)) if self.length == length else bias
 
     return lambda patch: patch.setattr(litert_ops.LitertOps, "_padding_bias", planted)
@@ -175,9 +175,9 @@ def _short_texts_padding_counts(length: int) -> Callable[[pytest.MonkeyPatch], N
     """In one length, as long as it is less than half full: texts that the runtime runs there are right."""
     true = litert_ops.LitertOps._padding_bias
 
-    def planted(self: litert_ops.LitertOps, blocks: int, side: int) -> Value:
+    def planted(self: litert_ops.LitertOps, first: int, blocks: int, side: int) -> Value:
         second_half = (np.arange(self.length) > self.length // 2).astype(np.float32)
-        bias = true(self, blocks, side)
+        bias = true(self, first, blocks, side)
         return self._mul(bias, second_half) if self.length == length else bias
 
     return lambda patch: patch.setattr(litert_ops.LitertOps, "_padding_bias", planted)

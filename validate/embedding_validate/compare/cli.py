@@ -200,7 +200,8 @@ def _plan(
     candidates: Sequence[Candidate],
 ) -> Plan:
     longest = min(b.manifest.max_seq_length for b in bundles)
-    requested = shapes(up_to(LENGTHS, longest) if options.lengths is None else options.lengths, longest)
+    usual = up_to(LENGTHS, [b.manifest for b in bundles])
+    requested = shapes(usual if options.lengths is None else options.lengths, longest)
     batches = counts(options.batch, "--batch")
     crossed = [Shape(b, s.tokens) if s.batch == 1 else s for b in batches for s in requested]
     return Plan(

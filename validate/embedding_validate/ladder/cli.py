@@ -59,7 +59,7 @@ def _run(options: argparse.Namespace) -> int:
     require_same_weights(manifest.source, checkpoint.source)
     make_folder(options.output)
     costs = options.output / "times"
-    lengths = up_to(LENGTHS, manifest.max_seq_length) if options.lengths is None else options.lengths
+    lengths = up_to(LENGTHS, [manifest]) if options.lengths is None else options.lengths
     run = measure.measure_cost(
         options.bundle, checkpoint.path, costs, lengths, options.threads, options.resume
     )

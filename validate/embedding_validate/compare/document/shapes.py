@@ -2,8 +2,10 @@
 
 import argparse
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from embedding_runtime.bundle import Manifest
 from embedding_runtime.errors import InputError
 
 LENGTHS = "16,64,128,256,512,1024,2048"
@@ -37,8 +39,13 @@ def shapes(text: str, longest: int) -> tuple[Shape, ...]:
     return tuple(requested)
 
 
-def up_to(lengths: str, longest: int) -> str:
-    """Those of a command's default lengths that a bundle reads; where it reads none of them, its longest."""
+def up_to(lengths: str, manifests: Sequence[Manifest]) -> str:
+    """Those of a command's usual lengths that some graph of each bundle reads; where there is none, the
+    longest that they read."""
+    longest = min(
+        max(min(m.max_seq_length, *g.buckets[-1:] or (m.max_seq_length,)) for g in m.graphs)
+        for m in manifests
+    )
     return ",".join(n for n in lengths.split(",") if int(n) <= longest) or str(longest)
 
 
