@@ -350,7 +350,7 @@ def test_golden_vectors_of_the_export_do_not_stop_the_check(
     """A wrong golden vector is the runtime's concern; parity asks the graph itself."""
 
     def change(m: dict[str, Any]) -> None:
-        wrong = GoldenVector.of((2, 1), np.zeros(64, dtype=np.float32))
+        wrong = GoldenVector.of((2, 1), np.eye(64, dtype=np.float32)[0])
         m["graphs"][0]["golden"] = [dataclasses.asdict(wrong)]
 
     assert parity.check(edited(change), few).passed
