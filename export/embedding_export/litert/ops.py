@@ -102,18 +102,16 @@ class LitertOps:
 
     def attention(self, q: Value, k: Value, v: Value, layer: Layer) -> Value:
         side = self._side(layer.window)
-        rows = [self._reshape(x, self.length, -1) for x in (k, v)]
-        if side:
-            rows = [self._in_blocks(x, side) for x in rows]
         parts: list[Value] = []
         for first, count in self._in_turn(layer.window, side):
-            blocks = count // CHUNK if side else 1
-            if side or not parts:
-                keys, values = (self._keys(x, first // CHUNK, blocks, side, layer) for x in rows)
+            block, blocks = first // CHUNK, count // CHUNK if side else 1
             queries = self._queries(self._rows(q, first, count), blocks, layer)
+            if side or not parts:
+                rows = (self._reshape(x, self.length, -1) for x in (k, v))
+                keys, values = (self._keys(x, block, blocks, side, layer) for x in rows)
             scores = self._product(queries, keys, transpose=True)  # [blocks, KV, block * group, keys]
             split = self._reshape(scores, *scores.shape[:-2], -1, layer.group, scores.shape[-1])
-            weights = self._softmax(self._add(split, self._bias(layer.window, first // CHUNK, blocks, side)))
+            weights = self._softmax(self._add(split, self._bias(layer.window, block, blocks, side)))
             out = self._product(self._reshape(weights, *scores.shape), values)
             parts.append(self._join_heads(out, layer))
         return self._concat(parts, 0) if len(parts) > 1 else parts[0]
@@ -207,8 +205,8 @@ class LitertOps:
         return self._reshape(self._transpose(q, 0, 2, 1, 3), blocks, kv, -1, d)
 
     def _keys(self, x: Value, first: int, blocks: int, side: int, layer: Layer) -> Value:
-        """[S, KV * D], or `_in_blocks` of it, as [blocks, KV, keys, D]: the tokens of each block from the
-        `first` on, and of `side` blocks on either side."""
+        """[S, KV * D] as [blocks, KV, keys, D]: the tokens of each block from the `first` on, and of `side`
+        blocks on either side."""
         kv, d = layer.kv_heads, layer.head_dim
         if side:
             x = self._around(x, first, blocks, side)
@@ -216,19 +214,19 @@ class LitertOps:
             return self._reshape(x, blocks, 1, -1, d)
         return self._transpose(self._reshape(x, blocks, -1, kv, d), 0, 2, 1, 3)
 
-    def _in_blocks(self, x: Value, side: int) -> Value:
-        """Rows [S, n] in blocks [blocks + 2 * side, block, n], with zeros beyond the ends."""
+    def _around(self, x: Value, first: int, blocks: int, side: int) -> Value:
+        """Rows [S, n] as [blocks, keys, n], each block from the `first` on with its neighbours; zeros beyond
+        the ends."""
         width = x.shape[1]
         ends = np.array([[side * CHUNK, side * CHUNK], [0, 0]], np.int32)
         padded = self.s.op("PAD", [x, self.s.constant(ends)], (self.length + 2 * side * CHUNK, width))
-        return self._reshape(padded, -1, CHUNK, width)
-
-    def _around(self, x: Value, first: int, blocks: int, side: int) -> Value:
-        """`_in_blocks` as [blocks, keys, n]: each block from the `first` on with its neighbours."""
-        shape = (blocks, *x.shape[1:])
-        size = self.s.ints(*shape)
+        cut = self._reshape(padded, -1, CHUNK, width)
+        size = self.s.ints(blocks, CHUNK, width)
         return self._concat(
-            [self.s.op("SLICE", [x, self.s.ints(first + i, 0, 0), size], shape) for i in range(2 * side + 1)],
+            [
+                self.s.op("SLICE", [cut, self.s.ints(first + i, 0, 0), size], (blocks, CHUNK, width))
+                for i in range(2 * side + 1)
+            ],
             1,
         )
 
@@ -247,9 +245,7 @@ class LitertOps:
     def _padding_bias(self, first: int, blocks: int, side: int) -> Value:
         mask = self._mask
         if side:
-            mask = self._around(
-                self._in_blocks(self._reshape(mask, self.length, 1), side), first, blocks, side
-            )
+            mask = self._around(self._reshape(mask, self.length, 1), first, blocks, side)
         missing = self.s.op("SUB", [self.s.constant(np.ones(1, np.float32)), mask], mask.shape)
         return self._reshape(self._mul(missing, np.array([NEG])), blocks, 1, 1, 1, -1)
 
