@@ -76,7 +76,7 @@ def test_optimum_int8(tmp_path: Path, capsys: pytest.CaptureFixture[str], plain:
     status, graph = _audit(tmp_path / "int8" / "model_quantized.onnx", tmp_path / "checkpoint", capsys)
     assert status == 1 and graph["invariance"]["batch"] > graph["thresholds"]["batch_error"]
     assert (graph["cosine"]["minimum"] > 0.97) == plain
-    assert ("vectors change with the batch" in graph["reason"]) == plain
+    assert "vectors change with the batch" in graph["reason"]
     assert bool(graph["findings"]) != plain
 
 
