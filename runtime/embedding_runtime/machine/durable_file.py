@@ -28,8 +28,7 @@ def move_durably(temporary: Path, path: Path) -> None:
     Raises:
         OSError: it cannot be flushed or renamed; `path` is as it was.
     """
-    with temporary.open("r+b") as file:
-        os.fsync(file.fileno())
+    _flush(temporary)
     temporary.replace(path)
 
 
@@ -40,8 +39,7 @@ def place_durably(temporary: Path, path: Path) -> None:
         FileExistsError: another file has the name, and keeps it.
         OSError: the file cannot be flushed or named.
     """
-    with temporary.open("r+b") as file:
-        os.fsync(file.fileno())
+    _flush(temporary)
     try:
         os.link(temporary, path)
     except FileExistsError:
@@ -50,3 +48,8 @@ def place_durably(temporary: Path, path: Path) -> None:
         if path.exists():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
         temporary.replace(path)
+
+
+def _flush(path: Path) -> None:
+    with path.open("r+b") as file:
+        os.fsync(file.fileno())

@@ -20,7 +20,7 @@ def parsed(text: str, where: str) -> Any:
         BundleError: it is not JSON, or an object has two fields of one name, of which readers take either.
     """
     try:
-        return json.loads(text, object_pairs_hook=_once)
+        return json.loads(text, object_pairs_hook=unique_fields)
     except (ValueError, RecursionError) as e:
         raise BundleError(f"{where} is not valid JSON ({e}). The bundle is damaged: export it again.") from e
 
@@ -78,9 +78,14 @@ def _fields(tp: Any) -> tuple[dict[str, Any], frozenset[str]]:
     return typing.get_type_hints(tp), frozenset(required)
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_fields(pairs: list[tuple[str, Any]], told: str = "the field {!r} appears twice") -> dict[str, Any]:
+    """A JSON object, as an `object_pairs_hook`.
+
+    Raises:
+        ValueError: a field appears twice; the message is `told`, with its name.
+    """
     fields = dict(pairs)
     if len(fields) != len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"the field {next(n for n in names if names.count(n) > 1)!r} appears twice")
+        raise ValueError(told.format(next(n for n in names if names.count(n) > 1)))
     return fields

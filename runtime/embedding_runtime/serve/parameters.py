@@ -7,6 +7,7 @@ from typing import Any
 from embedding_runtime.encoding.overflow import Request
 from embedding_runtime.encoding.prompts import with_title
 from embedding_runtime.errors import InputError
+from embedding_runtime.manifest.decoding import unique_fields
 from embedding_runtime.serve.failures import refused, too_large
 from embedding_runtime.serve.model import Model
 from embedding_runtime.serve.settings import Limits
@@ -53,7 +54,7 @@ def read(body: bytes, model: Model, limits: Limits) -> Parameters:
 
 def _fields(body: bytes) -> dict[str, Any]:
     try:
-        data = json.loads(body.decode("utf-8"), object_pairs_hook=_once)
+        data = json.loads(body.decode("utf-8"), object_pairs_hook=unique_fields)
     except UnicodeDecodeError as e:
         raise refused(f"The body is not UTF-8 ({e}).", code="invalid_json") from e
     except (ValueError, RecursionError) as e:
@@ -67,14 +68,6 @@ def _fields(body: bytes) -> dict[str, Any]:
             "unknown_parameter",
         )
     return {name: value for name, value in data.items() if value is not None}
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the field {next(n for n in names if names.count(n) > 1)!r} appears twice")
-    return fields
 
 
 def _inputs(value: Any, limits: Limits) -> list[Any]:

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 from embedding_runtime.embed_text.files.delimited import read_delimited
@@ -14,10 +15,12 @@ from embedding_runtime.embed_text.files.records import Record
 from embedding_runtime.embed_text.files.row_formats import STANDARD_DELIMITERS, RowFormat
 from embedding_runtime.embed_text.files.text_source import Source
 from embedding_runtime.errors import InputError
+from embedding_runtime.manifest.decoding import unique_fields
 
 DEFAULT_TEXT_FIELD = "text"
 # What each row of the output has beside its id.
 OWN_FIELDS = ("embedding", "error")
+_object = partial(unique_fields, told="names the field {!r} twice")
 
 
 class Row(NamedTuple):
@@ -147,14 +150,6 @@ def _record(n: int, value: Any, field: str) -> Record:
     if not isinstance(value, dict):
         return Record(n, error=f"is a {type(value).__name__}; expected an object or a string")
     return Record(n, value)
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    record = dict(pairs)
-    if len(record) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"names the field {next(n for n in names if names.count(n) > 1)!r} twice")
-    return record
 
 
 def _row(line: int, record: dict[str, Any], fields: Fields) -> Row:
